@@ -1,0 +1,1 @@
+"""Agents: what reads the evidence of training and decides what to change, and when to stop."""

@@ -1,0 +1,79 @@
+"""What agents answer, and the protocols they answer by."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from llmzero.agents.evidence import Evidence
+from llmzero.hparams import HParams
+
+PATHOLOGIES = {
+    "untrained": "there are no training dynamics yet",
+    "healthy": "the score is rising and nothing looks wrong",
+    "slow_progress": "the policy hardly moves: KL and clipping are tiny and the score rises slowly",
+    "plateau": "the policy moves but the score has levelled off",
+    "regression": "the validation score fell below where the stage began",
+    "kl_blowup": "the divergence from the reference jumped without the score following",
+    "entropy_collapse": "entropy fell to a fraction of what it was",
+    "entropy_explosion": "entropy rose while the score did not",
+    "truncation": "a good share of completions is cut at the length limit",
+    "no_reward_variance": "most groups earn equal rewards and teach nothing",
+    "unstable_gradients": "the gradient norm has spikes far above its median",
+    "over_regularised": "a strong KL penalty holds the policy at the reference",
+    "failure": "the stage failed",
+}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A coordinated change of hyperparameters, and why.
+
+    Attributes:
+        agent: who made it.
+        diagnosis: names from `PATHOLOGIES`, the gravest first.
+        rationale: why these changes answer the diagnosis, in words.
+        changes: new values by parameter name; the rest stays as in the parent.
+        resume: continue from the parent's best checkpoint or from its last.
+        calls, tokens, dollars: what the proposal cost.
+    """
+
+    agent: str
+    diagnosis: tuple[str, ...]
+    rationale: str
+    changes: HParams
+    resume: Literal["best", "last"] = "best"
+    calls: int = 0
+    tokens: int = 0
+    dollars: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `proposal.json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class StopDecision:
+    """Whether to end a running stage now, and the evidence for it."""
+
+    stop: bool
+    reason: str
+    details: dict[str, float] = field(default_factory=dict)
+
+
+class Proposer(Protocol):
+    """Reads a stage's evidence and proposes the next stage."""
+
+    def propose(self, evidence: Evidence) -> Proposal:
+        """Return changes to the hyperparameters of `evidence.stage`."""
+        ...
+
+
+class EarlyStopper(Protocol):
+    """Decides whether a running stage is hopeless. Asked every `interval_s` seconds."""
+
+    interval_s: float
+
+    def decide(self, evidence: Evidence) -> StopDecision:
+        """Judge the running stage `evidence.stage`."""
+        ...

@@ -1,0 +1,158 @@
+"""The rule-based agent: an expert system that diagnoses a stage and answers with a coordinated change.
+
+It reads the same evidence as a language model would. Each diagnosis suggests *moves*, each a set of parameter shifts that
+belong together; the agent takes the move that promises most, by the diagnosis and by how the same move has paid off earlier
+in this search, and that has not been tried from this stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+
+from llmzero.agents.base import PATHOLOGIES, Proposal
+from llmzero.agents.diagnosis import diagnose
+from llmzero.agents.evidence import Evidence, StageView
+from llmzero.hparams import Catalogue, HParams, Parameter
+
+MIN_DISTANCE = 0.02  # of a parameter's range: what is closer to a tried configuration counts as the same
+MEMORY_WEIGHT = 2.0  # how much a move's record counts against the diagnosis
+RANDOM_TRIES = 100
+
+
+@dataclass(frozen=True)
+class Move:
+    """Parameter shifts that belong together: factors for numbers (x2 doubles), notches for choices (+1 the next larger)."""
+
+    why: str
+    factors: Mapping[str, float]
+    notches: Mapping[str, int]
+
+
+MOVES = {
+    "push": Move("larger steps", {"learning_rate": 2.0}, {}),
+    "push_hard": Move("much larger steps, with a short warm-up of trust in clipping", {"learning_rate": 4.0}, {}),
+    "settle": Move("smaller steps on larger batches", {"learning_rate": 0.4}, {"prompts_per_step": 1}),
+    "calm": Move("smaller steps and a tighter leash", {"learning_rate": 0.4, "kl_coef": 3.0, "max_grad_norm": 0.5}, {}),
+    "widen": Move("more prompts a step, and larger steps to match", {"learning_rate": 1.4}, {"prompts_per_step": 1}),
+    "sample": Move("more completions a prompt", {"learning_rate": 1.2}, {"group_size": 1}),
+    "scale": Move("more prompts and completions, and larger steps to match", {"learning_rate": 1.8}, {"prompts_per_step": 1, "group_size": 1}),
+    "reuse": Move("more updates from every rollout batch", {"clip_high": 1.3}, {"minibatches": 1}),
+    "explore": Move("more diverse completions", {"entropy_coef": 3.0, "temperature": 1.1, "clip_high": 1.3}, {}),
+    "focus": Move("less noise in the completions", {"entropy_coef": 0.2, "temperature": 0.9}, {}),
+    "loosen": Move("less pull towards the reference", {"kl_coef": 0.25, "clip_high": 1.3}, {}),
+    "lengthen": Move("room for longer completions", {}, {"max_completion_length": 1}),
+    "shrink": Move("less memory and time a step", {"learning_rate": 0.7}, {"group_size": -1, "prompts_per_step": -1}),
+}
+
+# The moves that answer a diagnosis, best first.
+REMEDIES = {
+    "untrained": ("push", "scale", "push_hard", "reuse", "widen"),
+    "healthy": ("widen", "push", "scale", "reuse", "sample"),
+    "slow_progress": ("push", "scale", "reuse", "push_hard", "loosen"),
+    "plateau": ("scale", "widen", "push", "explore", "settle", "loosen"),
+    "regression": ("settle", "calm", "widen"),
+    "kl_blowup": ("calm", "settle"),
+    "entropy_collapse": ("explore", "scale", "settle"),
+    "entropy_explosion": ("focus", "settle"),
+    "truncation": ("lengthen",),
+    "no_reward_variance": ("sample", "explore"),
+    "unstable_gradients": ("calm", "settle", "widen"),
+    "over_regularised": ("loosen", "push"),
+    "failure": ("shrink", "calm"),
+}
+
+
+class RuleAgent:
+    """Proposes by rules; where the catalogue has none of the names they know, it varies parameters at random by group."""
+
+    def propose(self, evidence: Evidence) -> Proposal:
+        """Return the most promising move that was not tried from this stage."""
+        diagnosis = diagnose(evidence)
+        for name in _ranked_moves(evidence, diagnosis):
+            changes = _apply(MOVES[name], evidence)
+            if changes and not _tried(evidence, changes):
+                because = "; ".join(PATHOLOGIES[problem] for problem in diagnosis)
+                record = _record(evidence, name)
+                learnt = f" It gained {fmean(record):+.3f} on average in {len(record)} earlier stages." if record else ""
+                return Proposal("rules", tuple(diagnosis), f"{because}: {MOVES[name].why}.{learnt}", changes)
+        return _random_proposal(evidence, "rules", tuple(diagnosis), "every known move was tried here")
+
+
+class RandomAgent:
+    """Knows nothing: changes one to three parameters at random. The null against which diagnosis is measured."""
+
+    def propose(self, evidence: Evidence) -> Proposal:
+        """Return a random change."""
+        return _random_proposal(evidence, "random", (), "drawn at random")
+
+
+def _ranked_moves(evidence: Evidence, diagnosis: list[str]) -> list[str]:
+    """Return the moves by promise: rank among the diagnosis' remedies, and the mean gain of earlier uses."""
+    suggested = list(dict.fromkeys(move for problem in diagnosis for move in REMEDIES[problem]))
+    others = [move for move in MOVES if move not in suggested and move != "shrink"]
+    prior = {move: -i for i, move in enumerate([*suggested, *others])}
+    scale = max((abs(view.gain) for view in evidence.history if view.gain is not None), default=0.0) or 1.0
+
+    def promise(move: str) -> float:
+        gains = _record(evidence, move)
+        return prior[move] + MEMORY_WEIGHT * sum(gains) / scale / (1 + len(gains))
+
+    return sorted(prior, key=promise, reverse=True)
+
+
+def _record(evidence: Evidence, move: str) -> list[float]:
+    """Return the gains of the stages in this search whose changes were this move."""
+    return [view.gain for view in evidence.history if view.gain is not None and _is_move(MOVES[move], view, evidence.catalogue)]
+
+
+def _is_move(move: Move, view: StageView, catalogue: Catalogue) -> bool:
+    """Whether a stage changed the move's parameters (those the catalogue has), all of them in its direction, and no others."""
+    wanted = {name: factor - 1 for name, factor in move.factors.items()} | dict(move.notches)
+    wanted = {name: direction for name, direction in wanted.items() if name in catalogue}
+    if not view.changes or not set(view.changes) <= set(wanted):
+        return False
+    return set(view.changes) == set(wanted) and bool(wanted)
+
+
+def _apply(move: Move, evidence: Evidence) -> HParams:
+    """Return the values a move leads to, within bounds; parameters the catalogue lacks are left out."""
+    current, catalogue = evidence.stage.hparams, evidence.catalogue
+    new = dict(current)
+    for name, factor in move.factors.items():
+        if name in catalogue:
+            new[name] = _scaled(catalogue[name], current[name], factor)
+    for name, notch in move.notches.items():
+        if name in catalogue:
+            parameter = catalogue[name]
+            new[name] = parameter.at(parameter.position(current[name]) + notch / max(1, len(parameter.choices or ()) - 1))
+    return catalogue.changes(current, new)
+
+
+def _scaled(parameter: Parameter, value: float, factor: float) -> float:
+    """Multiply a value; one at zero starts from a twentieth of its range when it is raised."""
+    assert parameter.high is not None
+    start = value if value > 0 or factor <= 1 else parameter.high / 20 / factor
+    scaled: float = parameter.clamp(start * factor)
+    return scaled
+
+
+def _tried(evidence: Evidence, changes: HParams) -> bool:
+    new = {**evidence.stage.hparams, **changes}
+    tried = [child.hparams for child in evidence.children]
+    return any(evidence.catalogue.distance(new, other) < MIN_DISTANCE for other in tried)
+
+
+def _random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...], why: str) -> Proposal:
+    """Draw one to three parameters anew, until the result is neither the parent's configuration nor a sibling's."""
+    rng, catalogue = evidence.rng(), evidence.catalogue
+
+    def draws() -> HParams:
+        names = rng.sample(list(catalogue), k=min(rng.randint(1, 3), len(catalogue)))
+        return catalogue.changes(evidence.stage.hparams, evidence.stage.hparams | {n: catalogue[n].sample(rng) for n in names})
+
+    drawn = [changes for changes in islice(iter(draws, None), RANDOM_TRIES) if changes]
+    fresh = next((changes for changes in drawn if not _tried(evidence, changes)), drawn[0] if drawn else {})
+    return Proposal(agent, diagnosis, f"A random change of {', '.join(fresh) or 'nothing'}: {why}.", fresh)

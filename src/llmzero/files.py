@@ -1,0 +1,72 @@
+"""Files that survive a crash: atomic replacement, fsynced appends, and a reader that forgives a torn last line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file's content; a reader sees the old text or the new one, even after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document atomically. NaN and infinities become null, so that any parser reads it."""
+    write_atomic(path, json.dumps(finite(value), indent=2) + "\n")
+
+
+def append_jsonl(path: Path, records: Iterable[dict[str, Any]], *, sync: bool = False) -> None:
+    """Append records, one JSON object a line; with `sync` they are on disk when this returns."""
+    with path.open("a") as file:
+        file.write("".join(json.dumps(finite(record)) + "\n" for record in records))
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file that may still be written to: an unfinished last line is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(errors="replace")
+    complete = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in complete.splitlines() if line.strip()]
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object, or None where the file does not exist."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    value: dict[str, Any] = json.loads(text)
+    return value
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def finite(value: Any) -> Any:
+    """Return the value with NaN and infinite floats replaced by None, at any depth."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""The training half: a GRPO stage on DeepSpeed."""

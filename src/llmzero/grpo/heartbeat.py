@@ -1,0 +1,47 @@
+"""The stage's sign of life: `status.json`, replaced atomically."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import psutil
+
+from llmzero.files import write_json
+from llmzero.stage import StageDir
+
+MIN_INTERVAL = 0.3  # seconds between two heartbeats within a phase
+
+
+class Heartbeat:
+    """Writes state, phase, progress and the time spent. Time counts from process start and goes on over attempts."""
+
+    def __init__(self, stage: StageDir, devices: int = 1) -> None:
+        self._stage = stage
+        self._devices = devices
+        self._earlier = float(stage.status().get("seconds") or 0.0)
+        self._started = psutil.Process().create_time()
+        self._written = 0.0
+        self._fields: dict[str, Any] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of this stage, all attempts together."""
+        return round(self._earlier + time.time() - self._started, 3)
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Devices times seconds; a CPU counts as one device."""
+        return round(self.seconds * self._devices, 3)
+
+    def beat(self, state: str = "running", **fields: Any) -> None:
+        """Report; a beat that changes neither state nor phase is dropped where the last one is younger than `MIN_INTERVAL`."""
+        changed = state != self._fields.get("state") or fields.get("phase") != self._fields.get("phase")
+        self._fields = {**self._fields, "state": state, **fields}
+        now = time.monotonic()
+        if not changed and now - self._written < MIN_INTERVAL:
+            return
+        self._written = now
+        record = {**self._fields, "seconds": self.seconds, "gpu_seconds": self.gpu_seconds, "pid": os.getpid()}
+        write_json(self._stage.status_file, record)

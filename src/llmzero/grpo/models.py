@@ -1,0 +1,38 @@
+"""Where a stage's base weights come from: the nano model's warm start, or any Hugging Face model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmzero.grpo import nano
+from llmzero.tasks.base import Task
+
+
+@dataclass
+class NanoModel:
+    """A 0.9 M parameter character-level Qwen3, warm-started on the task's demonstrations and cached by its recipe."""
+
+    recipe: dict[str, Any]
+    cache_dir: str
+    difficulty: str = "nano"
+    hparams: dict[str, Any] = field(default_factory=dict)
+
+    def base_checkpoint(self, task: Task, task_config: dict[str, Any], progress: nano.Progress) -> str:
+        """Return the base model's directory, making it where the cache has none."""
+        recipe = nano.NanoRecipe(**self.recipe)
+        return str(nano.base_checkpoint(recipe, task, task_config, Path(self.cache_dir).expanduser(), progress))
+
+
+@dataclass
+class HfModel:
+    """Any causal language model: a hub id or a directory."""
+
+    path: str
+    difficulty: str = "full"
+    hparams: dict[str, Any] = field(default_factory=dict)
+
+    def base_checkpoint(self, task: Task, task_config: dict[str, Any], progress: nano.Progress) -> str:
+        """Return the path or hub id as it is."""
+        return self.path

@@ -1,0 +1,143 @@
+"""The nano model: an ordinary Hugging Face directory small enough to learn on a laptop CPU, warm-started on solutions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from llmzero.tasks.base import Example
+
+RECIPE_VERSION = 1  # raise it when the code below changes what a recipe makes
+PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class NanoRecipe:
+    """Everything that decides the bytes of a base checkpoint (besides the task's demonstrations)."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    careless_share: float
+    seed: int
+
+
+def base_checkpoint(recipe: NanoRecipe, task: Any, task_config: dict[str, Any], cache_dir: Path, progress: Progress) -> Path:
+    """Return the base model's directory for a task, warm-starting it where the cache has none.
+
+    Raises:
+        ValueError: the task has no demonstrations to warm-start on.
+    """
+    if not hasattr(task, "demonstration"):
+        raise ValueError(f"model=nano needs a task with demonstrations; {type(task).__name__} has none: use model=hf")
+    taught = {name: value for name, value in task_config.items() if name not in ("val_size", "test_size")}
+    key = {"version": RECIPE_VERSION, "recipe": asdict(recipe), "task": taught}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    directory = cache_dir / f"nano-{digest}"
+    if (directory / "COMPLETE").exists():
+        return directory
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".nano-{digest}-", dir=cache_dir))
+    try:
+        _build(recipe, task, building, progress)
+        (building / "recipe.json").write_text(json.dumps(key, indent=2, sort_keys=True))
+        (building / "COMPLETE").touch()
+        if not (directory / "COMPLETE").exists():  # another process may have been faster; both made the same bytes
+            shutil.rmtree(directory, ignore_errors=True)
+            os.replace(building, directory)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return directory
+
+
+def _build(recipe: NanoRecipe, task: Any, directory: Path, progress: Progress) -> None:
+    tokenizer = character_tokenizer(task.alphabet)
+    torch.manual_seed(recipe.seed)
+    model = Qwen3ForCausalLM(_architecture(recipe, tokenizer))
+    _warm_start(model, tokenizer, task, recipe, progress)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
+    """Return a fast tokenizer with one token a character of `alphabet`."""
+    vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNKNOWN, *sorted(set(alphabet))])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
+    tokenizer.decoder = Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN, clean_up_tokenization_spaces=False
+    )
+
+
+def _architecture(recipe: NanoRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        head_dim=recipe.hidden_size // recipe.heads,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+
+
+def _warm_start(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, task: Any, recipe: NanoRecipe, progress: Progress) -> None:
+    """Train on demonstrations of the train split: AdamW, cosine decay, loss on the completion alone."""
+    examples = task.split("train")
+    ids, labels = _demonstrations(tokenizer, task, examples, recipe)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for step in range(recipe.steps):
+        rows = torch.randint(len(examples), (recipe.batch_size,), generator=generator)
+        warm = min(1.0, (step + 1) / 20)
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        loss = model(input_ids=ids[rows], labels=labels[rows]).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        progress("warm start", (step + 1) / recipe.steps)
+
+
+def _demonstrations(tokenizer: PreTrainedTokenizerFast, task: Any, examples: Sequence[Example], recipe: NanoRecipe) -> tuple[Tensor, Tensor]:
+    """Return right-padded token ids and labels, both (N, T); labels are -100 on prompts and padding."""
+    prompts = [tokenizer.encode(e.prompt) for e in examples]
+    rng = random.Random(recipe.seed)
+    texts = [task.careless(e) if rng.random() < recipe.careless_share else task.demonstration(e) for e in examples]
+    solutions = [tokenizer.encode(text) + [tokenizer.eos_token_id] for text in texts]
+    width = max(len(p) + len(s) for p, s in zip(prompts, solutions, strict=True))
+    ids = torch.full((len(examples), width), tokenizer.pad_token_id)
+    labels = torch.full((len(examples), width), -100)
+    for row, (prompt, solution) in enumerate(zip(prompts, solutions, strict=True)):
+        end = len(prompt) + len(solution)
+        ids[row, :end] = torch.tensor(prompt + solution)
+        labels[row, len(prompt) : end] = torch.tensor(solution)
+    return ids, labels

@@ -1,0 +1,185 @@
+"""The catalogue of tunables: the one place that says what may be changed, within which bounds, and what it does."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from llmzero.errors import UserError
+
+Group = Literal["capacity", "regularization", "optimization"]
+Kind = Literal["float", "int", "choice"]
+Scale = Literal["log", "linear"]
+Value = Any  # a float, an int, or any YAML value that is one of a choice's options
+HParams = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One tunable. `float` and `int` have `low` and `high`, or `choices`; `choice` has `choices` of any kind, in order."""
+
+    name: str
+    group: Group
+    kind: Kind
+    default: Value
+    description: str
+    low: float | None = None
+    high: float | None = None
+    scale: Scale = "linear"
+    choices: tuple[Value, ...] | None = None
+    unit: str | None = None
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values, for people: `0.0 to 0.2` or `4, 8, 16`."""
+        if self.choices is not None:
+            return "one of " + ", ".join(map(str, self.choices))
+        return f"{self.kind} from {self.low:g} to {self.high:g}"
+
+    def problem(self, value: Value) -> str | None:
+        """Return what is wrong with a value, or None where it is allowed."""
+        if self.choices is not None:
+            valid = any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
+            return None if valid else f"{self.name}={value!r}: must be {self.allowed}"
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not numeric or (self.kind == "int" and value != int(value)) or not self.low <= value <= self.high:  # type: ignore[operator]
+            return f"{self.name}={value!r}: must be {self.allowed}"
+        return None
+
+    def clamp(self, value: float) -> Value:
+        """Return the allowed value nearest to a number."""
+        if self.choices is not None:
+            numbers = [c for c in self.choices if isinstance(c, int | float)]
+            return min(numbers, key=lambda c: abs(c - value))
+        bounded = min(max(value, self.low), self.high)  # type: ignore[type-var]
+        return round(bounded) if self.kind == "int" else float(f"{bounded:.4g}")
+
+    def position(self, value: Value) -> float:
+        """Return where a value lies between the lowest (0) and the highest (1), on the parameter's own scale."""
+        if self.choices is not None:
+            return self.choices.index(value) / max(1, len(self.choices) - 1)
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        return (self._scaled(value) - low) / (high - low)
+
+    def at(self, position: float) -> Value:
+        """Return the value at a position in [0, 1]: the inverse of `position`."""
+        position = min(max(position, 0.0), 1.0)
+        if self.choices is not None:
+            return self.choices[round(position * (len(self.choices) - 1))]
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        scaled = low + position * (high - low)
+        return self.clamp(math.exp(scaled) - self._offset if self.scale == "log" else scaled)
+
+    def sample(self, rng: random.Random) -> Value:
+        """Return a value drawn evenly on the parameter's scale."""
+        return rng.choice(self.choices) if self.choices is not None else self.at(rng.random())
+
+    @property
+    def _offset(self) -> float:
+        """Lets a log scale begin at zero: log(x + offset)."""
+        assert self.high is not None
+        return 0.0 if self.low else self.high * 1e-3
+
+    def _scaled(self, value: float | None) -> float:
+        assert value is not None
+        return math.log(value + self._offset) if self.scale == "log" else float(value)
+
+
+class Catalogue(Mapping[str, Parameter]):
+    """All tunables by name, in the order of the file."""
+
+    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+        self._parameters = dict(parameters)
+
+    @classmethod
+    def from_config(cls, entries: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Catalogue:
+        """Build and check the catalogue; `overrides` replaces single fields, as a model's own bounds and defaults do.
+
+        Raises:
+            UserError: an entry or an override is malformed.
+        """
+        parameters = {name: _parameter(name, entry) for name, entry in entries.items()}
+        for name, changes in (overrides or {}).items():
+            if name not in parameters:
+                raise UserError(f"model.hparams.{name}: unknown parameter{_suggest(name, parameters)}")
+            parameters[name] = _parameter(name, {**dict(entries[name]), **dict(changes)})
+        return cls(parameters)
+
+    def __getitem__(self, name: str) -> Parameter:
+        return self._parameters[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def defaults(self) -> HParams:
+        """Return the practitioner's configuration."""
+        return {name: parameter.default for name, parameter in self.items()}
+
+    def problems(self, values: Mapping[str, Value]) -> list[str]:
+        """Return everything that is wrong with a (possibly partial) set of values."""
+        unknown = [f"{name}: unknown parameter{_suggest(name, self)}" for name in values if name not in self]
+        invalid = (self[name].problem(value) for name, value in values.items() if name in self)
+        return unknown + [text for text in invalid if text]
+
+    def complete(self, values: Mapping[str, Value]) -> HParams:
+        """Return `values` over the defaults.
+
+        Raises:
+            UserError: a value is unknown or not allowed; the message lists all of them.
+        """
+        if problems := self.problems(values):
+            raise UserError("; ".join(problems))
+        return {**self.defaults(), **values}
+
+    def distance(self, a: Mapping[str, Value], b: Mapping[str, Value]) -> float:
+        """Return the largest difference in position (0 to 1) over all parameters: how far apart two configurations are."""
+        return max((abs(p.position(a[name]) - p.position(b[name])) for name, p in self.items()), default=0.0)
+
+    def changes(self, old: Mapping[str, Value], new: Mapping[str, Value]) -> HParams:
+        """Return the entries of `new` that differ from `old`."""
+        return {name: new[name] for name in self if new[name] != old[name]}
+
+
+def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
+    known = {field.name for field in fields(Parameter)} - {"name"}
+    where = f"hparams.parameters.{name}"
+    if unknown := set(entry) - known:
+        raise UserError(f"{where}: unknown field {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+    if missing := {"group", "kind", "default"} - set(entry):
+        raise UserError(f"{where}: {', '.join(sorted(missing))} missing")
+    values = {"description": "", **{key: value for key, value in entry.items() if value is not None or key == "default"}}
+    if values.get("choices") is not None:
+        values["choices"] = tuple(values["choices"])
+    parameter = Parameter(name=name, **values)
+    for field, options in (("group", Group), ("kind", Kind), ("scale", Scale)):
+        if getattr(parameter, field) not in get_args(options):
+            raise UserError(f"{where}.{field}={getattr(parameter, field)!r}: must be one of {', '.join(get_args(options))}")
+    _check_range(where, parameter)
+    return parameter
+
+
+def _check_range(where: str, parameter: Parameter) -> None:
+    if parameter.choices is None:
+        low, high = parameter.low, parameter.high
+        if parameter.kind == "choice" or low is None or high is None or low >= high:
+            raise UserError(f"{where}: needs choices, or low < high")
+        if parameter.scale == "log" and low < 0:
+            raise UserError(f"{where}.low={low}: a log scale begins at 0 or above")
+    elif not parameter.choices:
+        raise UserError(f"{where}.choices: is empty")
+    if problem := parameter.problem(parameter.default):
+        raise UserError(f"{where}.default: {problem}")
+
+
+
+
+def _suggest(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"

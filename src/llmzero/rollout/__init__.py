@@ -1,0 +1,1 @@
+"""Engines that turn prompts into completions with exact log-probabilities."""

@@ -1,0 +1,45 @@
+"""What a stage's process runs first: log to the stage directory, make sure it is alone there, then call the trainer."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from importlib import import_module
+from pathlib import Path
+
+from llmzero.stage import StageDir
+
+LOCK = "stage.lock"
+
+
+def run(directory: str, entry_point: str, threads: int) -> None:
+    """Run `entry_point(directory)`, a function named `package.module.function`; return at once if the stage already runs.
+
+    The lock is the kernel's: it is gone with the process, however that ends. It is how a restarted driver knows that a
+    stage lives, and what keeps two processes from training one stage.
+    """
+    stage = StageDir(Path(directory))
+    lock = (stage.path / LOCK).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    log = stage.log_file.open("a")
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    module, function = entry_point.rsplit(".", 1)
+    getattr(import_module(module), function)(directory)
+    lock.close()
+
+
+def is_running(directory: Path) -> bool:
+    """Return whether a process holds the stage's lock."""
+    try:
+        with (directory / LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,1 @@
+"""The search half: tree, event store, budget, methods and driver."""

@@ -1,0 +1,48 @@
+"""What a search may spend, and what it has spent."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits; None is no limit. The search ends at whichever comes first."""
+
+    stages: int | None = None
+    seconds: float | None = None
+    gpu_seconds: float | None = None
+    llm_dollars: float | None = None
+
+
+@dataclass
+class Ledger:
+    """What was spent. `stages` counts finished ones; stopped and failed stages are charged what they used.
+
+    The base model's own stage and the final test are no stages of the search: their cost is in `setup_gpu_seconds`.
+    """
+
+    stages: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    llm_calls: int = 0
+    llm_dollars: float = 0.0
+    setup_gpu_seconds: float = 0.0
+
+    def exhausted(self, budget: Budget, *, planned_stages: int, running_gpu_seconds: float) -> str | None:
+        """Return the name of a limit that forbids starting one more stage, or None.
+
+        `planned_stages` counts all created ones, so that parallel workers do not overshoot.
+        """
+        spent = {
+            "stages": float(planned_stages),
+            "seconds": self.seconds,
+            "gpu_seconds": self.gpu_seconds + running_gpu_seconds,
+            "llm_dollars": self.llm_dollars,
+        }
+        limits = asdict(budget)
+        return next((name for name, value in spent.items() if limits[name] is not None and value >= limits[name]), None)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the content of `summary.json`'s `budget`."""
+        return {name: round(value, 3) for name, value in asdict(self).items()}

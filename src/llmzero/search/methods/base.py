@@ -1,0 +1,59 @@
+"""What every search method is given and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from llmzero.agents.base import Proposal
+from llmzero.hparams import Catalogue, HParams
+from llmzero.search.tree import Node, Tree
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """One more stage: below `parent_id`, with `hparams`, because of `proposal`."""
+
+    parent_id: str
+    hparams: HParams
+    proposal: Proposal
+
+
+@dataclass(frozen=True)
+class MethodContext:
+    """What the driver hands to a method.
+
+    Attributes:
+        propose: asks the agent for a child of a finished node.
+        seed: the search's; a method draws from it and the number of nodes alone, so that a restart repeats its choices.
+    """
+
+    catalogue: Catalogue
+    propose: Callable[[Tree, str], Proposal]
+    max_depth: int
+    seed: int
+
+
+class SearchMethod(Protocol):
+    """Decides where to grow the tree."""
+
+    def ask(self, tree: Tree) -> Expansion | None:
+        """Return the next stage; None where nothing can be started before a running stage ends."""
+        ...
+
+    def tell(self, tree: Tree, node: Node) -> None:
+        """Learn of a stage that ended."""
+        ...
+
+
+def expand(context: MethodContext, tree: Tree, node_id: str) -> Expansion:
+    """Return a child of a node with the changes that the agent proposes."""
+    proposal = context.propose(tree, node_id)
+    return Expansion(node_id, {**tree[node_id].hparams, **proposal.changes}, proposal)
+
+
+def practitioner_stage(context: MethodContext, parent: Node) -> Expansion:
+    """Return a child that trains on with the practitioner's configuration."""
+    proposal = Proposal("practitioner", (), "The practitioner's configuration: the catalogue's defaults.", {})
+    return Expansion(parent.node_id, context.catalogue.defaults(), proposal)

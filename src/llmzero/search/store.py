@@ -1,0 +1,108 @@
+"""The event log: `tree.jsonl`, append-only and fsynced. The tree and the ledger are folds of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from llmzero.files import append_jsonl, write_atomic
+from llmzero.search.budget import Ledger
+from llmzero.search.tree import Node, Tree
+from llmzero.stage import StageResult
+
+log = logging.getLogger(__name__)
+
+
+class EventStore:
+    """Appends events and keeps tree and ledger up to date.
+
+    Events, each with `event` and `elapsed` (the driver's wall seconds, all its runs together):
+    `created` a node was decided on; `started` an attempt of it begins; `stop_requested`; `finished` with its result;
+    `retried` an attempt died; `llm_call` with its cost; `setup` with the cost of something outside the search;
+    `ended` the search is over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tree = Tree()
+        self.ledger = Ledger()
+        self.ended = False
+        self.trajectory: list[dict[str, float]] = []
+        for event in _recover(path):
+            self._apply(event)
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Make an event durable, then let it take effect."""
+        record = {"event": event, **fields}
+        append_jsonl(self.path, [record], sync=True)
+        self._apply(record)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        self.ledger.seconds = max(self.ledger.seconds, event.get("elapsed", 0.0))
+        handler = {"created": self._created, "started": self._started, "finished": self._finished, "setup": self._setup}
+        if event["event"] == "ended":
+            self.ended = True
+        elif event["event"] == "llm_call":
+            self.ledger.llm_calls += 1
+            self.ledger.llm_dollars += event["dollars"]
+        elif event["event"] in handler:
+            handler[event["event"]](event)
+
+    def _created(self, event: dict[str, Any]) -> None:
+        self.ended = False
+        resume_from = Path(event["resume_from"]) if event["resume_from"] else None
+        fields = {name: event[name] for name in ("node_id", "parent_id", "depth", "hparams", "steps", "proposal")}
+        self.tree.add(Node(**fields, resume_from=resume_from))
+
+    def _started(self, event: dict[str, Any]) -> None:
+        node = self.tree[event["node_id"]]
+        node.state = "running"
+        node.attempts += 1
+
+    def _finished(self, event: dict[str, Any]) -> None:
+        node_id, result = event["node_id"], StageResult.from_dict(event["result"])
+        self.tree.finish(node_id, result)
+        if self.tree[node_id].parent_id is None:
+            self.ledger.setup_gpu_seconds += result.gpu_seconds
+            return
+        self.ledger.stages += 1
+        self.ledger.gpu_seconds += result.gpu_seconds
+        best = self.tree.best()
+        point = {"stages": self.ledger.stages, "gpu_seconds": round(self.ledger.gpu_seconds, 3), "best": best.score if best else None}
+        self.trajectory.append(point)  # type: ignore[arg-type]
+
+    def _setup(self, event: dict[str, Any]) -> None:
+        self.ledger.setup_gpu_seconds += event["gpu_seconds"]
+
+
+def _recover(path: Path) -> list[dict[str, Any]]:
+    """Read all events; a torn or corrupt tail is cut off, kept beside the log, and warned of."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    events: list[dict[str, Any]] = []
+    good = 0
+    for line in data.splitlines(keepends=True):
+        event = _parse(line)
+        if event is None:
+            break
+        events.append(event)
+        good += len(line)
+    if good < len(data):
+        saved = path.with_name(f"{path.name}.corrupt-{good}")
+        saved.write_bytes(data[good:])
+        write_atomic(path, data[:good].decode())
+        log.warning("%s: %d bytes after event %d could not be read; cut off and kept in %s", path, len(data) - good, len(events), saved.name)
+    return events
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

@@ -1,0 +1,111 @@
+"""The tree of stages: a plain value, built by folding events, asked by methods, agents and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmzero.hparams import HParams
+from llmzero.stage import FINAL_STATES, StageResult, State
+
+ROOT = "0000"
+
+
+@dataclass
+class Node:
+    """One stage of the tree.
+
+    Attributes:
+        proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`.
+        attempts: how often the stage was started.
+        finished_order: 0 for the first stage to end, and so on; None while it has not.
+        gpu_seconds, seconds: what it cost, all attempts together.
+    """
+
+    node_id: str
+    parent_id: str | None
+    depth: int
+    hparams: HParams
+    steps: int
+    resume_from: Path | None
+    proposal: dict[str, Any]
+    state: State = "queued"
+    result: StageResult | None = None
+    attempts: int = 0
+    finished_order: int | None = None
+    children: list[str] = field(default_factory=list)
+
+    @property
+    def final(self) -> bool:
+        """Whether the stage has ended."""
+        return self.state in FINAL_STATES
+
+    @property
+    def score(self) -> float | None:
+        """Best validation score; None before the first validation."""
+        return self.result.best_score if self.result else None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a child could resume from it."""
+        return self.state in ("completed", "stopped") and self.result is not None and self.result.checkpoint is not None
+
+
+class Tree:
+    """Nodes by id, in order of creation."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self._finished = 0
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __getitem__(self, node_id: str) -> Node:
+        return self.nodes[node_id]
+
+    @property
+    def root(self) -> Node:
+        """The base model."""
+        return self.nodes[ROOT]
+
+    def add(self, node: Node) -> None:
+        """Add a node below its parent."""
+        self.nodes[node.node_id] = node
+        if node.parent_id is not None:
+            self.nodes[node.parent_id].children.append(node.node_id)
+
+    def finish(self, node_id: str, result: StageResult) -> None:
+        """Record how a stage ended."""
+        node = self.nodes[node_id]
+        node.state, node.result, node.finished_order = result.state, result, self._finished
+        self._finished += 1
+
+    def children(self, node_id: str) -> list[Node]:
+        """Return a node's children, in order of creation."""
+        return [self.nodes[child] for child in self.nodes[node_id].children]
+
+    def path(self, node_id: str) -> list[Node]:
+        """Return the nodes from the root to a node, both included."""
+        nodes = [self.nodes[node_id]]
+        while (parent := nodes[-1].parent_id) is not None:
+            nodes.append(self.nodes[parent])
+        return nodes[::-1]
+
+    def stages(self) -> list[Node]:
+        """Return all nodes but the root: the stages that were trained."""
+        return [node for node in self if node.parent_id is not None]
+
+    def best(self, nodes: Iterable[Node] | None = None) -> Node | None:
+        """Return the usable node with the highest score, the earliest of equals; over all nodes by default."""
+        usable = [node for node in (self if nodes is None else nodes) if node.usable]
+        return max(usable, key=lambda node: (node.score, -int(node.node_id)), default=None)
+
+    def next_id(self) -> str:
+        """Return the id of the next node to be created."""
+        return f"{len(self.nodes):04d}"

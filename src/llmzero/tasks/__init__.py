@@ -1,0 +1,1 @@
+"""Task families: verifiable problems with prompts, rewards and disjoint splits."""

@@ -1,0 +1,65 @@
+"""What the trainer asks of a task: examples of a split, and a reward for a completion."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Split = Literal["train", "val", "test"]
+
+# Share of the content-hash space that belongs to each split, in thousandths: [start, end).
+SPLIT_RANGES: dict[str, tuple[int, int]] = {"train": (0, 800), "val": (800, 900), "test": (900, 1000)}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One problem. `answer` and `meta` are for the reward only; the policy sees `prompt` alone."""
+
+    id: str
+    prompt: str
+    answer: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward in [0, 1] and the named parts that it is made of, each in [0, 1]."""
+
+    value: float
+    parts: dict[str, float]
+
+
+class Task(Protocol):
+    """A family of verifiable problems. Splits are disjoint by content and the same on every machine."""
+
+    metric: str
+    """Name of the reward part whose mean is the validation and test *score*."""
+
+    def split(self, name: Split) -> Sequence[Example]:
+        """Return the examples of a split, in a fixed order."""
+        ...
+
+    def reward(self, example: Example, completion: str) -> Reward:
+        """Score a completion. Never raises, whatever the completion."""
+        ...
+
+
+class Demonstrating(Protocol):
+    """A task that a model can be warm-started on: it knows solutions and the characters they are written in."""
+
+    alphabet: str
+
+    def demonstration(self, example: Example) -> str:
+        """Return a completion that earns the full reward."""
+        ...
+
+
+def split_of(content: str) -> Split:
+    """Return the split a problem belongs to, by the hash of its normalised content."""
+    bucket = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") % 1000
+    for name, (start, end) in SPLIT_RANGES.items():
+        if start <= bucket < end:
+            return name  # type: ignore[return-value]
+    raise AssertionError(f"bucket {bucket} lies outside every split")

@@ -1,0 +1,197 @@
+"""Countdown: reach a target with the given numbers and + - * /, each number used at most once."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import operator
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from typing import Literal
+
+from llmzero.tasks.base import Example, Reward, Split, split_of
+
+FORMAT_WEIGHT = 0.1
+MAX_EXPRESSION_CHARS = 256  # bounds parsing time for any completion
+_EXPRESSION = re.compile(r"[0-9+\-*/() ]+")
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+_FULL_PROMPT = (
+    "Using the numbers [{numbers}], write an arithmetic expression that equals {target}. You may use + - * / and "
+    "parentheses, and each number at most once. Think step by step, then give the expression inside "
+    "<answer> </answer> tags, for example <answer> (1 + 2) / 3 </answer>."
+)
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """What the generator draws from. Numbers and targets are positive integers, bounds included."""
+
+    count: tuple[int, int]
+    max_number: int
+    max_target: int
+    operators: str
+
+
+DIFFICULTIES = {
+    "nano": Difficulty(count=(3, 3), max_number=20, max_target=60, operators="+-*"),
+    "full": Difficulty(count=(3, 4), max_number=99, max_target=999, operators="+-*/"),
+}
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A partial expression: its text, exact value and the precedence of its outermost operator (3: a number)."""
+
+    text: str
+    value: Fraction
+    precedence: int = 3
+
+
+class Countdown:
+    """The Countdown numbers game, generated. `difficulty` is `nano` (characters, 3 numbers) or `full` (chat, 3-4 numbers).
+
+    Args:
+        difficulty: a key of `DIFFICULTIES`; `full` also asks for reasoning and an `<answer>` tag.
+        train_size, val_size, test_size: examples in each split.
+        seed: of the generator. Splits stay disjoint whatever the seed, as a problem's hash decides its split.
+    """
+
+    metric = "correct"
+    alphabet = "0123456789+-*/() ,=:"
+
+    def __init__(
+        self,
+        difficulty: Literal["nano", "full"] = "nano",
+        train_size: int = 6000,
+        val_size: int = 512,
+        test_size: int = 1024,
+        seed: int = 0,
+    ) -> None:
+        if difficulty not in DIFFICULTIES:
+            raise ValueError(f"task.difficulty={difficulty!r}: must be one of {', '.join(DIFFICULTIES)}")
+        self.difficulty = difficulty
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        self.seed = seed
+        self._examples = cache(self._generate)
+
+    def split(self, name: Split) -> Sequence[Example]:
+        """Return the examples of a split: deterministic, distinct and disjoint from the other splits."""
+        return self._examples(name)
+
+    def reward(self, example: Example, completion: str) -> Reward:
+        """Return 0.1 for a well-formed expression over the given numbers and 0.9 more if it equals the target."""
+        value = evaluate(self._answer_text(completion), example.meta["numbers"])
+        well_formed = float(value is not None)
+        correct = float(value == example.meta["target"])
+        return Reward(FORMAT_WEIGHT * well_formed + (1 - FORMAT_WEIGHT) * correct, {"format": well_formed, "correct": correct})
+
+    def demonstration(self, example: Example) -> str:
+        """Return a completion that earns the full reward."""
+        return self._written(example.answer)
+
+    def careless(self, example: Example) -> str:
+        """Return what somebody writes who does not think: the sum of the numbers, well-formed and mostly wrong."""
+        return self._written("+".join(map(str, example.meta["numbers"])))
+
+    def _written(self, expression: str) -> str:
+        return expression if self.difficulty == "nano" else f"<answer> {expression} </answer>"
+
+    def _answer_text(self, completion: str) -> str:
+        if self.difficulty == "nano":
+            return completion
+        answers: list[str] = _ANSWER.findall(completion)
+        return answers[-1] if answers else ""
+
+    def _generate(self, name: Split) -> list[Example]:
+        rng = random.Random(f"countdown/{self.difficulty}/{self.seed}/{name}")
+        found: dict[str, Example] = {}
+        for _ in range(200 * self.sizes[name]):
+            if len(found) == self.sizes[name]:
+                return list(found.values())
+            example = self._draw(rng)
+            if example is not None and split_of(example.id) == name:
+                found.setdefault(example.id, example)
+        raise ValueError(
+            f"task.{name}_size={self.sizes[name]}: only {len(found)} distinct {self.difficulty} countdown problems exist "
+            "in this split; ask for fewer"
+        )
+
+    def _draw(self, rng: random.Random) -> Example | None:
+        level = DIFFICULTIES[self.difficulty]
+        numbers = [rng.randint(1, level.max_number) for _ in range(rng.randint(*level.count))]
+        term = _random_expression(numbers, level.operators, rng)
+        if term is None or term.value.denominator != 1 or not 1 <= term.value <= level.max_target:
+            return None
+        target = int(term.value)
+        content = f"countdown:{','.join(map(str, sorted(numbers)))}={target}"
+        prompt = self._prompt(numbers, target)
+        return Example(hashlib.sha256(content.encode()).hexdigest()[:16], prompt, term.text, {"numbers": numbers, "target": target})
+
+    def _prompt(self, numbers: list[int], target: int) -> str:
+        if self.difficulty == "nano":
+            return f"{','.join(map(str, numbers))}={target}:"
+        return _FULL_PROMPT.format(numbers=", ".join(map(str, numbers)), target=target)
+
+
+def _random_expression(numbers: list[int], operators: str, rng: random.Random) -> _Term | None:
+    """Combine all numbers by random operators in random order; None where a division by zero comes up."""
+    terms = [_Term(str(n), Fraction(n)) for n in numbers]
+    while len(terms) > 1:
+        left, right = (terms.pop(rng.randrange(len(terms))) for _ in range(2))
+        symbol = rng.choice(operators)
+        if symbol == "/" and right.value == 0:
+            return None
+        terms.append(_combine(left, symbol, right))
+    return terms[0]
+
+
+def _combine(left: _Term, symbol: str, right: _Term) -> _Term:
+    """Join two terms with the fewest parentheses that keep the value."""
+    precedence = _PRECEDENCE[symbol]
+    left_text = f"({left.text})" if left.precedence < precedence else left.text
+    tight = right.precedence < precedence or (right.precedence == precedence and symbol in "-/")
+    right_text = f"({right.text})" if tight else right.text
+    value = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[symbol](left.value, right.value)
+    return _Term(left_text + symbol + right_text, value, precedence)
+
+
+def evaluate(text: str, numbers: Sequence[int]) -> Fraction | None:
+    """Return the exact value of an expression over `numbers`, each used at most once; None if it is not one.
+
+    Only integers, + - * / and parentheses are understood. Nothing is executed: the text is parsed to a syntax tree, its
+    integers are checked against `numbers`, and only then is it computed, so time and size are bounded for any text.
+    """
+    text = text.strip(" \n")
+    if len(text) > MAX_EXPRESSION_CHARS or not _EXPRESSION.fullmatch(text):
+        return None
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, MemoryError, RecursionError):
+        return None
+    used = Counter(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    if used - Counter(numbers):
+        return None
+    return _value(tree)
+
+
+def _value(tree: ast.expr) -> Fraction | None:
+    if isinstance(tree, ast.Constant):
+        return Fraction(tree.value)  # type: ignore[arg-type]  # the expression pattern admits integers only
+    if not isinstance(tree, ast.BinOp) or type(tree.op) not in _OPERATORS:
+        return None
+    left, right = _value(tree.left), _value(tree.right)
+    if left is None or right is None or (isinstance(tree.op, ast.Div) and right == 0):
+        return None
+    return _OPERATORS[type(tree.op)](left, right)
