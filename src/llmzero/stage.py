@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -97,7 +97,11 @@ class ValidationPoint:
 
 @dataclass(frozen=True)
 class StageStatus:
-    """What a runner can say of a stage at any moment. `phase` and `progress` (0 to 1) are for the display."""
+    """What a runner can say of a stage at any moment.
+
+    `phase` and `progress` (0 to 1) are for the display. `died` says that it ended without leaving a result, so that
+    trying once more may help.
+    """
 
     state: State
     validation: list[ValidationPoint] = field(default_factory=list)
@@ -105,6 +109,7 @@ class StageStatus:
     gpu_seconds: float = 0.0
     phase: str = ""
     progress: float = 0.0
+    died: bool = False
 
     @property
     def final(self) -> bool:
@@ -200,6 +205,26 @@ class StageDir:
         """Return the checkpoints that were written to the end, oldest first; half-written ones do not exist for us."""
         return sorted(path.parent for path in self.checkpoints.glob("step_*/COMPLETE"))
 
+    def checkpoint(self, step: int) -> Path:
+        """Return the checkpoint directory of a step."""
+        return self.checkpoints / f"step_{step:05d}"
+
+    def failure(self, error: str, seconds: float, gpu_seconds: float) -> StageResult:
+        """Return the result of a stage that failed: its validation so far and the checkpoints that are whole."""
+        kept = set(self.complete_checkpoints())
+        best = best_point([point for point in self.validation() if self.checkpoint(point.step) in kept])
+        return StageResult(
+            state="failed",
+            validation=self.validation(),
+            best_step=best.step if best else None,
+            best_score=best.score if best else None,
+            checkpoint=self.checkpoint(best.step) if best else None,
+            last_checkpoint=max(kept, default=None),
+            seconds=seconds,
+            gpu_seconds=gpu_seconds,
+            error=error,
+        )
+
     def truncate_after(self, step: int) -> None:
         """Forget every line of the logs beyond `step`, as a retried stage will write them again."""
         for file in (self.metrics_file, self.validation_file, self.rollouts_file):
@@ -207,6 +232,11 @@ class StageDir:
                 kept = [record for record in read_jsonl(file) if record["step"] <= step]
                 write_atomic(file, "")
                 append_jsonl(file, kept, sync=True)
+
+
+def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:
+    """Return the first point with the highest score; None of no points."""
+    return max(points, key=lambda point: (point.score, -point.step), default=None)
 
 
 def commit_checkpoint(temporary: Path, final: Path) -> None:

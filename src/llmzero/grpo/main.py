@@ -34,7 +34,7 @@ def run_stage(directory: str | Path) -> StageResult:
         result = _train(stage.read_spec(), stage, heartbeat)
     except Exception as error:
         traceback.print_exc()
-        result = _failure(stage, heartbeat, f"{type(error).__name__}: {error}")
+        result = stage.failure(f"{type(error).__name__}: {error}", heartbeat.seconds, heartbeat.gpu_seconds)
     stage.write_result(result)
     heartbeat.beat(result.state, phase="", error=result.error)
     return result
@@ -43,8 +43,6 @@ def run_stage(directory: str | Path) -> StageResult:
 def _train(spec: StageSpec, stage: StageDir, heartbeat: Heartbeat) -> StageResult:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     settings = spec.config["trainer"]
-    if settings["threads"]:
-        torch.set_num_threads(settings["threads"])
     torch.manual_seed(spec.seed)
     task = instantiate(spec.config["task"])
     start, first_step = _starting_point(spec, stage, task, heartbeat)
@@ -82,20 +80,3 @@ def _starting_point(spec: StageSpec, stage: StageDir, task: Any, heartbeat: Hear
     model = instantiate(spec.config["model"])
     base = model.base_checkpoint(task, spec.config["task"], lambda phase, progress: heartbeat.beat(phase=phase, progress=progress))
     return Path(base), 0
-
-
-def _failure(stage: StageDir, heartbeat: Heartbeat, error: str) -> StageResult:
-    points = stage.validation()
-    best = max(points, key=lambda point: point.score, default=None)
-    kept = {int(path.name.removeprefix("step_")): path for path in stage.complete_checkpoints()}
-    return StageResult(
-        state="failed",
-        validation=points,
-        best_step=best.step if best else None,
-        best_score=best.score if best else None,
-        checkpoint=kept.get(best.step) if best else None,
-        last_checkpoint=kept[max(kept)] if kept else None,
-        seconds=heartbeat.seconds,
-        gpu_seconds=heartbeat.gpu_seconds,
-        error=error,
-    )

@@ -25,7 +25,7 @@ from llmzero.grpo.heartbeat import Heartbeat
 from llmzero.grpo.loss import grpo_loss, token_logprobs
 from llmzero.grpo.policy import completion_logits, encode_prompts, gradient_norm, load_model
 from llmzero.rollout.base import Engine, Rollouts, Sampling
-from llmzero.stage import StageDir, StageResult, StageSpec, ValidationPoint
+from llmzero.stage import StageDir, StageResult, StageSpec, ValidationPoint, best_point
 from llmzero.tasks.base import Reward, Task
 
 ROLLOUTS_KEPT = 6  # sampled completions stored at every validation
@@ -207,8 +207,7 @@ class Trainer:
 
     def _save(self) -> None:
         with self._phase("checkpoint"):
-            directory = self.stage.checkpoints / f"step_{self.step:05d}"
-            checkpoint.save(directory, self.engine, self.tokenizer, self.sampler, self.position, self.spec.to_dict())
+            checkpoint.save(self.stage.checkpoint(self.step), self.engine, self.tokenizer, self.sampler, self.position, self.spec.to_dict())
             self._drop_old()
 
     def _drop_old(self) -> None:
@@ -219,12 +218,14 @@ class Trainer:
     @property
     def best(self) -> ValidationPoint:
         """The first validation point with the highest score."""
-        return max(self.points, key=lambda point: (point.score, -point.step))
+        best = best_point(self.points)
+        assert best is not None, "a stage validates before it asks for its best"
+        return best
 
     def _checkpoint(self, step: int) -> Path:
         if self.spec.steps == 0 and self.spec.resume_from is not None:
             return self.spec.resume_from  # an evaluation leaves no checkpoint of its own
-        return self.stage.checkpoints / f"step_{step:05d}"
+        return self.stage.checkpoint(step)
 
     def _log(self, metrics: dict[str, float]) -> None:
         """Append the step's metrics. Phases are timed from line to line: a checkpoint counts in the line after it."""

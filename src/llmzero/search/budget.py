@@ -29,8 +29,8 @@ class Ledger:
     llm_dollars: float = 0.0
     setup_gpu_seconds: float = 0.0
 
-    def exhausted(self, budget: Budget, *, planned_stages: int, running_gpu_seconds: float) -> str | None:
-        """Return the name of a limit that forbids starting one more stage, or None.
+    def spent_limits(self, budget: Budget, *, planned_stages: int, running_gpu_seconds: float) -> list[str]:
+        """Return the names of the limits that are reached.
 
         `planned_stages` counts all created ones, so that parallel workers do not overshoot.
         """
@@ -41,7 +41,12 @@ class Ledger:
             "llm_dollars": self.llm_dollars,
         }
         limits = asdict(budget)
-        return next((name for name, value in spent.items() if limits[name] is not None and value >= limits[name]), None)
+        return [name for name, value in spent.items() if limits[name] is not None and value >= limits[name]]
+
+    def left(self, budget: Budget) -> dict[str, float]:
+        """Return what remains of every limited resource."""
+        spent = {"stages": self.stages, "seconds": self.seconds, "gpu_seconds": self.gpu_seconds, "llm_dollars": self.llm_dollars}
+        return {name: limit - spent[name] for name, limit in asdict(budget).items() if limit is not None}
 
     def to_dict(self) -> dict[str, float]:
         """Return the content of `summary.json`'s `budget`."""

@@ -19,9 +19,9 @@ class EventStore:
     """Appends events and keeps tree and ledger up to date.
 
     Events, each with `event` and `elapsed` (the driver's wall seconds, all its runs together):
-    `created` a node was decided on; `started` an attempt of it begins; `stop_requested`; `finished` with its result;
-    `retried` an attempt died; `llm_call` with its cost; `setup` with the cost of something outside the search;
-    `ended` the search is over.
+    `created` a node was decided on; `started` an attempt of it begins; `died` its process ended without a result;
+    `stop_requested` with the reason; `finished` with its result; `llm_call` with its cost; `setup` with the cost of something
+    outside the search; `ended` the search is over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,8 @@ class EventStore:
         self.tree = Tree()
         self.ledger = Ledger()
         self.ended = False
-        self.trajectory: list[dict[str, float]] = []
+        self.trajectory: list[dict[str, float | None]] = []
+        self._charged: set[str] = set()
         for event in _recover(path):
             self._apply(event)
 
@@ -41,7 +42,7 @@ class EventStore:
 
     def _apply(self, event: dict[str, Any]) -> None:
         self.ledger.seconds = max(self.ledger.seconds, event.get("elapsed", 0.0))
-        handler = {"created": self._created, "started": self._started, "finished": self._finished, "setup": self._setup}
+        handler = {"created": self._created, "started": self._started, "died": self._died, "finished": self._finished, "setup": self._setup}
         if event["event"] == "ended":
             self.ended = True
         elif event["event"] == "llm_call":
@@ -61,6 +62,9 @@ class EventStore:
         node.state = "running"
         node.attempts += 1
 
+    def _died(self, event: dict[str, Any]) -> None:
+        self.tree[event["node_id"]].deaths += 1
+
     def _finished(self, event: dict[str, Any]) -> None:
         node_id, result = event["node_id"], StageResult.from_dict(event["result"])
         self.tree.finish(node_id, result)
@@ -70,10 +74,16 @@ class EventStore:
         self.ledger.stages += 1
         self.ledger.gpu_seconds += result.gpu_seconds
         best = self.tree.best()
-        point = {"stages": self.ledger.stages, "gpu_seconds": round(self.ledger.gpu_seconds, 3), "best": best.score if best else None}
-        self.trajectory.append(point)  # type: ignore[arg-type]
+        point: dict[str, float | None] = {"stages": self.ledger.stages, "gpu_seconds": round(self.ledger.gpu_seconds, 3), "best": best.score if best else None}
+        self.trajectory.append(point)
+
+    def charge_setup(self, name: str, gpu_seconds: float) -> None:
+        """Charge something outside the search, once by its name."""
+        if name not in self._charged:
+            self.append("setup", name=name, gpu_seconds=gpu_seconds)
 
     def _setup(self, event: dict[str, Any]) -> None:
+        self._charged.add(event["name"])
         self.ledger.setup_gpu_seconds += event["gpu_seconds"]
 
 

@@ -19,7 +19,7 @@ class Node:
 
     Attributes:
         proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`.
-        attempts: how often the stage was started.
+        attempts: how often the stage was started; deaths: how often its process ended without a result.
         finished_order: 0 for the first stage to end, and so on; None while it has not.
         gpu_seconds, seconds: what it cost, all attempts together.
     """
@@ -34,6 +34,7 @@ class Node:
     state: State = "queued"
     result: StageResult | None = None
     attempts: int = 0
+    deaths: int = 0
     finished_order: int | None = None
     children: list[str] = field(default_factory=list)
 

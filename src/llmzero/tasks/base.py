@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 Split = Literal["train", "val", "test"]
 
 # Share of the content-hash space that belongs to each split, in thousandths: [start, end).
-SPLIT_RANGES: dict[str, tuple[int, int]] = {"train": (0, 800), "val": (800, 900), "test": (900, 1000)}
+SPLIT_RANGES: dict[str, tuple[int, int]] = {"train": (0, 600), "val": (600, 800), "test": (800, 1000)}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Literal
 from llmzero.tasks.base import Example, Reward, Split, split_of
 
 FORMAT_WEIGHT = 0.1
+PATIENCE = 20_000  # draws without a new problem after which a split counts as exhausted
 MAX_EXPRESSION_CHARS = 256  # bounds parsing time for any completion
 _EXPRESSION = re.compile(r"[0-9+\-*/() ]+")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -45,7 +46,7 @@ class Difficulty:
 
 
 DIFFICULTIES = {
-    "nano": Difficulty(count=(3, 3), max_number=20, max_target=60, operators="+-*"),
+    "nano": Difficulty(count=(3, 3), max_number=30, max_target=60, operators="+-"),
     "full": Difficulty(count=(3, 4), max_number=99, max_target=999, operators="+-*/"),
 }
 
@@ -74,9 +75,9 @@ class Countdown:
     def __init__(
         self,
         difficulty: Literal["nano", "full"] = "nano",
-        train_size: int = 6000,
+        train_size: int = 4800,
         val_size: int = 512,
-        test_size: int = 1024,
+        test_size: int = 1000,
         seed: int = 0,
     ) -> None:
         if difficulty not in DIFFICULTIES:
@@ -117,12 +118,15 @@ class Countdown:
     def _generate(self, name: Split) -> list[Example]:
         rng = random.Random(f"countdown/{self.difficulty}/{self.seed}/{name}")
         found: dict[str, Example] = {}
-        for _ in range(200 * self.sizes[name]):
-            if len(found) == self.sizes[name]:
-                return list(found.values())
+        misses = 0
+        while len(found) < self.sizes[name] and misses < PATIENCE:
             example = self._draw(rng)
-            if example is not None and split_of(example.id) == name:
-                found.setdefault(example.id, example)
+            misses += 1
+            if example is not None and example.id not in found and split_of(example.id) == name:
+                found[example.id] = example
+                misses = 0
+        if len(found) == self.sizes[name]:
+            return list(found.values())
         raise ValueError(
             f"task.{name}_size={self.sizes[name]}: only {len(found)} distinct {self.difficulty} countdown problems exist "
             "in this split; ask for fewer"

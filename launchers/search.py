@@ -1,0 +1,26 @@
+#!/usr/bin/env python
+"""Search for a training strategy. `--help` explains; the same command continues an interrupted search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmzero.cli import launch
+
+
+def run(config: dict[str, Any]) -> float | None:
+    """Run the search; return the best validation score, which is what a sweeper maximises."""
+    from llmzero.search.plan import describe
+    from llmzero.search.session import Session
+
+    session = Session.from_config(config)
+    print(describe(session), flush=True)
+    if config["dry_run"]:
+        return None
+    summary = session.run()
+    best: float = summary["best"]["score"]
+    return best
+
+
+if __name__ == "__main__":
+    launch("search", run)

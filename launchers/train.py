@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""Train one stage: from Hydra overrides, or from a stage directory that already holds a `stage.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmzero.cli import launch
+from llmzero.config import check_ranges
+from llmzero.errors import UserError
+from llmzero.hparams import Catalogue
+from llmzero.stage import StageDir, StageSpec
+
+
+def run(config: dict[str, Any]) -> float | None:
+    """Run the stage in this process; return its best validation score."""
+    check_ranges(config)
+    directory = Path(config["stage_dir"]).absolute()
+    stage = StageDir(directory)
+    if stage.result_file.exists():
+        raise UserError(f"stage_dir={directory}: this stage has ended already; choose another stage_dir")
+    if not stage.spec_file.exists():
+        stage.write_spec(spec_of(config, directory))
+    from llmzero.grpo.console import show_progress
+    from llmzero.grpo.main import run_stage
+
+    with show_progress(stage):
+        result = run_stage(directory)
+    print(f"{result.state}: best score {result.best_score} at step {result.best_step}, {result.seconds:.0f} s, in {directory}")
+    if result.error:
+        raise UserError(result.error)
+    return result.best_score
+
+
+def spec_of(config: dict[str, Any], directory: Path) -> StageSpec:
+    """Return the stage that the configuration describes."""
+    catalogue = Catalogue.from_config(config["hparams"]["parameters"], config["model"].get("hparams"))
+    resume_from = Path(config["resume_from"]).absolute() if config["resume_from"] else None
+    if resume_from is not None and not (resume_from / "COMPLETE").exists():
+        raise UserError(f"resume_from={resume_from}: no complete checkpoint lies there")
+    return StageSpec(
+        node_id=directory.name,
+        parent_id=None,
+        depth=1,
+        directory=directory,
+        resume_from=resume_from,
+        hparams=catalogue.complete(config["values"]),
+        steps=config["steps"],
+        seed=config["seed"],
+        config={key: config[key] for key in ("task", "model", "rollout", "trainer")},
+    )
+
+
+if __name__ == "__main__":
+    launch("train", run)

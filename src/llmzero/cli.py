@@ -1,0 +1,97 @@
+"""What all launchers share: one way to run under Hydra, and errors that a user can act on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from llmzero.config import register
+from llmzero.errors import UserError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def launch(name: str, run: Callable[[dict[str, Any]], Any]) -> None:
+    """Compose `conf/<name>.yaml` with the command line and call `run` with the resolved configuration.
+
+    Bad input ends with exit code 2 and a message, without a traceback. `HYDRA_FULL_ERROR=1` shows it.
+    """
+    verbose = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole; Hydra's own printing would cut them
+    register()
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
+    def main(config: DictConfig) -> Any:
+        return run(resolved(config))
+
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        message = explain(error)
+        if verbose or message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Return the configuration as plain containers, interpolations resolved.
+
+    Raises:
+        UserError: a mandatory value is missing.
+    """
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{', '.join(missing)}: needs a value, e.g. {missing[0]}=...")
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def explain(error: BaseException) -> str | None:
+    """Return what went wrong and what to do, in a line or two; None for an error that is not the user's."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return _explain_os(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+            return _unknown_key(cause)
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return f"{cause.full_key}: {str(cause.msg or cause).splitlines()[0]}"
+        cause = cause.__cause__
+    return str(error)
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str:
+    """Name the keys that would have been known where an unknown one was given."""
+    parent = error.parent_node
+    known = ", ".join(map(str, parent)) if isinstance(parent, DictConfig) else ""
+    return f"{error.full_key}: unknown key" + (f"; known there: {known}" if known else "")
+
+
+def _explain_os(error: OSError) -> str | None:
+    reasons = {
+        errno.ENOSPC: "the disk is full; free some space, then run the same command again: nothing is lost",
+        errno.EDQUOT: "the disk quota is used up; free some space, then run the same command again: nothing is lost",
+        errno.EACCES: "no permission to write there; choose another directory",
+        errno.EROFS: "the file system is read-only; choose another directory",
+    }
+    reason = reasons.get(error.errno or 0)
+    return f"{error.filename or 'writing'}: {reason}" if reason else None
+
+

@@ -1,0 +1,316 @@
+"""Dataclass schemas of every config group: a wrong key, type or range fails here, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from llmzero.errors import UserError
+
+
+@dataclass
+class CountdownTask:
+    """`task=countdown`."""
+
+    _target_: str = "llmzero.tasks.countdown.Countdown"
+    difficulty: str = "nano"
+    train_size: int = 6000
+    val_size: int = 512
+    test_size: int = 800
+    seed: int = 0
+
+
+@dataclass
+class NanoRecipeConfig:
+    """The nano model's architecture and warm start."""
+
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    intermediate_size: int = 384
+    steps: int = 500
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    careless_share: float = 0.4
+    seed: int = 0
+
+
+@dataclass
+class NanoModelConfig:
+    """`model=nano`."""
+
+    _target_: str = "llmzero.grpo.models.NanoModel"
+    difficulty: str = "nano"
+    cache_dir: str = MISSING
+    recipe: NanoRecipeConfig = field(default_factory=NanoRecipeConfig)
+    hparams: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class HfModelConfig:
+    """`model=hf`."""
+
+    _target_: str = "llmzero.grpo.models.HfModel"
+    difficulty: str = "full"
+    path: str = MISSING
+    hparams: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TorchRollout:
+    """`rollout=torch`."""
+
+    _target_: str = "llmzero.rollout.torch_engine.TorchEngine"
+    max_rows: int = 1024
+
+
+@dataclass
+class TrainerConfig:
+    """What a stage needs besides its hyperparameters. Nothing here is searched."""
+
+    dtype: str = "float32"
+    zero_stage: int = 0
+    micro_batch_tokens: int = 16384
+    validation_every: int = 5
+    evaluation_split: str = "val"
+
+
+@dataclass
+class Agent:
+    """Agents without settings. `name` is what reports call it."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+
+
+@dataclass
+class CurveStopperConfig:
+    """`stopper=curve`."""
+
+    _target_: str = "llmzero.agents.stopper.CurveStopper"
+    interval_s: float = 1.0
+    min_step: int = 10
+    min_points: int = 3
+    lookahead: float = 1.0
+    z: float = 1.0
+
+
+@dataclass
+class SearchGroup:
+    """What every search method has in common; `method` holds its own settings."""
+
+    name: str = MISSING
+    workers: int = 1
+    max_depth: int = 6
+    stage_steps: int = 25
+    method: Any = MISSING
+
+
+@dataclass
+class TreeSearchConfig:
+    """Settings of `search=llmzero` and `search=paper`."""
+
+    _target_: str = "llmzero.search.methods.tree_search.TreeSearch"
+    c_uct: float = 1.414
+    k_max: int = 3
+    fresh_start_fraction: float = 0.2
+    backup: str = "max"
+    failure_penalty: float = 0.5
+    failures_tolerated: int = 2
+
+
+@dataclass
+class LocalRunnerConfig:
+    """`runner=local`."""
+
+    _target_: str = "llmzero.runners.local.LocalRunner"
+    entry_point: str = "llmzero.grpo.main.run_stage"
+    workers: int = 1
+    threads: int | None = None
+    gpus_per_stage: int = 0
+
+
+@dataclass
+class SimulatedRunnerConfig:
+    """`runner=simulated`."""
+
+    _target_: str = "llmzero.runners.simulated.SimulatedRunner"
+    landscape: str = "easy"
+    noise: float = 0.01
+    step_seconds: float = 0.0
+
+
+@dataclass
+class Tracking:
+    """`tracking=offline` and `tracking=online`."""
+
+    _target_: str = "llmzero.tracking.WandbTracking"
+    mode: str = "offline"
+    project: str = "llmzero"
+    entity: str | None = None
+
+
+@dataclass
+class BudgetConfig:
+    """Limits of a search; null is no limit, and whichever comes first ends it."""
+
+    stages: int | None = 16
+    seconds: float | None = None
+    gpu_seconds: float | None = None
+    llm_dollars: float | None = None
+
+
+@dataclass
+class StageParts:
+    """The groups that a stage is made of."""
+
+    task: Any = MISSING
+    model: Any = MISSING
+    rollout: Any = MISSING
+    hparams: Any = MISSING
+    metrics: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    seed: int = 0
+
+
+@dataclass
+class SearchConfig(StageParts):
+    """The whole of `launchers/search.py`."""
+
+    agent: Any = MISSING
+    stopper: Any = MISSING
+    search: Any = MISSING
+    runner: Any = MISSING
+    tracking: Any = MISSING
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    search_dir: str = MISSING
+    dry_run: bool = False
+
+
+@dataclass
+class ReplayConfig(SearchConfig):
+    """The whole of `launchers/replay.py`."""
+
+    strategy: str = MISSING
+
+
+@dataclass
+class TrainConfig(StageParts):
+    """The whole of `launchers/train.py`."""
+
+    stage_dir: str = MISSING
+    resume_from: str | None = None
+    steps: int = 25
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluateConfig(StageParts):
+    """The whole of `launchers/evaluate.py`."""
+
+    checkpoint: str | None = None
+    split: str = "val"
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+SCHEMAS: Mapping[str, type] = {
+    "search": SearchConfig,
+    "replay": ReplayConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "task_countdown": CountdownTask,
+    "model_nano": NanoModelConfig,
+    "model_hf": HfModelConfig,
+    "rollout_torch": TorchRollout,
+    "agent": Agent,
+    "stopper_curve": CurveStopperConfig,
+    "search_group": SearchGroup,
+    "method_tree": TreeSearchConfig,
+    "runner_local": LocalRunnerConfig,
+    "runner_simulated": SimulatedRunnerConfig,
+    "tracking_wandb": Tracking,
+}
+
+# Dotted key -> (lowest, highest) or the allowed values. None is no bound on that side.
+RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
+    "budget.stages": (1, None),
+    "budget.seconds": (0, None),
+    "budget.gpu_seconds": (0, None),
+    "budget.llm_dollars": (0, None),
+    "search.workers": (1, 1024),
+    "search.max_depth": (1, None),
+    "search.stage_steps": (1, None),
+    "search.method.c_uct": (0, None),
+    "search.method.k_max": (1, None),
+    "search.method.fresh_start_fraction": (0, 1),
+    "search.method.backup": frozenset({"mean", "max"}),
+    "search.method.failure_penalty": (0, None),
+    "search.method.failures_tolerated": (1, None),
+    "stopper.interval_s": (0, None),
+    "stopper.min_step": (1, None),
+    "stopper.min_points": (2, None),
+    "stopper.lookahead": (0, None),
+    "stopper.z": (0, None),
+    "task.difficulty": frozenset({"nano", "full"}),
+    "task.train_size": (1, None),
+    "task.val_size": (2, None),
+    "task.test_size": (2, None),
+    "model.difficulty": frozenset({"nano", "full"}),
+    "model.recipe.layers": (1, None),
+    "model.recipe.steps": (1, None),
+    "model.recipe.careless_share": (0, 1),
+    "rollout.max_rows": (1, None),
+    "runner.workers": (1, None),
+    "runner.threads": (1, None),
+    "runner.gpus_per_stage": (0, None),
+    "runner.landscape": frozenset({"easy", "deceptive", "collapse"}),
+    "runner.noise": (0, None),
+    "runner.step_seconds": (0, None),
+    "tracking.mode": frozenset({"offline", "online"}),
+    "trainer.dtype": frozenset({"float32", "bfloat16"}),
+    "trainer.zero_stage": (0, 0),
+    "trainer.micro_batch_tokens": (1, None),
+    "trainer.validation_every": (1, None),
+    "trainer.evaluation_split": frozenset({"train", "val", "test"}),
+    "steps": (0, None),
+    "split": frozenset({"train", "val", "test"}),
+}
+
+
+def register() -> None:
+    """Put the schemas into Hydra's ConfigStore, under the group `schema`."""
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(group="schema", name=name, node=schema)
+
+
+def check_ranges(config: Mapping[str, Any]) -> None:
+    """Check a resolved configuration against `RANGES`.
+
+    Raises:
+        UserError: some values are not allowed; the message lists them all.
+    """
+    problems = [problem for key, allowed in RANGES.items() if (problem := _problem(config, key, allowed))]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _problem(config: Mapping[str, Any], key: str, allowed: tuple[float | None, float | None] | frozenset[str]) -> str | None:
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    if value is None:
+        return None
+    if isinstance(allowed, frozenset):
+        return None if value in allowed else f"{key}={value}: must be one of {', '.join(sorted(allowed))}"
+    low, high = allowed
+    if (low is not None and value < low) or (high is not None and value > high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        return f"{key}={value}: must be {bounds}"
+    return None

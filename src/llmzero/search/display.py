@@ -1,0 +1,142 @@
+"""What a spectator sees in the terminal: the growing tree, the running stages, budget and time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+from llmzero.search.budget import Budget
+from llmzero.search.driver import Driver
+from llmzero.search.store import EventStore
+from llmzero.search.tree import Node, Tree
+from llmzero.search.workspace import Workspace
+
+STATE_STYLES = {"queued": "dim", "running": "cyan", "completed": "green", "stopped": "yellow", "failed": "red"}
+REFRESH_PER_SECOND = 4
+
+
+class Display:
+    """Live on a terminal; elsewhere one line for every stage that starts or ends."""
+
+    def __init__(self, workspace: Workspace, budget: Budget, workers: int, agent: str) -> None:
+        self.workspace, self.budget, self.workers, self.agent = workspace, budget, workers, agent
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._told: dict[str, str] = {}
+        self._drawn = 0.0
+
+    @contextmanager
+    def live(self, store: EventStore) -> Iterator[None]:
+        """Show the search while it runs."""
+        self._told = {node.node_id: node.state for node in store.tree}
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(console=self.console, refresh_per_second=REFRESH_PER_SECOND, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def say(self, text: str) -> None:
+        """Print a line above whatever is live."""
+        self.console.print(text)
+
+    def update(self, store: EventStore, driver: Driver) -> None:
+        """Redraw, or print the lines that are new."""
+        if self._live is None:
+            self._print_news(store.tree)
+        elif time.monotonic() - self._drawn > 1 / REFRESH_PER_SECOND:
+            self._drawn = time.monotonic()
+            self._live.update(Group(tree_view(store.tree), self._running_view(store, driver)))
+
+    def finish(self, store: EventStore, summary: dict[str, Any]) -> None:
+        """Print the tree, the result and where everything lies."""
+        self.console.print(tree_view(store.tree))
+        self.console.print(result_view(summary))
+        for what, path in (("report", self.workspace.report_file), ("strategy", self.workspace.strategy_file)):
+            self.console.print(f"{what}: {path}")
+
+    def _print_news(self, tree: Tree) -> None:
+        for node in tree:
+            if self._told.get(node.node_id) != node.state:
+                self._told[node.node_id] = node.state
+                self.console.print(f"[{tree_time()}] {node_text(node, tree)}", markup=False)
+
+    def _running_view(self, store: EventStore, driver: Driver) -> RenderableType:
+        table = Table.grid(padding=(0, 1))
+        for node_id, running in driver.running.items():
+            status = running.status
+            last = f"val {status.validation[-1].score:.3f}" if status.validation else ""
+            bar = ProgressBar(total=1.0, completed=status.progress, width=24)
+            table.add_row(f"stage {node_id}", bar, f"{status.phase} {status.progress:4.0%}", last, f"{status.seconds:.0f} s")
+        return Group(table, Text(self._budget_line(store, driver), style="dim"))
+
+    def _budget_line(self, store: EventStore, driver: Driver) -> str:
+        ledger = store.ledger
+        stages = f"{ledger.stages}/{self.budget.stages}" if self.budget.stages else str(ledger.stages)
+        line = f"agent {self.agent} | stages {stages} | {driver.elapsed:.0f} s | {ledger.gpu_seconds:.0f} gpu-seconds"
+        if ledger.stages and self.budget.stages:
+            seconds = sum(n.result.seconds for n in store.tree.stages() if n.result) / ledger.stages
+            rounds = (self.budget.stages - ledger.stages) / self.workers
+            line += f" | about {seconds * rounds / 60:.1f} min left"
+        return line
+
+
+def tree_view(tree: Tree) -> RichTree:
+    """Return the tree with scores, states and changes, the best path in bold."""
+    best = tree.best() if len(tree) else None
+    path = {node.node_id for node in tree.path(best.node_id)} if best else set()
+    views: dict[str | None, RichTree] = {}
+    for node in tree:
+        style = STATE_STYLES[node.state] + (" bold" if node.node_id in path else "")
+        label = Text(("* " if node.node_id in path else "") + node_text(node, tree), style=style)
+        parent = views.get(node.parent_id)
+        views[node.node_id] = parent.add(label) if parent else RichTree(label)
+    return next(iter(views.values()), RichTree("no stages yet"))
+
+
+def node_text(node: Node, tree: Tree) -> str:
+    """Return a node in one line: id, state, score, diagnosis and changes."""
+    score = f"{node.score:.3f}" if node.score is not None else "  -  "
+    if node.parent_id is None:
+        return f"{node.node_id} {score} {node.state}: the base model"
+    changes = ", ".join(f"{name}={value}" for name, value in changed(node, tree).items()) or "practitioner's configuration"
+    diagnosis = "+".join(node.proposal.get("diagnosis", ()))
+    error = f" ({node.result.error})" if node.result and node.result.error else ""
+    return f"{node.node_id} {score} {node.state}: {diagnosis + ' -> ' if diagnosis else ''}{changes}{error}"
+
+
+def changed(node: Node, tree: Tree) -> dict[str, Any]:
+    """Return a node's hyperparameters that differ from its parent's."""
+    parent = tree[node.parent_id].hparams if node.parent_id else {}
+    return {name: value for name, value in node.hparams.items() if parent.get(name) != value}
+
+
+def result_view(summary: dict[str, Any]) -> Table:
+    """Return base, practitioner and best side by side."""
+    table = Table(title=f"search {escape(summary['search_id'])}: {summary['state']}", title_justify="left")
+    for column in ("", "validation", "test", "steps"):
+        table.add_column(column)
+    test = summary["test"] or {}
+    validation = {"base": summary["base_score"], "best": summary["best"] and summary["best"]["score"]}
+    for name in ("base", "practitioner", "best"):
+        found = test.get(name)
+        measured = f"{found['score']:.3f} ± {found['stderr']:.3f}" if found else "-"
+        value = validation.get(name)
+        steps = str(found["steps"]) if found else "-"
+        table.add_row(name, f"{value:.3f}" if value is not None else "-", measured, steps)
+    return table
+
+
+def tree_time() -> str:
+    """Return the time of day for a line of progress."""
+    return time.strftime("%H:%M:%S")

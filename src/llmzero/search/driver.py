@@ -1,0 +1,251 @@
+"""The search loop: ask the method, start stages, watch them, stop the hopeless ones, record everything."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llmzero.agents.base import EarlyStopper, Proposal
+from llmzero.agents.evidence import EvidenceBuilder
+from llmzero.files import append_jsonl, write_json
+from llmzero.runners.base import StageHandle, StageRunner
+from llmzero.search.budget import Budget
+from llmzero.search.methods.base import Expansion, SearchMethod
+from llmzero.search.store import EventStore
+from llmzero.search.tree import ROOT, Node
+from llmzero.search.workspace import Workspace
+from llmzero.stage import StageDir, StageSpec, StageStatus
+
+log = logging.getLogger(__name__)
+
+DEATHS_FORGIVEN = 1  # times that a stage's process may die under our eyes and be started again
+POLL_S = 0.2  # between two looks at running stages that had nothing new
+
+
+@dataclass
+class Running:
+    """A stage under way, as the driver sees it."""
+
+    handle: StageHandle
+    status: StageStatus
+    judged_at: float = 0.0
+    stopping: bool = False
+
+
+@dataclass
+class Plan:
+    """What every stage of this search has in common."""
+
+    stage_steps: int
+    workers: int
+    seed: int
+    stage_config: dict[str, Any]
+
+
+class Driver:
+    """Runs one search to its end, or goes on with one that was interrupted.
+
+    Every decision is in the event log before it takes effect, so the process may be killed at any moment: a restart folds
+    the log, re-attaches to stages that still run, and repeats nothing that was paid for.
+
+    Args:
+        on_change: called whenever something a spectator would want to see has changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        workspace: Workspace,
+        store: EventStore,
+        method: SearchMethod,
+        runner: StageRunner,
+        stopper: EarlyStopper,
+        evidence: EvidenceBuilder,
+        budget: Budget,
+        plan: Plan,
+        root_hparams: dict[str, Any],
+        on_change: Callable[[Driver], None],
+    ) -> None:
+        self.workspace, self.store = workspace, store
+        self.method, self.runner, self.stopper, self.evidence = method, runner, stopper, evidence
+        self.budget, self.plan, self.root_hparams = budget, plan, root_hparams
+        self.on_change = on_change
+        self.running: dict[str, Running] = {}
+        self._started = time.monotonic()
+        self._elapsed_before = store.ledger.seconds
+
+    @property
+    def elapsed(self) -> float:
+        """Wall seconds of the driver, earlier runs included."""
+        return round(self._elapsed_before + time.monotonic() - self._started, 3)
+
+    def run(self) -> None:
+        """Search until the budget is spent or the method has nothing more to ask."""
+        self._set_aside_unknown_directories()
+        if not len(self.store.tree):
+            self._create(Expansion("", self.root_hparams, Proposal("base", (), "The base model.", {})))
+        self._adopt()
+        while True:
+            self._fill()
+            if not self.running:
+                break
+            if not self._collect():
+                time.sleep(POLL_S)
+        self._require_root()
+
+    def end(self) -> None:
+        """Record that the search is over."""
+        if not self.store.ended:
+            self._record("ended")
+
+    # --- growing ---
+
+    def _fill(self) -> None:
+        """Start stages while there are free workers, budget, and something to ask."""
+        if not self.store.tree.root.final or not self.store.tree.root.usable:
+            return
+        while len(self.running) < self.plan.workers and not self.spent_limits():
+            expansion = self.method.ask(self.store.tree)
+            if expansion is None:
+                return
+            self._create(expansion)
+            self._start(self.store.tree[self._newest])
+
+    def spent_limits(self) -> list[str]:
+        """Return the names of the budget limits that are reached."""
+        self.store.ledger.seconds = self.elapsed
+        return self.store.ledger.spent_limits(
+            self.budget,
+            planned_stages=len(self.store.tree.stages()),
+            running_gpu_seconds=sum(r.status.gpu_seconds for r in self.running.values()),
+        )
+
+    @property
+    def _newest(self) -> str:
+        return next(reversed(self.store.tree.nodes))
+
+    def _create(self, expansion: Expansion) -> None:
+        """Decide on a node: first in the log, then as a directory."""
+        tree = self.store.tree
+        parent = tree[expansion.parent_id] if expansion.parent_id else None
+        result = parent.result if parent else None
+        resume_from = None
+        if result is not None:
+            resume_from = result.last_checkpoint if expansion.proposal.resume == "last" else result.checkpoint
+        self._record(
+            "created",
+            node_id=tree.next_id(),
+            parent_id=parent.node_id if parent else None,
+            depth=parent.depth + 1 if parent else 0,
+            hparams=expansion.hparams,
+            steps=self.plan.stage_steps if parent else 0,
+            resume_from=str(resume_from) if resume_from else None,
+            proposal=expansion.proposal.to_dict(),
+        )
+
+    def _spec(self, node: Node) -> StageSpec:
+        return StageSpec(
+            node_id=node.node_id,
+            parent_id=node.parent_id,
+            depth=node.depth,
+            directory=self.workspace.nodes / node.node_id,
+            resume_from=node.resume_from,
+            hparams=node.hparams,
+            steps=node.steps,
+            seed=self.plan.seed,
+            config=self.plan.stage_config,
+        )
+
+    def _start(self, node: Node) -> None:
+        spec = self._spec(node)
+        stage = StageDir(spec.directory)
+        stage.write_spec(spec)
+        write_json(stage.proposal_file, node.proposal)
+        self._record("started", node_id=node.node_id, attempt=node.attempts + 1)
+        self.running[node.node_id] = Running(self.runner.start(spec), StageStatus("queued"))
+        self.on_change(self)
+
+    # --- after a restart ---
+
+    def _adopt(self) -> None:
+        """Take up the stages that an earlier driver left behind: attach to those that live or have ended, restart the others."""
+        for node in [node for node in self.store.tree if not node.final]:
+            handle = self.runner.attach(self._spec(node)) if node.attempts else None
+            if handle is not None:
+                self.running[node.node_id] = Running(handle, StageStatus("running"))
+            else:
+                self._start(node)
+
+    def _set_aside_unknown_directories(self) -> None:
+        """Move away stage directories that the log does not know (its tail was lost), so that their names are free again."""
+        for directory in sorted(self.workspace.nodes.iterdir()):
+            if directory.name.isdigit() and directory.name not in self.store.tree.nodes:
+                StageDir(directory).request_stop()
+                aside = directory.with_name(f"{directory.name}.lost-{time.time_ns()}")
+                log.warning("%s is not in %s: set aside as %s", directory, self.workspace.tree_file.name, aside.name)
+                shutil.move(directory, aside)
+
+    # --- watching ---
+
+    def _collect(self) -> bool:
+        """Look at every running stage once; return whether anything was new."""
+        changed = False
+        for node_id in list(self.running):
+            running = self.running[node_id]
+            status = running.handle.poll()
+            news = len(status.validation) > len(running.status.validation)
+            running.status = status
+            if status.final:
+                self._end_stage(node_id, running)
+            elif self.store.tree[node_id].parent_id is not None and not running.stopping:
+                self._judge(node_id, running, news)
+            changed |= news or status.final
+        self.on_change(self)
+        return changed
+
+    def _judge(self, node_id: str, running: Running, news: bool) -> None:
+        """Stop a stage when a time budget is spent, or when the early stopper finds it hopeless."""
+        spent = [name for name in self.spent_limits() if name in ("seconds", "gpu_seconds")]
+        if spent:
+            self._stop(node_id, running, f"budget.{spent[0]} is spent", {})
+        elif news and running.status.seconds - running.judged_at >= self.stopper.interval_s:
+            self._ask_stopper(node_id, running)
+
+    def _ask_stopper(self, node_id: str, running: Running) -> None:
+        running.judged_at = running.status.seconds
+        decision = self.stopper.decide(self.evidence.for_stopping(self.store.tree, node_id, running.status))
+        record = {"elapsed": self.elapsed, "step": running.status.validation[-1].step, "stop": decision.stop}
+        append_jsonl(self.workspace.nodes / node_id / "stopper.jsonl", [{**record, "reason": decision.reason, **decision.details}])
+        if decision.stop:
+            self._stop(node_id, running, decision.reason, decision.details)
+
+    def _stop(self, node_id: str, running: Running, reason: str, details: dict[str, float]) -> None:
+        running.stopping = True
+        self._record("stop_requested", node_id=node_id, reason=reason, details=details)
+        running.handle.stop()
+
+    def _end_stage(self, node_id: str, running: Running) -> None:
+        node = self.store.tree[node_id]
+        del self.running[node_id]
+        if running.status.died and node.deaths < DEATHS_FORGIVEN:
+            log.warning("stage %s died; it is tried once more from its last complete checkpoint", node_id)
+            self._record("died", node_id=node_id)
+            self._start(node)
+            return
+        self._record("finished", node_id=node_id, result=running.handle.result().to_dict())
+        self.method.tell(self.store.tree, node)
+        self.on_change(self)
+
+    def _require_root(self) -> None:
+        root = self.store.tree[ROOT]
+        if not root.usable:
+            error = root.result.error if root.result else "it never ran"
+            raise RuntimeError(f"the base model could not be prepared: {error}; see {self.workspace.nodes / ROOT / 'log.txt'}")
+
+    def _record(self, event: str, **fields: Any) -> None:
+        self.store.append(event, elapsed=self.elapsed, **fields)
+

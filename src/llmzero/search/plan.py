@@ -1,0 +1,47 @@
+"""What a search is about to do, and what it can cost at most: printed before it starts and by `dry_run=true`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmzero.search.session import Session
+
+
+def describe(session: Session) -> str:
+    """Return the plan in a few lines."""
+    config = session.config
+    search = config["search"]
+    limits = ", ".join(f"{name} {value:g}" for name, value in config["budget"].items() if value is not None) or "none"
+    steps = (config["budget"]["stages"] or 0) * search["stage_steps"]
+    lines = [
+        f"LLMZero: search={search['name']} agent={session.agent_name} seed={config['seed']}",
+        f"  search_dir   {session.workspace.path}",
+        f"  task, model  {_target(config['task'])}, {_target(config['model'])}; runner {_target(config['runner'])}",
+        f"  budget       {limits}; {search['workers']} at a time, {search['stage_steps']} steps a stage, depth up to {search['max_depth']}",
+        f"  tunables     {len(session.catalogue)}: " + ", ".join(_groups(session)),
+    ]
+    if steps:
+        completions = _completions(session)
+        lines.append(f"  at most      {steps} GRPO steps" + (f" of {completions[0]} to {completions[1]} completions" if completions else ""))
+    if session.agent_name == "rules":
+        lines.append("  No language model is configured: the rule-based agent proposes (agent=rules).")
+    if config["dry_run"]:
+        lines.append("dry run: everything fits; nothing was started")
+    return "\n".join(lines)
+
+
+def _target(group: dict[str, Any]) -> str:
+    return str(group.get("_target_") or "none").rsplit(".", 1)[-1]
+
+
+def _groups(session: Session) -> list[str]:
+    groups = [parameter.group for parameter in session.catalogue.values()]
+    return [f"{groups.count(name)} {name}" for name in sorted(set(groups))]
+
+
+def _completions(session: Session) -> tuple[int, int] | None:
+    """Return the smallest and the largest number of completions a step that the catalogue allows."""
+    prompts, group = session.catalogue.get("prompts_per_step"), session.catalogue.get("group_size")
+    if prompts is None or group is None:
+        return None
+    return int(prompts.at(0) * group.at(0)), int(prompts.at(1) * group.at(1))

@@ -1,0 +1,170 @@
+"""From a composed configuration to a finished search: the one place where the parts are put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from llmzero.agents.base import EarlyStopper, Proposal, Proposer
+from llmzero.agents.evidence import EvidenceBuilder
+from llmzero.config import check_ranges
+from llmzero.errors import UserError
+from llmzero.hparams import Catalogue
+from llmzero.metrics import metric_catalogue
+from llmzero.runners.base import StageRunner
+from llmzero.search.budget import Budget
+from llmzero.search.display import Display
+from llmzero.search.driver import Driver, Plan
+from llmzero.search.final_test import FinalTest
+from llmzero.search.methods.base import MethodContext, SearchMethod
+from llmzero.search.report import write_report
+from llmzero.search.results import write_summary
+from llmzero.search.store import EventStore
+from llmzero.search.tree import Tree
+from llmzero.search.workspace import Workspace
+from llmzero.strategy import export_strategy
+
+TRACKING_TIMEOUT_S = 60.0
+STAGE_KEYS = ("task", "model", "rollout", "trainer")
+
+
+@dataclass
+class Session:
+    """A search, checked and ready to run. Making one reads and imports, but computes and writes nothing."""
+
+    config: dict[str, Any]
+    workspace: Workspace
+    catalogue: Catalogue
+    runner: StageRunner
+    stopper: EarlyStopper
+    proposer: Proposer
+    tracking: Any
+    budget: Budget
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Session:
+        """Check a resolved configuration and build the parts.
+
+        Raises:
+            UserError: something in it cannot work.
+        """
+        check_ranges(config)
+        check_parts(config)
+        catalogue = catalogue_of(config)
+        return cls(
+            config=config,
+            workspace=Workspace(Path(config["search_dir"]).absolute()),
+            catalogue=catalogue,
+            runner=instantiate(config["runner"]),
+            stopper=instantiate(config["stopper"]),
+            proposer=instantiate({key: value for key, value in config["agent"].items() if key != "name"}),
+            tracking=instantiate(config["tracking"]),
+            budget=Budget(**config["budget"]),
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Search, test, report; return the summary. A search that is over already is not run again."""
+        with self.workspace.opened(self.config):
+            store = EventStore(self.workspace.tree_file)
+            display = Display(self.workspace, self.budget, self.config["search"]["workers"], self.agent_name)
+            self.tracking.start(self.workspace.path)
+            try:
+                self._search(store, display)
+            finally:
+                if not store.ended:
+                    self._mirror(store, "interrupted")
+            summary = self._mirror(store, "finished")
+            display.finish(store, summary)
+            self.tracking.finish(TRACKING_TIMEOUT_S)
+            return summary
+
+    @property
+    def agent_name(self) -> str:
+        """The agent's name in the configuration."""
+        return str(self.config["agent"]["name"])
+
+    def _search(self, store: EventStore, display: Display) -> None:
+        driver = self._driver(store, display)
+        with display.live(store):
+            driver.run()
+            if not store.ended:
+                self._mirror(store, "running")
+                display.say("Testing base, practitioner and best strategy on the test split (never read before) ...")
+                config = self.stage_config
+                FinalTest(self.workspace, store, self.runner, config, self.catalogue.defaults(), self.config["seed"]).run()
+                driver.end()
+
+    def _driver(self, store: EventStore, display: Display) -> Driver:
+        search, seed = self.config["search"], self.config["seed"]
+        metrics = metric_catalogue(self.config["metrics"]["metrics"])
+        evidence = EvidenceBuilder(self.workspace.nodes, self.catalogue, metrics, seed)
+
+        def propose(tree: Tree, node_id: str) -> Proposal:
+            return self.proposer.propose(evidence.for_proposal(tree, node_id, store.ledger.left(self.budget)))
+
+        context = MethodContext(self.catalogue, propose, search["max_depth"], seed)
+        method: SearchMethod = instantiate(search["method"], context=context)
+        finished = len(store.trajectory)
+
+        def on_change(driver: Driver) -> None:
+            nonlocal finished
+            display.update(store, driver)
+            if len(store.trajectory) != finished:
+                finished = len(store.trajectory)
+                self._mirror(store, "running")
+
+        return Driver(
+            workspace=self.workspace,
+            store=store,
+            method=method,
+            runner=self.runner,
+            stopper=self.stopper,
+            evidence=evidence,
+            budget=self.budget,
+            plan=Plan(search["stage_steps"], search["workers"], seed, self.stage_config),
+            root_hparams=self.catalogue.defaults(),
+            on_change=on_change,
+        )
+
+    @property
+    def stage_config(self) -> dict[str, Any]:
+        """The part of the configuration that a stage needs."""
+        return {key: self.config[key] for key in STAGE_KEYS}
+
+    def _mirror(self, store: EventStore, state: str) -> dict[str, Any]:
+        """Rewrite everything that is made from the log: summary, strategy, report."""
+        name = self.config["search"]["name"]
+        summary = write_summary(self.workspace, store, method=name, agent=self.agent_name, state=state)
+        best = store.tree.best() if len(store.tree) else None
+        if best is not None and best.parent_id is not None:
+            provenance = {
+                "search_id": summary["search_id"],
+                "method": name,
+                "agent": self.agent_name,
+                "seed": self.config["seed"],
+                "base_score": summary["base_score"],
+                "score": best.score,
+                "test": summary["test"],
+            }
+            export_strategy(self.workspace.strategy_file, store.tree, best, self.catalogue, provenance)
+        write_report(self.workspace.path, store, self.catalogue, live=state == "running")
+        return summary
+
+
+def catalogue_of(config: dict[str, Any]) -> Catalogue:
+    """Return the catalogue of a configuration, with the model's own bounds and defaults."""
+    return Catalogue.from_config(config["hparams"]["parameters"], (config["model"] or {}).get("hparams"))
+
+
+def check_parts(config: dict[str, Any]) -> None:
+    """Raise `UserError` where the groups do not fit together."""
+    needs_training = "LocalRunner" in str(config["runner"]["_target_"])
+    for group in ("task", "model"):
+        if needs_training and config[group].get("_target_") is None:
+            raise UserError(f"{group}=none: runner=local trains, so it needs a {group}; name one, or use runner=simulated")
+    if config["trainer"]["evaluation_split"] == "test":
+        raise UserError("trainer.evaluation_split=test: a search selects on val; test is read once, at its end")
+

@@ -1,0 +1,80 @@
+"""The search directory: its files, one driver at a time, and the check that it belongs to this very search."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmzero.errors import UserError
+from llmzero.files import write_atomic
+
+# What may differ when a search is continued: it changes how much is done and where, not what the search is.
+CHANGEABLE = ("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers")
+
+
+class Workspace:
+    """Paths of a search directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.nodes = path / "nodes"
+        self.test = path / "test"
+        self.config_file = path / "config.yaml"
+        self.tree_file = path / "tree.jsonl"
+        self.summary_file = path / "summary.json"
+        self.test_file = path / "test.json"
+        self.strategy_file = path / "strategy.yaml"
+        self.report_file = path / "report.html"
+
+    @contextmanager
+    def opened(self, config: dict[str, Any]) -> Iterator[None]:
+        """Hold the directory for one driver; write `config.yaml`, or check that it is this search's.
+
+        Raises:
+            UserError: the directory cannot be written, holds another search, or has a driver already.
+        """
+        try:
+            self.nodes.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "driver.lock").open("w")
+        except OSError as error:
+            raise UserError(f"search_dir={self.path}: cannot be written ({error.strerror}); choose another search_dir") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"search_dir={self.path}: another driver is running this search; wait for it or end it") from error
+            self._claim(config)
+            yield
+
+    def _claim(self, config: dict[str, Any]) -> None:
+        if self.config_file.exists():
+            self.check_identity(config)
+        write_atomic(self.config_file, yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False))
+
+    def check_identity(self, config: dict[str, Any]) -> None:
+        """Raise `UserError` where the directory holds a search with another configuration."""
+        stored = _flat(yaml.load(self.config_file.read_text(), Loader=yaml.CSafeLoader))
+        wanted = _flat(config)
+        different = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
+        if different:
+            listed = "; ".join(f"{key} is {stored.get(key)!r} there and {wanted.get(key)!r} here" for key in different[:5])
+            raise UserError(f"search_dir={self.path} holds another search: {listed}. Choose another search_dir, or give the same values")
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted keys and values, without those that may change."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in CHANGEABLE:
+            continue
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{name}.")
+        else:
+            found[name] = value
+    return found

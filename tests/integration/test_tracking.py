@@ -1,0 +1,320 @@
+"""The W&B mirror against the real wandb: what it records offline is read back from the recording."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb_reader import OfflineRun, read_runs
+
+from llmzero.files import append_jsonl
+from llmzero.search.store import EventStore
+from llmzero.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint
+from llmzero.tracking import NoTracking, WandbTracking
+
+STEPS = 4
+
+
+class Search:
+    """A search directory that grows as a driver would make it grow, with made-up training."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        (path / "config.yaml").write_text("search: {name: llmzero}\n")
+        self.path = path
+        self.store = EventStore(path / "tree.jsonl")
+
+    def create(self, parent: str | None) -> str:
+        """Decide on a stage below `parent`, and start it."""
+        tree = self.store.tree
+        node_id, depth = tree.next_id(), len(tree.path(parent)) if parent else 0
+        hparams, steps = {"learning_rate": 1e-3 / (1 + len(tree)), "kl_coef": 0.0}, STEPS if parent else 0
+        changes = {"kl_coef": 0.0} if parent else {}
+        proposal = {"agent": "rules", "diagnosis": "Entropy falls.", "rationale": "", "changes": changes}
+        resume_from = self.path / "nodes" / parent / "checkpoints" if parent else None
+        stage = StageDir(self.path / "nodes" / node_id)
+        stage.write_spec(StageSpec(node_id, parent, depth, stage.path, resume_from, hparams, steps, seed=7))
+        self._record(
+            "created",
+            node_id=node_id,
+            parent_id=parent,
+            depth=depth,
+            hparams=hparams,
+            steps=steps,
+            resume_from=str(resume_from) if resume_from else None,
+            proposal=proposal,
+        )
+        self._record("started", node_id=node_id)
+        return node_id
+
+    def finish(self, node_id: str, score: float = 0.5, state: FinalState = "completed") -> None:
+        """Train the stage in no time: metrics every step, validation at its last."""
+        node, stage = self.store.tree[node_id], StageDir(self.path / "nodes" / node_id)
+        before = STEPS * max(0, node.depth - 1)
+        steps = range(1, node.steps + 1)
+        append_jsonl(stage.metrics_file, [{"step": s, "global_step": before + s, "kl": 0.1 * s, "loss": None} for s in steps])
+        point = ValidationPoint(node.steps, before + node.steps, score, stderr=0.05, n=100, seconds=1.0)
+        result = StageResult(state, [point], node.steps, score, stage.checkpoints, seconds=2.0, gpu_seconds=3.0)
+        stage.write_result(result)
+        self._record("finished", node_id=node_id, result=result.to_dict())
+
+    def add(self, parent: str | None, score: float = 0.5, state: FinalState = "completed") -> str:
+        """Create a stage and finish it."""
+        node_id = self.create(parent)
+        self.finish(node_id, score, state)
+        return node_id
+
+    def end(self) -> None:
+        """Record that the search is over."""
+        self._record("ended")
+
+    def _record(self, event: str, **fields: Any) -> None:
+        self.store.append(event, elapsed=1.0, **fields)
+
+    @property
+    def runs(self) -> dict[str, OfflineRun]:
+        """The offline runs by what follows the search's name in theirs."""
+        return {name.removeprefix(f"{self.path.name}/"): run for name, run in read_runs(self.path).items()}
+
+    @property
+    def recordings(self) -> dict[Path, int]:
+        """Every recording with the time it was last written to."""
+        return {file: file.stat().st_mtime_ns for file in self.path.glob("wandb/*run-*/run-*.wandb")}
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    """A search whose base model was evaluated and whose first stage has ended."""
+    search = Search(tmp_path / "my search")
+    search.add(search.add(None, score=0.3), score=0.6)
+    return search
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A W&B server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        yield
+
+
+def mirror(search: Search, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llmzero.tracking", str(search.path), *arguments]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def mirrored(search: Search) -> set[str]:
+    memory = search.path / "tracking.json"
+    return set(json.loads(memory.read_text())["offline"]) if memory.exists() else set()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_stage_is_a_run_with_its_place_in_the_tree(search: Search) -> None:
+    search.add("0001", score=0.4, state="stopped")
+    search.end()
+    assert mirror(search).returncode == 0
+    assert set(search.runs) == {"0000", "0001", "0002", "search"}
+    run = search.runs["0002"]
+    assert (run.project, run.group, run.job_type, run.exit_code) == ("llmzero", "my search", "stage", 0)
+    assert run.tags == ["llmzero", "stopped"]
+    config = {key: run.config[key] for key in ("parent", "depth", "path", "steps", "seed", "state", "diagnosis", "changes")}
+    assert config == {
+        "parent": "0001",
+        "depth": 2,
+        "path": ["0000", "0001", "0002"],
+        "steps": STEPS,
+        "seed": 7,
+        "state": "stopped",
+        "diagnosis": "Entropy falls.",
+        "changes": {"kl_coef": 0.0},
+    }
+    assert run.config["hparams"] == search.store.tree["0002"].hparams
+    assert run.config["resume_from"] == str(search.store.tree["0002"].resume_from)
+    assert search.runs["0000"].config["parent"] is None
+
+
+def test_a_path_reads_as_one_curve_over_global_step(search: Search) -> None:
+    search.add("0001", score=0.7)
+    mirror(search)
+    child, grandchild = search.runs["0001"], search.runs["0002"]
+    assert child.axes["*"] == "global_step"
+    assert [row["global_step"] for row in child.history + grandchild.history] == list(range(1, 2 * STEPS + 1))
+    assert [row["train/kl"] for row in grandchild.history] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert [row.get("val/score") for row in grandchild.history] == [None, None, None, 0.7]
+    assert grandchild.history[-1]["val/stderr"] == 0.05
+    assert not any("train/loss" in row for row in grandchild.history), "a value that was not a number is left out"
+
+
+def test_the_search_is_a_run_with_its_nodes_and_its_progress(search: Search) -> None:
+    search.add("0001", score=0.4)
+    search.end()
+    mirror(search)
+    run = search.runs["search"]
+    assert (run.group, run.job_type) == ("my search", "search")
+    progress = [(row["stages"], row["gpu_seconds"], row["best"]) for row in run.history if "best" in row]
+    assert progress == [(1, 3.0, 0.6), (2, 6.0, 0.6)]
+    assert (run.summary["base_score"], run.summary["best_score"], run.summary["best_node"]) == (0.3, 0.6, "0001")
+    [table_file] = search.path.glob("wandb/offline-run-*/files/media/table/*.table.json")
+    table = json.loads(table_file.read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [(row["node_id"], row["parent"], row["state"], row["score"]) for row in rows] == [
+        ("0000", None, "completed", 0.3),
+        ("0001", "0000", "completed", 0.6),
+        ("0002", "0001", "completed", 0.4),
+    ]
+
+
+def test_everything_w_and_b_writes_is_in_the_search_directory(search: Search, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    command = ["env", f"HOME={home}", sys.executable, "-m", "llmzero.tracking", str(search.path)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, cwd=home, check=True, timeout=60)
+    assert not list(home.rglob("*"))
+
+
+def test_mirroring_twice_adds_nothing_and_a_continued_search_only_what_is_new(search: Search) -> None:
+    search.end()
+    mirror(search)
+    before = search.recordings
+    mirror(search)
+    assert search.recordings == before
+    search.add("0001")
+    search.end()
+    mirror(search)
+    unchanged = {file: time for file, time in search.recordings.items() if "search" not in file.name and "0002" not in file.name}
+    assert unchanged.items() <= before.items()
+    assert search.runs["search"].summary["nodes_total"] == 3
+
+
+def test_a_run_that_was_cut_short_is_written_anew(search: Search) -> None:
+    mirror(search)
+    [(half, _)] = [entry for entry in search.recordings.items() if "0001" in entry[0].name]
+    memory = json.loads((search.path / "tracking.json").read_text())
+    del memory["offline"]["0001"]
+    (search.path / "tracking.json").write_text(json.dumps(memory))
+    half.write_bytes(half.read_bytes()[:100])
+    mirror(search)
+    assert len(search.runs["0001"].history) == STEPS
+
+
+def test_the_event_log_is_only_read(search: Search) -> None:
+    with search.store.path.open("a") as file:
+        file.write('{"event": "finis')  # what a driver is writing just now
+    before = search.store.path.read_bytes()
+    assert mirror(search).returncode == 0
+    assert search.store.path.read_bytes() == before
+    assert not list(search.path.glob("tree.jsonl.*"))
+
+
+def test_one_broken_stage_does_not_keep_the_others_from_being_mirrored(search: Search) -> None:
+    (search.path / "nodes" / "0000" / "stage.yaml").write_text("{")
+    result = mirror(search)
+    assert result.returncode == 1
+    assert "0000 could not be mirrored" in result.stderr
+    assert set(search.runs) == {"0001", "search"}
+
+
+def test_following_mirrors_stages_as_they_finish_and_ends_with_the_search(search: Search) -> None:
+    command = [sys.executable, "-m", "llmzero.tracking", str(search.path), "--follow"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: mirrored(search) == {"0000", "0001"})
+        node_id = search.create("0001")
+        search.finish(node_id)
+        wait_for(lambda: node_id in mirrored(search))
+        assert process.poll() is None
+        search.end()
+        assert process.wait(timeout=30) == 0
+    assert search.runs["search"].summary["ended"] is True
+
+
+def test_a_driver_gets_all_mirrored_and_one_line(search: Search, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    search.end()
+    tracking = WandbTracking(mode="offline", project="elsewhere")
+    tracking.start(search.path)
+    tracking.finish(timeout_s=30)
+    assert set(search.runs) == {"0000", "0001", "search"}
+    assert search.runs["0001"].project == "elsewhere"
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert str(search.path / "wandb") in caplog.text
+
+
+def test_a_continued_search_is_followed_past_its_first_end(search: Search) -> None:
+    search.end()
+    tracking = WandbTracking(mode="offline")
+    tracking.start(search.path)
+    wait_for(lambda: mirrored(search) == {"0000", "0001"})
+    search.add("0001")
+    search.end()
+    tracking.finish(timeout_s=30)
+    assert set(search.runs) == {"0000", "0001", "0002", "search"}
+
+
+def test_a_killed_driver_leaves_a_complete_mirror(search: Search) -> None:
+    script = "import sys, os, pathlib; from llmzero.tracking import WandbTracking as W"
+    script += "; W('offline').start(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script, str(search.path)], check=False, timeout=30)
+    wait_for(lambda: mirrored(search) == {"0000", "0001", "search"})
+
+
+def test_without_wandb_a_search_gets_one_warning(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "shadow" / "wandb").mkdir(parents=True)
+    (tmp_path / "shadow" / "wandb" / "__init__.py").write_text("raise ImportError('no wandb here')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'shadow'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    tracking = WandbTracking(mode="offline")
+    tracking.start(search.path)
+    tracking.finish(timeout_s=30)
+    [warning] = warnings(caplog)
+    assert f"-m llmzero.tracking '{search.path}' --mode offline" in warning
+    assert "no wandb here" in (search.path / "tracking.log").read_text()
+
+
+def test_a_mirror_that_cannot_be_started_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracking = WandbTracking(mode="offline")
+    tracking.start(tmp_path / "missing")
+    tracking.finish(timeout_s=30)
+    assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.usefixtures("unreachable")
+def test_a_server_that_never_answers_holds_no_search_up(search: Search, caplog: pytest.LogCaptureFixture) -> None:
+    tracking = WandbTracking(mode="online")
+    tracking.start(search.path)
+    begun = time.monotonic()
+    tracking.finish(timeout_s=3)
+    assert time.monotonic() - begun < 4
+    assert len(warnings(caplog)) == 1
+
+
+def test_the_driver_imports_no_wandb() -> None:
+    code = "import sys, llmzero.tracking; sys.exit('wandb' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_no_tracking_leaves_nothing(tmp_path: Path) -> None:
+    tracking = NoTracking()
+    tracking.start(tmp_path)
+    tracking.finish(timeout_s=1)
+    assert not list(tmp_path.iterdir())
