@@ -23,7 +23,7 @@ def run(config: dict[str, Any]) -> float | None:
         "method": {"_target_": "llmzero.strategy.ReplayMethod", "strategy": str(path)},
     }
     config["stopper"] = {"_target_": "llmzero.agents.stopper.NeverStop"}
-    config["budget"] = {name: None for name in config["budget"]} | {"stages": len(stages)}
+    config["budget"] = dict.fromkeys(config["budget"]) | {"stages": len(stages)}
     session = Session.from_config(config)
     print(describe(session), flush=True)
     if config["dry_run"]:

@@ -31,10 +31,7 @@ def launch(name: str, run: Callable[[dict[str, Any]], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole; Hydra's own printing would cut them
     register()
 
-    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
-    def main(config: DictConfig) -> Any:
-        return run(resolved(config))
-
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda config: run(resolved(config)))
     try:
         main()
     except KeyboardInterrupt:
@@ -93,5 +90,3 @@ def _explain_os(error: OSError) -> str | None:
     }
     reason = reasons.get(error.errno or 0)
     return f"{error.filename or 'writing'}: {reason}" if reason else None
-
-

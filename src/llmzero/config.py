@@ -18,9 +18,9 @@ class CountdownTask:
 
     _target_: str = "llmzero.tasks.countdown.Countdown"
     difficulty: str = "nano"
-    train_size: int = 6000
+    train_size: int = 4800
     val_size: int = 512
-    test_size: int = 800
+    test_size: int = 1000
     seed: int = 0
 
 
@@ -32,10 +32,10 @@ class NanoRecipeConfig:
     layers: int = 4
     heads: int = 4
     intermediate_size: int = 384
-    steps: int = 500
+    steps: int = 240
     batch_size: int = 64
     learning_rate: float = 2e-3
-    careless_share: float = 0.4
+    careless_share: float = 0.3
     seed: int = 0
 
 
@@ -104,9 +104,9 @@ class SearchGroup:
     """What every search method has in common; `method` holds its own settings."""
 
     name: str = MISSING
-    workers: int = 1
+    workers: int = 2
     max_depth: int = 6
-    stage_steps: int = 25
+    stage_steps: int = 20
     method: Any = MISSING
 
 

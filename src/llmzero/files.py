@@ -12,7 +12,7 @@ from typing import Any
 def write_atomic(path: Path, text: str) -> None:
     """Replace a file's content; a reader sees the old text or the new one, even after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -26,7 +26,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_jsonl(path: Path, records: Iterable[dict[str, Any]], *, sync: bool = False) -> None:
     """Append records, one JSON object a line; with `sync` they are on disk when this returns."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(finite(record)) + "\n" for record in records))
         file.flush()
         if sync:
@@ -37,15 +37,14 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the records of a file that may still be written to: an unfinished last line is left out."""
     if not path.exists():
         return []
-    text = path.read_text(errors="replace")
-    complete = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in complete.splitlines() if line.strip()]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [json.loads(line) for line in text.split("\n")[:-1] if line]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON object, or None where the file does not exist."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     value: dict[str, Any] = json.loads(text)

@@ -40,13 +40,21 @@ class Parameter:
             return "one of " + ", ".join(map(str, self.choices))
         return f"{self.kind} from {self.low:g} to {self.high:g}"
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest value; for parameters without choices."""
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
+
     def problem(self, value: Value) -> str | None:
         """Return what is wrong with a value, or None where it is allowed."""
         if self.choices is not None:
             valid = any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
             return None if valid else f"{self.name}={value!r}: must be {self.allowed}"
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if not numeric or (self.kind == "int" and value != int(value)) or not self.low <= value <= self.high:  # type: ignore[operator]
+        low, high = self.bounds
+        if not numeric or not low <= value <= high or (self.kind == "int" and value != int(value)):
             return f"{self.name}={value!r}: must be {self.allowed}"
         return None
 
@@ -55,14 +63,15 @@ class Parameter:
         if self.choices is not None:
             numbers = [c for c in self.choices if isinstance(c, int | float)]
             return min(numbers, key=lambda c: abs(c - value))
-        bounded = min(max(value, self.low), self.high)  # type: ignore[type-var]
+        low, high = self.bounds
+        bounded = min(max(value, low), high)
         return round(bounded) if self.kind == "int" else float(f"{bounded:.4g}")
 
     def position(self, value: Value) -> float:
         """Return where a value lies between the lowest (0) and the highest (1), on the parameter's own scale."""
         if self.choices is not None:
             return self.choices.index(value) / max(1, len(self.choices) - 1)
-        low, high = self._scaled(self.low), self._scaled(self.high)
+        low, high = map(self._scaled, self.bounds)
         return (self._scaled(value) - low) / (high - low)
 
     def at(self, position: float) -> Value:
@@ -70,7 +79,7 @@ class Parameter:
         position = min(max(position, 0.0), 1.0)
         if self.choices is not None:
             return self.choices[round(position * (len(self.choices) - 1))]
-        low, high = self._scaled(self.low), self._scaled(self.high)
+        low, high = map(self._scaled, self.bounds)
         scaled = low + position * (high - low)
         return self.clamp(math.exp(scaled) - self._offset if self.scale == "log" else scaled)
 
@@ -81,11 +90,10 @@ class Parameter:
     @property
     def _offset(self) -> float:
         """Lets a log scale begin at zero: log(x + offset)."""
-        assert self.high is not None
-        return 0.0 if self.low else self.high * 1e-3
+        low, high = self.bounds
+        return 0.0 if low else high * 1e-3
 
-    def _scaled(self, value: float | None) -> float:
-        assert value is not None
+    def _scaled(self, value: float) -> float:
         return math.log(value + self._offset) if self.scale == "log" else float(value)
 
 
@@ -176,8 +184,6 @@ def _check_range(where: str, parameter: Parameter) -> None:
         raise UserError(f"{where}.choices: is empty")
     if problem := parameter.problem(parameter.default):
         raise UserError(f"{where}.default: {problem}")
-
-
 
 
 def _suggest(name: str, known: Mapping[str, Any]) -> str:

@@ -19,7 +19,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -132,16 +131,8 @@ class Mirror:
         return events.stat().st_size if events.exists() else 0
 
     def read(self) -> EventStore:
-        """Fold the event log as it stands now.
-
-        The store repairs the log that it opens, which is for the driver alone to do: it gets a copy of the complete lines.
-        """
-        events = self.search_dir / "tree.jsonl"
-        data = events.read_bytes() if events.exists() else b""
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / events.name
-            copy.write_bytes(data[: data.rfind(b"\n") + 1])
-            return EventStore(copy)
+        """Fold the event log as it stands now."""
+        return EventStore(self.search_dir / "tree.jsonl", repair=False)
 
     def write_stages(self, store: EventStore) -> bool:
         """Mirror the stages that have ended since; return whether all could be."""

@@ -25,10 +25,16 @@ from llmzero.search.report import Detail, report_data, write_report
 from llmzero.search.store import EventStore
 from llmzero.stage import StageDir, StageResult, ValidationPoint
 
-HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=\"window.pwned=2\">'\"`${window.pwned=3}`<!--\u2028\ud800{{7*7}}"
+HOSTILE = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=2">\'"`${window.pwned=3}`<!--\u2028\ud800{{7*7}}'
 SHOWN = HOSTILE.replace("\ud800", "")  # a lone surrogate has no rendering of its own
 ENTRIES: dict[str, dict[str, Any]] = {
-    "max_completion_length": {"group": "capacity", "kind": "int", "choices": [256, 512, 1024, 2048], "default": 512, "unit": "tokens"},
+    "max_completion_length": {
+        "group": "capacity",
+        "kind": "int",
+        "choices": [256, 512, 1024, 2048],
+        "default": 512,
+        "unit": "tokens",
+    },
     "group_size": {"group": "capacity", "kind": "int", "choices": [4, 8, 16, 32], "default": 8, "unit": "completions"},
     "prompts_per_step": {"group": "capacity", "kind": "int", "choices": [16, 32, 64, 128], "default": 32},
     "learning_rate": {"group": "regularization", "kind": "float", "low": 1e-7, "high": 1e-5, "scale": "log", "default": 1e-6},
@@ -93,7 +99,8 @@ class SearchBuilder:
         if state == "running":
             write_json(stage.status_file, {"state": "running", "seconds": 9.5, "gpu_seconds": 9.5})
         elif state == "stopped":
-            self.event("stop_requested", node_id=node_id, reason=self.say("at best 0.400 within 60 steps: cannot reach 0.500"), details={"slope": 0.001})
+            reason = self.say("at best 0.400 within 60 steps: cannot reach 0.500")
+            self.event("stop_requested", node_id=node_id, reason=reason, details={self.say("slope"): 0.001})
             self._finish(node_id, "stopped", points, stage)
         else:
             self._finish(node_id, state, points, stage)
@@ -116,8 +123,12 @@ class SearchBuilder:
         noise = self.rng.gauss
         points = [ValidationPoint(s, begin + s, min(0.99, max(0.01, curve[s] + noise(0, 0.008))), 0.014, 500, 1.0) for s in range(5, steps + 1, 5)]
         append_jsonl(stage.validation_file, [vars(point) for point in points])
-        prompt, completion = self.say("Use 3, 7, 8 and 25 to make 31."), self.say("25 + 8 = 33; 33 - 7 = 26 ... <answer>25 + 7 - 1</answer>")
-        append_jsonl(stage.rollouts_file, [{"step": steps, "prompt": prompt, "completion": completion, "reward": i / 3, "parts": {}} for i in range(4)])
+        prompt, completion = (
+            self.say("Use 3, 7, 8 and 25 to make 31."),
+            self.say("25 + 8 = 33; 33 - 7 = 26 ... <answer>25 + 7 - 1</answer>"),
+        )
+        rollout = {"step": steps, "global_step": begin + steps, "prompt": prompt, "completion": completion, "parts": {}}
+        append_jsonl(stage.rollouts_file, [{**rollout, "reward": i / 3} for i in range(4)])
         best = max(points, key=lambda point: point.score)
         self.reached[node_id] = (best.score, best.global_step)
         return points
@@ -185,7 +196,13 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     quiet = ("background-networking", "component-update", "sync", "gpu", "quic")
-    flags = ["--headless=new", "--no-sandbox", "--no-first-run", "--window-size=1280,1000", *(f"--disable-{name}" for name in quiet)]
+    flags = [
+        "--headless=new",
+        "--no-sandbox",
+        "--no-first-run",
+        "--window-size=1280,1000",
+        *(f"--disable-{name}" for name in quiet),
+    ]
     for flag in (*flags, f"--user-data-dir={tmp_path / 'profile'}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -206,21 +223,22 @@ def assert_quiet(browser: webdriver.Chrome) -> None:
 
 
 def panel(browser: webdriver.Chrome) -> str:
-    return browser.execute_script("return document.getElementById('panel').innerText")
+    shown: str = browser.execute_script("return document.getElementById('panel').innerText.toWellFormed()")
+    return shown
 
 
 def heading(browser: webdriver.Chrome) -> str:
-    return browser.execute_script("return document.querySelector('#panel h2').textContent")
+    shown: str = browser.execute_script("return document.querySelector('#panel h2').textContent")
+    return shown
 
 
 def click_node(browser: webdriver.Chrome, node_id: str) -> None:
     """Click where the tree draws a node."""
     where = """
         const chart = echarts.getInstanceByDom(document.getElementById("tree"));
-        const series = chart.getModel().getSeriesByIndex(0), data = series.getData();
-        const {x, y} = data.getItemLayout(data.indexOfName(arguments[0]));
-        const point = series.coordinateSystem.dataToPoint([x, y]);
-        return [point[0] - chart.getWidth() / 2, point[1] - chart.getHeight() / 2];
+        const drawn = chart.getModel().getSeriesByIndex(0).getData();
+        const [x, y] = drawn.getItemGraphicEl(drawn.indexOfName(arguments[0])).transformCoordToGlobal(0, 0);
+        return [x - chart.getWidth() / 2, y - chart.getHeight() / 2];
     """
     tree = browser.find_element(By.ID, "tree")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", tree)
@@ -245,7 +263,7 @@ def test_opens_without_errors_and_without_network(search: Any, browser: webdrive
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
     assert page.as_uri() in urls
-    assert all(url.startswith(("file:", "data:")) for url in urls)
+    assert all(url.startswith(("file:", "data:", "chrome:")) for url in urls)  # chrome: is the browser's own start page
     assert page.stat().st_size < 3_000_000
 
 
@@ -255,6 +273,7 @@ def test_a_search_that_has_just_begun(browser: webdriver.Chrome, tmp_path: Path)
     page = builder.report(live=True)
     browser.get(page.as_uri())
     assert "No stage has been created yet." in panel(browser)
+    assert_quiet(browser)
     builder._create(None, builder.catalogue.defaults(), {}, 0)
     opened(browser, builder.report())
     assert heading(browser) == "Stage 0000, the root"
@@ -376,11 +395,12 @@ def test_a_live_page_reloads_and_keeps_its_place(search: Any, browser: webdriver
     click_node(browser, "0003")
     browser.find_element(By.CSS_SELECTOR, "[data-state='failed']").click()
     browser.find_element(By.CSS_SELECTOR, "[data-budget='gpu_seconds']").click()
-    browser.execute_script("window.before = true")
+    browser.execute_script("window.before = true; document.getElementById('panel').scrollTop = 150")
     builder.node("0003", "completed")
     builder.report(live=True)
     WebDriverWait(browser, 20).until(lambda chrome: chrome.execute_script("return !window.before && document.querySelector('[data-node=\"0011\"]')"))
     assert heading(browser) == "Stage 0003"
+    assert browser.execute_script("return document.getElementById('panel').scrollTop") == 150
     assert browser.find_element(By.CSS_SELECTOR, "[data-state='failed']").get_attribute("aria-pressed") == "false"
     assert browser.find_element(By.CSS_SELECTOR, "[data-budget='gpu_seconds']").get_attribute("aria-pressed") == "true"
     builder.report(live=False)
@@ -421,7 +441,7 @@ def test_hostile_text_is_shown_and_never_run(search: Any, browser: webdriver.Chr
         click_node(browser, node.node_id)
         for summary in browser.find_elements(By.CSS_SELECTOR, "#panel details summary"):
             browser.execute_script("arguments[0].click()", summary)
-        text = browser.execute_script("return document.getElementById('panel').textContent")
+        text = browser.execute_script("return document.getElementById('panel').textContent.toWellFormed()")
         assert text.count("window.pwned=1") >= 5
     assert f"evil{SHOWN[:20]}" in text
     for host in browser.find_elements(By.CSS_SELECTOR, "#tree, #best-so-far, #path-score, #trajectories .chart"):

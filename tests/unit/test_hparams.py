@@ -39,7 +39,17 @@ def test_samples_are_allowed_and_reach_both_ends() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("rate", 0.1), ("rate", "0.001"), ("rate", True), ("rate", float("nan")), ("warm", 2.5), ("warm", -1), ("size", 5), ("shape", 1), ("shape", "x")],
+    [
+        ("rate", 0.1),
+        ("rate", "0.001"),
+        ("rate", True),
+        ("rate", float("nan")),
+        ("warm", 2.5),
+        ("warm", -1),
+        ("size", 5),
+        ("shape", 1),
+        ("shape", "x"),
+    ],
 )
 def test_a_value_outside_the_bounds_is_named_with_what_is_allowed(name: str, value: object) -> None:
     (problem,) = Catalogue.from_config(SMALL).problems({name: value})

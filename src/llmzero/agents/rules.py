@@ -18,7 +18,7 @@ from llmzero.agents.evidence import Evidence, StageView
 from llmzero.hparams import Catalogue, HParams, Parameter
 
 MIN_DISTANCE = 0.02  # of a parameter's range: what is closer to a tried configuration counts as the same
-MEMORY_WEIGHT = 2.0  # how much a move's record counts against the diagnosis
+MEMORY_WEIGHT = 8.0  # ranks that a move with a perfect record climbs
 RANDOM_TRIES = 100
 
 
@@ -33,12 +33,13 @@ class Move:
 
 MOVES = {
     "push": Move("larger steps", {"learning_rate": 2.0}, {}),
-    "push_hard": Move("much larger steps, with a short warm-up of trust in clipping", {"learning_rate": 4.0}, {}),
+    "push_hard": Move("much larger steps", {"learning_rate": 4.0}, {}),
     "settle": Move("smaller steps on larger batches", {"learning_rate": 0.4}, {"prompts_per_step": 1}),
     "calm": Move("smaller steps and a tighter leash", {"learning_rate": 0.4, "kl_coef": 3.0, "max_grad_norm": 0.5}, {}),
     "widen": Move("more prompts a step, and larger steps to match", {"learning_rate": 1.4}, {"prompts_per_step": 1}),
     "sample": Move("more completions a prompt", {"learning_rate": 1.2}, {"group_size": 1}),
     "scale": Move("more prompts and completions, and larger steps to match", {"learning_rate": 1.8}, {"prompts_per_step": 1, "group_size": 1}),
+    "intensify": Move("more completions, and more updates from them", {}, {"prompts_per_step": 1, "group_size": 1, "minibatches": 1}),
     "reuse": Move("more updates from every rollout batch", {"clip_high": 1.3}, {"minibatches": 1}),
     "explore": Move("more diverse completions", {"entropy_coef": 3.0, "temperature": 1.1, "clip_high": 1.3}, {}),
     "focus": Move("less noise in the completions", {"entropy_coef": 0.2, "temperature": 0.9}, {}),
@@ -49,10 +50,10 @@ MOVES = {
 
 # The moves that answer a diagnosis, best first.
 REMEDIES = {
-    "untrained": ("push", "scale", "push_hard", "reuse", "widen"),
-    "healthy": ("widen", "push", "scale", "reuse", "sample"),
-    "slow_progress": ("push", "scale", "reuse", "push_hard", "loosen"),
-    "plateau": ("scale", "widen", "push", "explore", "settle", "loosen"),
+    "untrained": ("reuse", "intensify", "push", "scale", "push_hard"),
+    "healthy": ("intensify", "widen", "reuse", "push", "sample"),
+    "slow_progress": ("intensify", "reuse", "push", "scale", "loosen"),
+    "plateau": ("intensify", "widen", "explore", "settle", "scale", "loosen"),
     "regression": ("settle", "calm", "widen"),
     "kl_blowup": ("calm", "settle"),
     "entropy_collapse": ("explore", "scale", "settle"),
@@ -93,12 +94,12 @@ def _ranked_moves(evidence: Evidence, diagnosis: list[str]) -> list[str]:
     """Return the moves by promise: rank among the diagnosis' remedies, and the mean gain of earlier uses."""
     suggested = list(dict.fromkeys(move for problem in diagnosis for move in REMEDIES[problem]))
     others = [move for move in MOVES if move not in suggested and move != "shrink"]
-    prior = {move: -i for i, move in enumerate([*suggested, *others])}
+    prior = {move: -min(i, len(suggested)) for i, move in enumerate([*suggested, *others])}
     scale = max((abs(view.gain) for view in evidence.history if view.gain is not None), default=0.0) or 1.0
 
     def promise(move: str) -> float:
         gains = _record(evidence, move)
-        return prior[move] + MEMORY_WEIGHT * sum(gains) / scale / (1 + len(gains))
+        return prior[move] + MEMORY_WEIGHT * sum(gains) / scale / (0.5 + len(gains))
 
     return sorted(prior, key=promise, reverse=True)
 
@@ -133,8 +134,7 @@ def _apply(move: Move, evidence: Evidence) -> HParams:
 
 def _scaled(parameter: Parameter, value: float, factor: float) -> float:
     """Multiply a value; one at zero starts from a twentieth of its range when it is raised."""
-    assert parameter.high is not None
-    start = value if value > 0 or factor <= 1 else parameter.high / 20 / factor
+    start = value if value > 0 or factor <= 1 else parameter.bounds[1] / 20 / factor
     scaled: float = parameter.clamp(start * factor)
     return scaled
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,9 @@ def save(directory: Path, engine: Any, tokenizer: PreTrainedTokenizerBase, sampl
     `trainer.json`.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory.parent))
+    building = directory.with_name(f".writing-{directory.name}")
+    shutil.rmtree(building, ignore_errors=True)  # what a killed attempt may have left
+    building.mkdir()
     try:
         engine.module.save_pretrained(building)
         tokenizer.save_pretrained(building)
@@ -94,10 +95,9 @@ def _moments(engine: Any) -> dict[str, Tensor]:
 
 
 def _moment(engine: Any, parameter: torch.nn.Parameter, key: str) -> Tensor:
-    if engine.zero_optimization_stage() == 0:
-        moment: Tensor = engine.optimizer.state[parameter][key]
-        return moment
-    return safe_get_full_optimizer_state(parameter, key)
+    state = engine.optimizer.state[parameter] if engine.zero_optimization_stage() == 0 else None
+    moment: Tensor = state[key] if state else safe_get_full_optimizer_state(parameter, key)
+    return moment
 
 
 def _restore_moments(engine: Any, moments: dict[str, Tensor], steps: int) -> None:

@@ -17,7 +17,13 @@ REFRESH_S = 0.5
 def show_progress(stage: StageDir) -> Iterator[None]:
     """Show phase, progress, time left and the last validation score while the block runs."""
     ended = threading.Event()
-    columns = (TextColumn("{task.description:12}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn(), TextColumn("{task.fields[last]}"))
+    columns = (
+        TextColumn("{task.description:12}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[last]}"),
+    )
     with Progress(*columns) as progress:
         watcher = threading.Thread(target=_watch, args=(stage, progress, ended), daemon=True)
         watcher.start()

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from llmzero.tasks.base import Example
 
+WARM_START_THREADS = 2  # a fixed number, as sums in another order give other bits
 RECIPE_VERSION = 1  # raise it when the code below changes what a recipe makes
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 Progress = Callable[[str, float], None]
@@ -74,9 +75,12 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, task_config: dict[str, Any], 
 
 def _build(recipe: NanoRecipe, task: Any, directory: Path, progress: Progress) -> None:
     tokenizer = character_tokenizer(task.alphabet)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(WARM_START_THREADS)
     torch.manual_seed(recipe.seed)
     model = Qwen3ForCausalLM(_architecture(recipe, tokenizer))
     _warm_start(model, tokenizer, task, recipe, progress)
+    torch.set_num_threads(threads)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
@@ -87,9 +91,7 @@ def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
     tokenizer.decoder = Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN, clean_up_tokenization_spaces=False
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN, clean_up_tokenization_spaces=False)
 
 
 def _architecture(recipe: NanoRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
@@ -132,7 +134,7 @@ def _demonstrations(tokenizer: PreTrainedTokenizerFast, task: Any, examples: Seq
     prompts = [tokenizer.encode(e.prompt) for e in examples]
     rng = random.Random(recipe.seed)
     texts = [task.careless(e) if rng.random() < recipe.careless_share else task.demonstration(e) for e in examples]
-    solutions = [tokenizer.encode(text) + [tokenizer.eos_token_id] for text in texts]
+    solutions = [[*tokenizer.encode(text), tokenizer.eos_token_id] for text in texts]
     width = max(len(p) + len(s) for p, s in zip(prompts, solutions, strict=True))
     ids = torch.full((len(examples), width), tokenizer.pad_token_id)
     labels = torch.full((len(examples), width), -100)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -21,13 +22,13 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
     """Load a causal language model from a hub id or a directory onto the accelerator, or the CPU where there is none."""
     transformers_logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype]).to(device)  # type: ignore[arg-type]
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[dtype]).to(device)
     return model
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer that lies beside a model; one without a padding token pads with its end-of-sequence token."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -56,8 +57,8 @@ def deepspeed_engine(model: PreTrainedModel, hparams: dict[str, Any], trainer: d
         os.environ["DS_ACCELERATOR"] = "cpu"
     os.environ.setdefault("LOCAL_RANK", "0")
     if not torch.distributed.is_initialized():
-        store = torch.distributed.HashStore()
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=store, rank=0, world_size=1)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     import deepspeed
 
     deepspeed.utils.logger.setLevel("WARNING")

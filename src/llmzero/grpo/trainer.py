@@ -110,8 +110,7 @@ class Trainer:
         values = torch.tensor([reward.value for reward in rewards])
         advantages = group_advantages(values, size).tolist()
         samples = [
-            Sample(rollouts.prompts[i // size], completion, rollouts.logprobs[i], advantages[i])
-            for i, completion in enumerate(rollouts.completions)
+            Sample(rollouts.prompts[i // size], completion, rollouts.logprobs[i], advantages[i]) for i, completion in enumerate(rollouts.completions)
         ]
         return samples, rollout_metrics(rollouts, rewards, self.task.metric)
 

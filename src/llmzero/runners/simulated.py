@@ -27,7 +27,8 @@ TYPICAL = {"group_size": 8.0, "prompts_per_step": 64.0, "kl_coef": 0.001, "entro
 @dataclass(frozen=True)
 class Landscape:
     """Shape of a problem: the skill at the start, what the learning rate should be early and late (in multiples of the
-    practitioner's), how much capacity lifts the ceiling, and how much skill an oversized step costs."""
+    practitioner's), how much capacity lifts the ceiling, and how much skill an oversized step costs.
+    """
 
     start: float = 0.25
     early_rate: float = 3.0

@@ -248,4 +248,3 @@ class Driver:
 
     def _record(self, event: str, **fields: Any) -> None:
         self.store.append(event, elapsed=self.elapsed, **fields)
-

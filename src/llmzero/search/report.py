@@ -221,9 +221,16 @@ def _between(low: int, value: int, high: int) -> int:
 def _shell(live: bool) -> tuple[str, str]:
     """Return the page before and after its data: template, style and scripts, which never change."""
     library, script = _asset("echarts.min.js"), _asset("report.js")
-    refresh = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' if live else ""
     page = _asset("report.html")
-    parts = {"policy": _policy(library, script), "refresh": refresh, "style": _asset("report.css"), "library": library, "script": script}
+    parts = {
+        "policy": _policy(library, script),
+        "seconds": str(REFRESH_SECONDS if live else 0),
+        # The script reloads the page and keeps its place, which a refresh by the browser would lose.
+        "refresh": f'<noscript><meta http-equiv="refresh" content="{REFRESH_SECONDS}"></noscript>' if live else "",
+        "style": _asset("report.css"),
+        "library": library,
+        "script": script,
+    }
     for name, text in parts.items():
         page = page.replace(f"@{name}@", text)
     before, _, after = page.partition(_DATA_MARK)

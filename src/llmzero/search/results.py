@@ -23,12 +23,10 @@ def write_summary(workspace: Workspace, store: EventStore, *, method: str, agent
         "state": state,
         "base_score": root.score if root else None,
         "nodes": {"total": len(tree)} | {name: states[name] for name in ("completed", "stopped", "failed")},
-        "best": best
-        and {"node_id": best.node_id, "score": best.score, "path": [node.node_id for node in tree.path(best.node_id)]},
+        "best": best and {"node_id": best.node_id, "score": best.score, "path": [node.node_id for node in tree.path(best.node_id)]},
         "trajectory": store.trajectory,
         "budget": store.ledger.to_dict(),
         "test": read_json(workspace.test_file),
     }
     write_json(workspace.summary_file, summary)
     return summary
-

@@ -167,4 +167,3 @@ def check_parts(config: dict[str, Any]) -> None:
             raise UserError(f"{group}=none: runner=local trains, so it needs a {group}; name one, or use runner=simulated")
     if config["trainer"]["evaluation_split"] == "test":
         raise UserError("trainer.evaluation_split=test: a search selects on val; test is read once, at its end")
-

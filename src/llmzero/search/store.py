@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class EventStore:
-    """Appends events and keeps tree and ledger up to date.
+    """Appends events and keeps tree and ledger up to date. With `repair=False` it only reads, beside a driver at work.
 
     Events, each with `event` and `elapsed` (the driver's wall seconds, all its runs together):
     `created` a node was decided on; `started` an attempt of it begins; `died` its process ended without a result;
@@ -24,14 +24,14 @@ class EventStore:
     outside the search; `ended` the search is over.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, repair: bool = True) -> None:
         self.path = path
         self.tree = Tree()
         self.ledger = Ledger()
         self.ended = False
         self.trajectory: list[dict[str, float | None]] = []
         self._charged: set[str] = set()
-        for event in _recover(path):
+        for event in _read(path, repair):
             self._apply(event)
 
     def append(self, event: str, **fields: Any) -> None:
@@ -74,7 +74,11 @@ class EventStore:
         self.ledger.stages += 1
         self.ledger.gpu_seconds += result.gpu_seconds
         best = self.tree.best()
-        point: dict[str, float | None] = {"stages": self.ledger.stages, "gpu_seconds": round(self.ledger.gpu_seconds, 3), "best": best.score if best else None}
+        point: dict[str, float | None] = {
+            "stages": self.ledger.stages,
+            "gpu_seconds": round(self.ledger.gpu_seconds, 3),
+            "best": best.score if best else None,
+        }
         self.trajectory.append(point)
 
     def charge_setup(self, name: str, gpu_seconds: float) -> None:
@@ -87,8 +91,8 @@ class EventStore:
         self.ledger.setup_gpu_seconds += event["gpu_seconds"]
 
 
-def _recover(path: Path) -> list[dict[str, Any]]:
-    """Read all events; a torn or corrupt tail is cut off, kept beside the log, and warned of."""
+def _read(path: Path, repair: bool) -> list[dict[str, Any]]:
+    """Return all events up to a torn or corrupt tail; a repair cuts the tail off, keeps it beside the log, and warns."""
     if not path.exists():
         return []
     data = path.read_bytes()
@@ -100,7 +104,7 @@ def _recover(path: Path) -> list[dict[str, Any]]:
             break
         events.append(event)
         good += len(line)
-    if good < len(data):
+    if repair and good < len(data):
         saved = path.with_name(f"{path.name}.corrupt-{good}")
         saved.write_bytes(data[good:])
         write_atomic(path, data[:good].decode())

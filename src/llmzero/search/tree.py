@@ -21,7 +21,6 @@ class Node:
         proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`.
         attempts: how often the stage was started; deaths: how often its process ended without a result.
         finished_order: 0 for the first stage to end, and so on; None while it has not.
-        gpu_seconds, seconds: what it cost, all attempts together.
     """
 
     node_id: str

@@ -103,8 +103,8 @@ class Countdown:
         return self._written(example.answer)
 
     def careless(self, example: Example) -> str:
-        """Return what somebody writes who does not think: the sum of the numbers, well-formed and mostly wrong."""
-        return self._written("+".join(map(str, example.meta["numbers"])))
+        """Return what somebody writes who does not think: the sum of the first two numbers, well-formed and mostly wrong."""
+        return self._written("+".join(map(str, example.meta["numbers"][:2])))
 
     def _written(self, expression: str) -> str:
         return expression if self.difficulty == "nano" else f"<answer> {expression} </answer>"
@@ -128,8 +128,7 @@ class Countdown:
         if len(found) == self.sizes[name]:
             return list(found.values())
         raise ValueError(
-            f"task.{name}_size={self.sizes[name]}: only {len(found)} distinct {self.difficulty} countdown problems exist "
-            "in this split; ask for fewer"
+            f"task.{name}_size={self.sizes[name]}: only {len(found)} distinct {self.difficulty} countdown problems exist in this split; ask for fewer"
         )
 
     def _draw(self, rng: random.Random) -> Example | None:

@@ -97,6 +97,7 @@
 
   // --- what is shown: kept in the address, so that it survives a reload -------------------------------------------------
   const address = new URLSearchParams(location.hash.slice(1));
+  const scrolled = history.state?.panel ?? 0;
   const view = {
     node: nodes.has(address.get("node")) ? address.get("node") : (best ?? root)?.id,
     hidden: new Set((address.get("hide") ?? "").split(",").filter((state) => STATES.includes(state))),
@@ -107,7 +108,15 @@
     pinned: nodes.has(address.get("node")),
   };
 
+  let pending = 0;
+
+  /** Keep the place in the address; at once only when the page goes, as browsers refuse a flood of such changes. */
   function remember() {
+    clearTimeout(pending);
+    pending = setTimeout(keepPlace, 200);
+  }
+
+  function keepPlace() {
     const kept = new URLSearchParams();
     if (view.pinned) kept.set("node", view.node);
     if (view.hidden.size) kept.set("hide", [...view.hidden].join(","));
@@ -115,7 +124,7 @@
     if (view.budget !== "stages") kept.set("budget", view.budget);
     if (view.sort !== "id") kept.set("sort", view.sort);
     if (view.roam.length === 3) kept.set("roam", view.roam.map((number) => Number(number.toPrecision(4))).join(","));
-    history.replaceState(null, "", `#${kept}`);
+    history.replaceState({ panel: byId("panel").scrollTop }, "", `#${kept}`);
   }
 
   // --- colours and charts -----------------------------------------------------------------------------------------------
@@ -260,9 +269,9 @@
 
   function treeLabel(node) {
     const shown = roomForLabels || node.id === view.node || (radial ? node === best : onBestPath.has(node.id));
-    // Labels of inner nodes end at the node, on the side its parent is not on: there no edge passes.
+    // Labels of inner nodes end just beyond the node, on the side its parent is not on: there the fewest edges pass.
     const below = node.row > (nodes.get(node.parent)?.row ?? node.row);
-    const inner = { position: below ? ["50%", "165%"] : ["50%", "-65%"], align: "right", verticalAlign: "middle" };
+    const inner = { position: below ? ["140%", "165%"] : ["140%", "-65%"], align: "right", verticalAlign: "middle" };
     const spot = node.children.length ? inner : { position: "right", align: "left", distance: 6 };
     const around = node.children.length ? { rotate: 0, position: "top" } : {};
     const place = radial ? around : { ...spot, rotate: 0 };
@@ -298,12 +307,12 @@
 
   function treeOption() {
     const label = {
-      fontSize: 11.5, color: colors.ink, backgroundColor: colors.surface, padding: [1, 3], borderRadius: 3,
+      fontSize: 11, color: colors.ink, backgroundColor: colors.surface, padding: [1, 3], borderRadius: 3,
       formatter: ({ name }) => `${name}  ${score(nodes.get(name)?.score)}`,
     };
     const around = radial ? { layout: "radial", top: 40, bottom: 40, left: 40, right: 40 } : { orient: "LR", top: 26, bottom: 26, left: 84, right: 100 };
     const series = {
-      type: "tree", id: "tree", data: root ? [treeItem(root)] : [], roam: true, scaleLimit: { min: 0.3, max: 40 }, nodeScaleRatio: 0.25,
+      type: "tree", id: "tree", data: [treeItem(root)], roam: true, scaleLimit: { min: 0.3, max: 40 }, nodeScaleRatio: 0.25,
       expandAndCollapse: false, emphasis: { disabled: true }, edgeShape: "curve", label, ...around,
     };
     return { ...base({ formatter: treeTip }), series: [series] };
@@ -315,9 +324,8 @@
 
   /** Where a node is drawn, in pixels of the tree. The library has no public call for it; its version is fixed in this page. */
   function pixelOf(id) {
-    const series = treeChart.getModel().getSeriesByIndex(0);
-    const { x, y } = series.getData().getItemLayout(series.getData().indexOfName(id));
-    return series.coordinateSystem.dataToPoint([x, y]);
+    const drawn = treeChart.getModel().getSeriesByIndex(0).getData();
+    return drawn.getItemGraphicEl(drawn.indexOfName(id)).transformCoordToGlobal(0, 0);
   }
 
   function zoomTree(factor) {
@@ -360,7 +368,7 @@
   }
 
   function navigate(event) {
-    if (!/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key) || !root) return;
+    if (!/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) return;
     event.preventDefault();
     const next = neighbour(event.key, nodes.get(view.node));
     if (next) select(next.id);
@@ -411,9 +419,9 @@
     const { agent, rationale } = node.proposal;
     const found = diagnosis(node);
     return [
-      found.length ? el("ul", { class: "diagnosis", "aria-label": "Diagnosis of the parent" }, found.map((name) => el("li", {}, name.replaceAll("_", " ")))) : null,
+      found.length ? el("ul", { class: "diagnosis", "aria-label": `Diagnosis of ${node.parent}` }, found.map((name) => el("li", {}, name.replaceAll("_", " ")))) : null,
       rationale ? el("p", { class: "prose", id: "rationale" }, text(rationale)) : none("No rationale was given."),
-      agent ? el("p", { class: "byline" }, `proposed by ${text(agent)}`) : null,
+      agent ? el("p", { class: "byline" }, `proposed by ${text(agent)} from the dynamics of stage ${node.parent}`) : null,
     ];
   }
 
@@ -618,7 +626,7 @@
     { key: "score", title: "Score", value: (node) => node.score, cell: (node) => score(node.score), style: "number" },
     { key: "gain", title: "Gain", value: gain, cell: (node) => (gain(node) === null ? "\u2013" : signed(gain(node))), style: "number" },
     { key: "gpu", title: "GPU time", value: (node) => node.gpu_seconds, cell: (node) => duration(node.gpu_seconds), style: "number" },
-    { key: "diagnosis", title: "Diagnosis", value: (node) => diagnosis(node).join(), cell: (node) => diagnosis(node).join(", ").replaceAll("_", " "), style: "words" },
+    { key: "diagnosis", title: "Diagnosis of the parent", value: (node) => diagnosis(node).join(), cell: (node) => diagnosis(node).join(", ").replaceAll("_", " "), style: "words" },
     { key: "changes", title: "Changes to the parent", value: (node) => changes(node).length, cell: changeList, style: "words" },
   ];
 
@@ -662,6 +670,28 @@
     for (const row of byId("stages").tBodies[0].rows) row.classList.toggle("selected", row.dataset.node === view.node);
   }
 
+  function startTree() {
+    treeChart = draw(byId("tree"), treeOption);
+    const [zoom, ...center] = view.roam;
+    if (center.length === 2) treeChart.setOption({ series: [{ id: "tree", zoom, center }] });
+    treeChart.on("click", ({ name }) => nodes.has(name) && select(name));
+    treeChart.on("treeroam", roamed);
+    byId("tree").addEventListener("keydown", navigate);
+    for (const button of document.querySelectorAll("[data-zoom]")) {
+      button.addEventListener("click", () => zoomTree(button.dataset.zoom === "fit" ? "fit" : Number(button.dataset.zoom)));
+    }
+    roamed();
+  }
+
+  /** Reload a live page now and then, but not under the reader's hands. */
+  function keepFresh() {
+    const seconds = Number(document.documentElement.dataset.refresh);
+    let touched = -Infinity;
+    for (const name of ["pointermove", "pointerdown", "keydown", "wheel"]) addEventListener(name, () => (touched = performance.now()), { passive: true });
+    const reload = () => performance.now() - touched > 1000 * Math.min(2, seconds) && location.reload();
+    if (seconds) setInterval(reload, 1000 * seconds);
+  }
+
   // --- start ------------------------------------------------------------------------------------------------------------
   function start() {
     applyTheme();
@@ -669,25 +699,22 @@
     renderStates();
     byId("score-low").textContent = scores.length ? score(lowest) : "";
     byId("score-high").textContent = scores.length ? score(highest) : "";
-    treeChart = draw(byId("tree"), treeOption);
-    const [zoom, ...center] = view.roam;
-    if (center.length === 2) treeChart.setOption({ series: [{ id: "tree", zoom, center }] });
-    treeChart.on("click", ({ name }) => nodes.has(name) && select(name));
-    treeChart.on("treeroam", roamed);
-    roamed();
+    if (root) startTree();
     renderPanel();
+    byId("panel").scrollTop = scrolled;
+    byId("panel").addEventListener("scroll", remember);
+    addEventListener("pagehide", keepPlace);
+    keepFresh();
     renderPathScore();
     renderBestSoFar();
     renderTrajectories();
     renderTable();
-    byId("tree").addEventListener("keydown", navigate);
     byId("theme").addEventListener("click", () => {
       view.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
       remember();
       applyTheme();
     });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", applyTheme);
-    for (const button of document.querySelectorAll("[data-zoom]")) button.addEventListener("click", () => zoomTree(button.dataset.zoom === "fit" ? "fit" : Number(button.dataset.zoom)));
     for (const button of document.querySelectorAll("[data-budget]")) {
       button.addEventListener("click", () => {
         view.budget = button.dataset.budget;

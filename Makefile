@@ -1,0 +1,47 @@
+# Two commands are all the set-up a fresh machine needs: `make search` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+SETUP := $(VENV)/.search-ready
+DEV := $(VENV)/.test-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help search test check lint format bench figures clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-10s %s\n", $$1, $$2}'
+
+search: $(SETUP)  ## Watch LLMZero discover a strategy on this machine: make search ARGS="seed=1 search_dir=runs/a"
+	$(BIN)/python launchers/search.py $(ARGS)
+
+test: $(DEV) check  ## Run all checks and tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(DEV)  ## Lint, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV)  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(SETUP)  ## Measure the nano stage; writes benchmarks/results/nano_stage.json
+	$(BIN)/python benchmarks/nano_stage.py
+
+clean:  ## Remove the environment and caches (searches in runs/ stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist src/*.egg-info
+
+# torch first, by its pinned version: what the others ask for is then there already.
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(DEV): $(SETUP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@

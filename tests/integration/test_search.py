@@ -1,0 +1,362 @@
+"""Whole searches through the launcher: simulated ones for speed, trained ones for truth; crashes at random moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from llmzero.search.store import EventStore
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import MICRO, Run, command, read_lines
+
+SIMULATED = ["experiment=simulated"]
+TRAINED = [*MICRO, "tracking=none", "budget.stages=4", "search.stage_steps=6", "trainer.validation_every=3"]
+
+
+def summary(search_dir: Path) -> dict:
+    return json.loads((search_dir / "summary.json").read_text())
+
+
+def assert_consistent(search_dir: Path, stages: int) -> None:
+    """The same number of nodes, every stage paid once, and a ledger that is the sum of the results."""
+    store = EventStore(search_dir / "tree.jsonl")
+    finished = [event["node_id"] for event in read_lines(search_dir / "tree.jsonl") if event["event"] == "finished"]
+    assert sorted(finished) == [f"{i:04d}" for i in range(stages + 1)]
+    assert all(node.final for node in store.tree)
+    results = [json.loads((search_dir / "nodes" / node.node_id / "result.json").read_text()) for node in store.tree.stages() if node.usable]
+    failed = [node.result for node in store.tree.stages() if not node.usable]
+    total = sum(r["gpu_seconds"] for r in results) + sum(r.gpu_seconds for r in failed if r)
+    found = summary(search_dir)
+    assert found["budget"]["gpu_seconds"] == pytest.approx(total, abs=0.01)
+    assert found["budget"]["stages"] == stages
+    assert found["nodes"]["total"] == stages + 1
+    assert sum(found["nodes"][state] for state in ("completed", "stopped", "failed")) == stages + 1
+    assert found["state"] == "finished"
+
+
+def trained_steps_are_continuous(search_dir: Path) -> bool:
+    return all(
+        [row["step"] for row in read_lines(file)] == list(range(1, 1 + len(read_lines(file)))) for file in search_dir.glob("nodes/*/metrics.jsonl")
+    )
+
+
+# --- simulated ---
+
+
+def test_a_simulated_search_leaves_everything_it_promises(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    printed = launch("search", *SIMULATED, f"search_dir={search}").stdout
+    assert_consistent(search, 16)
+    found = summary(search)
+    assert found["best"]["path"][0] == "0000"
+    assert found["best"]["score"] > found["base_score"]
+    assert [point["stages"] for point in found["trajectory"]] == list(range(1, 17))
+    assert found["test"] == json.loads((search / "test.json").read_text())
+    assert {name: set(found["test"][name]) >= {"score", "stderr"} for name in found["test"]} == dict.fromkeys(["base", "practitioner", "best"], True)
+    for name in ("config.yaml", "strategy.yaml", "report.html"):
+        assert (search / name).stat().st_size > 0
+    proposal = json.loads((search / "nodes/0002/proposal.json").read_text())
+    assert proposal["agent"] == "rules"
+    assert proposal["diagnosis"]
+    assert proposal["rationale"]
+    assert "No language model is configured" in printed
+
+
+def test_one_worker_and_the_same_seed_give_the_same_tree(launch: Run, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        launch("search", *SIMULATED, "search.workers=1", "seed=3", f"search_dir={tmp_path}/{name}")
+
+    def decisions(name: str) -> list:
+        events = read_lines(tmp_path / name / "tree.jsonl")
+        return [(e["node_id"], e["parent_id"], e["hparams"]) for e in events if e["event"] == "created"]
+
+    assert decisions("a") == decisions("b")
+
+
+def test_a_finished_search_is_not_run_again_and_a_larger_budget_extends_it(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    launch("search", *SIMULATED, "budget.stages=4", f"search_dir={search}")
+    events = len(read_lines(search / "tree.jsonl"))
+    launch("search", *SIMULATED, "budget.stages=4", f"search_dir={search}")
+    assert len(read_lines(search / "tree.jsonl")) == events
+    launch("search", *SIMULATED, "budget.stages=6", f"search_dir={search}")
+    assert_consistent(search, 6)
+
+
+def test_the_practitioner_method_is_one_chain_of_one_configuration(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    launch("search", *SIMULATED, "search=practitioner", "search.max_depth=3", f"search_dir={search}")
+    store = EventStore(search / "tree.jsonl")
+    assert [node.depth for node in store.tree] == [0, 1, 2, 3]
+    assert len({json.dumps(node.hparams) for node in store.tree}) == 1
+
+
+@pytest.mark.parametrize(("limit", "value"), [("gpu_seconds", 120), ("seconds", 0.3)])
+def test_time_budgets_end_a_search(launch: Run, tmp_path: Path, limit: str, value: float) -> None:
+    search = tmp_path / "s"
+    launch("search", *SIMULATED, "budget.stages=500", f"budget.{limit}={value}", f"search_dir={search}")
+    spent = summary(search)["budget"]
+    assert spent["stages"] < 500
+    assert spent[limit] >= value
+
+
+def test_a_strategy_is_replayed_stage_by_stage(launch: Run, tmp_path: Path) -> None:
+    launch("search", *SIMULATED, f"search_dir={tmp_path}/s")
+    strategy = yaml.safe_load((tmp_path / "s/strategy.yaml").read_text())
+    launch("replay", *SIMULATED, f"strategy={tmp_path}/s/strategy.yaml", "seed=7", f"search_dir={tmp_path}/r")
+    stages = EventStore(tmp_path / "r/tree.jsonl").tree.stages()
+    assert [node.hparams for node in stages] == [stage["hparams"] for stage in strategy["stages"]]
+    assert [node.depth for node in stages] == list(range(1, 1 + len(stages)))
+    strategy["stages"][0]["hparams"]["group_size"] = 7
+    (tmp_path / "edited.yaml").write_text(yaml.safe_dump(strategy))
+    refused = launch("replay", *SIMULATED, f"strategy={tmp_path}/edited.yaml", f"search_dir={tmp_path}/x", ok=False)
+    assert "stage 1: group_size=7: must be one of" in refused.stderr
+
+
+OUTSIDE_RUNNER = '''
+from dataclasses import dataclass
+from pathlib import Path
+from llmzero.stage import StageResult, StageStatus, ValidationPoint
+
+@dataclass
+class Runner:
+    """A table of scores: it trains nothing, and its parameters are called as it likes."""
+    def start(self, spec): return Handle(spec)
+    def attach(self, spec): return None
+
+@dataclass
+class Handle:
+    spec: object
+    def poll(self): return StageStatus("completed")
+    def stop(self): pass
+    def result(self):
+        score = (spec := self.spec).depth * 0.1 + (0.05 if spec.hparams.get("colour") == "red" else 0.0)
+        point = ValidationPoint(spec.steps, spec.depth * spec.steps, score, 0.01, 100, 0.0)
+        return StageResult("completed", [point], spec.steps, score, Path("somewhere"), 1.0, 2.0, None, Path("somewhere"))
+'''
+
+
+@pytest.mark.parametrize("agent", ["rules", "random"])
+def test_a_runner_and_a_catalogue_from_outside_the_repository(launch: Run, tmp_path: Path, agent: str) -> None:
+    conf = tmp_path / "conf"
+    for group in ("runner", "hparams"):
+        (conf / group).mkdir(parents=True)
+    (tmp_path / "outside.py").write_text(OUTSIDE_RUNNER)
+    (conf / "runner/table.yaml").write_text("_target_: outside.Runner\n")
+    choices = "{group: capacity, kind: choice, choices: [red, green, blue], default: blue}"
+    spin = "{group: regularization, kind: int, choices: [1, 2, 3], default: 1}"
+    (conf / "hparams/odd.yaml").write_text(f"parameters:\n  colour: {choices}\n  spin: {spin}\n")
+    overrides = ["task=none", "model=none", "runner=table", "hparams=odd", f"agent={agent}", "tracking=none", f"search_dir={tmp_path}/s"]
+    launch("search", "--config-dir", str(conf), *overrides, PYTHONPATH=str(tmp_path))
+    found = summary(tmp_path / "s")
+    assert found["nodes"]["completed"] == 17
+    assert found["budget"]["gpu_seconds"] == 32.0
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=counting"], "countdown"),
+        (["model=giant"], "nano"),
+        (["agent=oracle"], "rules"),
+        (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars"),
+        (["search.workers=many"], "search.workers: Value 'many' of type 'str' could not be converted to Integer"),
+        (["search.workers=0"], "search.workers=0: must be from 1 to 1024"),
+        (["hparams.parameters.kl_coef.default=7"], "kl_coef=7: must be float from 0 to 0.2"),
+        (["model=hf"], "model.path: needs a value"),
+        (["search_dir=/proc/nowhere"], "search_dir=/proc/nowhere: cannot be written"),
+    ],
+)
+def test_bad_input_ends_in_seconds_with_the_key_and_what_is_allowed(launch: Run, tmp_path: Path, overrides: list[str], message: str) -> None:
+    default = [] if any("search_dir" in o for o in overrides) else [f"search_dir={tmp_path}/s"]
+    done = launch("search", *default, *overrides, ok=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_dry_run_checks_everything_and_starts_nothing(launch: Run, tmp_path: Path) -> None:
+    printed = launch("search", "dry_run=true", f"search_dir={tmp_path}/s").stdout
+    assert "dry run: everything fits; nothing was started" in printed
+    assert "320 GRPO steps of 32 to 1024 completions" in printed
+    assert not (tmp_path / "s").exists()
+    assert "group=option" in launch("search", "--help").stdout
+    assert yaml.safe_load(launch("search", "--cfg", "job").stdout)["budget"]["stages"] == 16
+
+
+def test_a_directory_of_another_search_is_refused(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    launch("search", *SIMULATED, "budget.stages=2", f"search_dir={search}")
+    before = (search / "tree.jsonl").read_bytes()
+    done = launch("search", *SIMULATED, "budget.stages=2", "seed=5", f"search_dir={search}", ok=False)
+    assert done.returncode == 2
+    assert "holds another search: seed is 0 there and 5 here" in done.stderr
+    assert (search / "tree.jsonl").read_bytes() == before
+
+
+def test_multirun_runs_one_search_after_another(launch: Run, tmp_path: Path) -> None:
+    launch("search", "-m", *SIMULATED, "budget.stages=2", "seed=0,1", f"search_dir={tmp_path}/s-${{seed}}")
+    assert [summary(tmp_path / f"s-{seed}")["nodes"]["total"] for seed in (0, 1)] == [3, 3]
+
+
+def test_a_full_disk_is_said_and_loses_nothing(launch: Run, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        assert not os.environ.get("CI"), "a small file system cannot be mounted"
+        pytest.skip("mounting a small file system needs root")
+    try:
+        done = launch("search", *SIMULATED, "budget.stages=400", f"search_dir={disk}/s", ok=False)
+        assert done.returncode == 2
+        assert "the disk is full; free some space" in done.stderr
+        kept = len([e for e in read_lines_forgiving(disk / "s/tree.jsonl") if e["event"] == "finished"])
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        launch("search", *SIMULATED, f"budget.stages={kept + 2}", f"search_dir={disk}/s")
+        assert_consistent(disk / "s", kept + 2)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def read_lines_forgiving(path: Path) -> list[dict]:
+    from llmzero.files import read_jsonl
+
+    return read_jsonl(path)
+
+
+# --- crashes ---
+
+
+def start(environment: dict[str, str], *overrides: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command("search", *overrides), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_killing_a_simulated_search_twenty_times_changes_nothing(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    """With one worker the decisions depend on the seed alone, so the interrupted tree must be the uninterrupted one."""
+    overrides = [*SIMULATED, "search.workers=1", "budget.stages=30"]
+    launch("search", *overrides, f"search_dir={tmp_path}/whole")
+    rng = random.Random(0)
+    for _ in range(20):
+        process = start(environment, *overrides, f"search_dir={tmp_path}/killed")
+        time.sleep(0.25 + rng.random() * 0.4)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    launch("search", *overrides, f"search_dir={tmp_path}/killed")
+    assert_consistent(tmp_path / "killed", 30)
+    trees = [EventStore(tmp_path / name / "tree.jsonl").tree for name in ("whole", "killed")]
+    assert [(n.parent_id, n.hparams, n.score) for n in trees[0]] == [(n.parent_id, n.hparams, n.score) for n in trees[1]]
+
+
+@pytest.fixture(scope="module")
+def trained(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    search = tmp_path_factory.mktemp("trained") / "s"
+    launch("search", *TRAINED, f"search_dir={search}")
+    return search
+
+
+def test_a_search_trains_for_real(trained: Path) -> None:
+    assert_consistent(trained, 4)
+    found = summary(trained)
+    assert found["test"]["practitioner"]["steps"] == found["test"]["best"]["steps"]
+    specs = [yaml.safe_load(file.read_text()) for file in sorted(trained.glob("nodes/*/stage.yaml"))]
+    assert specs[0]["steps"] == 0
+    assert all(spec["resume_from"] for spec in specs[1:])
+    assert {spec["trainer"]["evaluation_split"] for spec in specs} == {"val"}
+    assert "test" not in json.dumps([json.loads(f.read_text()) for f in trained.glob("nodes/*/proposal.json")])
+    assert trained_steps_are_continuous(trained)
+
+
+def test_a_second_driver_refuses(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    first = start(environment, *TRAINED, f"search_dir={search}")
+    try:
+        wait_until(lambda: (search / "tree.jsonl").exists())
+        second = launch("search", *TRAINED, f"search_dir={search}", ok=False)
+        assert second.returncode == 2
+        assert "another driver is running this search" in second.stderr
+    finally:
+        kill_all(first, search)
+
+
+def wait_until(condition: object, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def stage_processes(search_dir: Path) -> list[psutil.Process]:
+    """The processes that train a stage of this search (not submitit's controllers)."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "submitit.core._submit" in words and any(word.startswith(str(search_dir)) for word in words):
+            found.append(process)
+    return found
+
+
+def kill_all(driver: subprocess.Popen[bytes], search_dir: Path) -> None:
+    driver.kill()
+    driver.wait()
+    for process in stage_processes(search_dir):
+        process.kill()
+
+
+def test_three_kills_of_the_driver_and_three_of_stages(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    rng = random.Random(1)
+    for _ in range(3):
+        driver = start(environment, *TRAINED, f"search_dir={search}")
+        wait_until(lambda: stage_processes(search))
+        time.sleep(rng.random() * 4)
+        for process in stage_processes(search)[:1]:
+            process.kill()
+        time.sleep(rng.random() * 2)
+        driver.kill()
+        driver.wait()
+    launch("search", *TRAINED, f"search_dir={search}")
+    assert_consistent(search, 4)
+    assert summary(search)["nodes"]["failed"] == 0 or all(node.deaths for node in EventStore(search / "tree.jsonl").tree if node.state == "failed")
+    assert trained_steps_are_continuous(search)
+
+
+def test_a_stage_that_dies_twice_is_failed_with_its_error_and_the_search_goes_on(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    driver = start(environment, *TRAINED, "search.workers=1", f"search_dir={search}")
+    killed = 0
+    while killed < 2:
+        wait_until(lambda: (search / "nodes/0001/status.json").exists())
+        for process in stage_processes(search):
+            if any("nodes/0001" in word for word in process.cmdline()):
+                process.kill()
+                process.wait()
+                killed += 1
+        time.sleep(0.02)
+    driver.wait()
+    store = EventStore(search / "tree.jsonl")
+    assert (store.tree["0001"].state, store.tree["0001"].attempts) == ("failed", 2)
+    assert "died without a result" in str(store.tree["0001"].result.error)  # type: ignore[union-attr]
+    assert_consistent(search, 4)
+
+
+def test_the_first_line_comes_at_once() -> None:
+    """Without torch: a driver lives on a login node."""
+    code = "import sys, runpy; sys.argv=['search.py','dry_run=true']; runpy.run_path('launchers/search.py', run_name='__main__'); "
+    code += "print('torch' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True).stdout
+    assert printed.startswith("LLMZero:")
+    assert printed.strip().endswith("False")

@@ -1,0 +1,157 @@
+"""One stage, as its own process: the directory contract, branching, interruption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import MICRO, Run, command, read_lines
+
+SMALL = "values={prompts_per_step: 8, group_size: 4, learning_rate: 1e-3}"
+
+
+@pytest.fixture(scope="module")
+def whole(launch: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight steps without interruption."""
+    directory = tmp_path_factory.mktemp("whole") / "stage"
+    launch("train", *MICRO, SMALL, "steps=8", "trainer.validation_every=4", f"resume_from={root}", f"stage_dir={directory}")
+    return directory
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    files = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
+    return all((a / name).read_bytes() == (b / name).read_bytes() for name in files)
+
+
+def test_the_directory_holds_what_the_contract_says(whole: Path) -> None:
+    assert yaml.safe_load((whole / "stage.yaml").read_text())["hparams"]["group_size"] == 4
+    metrics = read_lines(whole / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == list(range(1, 9))
+    assert [row["global_step"] for row in metrics] == list(range(1, 9))
+    promised = set(yaml.safe_load((REPOSITORY / "conf/metrics.yaml").read_text())["metrics"])
+    assert promised <= set(metrics[0])
+    validation = read_lines(whole / "validation.jsonl")
+    assert [set(row) for row in validation] == [{"step", "global_step", "score", "stderr", "n", "seconds"}] * 2
+    assert [row["step"] for row in validation] == [4, 8]
+    assert {"prompt", "completion", "reward"} <= set(read_lines(whole / "rollouts.jsonl")[0])
+    result = json.loads((whole / "result.json").read_text())
+    assert (result["state"], result["error"]) == ("completed", None)
+    assert json.loads((whole / "status.json").read_text())["state"] == "completed"
+    kept = sorted(path.name for path in (whole / "checkpoints").iterdir())
+    assert set(kept) == {Path(result["checkpoint"]).name, Path(result["last_checkpoint"]).name}
+    assert all((whole / "checkpoints" / name / "COMPLETE").exists() for name in kept)
+
+
+def test_a_checkpoint_is_an_ordinary_model_directory(whole: Path) -> None:
+    checkpoint = whole / "checkpoints/step_00008"
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    ids = tokenizer("12,3,4=19:", return_tensors="pt").input_ids
+    assert model.generate(ids, max_new_tokens=3, do_sample=False).shape[1] == ids.shape[1] + 3
+    assert tokenizer.decode(tokenizer.encode("12+3+4")) == "12+3+4"
+    assert not list(checkpoint.glob("*.pt"))
+    assert not list(checkpoint.glob("*.bin"))
+
+
+def test_a_stage_continued_unchanged_is_bit_equal_to_one_never_interrupted(launch: Run, root: Path, whole: Path, tmp_path: Path) -> None:
+    common = [*MICRO, SMALL, "steps=4", "trainer.validation_every=4"]
+    launch("train", *common, f"resume_from={root}", f"stage_dir={tmp_path}/a")
+    launch("train", *common, f"resume_from={tmp_path}/a/checkpoints/step_00004", f"stage_dir={tmp_path}/b")
+    assert same_weights(tmp_path / "b/checkpoints/step_00004", whole / "checkpoints/step_00008")
+    assert [row["global_step"] for row in read_lines(tmp_path / "b/metrics.jsonl")] == [5, 6, 7, 8]
+
+
+def test_the_childs_configuration_wins_from_the_first_step(launch: Run, whole: Path, tmp_path: Path) -> None:
+    values = "values={prompts_per_step: 16, group_size: 8, learning_rate: 2e-5, max_completion_length: 8, clip_high: 0.5, minibatches: 2}"
+    launch("train", *MICRO, values, "steps=1", f"resume_from={whole}/checkpoints/step_00008", f"stage_dir={tmp_path}/child")
+    (row,) = read_lines(tmp_path / "child/metrics.jsonl")
+    assert row["learning_rate"] == pytest.approx(2e-5)
+    assert row["completion_length_max"] <= 8
+    before = load_file(whole / "checkpoints/step_00008/model.safetensors")
+    after = load_file(tmp_path / "child/checkpoints/step_00001/model.safetensors")
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before)
+    assert 0 < moved < 2 * 2e-5 * 2, "two updates of a rate of 2e-5, not one of the parent's 1e-3"
+    state = json.loads((tmp_path / "child/checkpoints/step_00001/trainer.json").read_text())["position"]
+    assert (state["prompts_seen"], state["optimizer_steps"]) == (8 * 8 + 16, 8 + 2)
+
+
+def test_a_stop_file_ends_the_stage_with_its_checkpoint_and_score(launch: Run, root: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    launch("train", *MICRO, SMALL, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
+    spec = yaml.safe_load((stage / "stage.yaml").read_text())
+    stage = tmp_path / "stopped"
+    stage.mkdir()
+    (stage / "stage.yaml").write_text(yaml.safe_dump({**spec, "steps": 1000}))
+    (stage / "stop").touch()
+    launch("train", *MICRO, f"stage_dir={stage}")
+    result = json.loads((stage / "result.json").read_text())
+    assert (result["state"], result["best_step"]) == ("stopped", 1)
+    assert (Path(result["checkpoint"]) / "COMPLETE").exists()
+
+
+def test_a_killed_stage_goes_on_from_its_last_complete_checkpoint(
+    launch: Run, environment: dict[str, str], root: Path, whole: Path, tmp_path: Path
+) -> None:
+    stage = tmp_path / "stage"
+    arguments = [*MICRO, SMALL, "steps=8", "trainer.validation_every=4", f"resume_from={root}", f"stage_dir={stage}"]
+    process = subprocess.Popen(command("train", *arguments), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    while not (stage / "checkpoints/step_00004/COMPLETE").exists():
+        assert process.poll() is None, "the stage ended before it could be killed"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (stage / "result.json").exists()
+    half = stage / "checkpoints/step_00006"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half a file")
+    launch("train", f"stage_dir={stage}")
+    assert [row["step"] for row in read_lines(stage / "metrics.jsonl")] == list(range(1, 9))
+    assert [row["step"] for row in read_lines(stage / "validation.jsonl")] == [4, 8]
+    assert same_weights(stage / "checkpoints/step_00008", whole / "checkpoints/step_00008")
+
+
+def test_an_error_is_a_result(launch: Run, root: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "COMPLETE").touch()
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    done = launch("train", *MICRO, f"resume_from={broken}", f"stage_dir={tmp_path}/stage", ok=False)
+    assert done.returncode == 2
+    result = json.loads((tmp_path / "stage/result.json").read_text())
+    assert result["state"] == "failed"
+    assert result["error"]
+    assert json.loads((tmp_path / "stage/status.json").read_text())["state"] == "failed"
+
+
+def test_evaluate_scores_a_checkpoint_on_a_split(launch: Run, root: Path, whole: Path) -> None:
+    printed = launch("evaluate", *MICRO, f"checkpoint={whole}/checkpoints/step_00008", "split=val").stdout
+    expected = read_lines(whole / "validation.jsonl")[-1]["score"]
+    assert f"val score {expected:.4f}" in printed
+    assert "n=32" in printed
+    assert "test score" in launch("evaluate", *MICRO, "split=test").stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("values={learning_rat: 0.1}", "did you mean learning_rate"),
+        ("values={group_size: 5}", "group_size=5: must be one of 4, 8, 16"),
+        ("resume_from=/nowhere", "no complete checkpoint lies there"),
+        ("steps=-1", "steps=-1: must be at least 0"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(launch: Run, tmp_path: Path, override: str, message: str) -> None:
+    done = launch("train", override, f"stage_dir={tmp_path}/stage", ok=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "stage").exists()

@@ -1,0 +1,27 @@
+"""The two halves: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+from tests.conftest import REPOSITORY
+
+HEAVY = ("torch", "transformers", "deepspeed", "vllm", "wandb")
+
+
+def test_the_search_half_loads_no_deep_learning_library() -> None:
+    code = "import sys, llmzero.search.session, llmzero.search.plan, llmzero.runners.local, llmzero.runners.simulated, llmzero.tracking\n"
+    code += f"print([name for name in {HEAVY} if name in sys.modules])"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
+
+
+def test_functions_fit_on_a_screen_and_are_annotated() -> None:
+    for file in [*REPOSITORY.glob("src/**/*.py"), *REPOSITORY.glob("launchers/*.py"), *REPOSITORY.glob("benchmarks/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 80, f"{file}:{node.lineno} {node.name}"
+                assert node.returns is not None, f"{file}:{node.lineno} {node.name}"

@@ -1,0 +1,103 @@
+"""The configuration tree: every combination composes, and bad input is refused with the key and what is allowed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from llmzero.cli import resolved
+from llmzero.config import RANGES, check_ranges, register
+from llmzero.errors import UserError
+from llmzero.search.session import Session
+from tests.conftest import REPOSITORY
+
+CONF = REPOSITORY / "conf"
+GROUPS = ("task", "model", "rollout", "agent", "stopper", "search", "runner", "hparams", "tracking")
+NEEDED = {"model=hf": ["model.path=some/model"]}
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra() -> Iterator[None]:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str) -> dict:
+    return resolved(compose("search", list(overrides)))
+
+
+PAIRS = sorted(
+    {
+        frozenset(pair)
+        for a, b in itertools.combinations(GROUPS, 2)
+        for pair in itertools.product([f"{a}={o}" for o in options(a)], [f"{b}={o}" for o in options(b)])
+    },
+    key=sorted,
+)
+
+
+def test_every_pair_of_options_composes_and_passes_the_range_check() -> None:
+    """All combinations are products of pairs: a group's option can only clash with another group's."""
+    for pair in PAIRS:
+        chosen = sorted(pair)
+        choices = [*chosen, *(extra for option in chosen for extra in NEEDED.get(option, ()))]
+        if "model=none" in chosen and "task=none" not in chosen:
+            choices = [c for c in choices if not c.startswith("task=")] + ["task=none"]
+        check_ranges(composed(*choices))
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_is_a_search_that_could_start(experiment: str, tmp_path: Path) -> None:
+    session = Session.from_config(composed(f"experiment={experiment}", f"search_dir={tmp_path}/s"))
+    assert not (tmp_path / "s").exists()
+    assert len(session.catalogue) > 10
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_the_other_launchers_compose(name: str) -> None:
+    check_ranges(resolved(compose(name)))
+
+
+def test_every_range_is_of_a_key_that_exists() -> None:
+    configs = [
+        composed(),
+        composed("runner=simulated", "model=none", "task=none"),
+        resolved(compose("train")),
+        resolved(compose("evaluate")),
+    ]
+    for key in RANGES:
+        assert any(_has(config, key.split(".")) for config in configs), key
+
+
+def _has(config: object, parts: list[str]) -> bool:
+    return not parts or (isinstance(config, dict) and parts[0] in config and _has(config[parts[0]], parts[1:]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.workers=0", r"search\.workers=0: must be from 1 to 1024"),
+        ("budget.stages=0", r"budget\.stages=0: must be at least 1"),
+        ("search.method.backup=median", r"search\.method\.backup=median: must be one of max, mean"),
+        ("task.difficulty=hard", r"task\.difficulty=hard: must be one of full, nano"),
+        ("trainer.evaluation_split=test", "a search selects on val"),
+        ("hparams.parameters.group_size.default=5", r"group_size=5: must be one of 4, 8, 16, 32"),
+        ("hparams.parameters.group_size.grup=capacity", "grup"),
+        ("+model.hparams.learning_rat={default: 1.0}", r"did you mean learning_rate"),
+        ("model=none", r"task=none: runner=local trains"),
+    ],
+)
+def test_values_out_of_range_are_refused(override: str, message: str) -> None:
+    with pytest.raises(Exception, match=message) as caught:
+        Session.from_config(composed(override, *(["task=none"] if override == "model=none" else [])))
+    if "grup" not in override:
+        assert isinstance(caught.value, UserError)
