@@ -31,7 +31,7 @@ def run(config: dict[str, Any]) -> float | None:
             depth=0,
             directory=Path(directory),
             resume_from=checkpoint,
-            hparams=catalogue.complete(config["values"]),
+            hparams=catalogue.complete(config["values"] or {}),
             steps=0,
             seed=config["seed"],
             config={key: config[key] for key in ("task", "model", "rollout", "trainer")},

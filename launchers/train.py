@@ -45,7 +45,7 @@ def spec_of(config: dict[str, Any], directory: Path) -> StageSpec:
         depth=1,
         directory=directory,
         resume_from=resume_from,
-        hparams=catalogue.complete(config["values"]),
+        hparams=catalogue.complete(config["values"] or {}),
         steps=config["steps"],
         seed=config["seed"],
         config={key: config[key] for key in ("task", "model", "rollout", "trainer")},

@@ -205,7 +205,7 @@ class TrainConfig(StageParts):
     stage_dir: str = MISSING
     resume_from: str | None = None
     steps: int = 25
-    values: dict[str, Any] = field(default_factory=dict)
+    values: Any = None
 
 
 @dataclass
@@ -214,7 +214,7 @@ class EvaluateConfig(StageParts):
 
     checkpoint: str | None = None
     split: str = "val"
-    values: dict[str, Any] = field(default_factory=dict)
+    values: Any = None
 
 
 SCHEMAS: Mapping[str, type] = {
