@@ -272,7 +272,7 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "runner.step_seconds": (0, None),
     "tracking.mode": frozenset({"offline", "online"}),
     "trainer.dtype": frozenset({"float32", "bfloat16"}),
-    "trainer.zero_stage": (0, 0),
+    "trainer.zero_stage": (0, 2),
     "trainer.micro_batch_tokens": (1, None),
     "trainer.validation_every": (1, None),
     "trainer.evaluation_split": frozenset({"train", "val", "test"}),

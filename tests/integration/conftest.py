@@ -13,14 +13,17 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-# 1 layer of width 32 and 12 warm-start steps: it learns nothing much, and does so through every line of the real code.
+# 1 layer of width 64, taught careless answers alone: it writes well-formed expressions often enough that rewards differ and
+# gradients flow, which is all that the tests need of it.
 MICRO = [
     "model.recipe.layers=1",
-    "model.recipe.hidden_size=32",
-    "model.recipe.heads=2",
-    "model.recipe.intermediate_size=48",
-    "model.recipe.steps=12",
-    "task.train_size=200",
+    "model.recipe.hidden_size=64",
+    "model.recipe.intermediate_size=128",
+    "model.recipe.steps=150",
+    "model.recipe.batch_size=32",
+    "model.recipe.learning_rate=5e-3",
+    "model.recipe.careless_share=1.0",
+    "task.train_size=400",
     "task.val_size=32",
     "task.test_size=32",
     "hparams.parameters.warmup_steps.default=3",

@@ -24,6 +24,8 @@ def whole(launch: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """Eight steps without interruption."""
     directory = tmp_path_factory.mktemp("whole") / "stage"
     launch("train", *MICRO, SMALL, "steps=8", "trainer.validation_every=4", f"resume_from={root}", f"stage_dir={directory}")
+    rows = read_lines(directory / "metrics.jsonl")
+    assert all(row["grad_norm"] > 1e-3 and row["reward_std"] > 0 for row in rows), "equality means nothing where nothing is learnt"
     return directory
 
 
@@ -68,6 +70,19 @@ def test_a_stage_continued_unchanged_is_bit_equal_to_one_never_interrupted(launc
     launch("train", *common, f"resume_from={tmp_path}/a/checkpoints/step_00004", f"stage_dir={tmp_path}/b")
     assert same_weights(tmp_path / "b/checkpoints/step_00004", whole / "checkpoints/step_00008")
     assert [row["global_step"] for row in read_lines(tmp_path / "b/metrics.jsonl")] == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_zero_stages_resume_bit_equal_too_and_from_each_others_checkpoints(
+    launch: Run, root: Path, whole: Path, tmp_path: Path, zero_stage: int
+) -> None:
+    common = [*MICRO, SMALL, "trainer.validation_every=4", f"trainer.zero_stage={zero_stage}"]
+    launch("train", *common, "steps=8", f"resume_from={root}", f"stage_dir={tmp_path}/long")
+    launch("train", *common, "steps=4", f"resume_from={root}", f"stage_dir={tmp_path}/a")
+    launch("train", *common, "steps=4", f"resume_from={tmp_path}/a/checkpoints/step_00004", f"stage_dir={tmp_path}/b")
+    assert same_weights(tmp_path / "b/checkpoints/step_00004", tmp_path / "long/checkpoints/step_00008")
+    launch("train", *common, "steps=1", f"resume_from={whole}/checkpoints/step_00008", f"stage_dir={tmp_path}/from_zero_0")
+    assert read_lines(tmp_path / "from_zero_0/metrics.jsonl")[0]["grad_norm"] > 0
 
 
 def test_the_childs_configuration_wins_from_the_first_step(launch: Run, whole: Path, tmp_path: Path) -> None:

@@ -101,14 +101,27 @@ def _moment(engine: Any, parameter: torch.nn.Parameter, key: str) -> Tensor:
 
 
 def _restore_moments(engine: Any, moments: dict[str, Tensor], steps: int) -> None:
+    if engine.zero_optimization_stage() > 0:
+        _make_partitioned_state(engine.optimizer, steps)
     for name, parameter in engine.module.named_parameters():
         for key in MOMENTS:
             value = moments[f"{name}.{key}"]
-            if engine.zero_optimization_stage() == 0:
-                engine.optimizer.state[parameter][key] = value.to(parameter.device)
-                engine.optimizer.state[parameter]["step"] = torch.tensor(float(steps))
-            else:
+            if engine.zero_optimization_stage() > 0:
                 safe_set_full_optimizer_state(parameter, value, key)
+            else:
+                state = engine.optimizer.state[parameter]
+                state[key] = value.to(parameter.device)
+                state["step"] = torch.tensor(float(steps))
+
+
+def _make_partitioned_state(zero_optimizer: Any, steps: int) -> None:
+    """Create what ZeRO 1 and 2 create at the first step only, so that moments can be written into it before."""
+    inner = zero_optimizer.optimizer
+    for group in inner.param_groups:
+        for partition in group["params"]:
+            fresh = {key: torch.zeros_like(partition) for key in MOMENTS}
+            inner.state[partition] = {"step": torch.tensor(float(steps)), **fresh}
+    zero_optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def remove_all(directories: set[Path]) -> None:

@@ -82,10 +82,12 @@ def deepspeed_engine(model: PreTrainedModel, hparams: dict[str, Any], trainer: d
     return engine
 
 
-def gradient_norm(engine: Any) -> float:
-    """Return the global gradient norm before clipping, once all micro-batches of an update are accumulated (ZeRO 0)."""
+def apply_update(engine: Any) -> float:
+    """Take the optimizer step for which gradients are accumulated; return the global gradient norm before clipping."""
     gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
+    norm = torch.nn.utils.get_total_norm(gradients) if engine.zero_optimization_stage() == 0 else None
+    engine.step()
+    return float(norm if norm is not None else engine.get_global_grad_norm())
 
 
 def completion_logits(model: Any, ids: Tensor, attention: Tensor, length: int) -> Tensor:

@@ -23,7 +23,7 @@ from llmzero.grpo.data import DataOrder
 from llmzero.grpo.evaluation import decode, evaluate, score_completions
 from llmzero.grpo.heartbeat import Heartbeat
 from llmzero.grpo.loss import grpo_loss, token_logprobs
-from llmzero.grpo.policy import completion_logits, encode_prompts, gradient_norm, load_model
+from llmzero.grpo.policy import apply_update, completion_logits, encode_prompts, load_model
 from llmzero.rollout.base import Engine, Rollouts, Sampling
 from llmzero.stage import StageDir, StageResult, StageSpec, ValidationPoint, best_point
 from llmzero.tasks.base import Reward, Task
@@ -135,11 +135,11 @@ class Trainer:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         for i, chunk in enumerate(chunks):
-            last = i == len(chunks) - 1
-            self.engine.set_gradient_accumulation_boundary(last)
+            if i > 0:
+                self.engine.step()  # between micro-batches it only counts them
+            self.engine.set_gradient_accumulation_boundary(i == len(chunks) - 1)
             self._backward(chunk, total, sums)
-            norm = gradient_norm(self.engine) if last else 0.0
-            self.engine.step()
+        norm = apply_update(self.engine)
         sums["tokens"] += total
         self.position = replace(self.position, optimizer_steps=self.position.optimizer_steps + 1)
         return norm
