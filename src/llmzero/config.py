@@ -75,7 +75,7 @@ class TrainerConfig:
     dtype: str = "float32"
     zero_stage: int = 0
     micro_batch_tokens: int = 16384
-    validation_every: int = 5
+    validation_every: int = 4
     evaluation_split: str = "val"
 
 
@@ -106,7 +106,7 @@ class SearchGroup:
     name: str = MISSING
     workers: int = 2
     max_depth: int = 6
-    stage_steps: int = 20
+    stage_steps: int = 16
     method: Any = MISSING
 
 

@@ -192,7 +192,7 @@ def test_bad_input_ends_in_seconds_with_the_key_and_what_is_allowed(launch: Run,
 def test_a_dry_run_checks_everything_and_starts_nothing(launch: Run, tmp_path: Path) -> None:
     printed = launch("search", "dry_run=true", f"search_dir={tmp_path}/s").stdout
     assert "dry run: everything fits; nothing was started" in printed
-    assert "320 GRPO steps of 32 to 1024 completions" in printed
+    assert "256 GRPO steps of 32 to 1024 completions" in printed
     assert not (tmp_path / "s").exists()
     assert "group=option" in launch("search", "--help").stdout
     assert yaml.safe_load(launch("search", "--cfg", "job").stdout)["budget"]["stages"] == 16
