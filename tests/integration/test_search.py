@@ -169,7 +169,7 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(launch: Run, tmp_p
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["task=counting"], "countdown"),
+        (["task=counting"], "task=counting: must be one of countdown, none"),
         (["model=giant"], "nano"),
         (["agent=oracle"], "rules"),
         (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars"),
@@ -278,6 +278,29 @@ def test_a_search_trains_for_real(trained: Path) -> None:
     assert {spec["trainer"]["evaluation_split"] for spec in specs} == {"val"}
     assert "test" not in json.dumps([json.loads(f.read_text()) for f in trained.glob("nodes/*/proposal.json")])
     assert trained_steps_are_continuous(trained)
+
+
+def test_a_base_model_that_failed_is_tried_again(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    overrides = [*TRAINED, "budget.stages=1", f"search_dir={tmp_path}/s"]
+    blocked = tmp_path / "file"
+    blocked.touch()
+    first = launch("search", *overrides, ok=False, LLMZERO_CACHE=str(blocked / "cache"))
+    assert first.returncode == 2
+    assert "the base model could not be prepared" in first.stderr
+    assert summary(tmp_path / "s")["state"] == "interrupted"
+    launch("search", *overrides)
+    assert_consistent(tmp_path / "s", 1)
+
+
+def test_a_polite_end_leaves_an_interrupted_search(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    driver = start(environment, *TRAINED, f"search_dir={search}")
+    wait_until(lambda: stage_processes(search))
+    driver.terminate()
+    assert driver.wait() == 130
+    assert summary(search)["state"] == "interrupted"
+    assert stage_processes(search), "the stage goes on by itself"
+    kill_all(driver, search)
 
 
 def test_a_second_driver_refuses(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def test_the_directory_holds_what_the_contract_says(whole: Path) -> None:
     assert [row["global_step"] for row in metrics] == list(range(1, 9))
     promised = set(yaml.safe_load((REPOSITORY / "conf/metrics.yaml").read_text())["metrics"])
     assert promised <= set(metrics[0])
+    rates = [row["learning_rate"] for row in metrics]
+    assert rates == pytest.approx([1e-3 / 3, 2e-3 / 3] + [1e-3] * 6), "three steps of warm-up, then constant"
     validation = read_lines(whole / "validation.jsonl")
     assert [set(row) for row in validation] == [{"step", "global_step", "score", "stderr", "n", "seconds"}] * 2
     assert [row["step"] for row in validation] == [4, 8]
@@ -153,6 +155,26 @@ def test_evaluate_scores_a_checkpoint_on_a_split(launch: Run, root: Path, whole:
     assert f"val score {expected:.4f}" in printed
     assert "n=32" in printed
     assert "test score" in launch("evaluate", *MICRO, "split=test").stdout
+
+
+def test_any_model_directory_can_be_trained(launch: Run, root: Path, tmp_path: Path) -> None:
+    task = ["task.difficulty=nano", "task.train_size=50", "task.val_size=8", "task.test_size=8"]
+    values = "values={max_completion_length: 256, prompts_per_step: 16, group_size: 4}"
+    launch("train", "model=hf", f"model.path={root}", *task, values, "steps=1", f"stage_dir={tmp_path}/stage")
+    (row,) = read_lines(tmp_path / "stage/metrics.jsonl")
+    assert row["learning_rate"] == pytest.approx(1e-6), "a real model's practitioner's value, not the nano model's"
+
+
+def test_the_base_model_leaves_room_and_is_made_once(launch: Run, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    scores = []
+    for name in ("a", "b"):
+        launch("train", "steps=0", f"stage_dir={tmp_path}/{name}", LLMZERO_CACHE=str(cache))
+        scores.append(read_lines(tmp_path / name / "validation.jsonl")[0]["score"])
+    assert 0.15 <= scores[0] <= 0.45
+    assert scores[0] == scores[1]
+    assert len(list(cache.iterdir())) == 1
+    assert json.loads((tmp_path / "b/result.json").read_text())["seconds"] < json.loads((tmp_path / "a/result.json").read_text())["seconds"]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from llmzero.grpo.nano import character_tokenizer
+from llmzero.grpo.policy import encode_prompts
 from llmzero.rollout.base import Rollouts, Sampling
 from llmzero.rollout.torch_engine import TorchEngine
+from llmzero.tasks.base import Example
 
 EOS, PAD = 1, 0
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [4, 4]]
@@ -92,3 +95,11 @@ def test_chunks_change_nothing_but_memory(model: Qwen3ForCausalLM) -> None:
         return started(model, max_rows=rows).generate(PROMPTS, Sampling(9, 0.0))
 
     assert greedy(1).completions == greedy(1000).completions
+
+
+def test_prompts_are_put_into_the_models_chat_template_where_it_has_one() -> None:
+    tokenizer = character_tokenizer("abcdefghijklmnopqrstuvwxyz0123456789+=:,<>")
+    example = Example("x", "1,2=3:", "1+2")
+    assert [tokenizer.decode(ids) for ids in encode_prompts(tokenizer, [example])] == ["1,2=3:"]
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+    assert [tokenizer.decode(ids) for ids in encode_prompts(tokenizer, [example])] == ["<user>1,2=3:<a>"]

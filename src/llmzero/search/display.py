@@ -124,7 +124,7 @@ def changed(node: Node, tree: Tree) -> dict[str, Any]:
 def result_view(summary: dict[str, Any]) -> Table:
     """Return base, practitioner and best side by side."""
     table = Table(title=f"search {escape(summary['search_id'])}: {summary['state']}", title_justify="left")
-    for column in ("", "validation", "test", "steps"):
+    for column in ("", "validation", "test", "steps", "gpu-seconds"):
         table.add_column(column)
     test = summary["test"] or {}
     validation = {"base": summary["base_score"], "best": summary["best"] and summary["best"]["score"]}
@@ -132,8 +132,8 @@ def result_view(summary: dict[str, Any]) -> Table:
         found = test.get(name)
         measured = f"{found['score']:.3f} ± {found['stderr']:.3f}" if found else "-"
         value = validation.get(name)
-        steps = str(found["steps"]) if found else "-"
-        table.add_row(name, f"{value:.3f}" if value is not None else "-", measured, steps)
+        spent = (str(found["steps"]), f"{found['gpu_seconds']:.0f}") if found else ("-", "-")
+        table.add_row(name, f"{value:.3f}" if value is not None else "-", measured, *spent)
     return table
 
 

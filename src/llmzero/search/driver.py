@@ -11,6 +11,7 @@ from typing import Any
 
 from llmzero.agents.base import EarlyStopper, Proposal
 from llmzero.agents.evidence import EvidenceBuilder
+from llmzero.errors import UserError
 from llmzero.files import append_jsonl, write_json
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.budget import Budget
@@ -172,7 +173,15 @@ class Driver:
     # --- after a restart ---
 
     def _adopt(self) -> None:
-        """Take up the stages that an earlier driver left behind: attach to those that live or have ended, restart the others."""
+        """Take up the stages that an earlier driver left behind: attach to those that live or have ended, restart the others.
+
+        A base model that failed is tried again: without it there is no search.
+        """
+        root = self.store.tree.root
+        if root.final and not root.usable:
+            StageDir(self.workspace.nodes / ROOT).result_file.unlink(missing_ok=True)
+            self._start(root)
+            return
         for node in [node for node in self.store.tree if not node.final]:
             handle = self.runner.attach(self._spec(node)) if node.attempts else None
             if handle is not None:
@@ -244,7 +253,7 @@ class Driver:
         root = self.store.tree[ROOT]
         if not root.usable:
             error = root.result.error if root.result else "it never ran"
-            raise RuntimeError(f"the base model could not be prepared: {error}; see {self.workspace.nodes / ROOT / 'log.txt'}")
+            raise UserError(f"the base model could not be prepared: {error}; see {self.workspace.nodes / ROOT / 'log.txt'}")
 
     def _record(self, event: str, **fields: Any) -> None:
         self.store.append(event, elapsed=self.elapsed, **fields)

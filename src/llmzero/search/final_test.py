@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import time
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmzero.errors import UserError
 from llmzero.files import write_json
 from llmzero.hparams import HParams
 from llmzero.runners.base import StageHandle, StageRunner
+from llmzero.search.driver import DEATHS_FORGIVEN, POLL_S
 from llmzero.search.store import EventStore
 from llmzero.search.tree import Node
 from llmzero.search.workspace import Workspace
-from llmzero.stage import StageDir, StageResult, StageSpec, ValidationPoint, best_point
+from llmzero.stage import StageDir, StageResult, StageSpec, best_point
 
-POLL_S = 0.2
+
+@dataclass
+class Measurement:
+    """A zero-step or training stage outside the search, under way."""
+
+    spec: StageSpec
+    handle: StageHandle
 
 
 class FinalTest:
@@ -30,48 +39,49 @@ class FinalTest:
         self.config, self.defaults, self.seed = config, defaults, seed
 
     def run(self) -> dict[str, dict[str, Any]]:
-        """Return and write `test.json`: score, stderr, n, and the training steps behind each."""
+        """Return and write `test.json`: score, stderr and n, with the training steps and device seconds behind each."""
         tree = self.store.tree
         best = tree.best()
-        assert best is not None and best.result is not None, "the base model is usable, so there is a best node"
+        assert best is not None, "the base model is usable, so there is a best node"
         steps = _trained_steps(best)
-        base = self._evaluate("base", tree.root, tree.root.result.checkpoint)  # type: ignore[union-attr]
-        found = self._evaluate(f"best-{best.node_id}", best, best.result.checkpoint)
-        checkpoint = self._train_practitioner(steps)
-        practitioner = self._launch(f"practitioner-{steps}", self._evaluation(checkpoint, self.defaults))
+        base = self._evaluate("base", _checkpoint(tree.root), tree.root.hparams)
+        found = self._evaluate(f"best-{best.node_id}", _checkpoint(best), best.hparams)
+        checkpoint, gpu_seconds = self._train_practitioner(steps)
+        practitioner = self._evaluate(f"practitioner-{steps}", checkpoint, self.defaults)
         report = {
-            "base": self._score(base, 0),
-            "practitioner": self._score(practitioner, steps),
-            "best": {**self._score(found, steps), "node_id": best.node_id},
+            "base": self._score(base, 0, 0.0),
+            "practitioner": self._score(practitioner, steps, gpu_seconds),
+            "best": {**self._score(found, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))), "node_id": best.node_id},
         }
         write_json(self.workspace.test_file, report)
         return report
 
-    def _evaluate(self, name: str, node: Node, checkpoint: Path | None) -> tuple[str, StageHandle]:
-        return self._launch(name, self._evaluation(checkpoint, node.hparams))
-
-    def _evaluation(self, checkpoint: Path | None, hparams: HParams) -> dict[str, Any]:
+    def _evaluate(self, name: str, checkpoint: Path, hparams: HParams) -> Measurement:
         config = deepcopy(self.config)
         config["trainer"]["evaluation_split"] = "test"
-        return {"steps": 0, "resume_from": checkpoint, "hparams": hparams, "config": config}
+        return self._launch(name, steps=0, resume_from=checkpoint, hparams=hparams, config=config)
 
-    def _train_practitioner(self, steps: int) -> Path | None:
-        """Train the practitioner's configuration for as many steps as the best path; return its best checkpoint.
+    def _train_practitioner(self, steps: int) -> tuple[Path, float]:
+        """Train the practitioner's configuration for as many steps as the best path; return its best checkpoint and its cost.
 
         It goes on from the search's first stage, which has that configuration, and is selected on validation as the search is.
         """
         tree = self.store.tree
         first = next((node for node in tree.stages() if node.usable and node.depth == 1 and node.hparams == self.defaults), tree.root)
         assert first.result is not None
-        done = _trained_steps(first)
-        points = [(point, first.result.checkpoint) for point in first.result.validation if point.step == first.result.best_step]
-        if steps > done:
-            fields = {"steps": steps - done, "resume_from": first.result.last_checkpoint, "hparams": self.defaults, "config": self.config}
-            result = self._wait(self._launch(f"practitioner-{steps}-training", fields))
-            points += [(point, result.checkpoint) for point in result.validation if point.step == result.best_step]
-        return max(points, key=lambda pair: pair[0].score)[1]
+        candidates = [(first.score or 0.0, _checkpoint(first))]
+        gpu_seconds = _gpu_seconds(first) if first.parent_id else 0.0
+        remaining = steps - _trained_steps(first)
+        if remaining > 0:
+            last = first.result.last_checkpoint
+            name = f"practitioner-{steps}-training"
+            result = self._wait(self._launch(name, steps=remaining, resume_from=last, hparams=self.defaults, config=self.config))
+            assert result.checkpoint is not None
+            candidates.append((result.best_score or 0.0, result.checkpoint))
+            gpu_seconds += result.gpu_seconds
+        return max(candidates, key=lambda pair: pair[0])[1], gpu_seconds
 
-    def _launch(self, name: str, fields: dict[str, Any]) -> tuple[str, StageHandle]:
+    def _launch(self, name: str, **fields: Any) -> Measurement:
         """Start a measurement, or take up one that an earlier driver started."""
         directory = self.workspace.test / name
         spec = StageSpec(node_id=name, parent_id=None, depth=0, directory=directory, seed=self.seed, **fields)
@@ -79,30 +89,48 @@ class FinalTest:
         if handle is None:
             StageDir(directory).write_spec(spec)
             handle = self.runner.start(spec)
-        return name, handle
+        return Measurement(spec, handle)
 
-    def _wait(self, launched: tuple[str, StageHandle]) -> StageResult:
-        """Wait for a measurement, charge it once, and return its result.
+    def _wait(self, measurement: Measurement) -> StageResult:
+        """Wait for a measurement, charge it once, and return its result. One whose process dies is started once more.
 
         Raises:
-            RuntimeError: it failed.
+            UserError: it failed.
         """
-        name, handle = launched
-        while not handle.poll().final:
-            time.sleep(POLL_S)
-        result = handle.result()
-        if result.state == "failed" or not result.validation:
-            raise RuntimeError(f"the final test of {name} failed: {result.error}; see {self.workspace.test / name / 'log.txt'}")
+        name = measurement.spec.node_id
+        deaths = seen = 0
+        while not (status := measurement.handle.poll()).final or (status.died and deaths < DEATHS_FORGIVEN):
+            if status.died:
+                deaths += 1
+                measurement.handle = self.runner.start(measurement.spec)
+            if len(status.validation) == seen:
+                time.sleep(POLL_S)
+            seen = len(status.validation)
+        result = measurement.handle.result()
+        if result.state == "failed":
+            log = StageDir(measurement.spec.directory).log_file
+            raise UserError(f"the final test of {name} failed: {result.error}; see {log}, then run the same command again")
         self.store.charge_setup(name, result.gpu_seconds)
         return result
 
-    def _score(self, launched: tuple[str, StageHandle], steps: int) -> dict[str, Any]:
-        point: ValidationPoint | None = best_point(self._wait(launched).validation)
-        assert point is not None
-        return {"score": point.score, "stderr": point.stderr, "n": point.n, "steps": steps}
+    def _score(self, measurement: Measurement, steps: int, gpu_seconds: float) -> dict[str, Any]:
+        point = best_point(self._wait(measurement).validation)
+        assert point is not None, "a zero-step stage validates once"
+        return {"score": point.score, "stderr": point.stderr, "n": point.n, "steps": steps, "gpu_seconds": round(gpu_seconds, 1)}
 
 
 def _trained_steps(node: Node) -> int:
     """Return the steps along the path to the end of a node's stage."""
     assert node.result is not None
     return max((point.global_step for point in node.result.validation), default=0)
+
+
+def _gpu_seconds(node: Node) -> float:
+    assert node.result is not None
+    return node.result.gpu_seconds
+
+
+def _checkpoint(node: Node) -> Path:
+    assert node.result is not None
+    assert node.result.checkpoint is not None
+    return node.result.checkpoint

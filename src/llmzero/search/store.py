@@ -30,7 +30,7 @@ class EventStore:
         self.ledger = Ledger()
         self.ended = False
         self.trajectory: list[dict[str, float | None]] = []
-        self._charged: set[str] = set()
+        self._charged: dict[str, float] = {}
         for event in _read(path, repair):
             self._apply(event)
 
@@ -69,7 +69,7 @@ class EventStore:
         node_id, result = event["node_id"], StageResult.from_dict(event["result"])
         self.tree.finish(node_id, result)
         if self.tree[node_id].parent_id is None:
-            self.ledger.setup_gpu_seconds += result.gpu_seconds
+            self._charge("base model", result.gpu_seconds)
             return
         self.ledger.stages += 1
         self.ledger.gpu_seconds += result.gpu_seconds
@@ -87,8 +87,12 @@ class EventStore:
             self.append("setup", name=name, gpu_seconds=gpu_seconds)
 
     def _setup(self, event: dict[str, Any]) -> None:
-        self._charged.add(event["name"])
-        self.ledger.setup_gpu_seconds += event["gpu_seconds"]
+        self._charge(event["name"], event["gpu_seconds"])
+
+    def _charge(self, name: str, gpu_seconds: float) -> None:
+        """Set what something outside the search has cost so far: a later figure contains the earlier one."""
+        self._charged[name] = gpu_seconds
+        self.ledger.setup_gpu_seconds = sum(self._charged.values())
 
 
 def _read(path: Path, repair: bool) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from llmzero.errors import UserError
 from llmzero.files import write_atomic
 
 # What may differ when a search is continued: it changes how much is done and where, not what the search is.
-CHANGEABLE = ("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers")
+CHANGEABLE = ("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers", "model.cache_dir")
 
 
 class Workspace:
