@@ -28,6 +28,7 @@ def run(directory: str, entry_point: str, threads: int) -> None:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait starve the stage beside them
     module, function = entry_point.rsplit(".", 1)
     getattr(import_module(module), function)(directory)
     lock.close()
