@@ -19,7 +19,7 @@ class CountdownTask:
     _target_: str = "llmzero.tasks.countdown.Countdown"
     difficulty: str = "nano"
     train_size: int = 4800
-    val_size: int = 512
+    val_size: int = 1000
     test_size: int = 1000
     seed: int = 0
 

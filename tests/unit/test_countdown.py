@@ -34,7 +34,7 @@ def test_splits_stay_disjoint_across_seeds_and_are_the_same_on_every_call() -> N
 
 def test_the_default_sizes_exist() -> None:
     task = Countdown()
-    assert [len(task.split(name)) for name in ("train", "val", "test")] == [4800, 512, 1000]
+    assert [len(task.split(name)) for name in ("train", "val", "test")] == [4800, 1000, 1000]
 
 
 def test_more_problems_than_exist_are_refused() -> None:

@@ -76,7 +76,7 @@ class Countdown:
         self,
         difficulty: Literal["nano", "full"] = "nano",
         train_size: int = 4800,
-        val_size: int = 512,
+        val_size: int = 1000,
         test_size: int = 1000,
         seed: int = 0,
     ) -> None:
