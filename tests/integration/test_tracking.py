@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb_reader import OfflineRun, read_runs
 
 from llmzero.files import append_jsonl
 from llmzero.search.store import EventStore
 from llmzero.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint
 from llmzero.tracking import NoTracking, WandbTracking
+from tests.wandb_reader import OfflineRun, read_runs
 
 STEPS = 4
 
