@@ -74,7 +74,7 @@ class TrainerConfig:
 
     dtype: str = "float32"
     zero_stage: int = 0
-    micro_batch_tokens: int = 16384
+    micro_batch_tokens: int = 4096
     validation_every: int = 4
     evaluation_split: str = "val"
 
