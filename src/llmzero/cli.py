@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ def launch(name: str, run: Callable[[dict[str, Any]], Any]) -> None:
     verbose = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole; Hydra's own printing would cut them
     register()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an interruption like Ctrl-C
 
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda config: run(resolved(config)))
     try:
