@@ -7,7 +7,7 @@ SETUP := $(VENV)/.search-ready
 DEV := $(VENV)/.test-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help search test check lint format bench figures clean
+.PHONY: help search test check lint format bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-10s %s\n", $$1, $$2}'
