@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.cli import launch
-from llmzero.config import check_ranges
+from llmzero.config import catalogue_of, check_ranges, stage_config
 from llmzero.errors import UserError
-from llmzero.hparams import Catalogue
 from llmzero.stage import StageDir, StageSpec
 
 
@@ -20,7 +19,6 @@ def run(config: dict[str, Any]) -> float | None:
     checkpoint = Path(config["checkpoint"]).absolute() if config["checkpoint"] else None
     if checkpoint is not None and not (checkpoint / "COMPLETE").exists():
         raise UserError(f"checkpoint={checkpoint}: no complete checkpoint lies there")
-    catalogue = Catalogue.from_config(config["hparams"]["parameters"], config["model"].get("hparams"))
     config["trainer"]["evaluation_split"] = config["split"]
     from llmzero.grpo.main import run_stage
 
@@ -31,10 +29,10 @@ def run(config: dict[str, Any]) -> float | None:
             depth=0,
             directory=Path(directory),
             resume_from=checkpoint,
-            hparams=catalogue.complete(config["values"] or {}),
+            hparams=catalogue_of(config).complete(config["values"] or {}),
             steps=0,
             seed=config["seed"],
-            config={key: config[key] for key in ("task", "model", "rollout", "trainer")},
+            config=stage_config(config),
         )
         StageDir(spec.directory).write_spec(spec)
         result = run_stage(spec.directory)

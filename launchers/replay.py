@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.cli import launch
+from llmzero.config import catalogue_of
 from llmzero.search.plan import describe
-from llmzero.search.session import Session, catalogue_of
+from llmzero.search.session import Session
 from llmzero.strategy import load_strategy
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.cli import launch
-from llmzero.config import check_ranges
+from llmzero.config import catalogue_of, check_ranges, stage_config
 from llmzero.errors import UserError
-from llmzero.hparams import Catalogue
 from llmzero.stage import StageDir, StageSpec
 
 
@@ -35,7 +34,6 @@ def run(config: dict[str, Any]) -> float | None:
 
 def spec_of(config: dict[str, Any], directory: Path) -> StageSpec:
     """Return the stage that the configuration describes."""
-    catalogue = Catalogue.from_config(config["hparams"]["parameters"], config["model"].get("hparams"))
     resume_from = Path(config["resume_from"]).absolute() if config["resume_from"] else None
     if resume_from is not None and not (resume_from / "COMPLETE").exists():
         raise UserError(f"resume_from={resume_from}: no complete checkpoint lies there")
@@ -45,10 +43,10 @@ def spec_of(config: dict[str, Any], directory: Path) -> StageSpec:
         depth=1,
         directory=directory,
         resume_from=resume_from,
-        hparams=catalogue.complete(config["values"] or {}),
+        hparams=catalogue_of(config).complete(config["values"] or {}),
         steps=config["steps"],
         seed=config["seed"],
-        config={key: config[key] for key in ("task", "model", "rollout", "trainer")},
+        config=stage_config(config),
     )
 
 

@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from llmzero.errors import UserError
+from llmzero.hparams import Catalogue
 
 
 @dataclass
@@ -286,6 +287,16 @@ def register() -> None:
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(group="schema", name=name, node=schema)
+
+
+def catalogue_of(config: Mapping[str, Any]) -> Catalogue:
+    """Return the catalogue of a configuration, with the model's own bounds and defaults."""
+    return Catalogue.from_config(config["hparams"]["parameters"], (config["model"] or {}).get("hparams"))
+
+
+def stage_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that a stage needs besides its hyperparameters."""
+    return {key: config[key] for key in ("task", "model", "rollout", "trainer")}
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:

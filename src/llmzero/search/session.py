@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 
 from llmzero.agents.base import EarlyStopper, Proposal, Proposer
 from llmzero.agents.evidence import EvidenceBuilder
-from llmzero.config import check_ranges
+from llmzero.config import catalogue_of, check_ranges, stage_config
 from llmzero.errors import UserError
 from llmzero.hparams import Catalogue
 from llmzero.metrics import metric_catalogue
@@ -28,7 +28,6 @@ from llmzero.search.workspace import Workspace
 from llmzero.strategy import export_strategy
 
 TRACKING_TIMEOUT_S = 60.0
-STAGE_KEYS = ("task", "model", "rollout", "trainer")
 
 
 @dataclass
@@ -132,7 +131,7 @@ class Session:
     @property
     def stage_config(self) -> dict[str, Any]:
         """The part of the configuration that a stage needs."""
-        return {key: self.config[key] for key in STAGE_KEYS}
+        return stage_config(self.config)
 
     def _mirror(self, store: EventStore, state: str) -> dict[str, Any]:
         """Rewrite everything that is made from the log: summary, strategy, report."""
@@ -152,11 +151,6 @@ class Session:
             export_strategy(self.workspace.strategy_file, store.tree, best, self.catalogue, provenance)
         write_report(self.workspace.path, store, self.catalogue, live=state == "running")
         return summary
-
-
-def catalogue_of(config: dict[str, Any]) -> Catalogue:
-    """Return the catalogue of a configuration, with the model's own bounds and defaults."""
-    return Catalogue.from_config(config["hparams"]["parameters"], (config["model"] or {}).get("hparams"))
 
 
 def check_parts(config: dict[str, Any]) -> None:

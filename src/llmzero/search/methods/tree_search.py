@@ -63,13 +63,14 @@ class TreeSearch:
     def select(self, tree: Tree) -> str | None:
         """Return the node to expand; None where every branch waits for a running stage or is closed."""
         visits, quality = self._statistics(tree)
+        own = self._normalised(tree)
         open_nodes = self._open(tree)
         node_id = ROOT
         while node_id in open_nodes:
             children = tree[node_id].children
             n = visits[node_id]
             ranked = [(uct(quality[c], visits[c], n, self.c_uct), c) for c in children if c in open_nodes]
-            virtual = uct(self._own_quality(tree, node_id), n / (len(children) + 1), n, self.c_uct)
+            virtual = uct(own.get(node_id, 0.0), n / (len(children) + 1), n, self.c_uct)
             best = max((score for score, _ in ranked), default=-math.inf)
             if self._expandable(tree, node_id) and virtual > best:
                 return node_id
@@ -99,9 +100,6 @@ class TreeSearch:
         scores = {node.node_id: node.score for node in tree if node.score is not None}
         low, high = min(scores.values(), default=0.0), max(scores.values(), default=0.0)
         return {i: (score - low) / (high - low) if high > low else 0.5 for i, score in scores.items()}
-
-    def _own_quality(self, tree: Tree, node_id: str) -> float:
-        return self._normalised(tree).get(node_id, 0.0)
 
     def _statistics(self, tree: Tree) -> tuple[dict[str, int], dict[str, float]]:
         """Return visits (1 + those of the children) and quality of every node. Running stages count as visits: a virtual loss."""
