@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
+
+from torch import Tensor
+from transformers import PreTrainedModel
 
 FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw completions. `temperature` 0 is greedy decoding; `n` completions for every prompt."""
+    """How to draw completions.
+
+    Attributes:
+        max_tokens: longest completion.
+        temperature: 0 is greedy decoding.
+        n: completions for every prompt.
+        seed: with the same weights and seed a prompt gets the same completions, whatever was generated before, stands beside it in
+            the batch, or runs on other processes: its own seed is `seed_of(seed, *prompt)`.
+    """
 
     max_tokens: int
     temperature: float = 1.0
     n: int = 1
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,21 +50,58 @@ class Rollouts:
     n: int
 
 
+class Weights(Protocol):
+    """What an engine may know of the policy it samples from."""
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The trained module itself, adapters and all."""
+        ...
+
+    @property
+    def directory(self) -> str:
+        """A Hugging Face directory or hub id of the same architecture, with configuration, tokenizer and some weights."""
+        ...
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """The token ids that end a completion."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """The padding token."""
+        ...
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether parameters are spread over processes (ZeRO 3), so that `model` cannot be run by one process alone."""
+        ...
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the current weights under their Hugging Face names, whole, adapters merged; on every process at once."""
+        ...
+
+
 class Engine(Protocol):
-    """Generates completions under the current policy weights."""
+    """Generates completions under the current policy weights. A failure or a hang raises; it never returns less than asked."""
+
+    def start(self, weights: Weights) -> None:
+        """Get ready to sample from the policy as it is now."""
+        ...
 
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> Rollouts:
-        """Return `sampling.n` completions for each prompt."""
+        """Return `sampling.n` completions for each prompt, in order; no prompts give no completions."""
         ...
 
-    def load_weights(self, model: Any) -> None:
-        """Take the policy's weights after an update."""
+    def release(self) -> None:
+        """Give accelerator memory back until the next `load_weights`: an update follows."""
         ...
 
-    def get_state(self) -> bytes:
-        """Return the random state, so that a resumed stage draws what an uninterrupted one would."""
+    def load_weights(self, weights: Weights) -> None:
+        """Take the policy's weights after an update and get ready to sample."""
         ...
 
-    def set_state(self, state: bytes) -> None:
-        """Restore a state that `get_state` returned."""
+    def close(self) -> None:
+        """Let go of processes and memory."""
         ...

@@ -1,21 +1,28 @@
-"""Batched key-value-cache sampling in plain PyTorch: exact log-probs, finished rows leave the batch at once."""
+"""Continuous batching in plain PyTorch, with the trainer's own model: for CPUs and small models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from llmzero.rollout.base import FinishReason, Rollouts, Sampling
+from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
+from llmzero.rollout.slots import ATTENTION, SlotCache
+from llmzero.seeds import seed_of
 
-COMPACT_BELOW = 0.75  # compact the batch once this share or less of its rows is still running
+REFILL_AT = 0.25  # share of the slots that are free when waiting prompts are taken in
+NEAR_ONE = 1.0 - 1e-6  # a uniform number below it, times a sum, is below that sum in float32 too
+TOLERANCE = 1e-2  # of log-probs, at the check against the model's own forward pass; bfloat16 has a tenth
 
 
 class TorchEngine:
-    """Samples with the trainer's own model object, so new weights are in force without a copy.
+    """Samples with the very model that is trained, or with a copy of it where that one is partitioned or has an adapter.
+
+    Prompts run once for all their completions. A finished row leaves the batch at once, and waiting prompts take its slot.
 
     Args:
         max_rows: completions generated side by side; bounds the memory of the key-value cache.
@@ -23,138 +30,179 @@ class TorchEngine:
 
     def __init__(self, max_rows: int = 1024) -> None:
         self.max_rows = max_rows
-        self._generator = torch.Generator()
-        self._model: PreTrainedModel | None = None
-        self._eos_ids: Tensor = torch.empty(0, dtype=torch.long)
-        self._pad_id = 0
+        self._model: PreTrainedModel
+        self._copy: PreTrainedModel | None = None
+        self._eos_ids: Tensor
 
-    def start(self, model: PreTrainedModel, eos_ids: Sequence[int], pad_id: int, seed: int) -> None:
-        """Attach to the policy: its model, the token ids that end a completion, and the sampling seed."""
-        self._model = model
-        self._eos_ids = torch.tensor(list(eos_ids), device=model.device)
-        self._pad_id = pad_id
-        self._generator = torch.Generator(model.device).manual_seed(seed)
+    def start(self, weights: Weights) -> None:
+        """Attach to the policy.
 
-    def load_weights(self, model: PreTrainedModel) -> None:
-        """Take the policy's weights: the engine samples with the very object that is trained."""
-        self._model = model
+        Raises:
+            ValueError: the model's attention does more than we do, so that its log-probs differ from its own forward pass.
+        """
+        self._eos_ids = torch.tensor(weights.eos_ids)
+        self.load_weights(weights)
+        self._check()
 
-    def get_state(self) -> bytes:
-        """Return the sampling generator's state."""
-        return bytes(self._generator.get_state().numpy().tobytes())
+    def load_weights(self, weights: Weights) -> None:
+        """Take the policy's weights: nothing is to be done where the engine samples with the model that is trained."""
+        if not weights.partitioned and not hasattr(weights.model, "peft_config"):
+            self._model = weights.model
+            return
+        if self._copy is None:
+            config = AutoConfig.from_pretrained(weights.directory)
+            self._copy = AutoModelForCausalLM.from_config(config, dtype=weights.model.dtype).to(weights.model.device)
+        self._model = self._copy
+        parameters = dict(self._copy.named_parameters())
+        with torch.no_grad():
+            for name, tensor in weights.tensors():
+                parameters[name].copy_(tensor)
 
-    def set_state(self, state: bytes) -> None:
-        """Restore the sampling generator's state."""
-        self._generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    def release(self) -> None:
+        """Do nothing: the cache lives no longer than `generate`."""
 
-    @torch.no_grad()
+    def close(self) -> None:
+        """Let go of the copy."""
+        self._copy = None
+
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> Rollouts:
-        """Return `sampling.n` completions for each prompt; at most `max_rows` rows run at a time."""
-        assert self._model is not None, "start() attaches the engine to a model first"
-        was_training = self._model.training
-        self._model.eval()
-        rollouts = Rollouts([list(p) for p in prompts], [], [], [], sampling.n)
-        step = max(1, self.max_rows // sampling.n)
-        for first in range(0, len(prompts), step):
-            self._generate_chunk(rollouts.prompts[first : first + step], sampling, rollouts)
-        self._model.train(was_training)
+        """Return `sampling.n` completions for each prompt; at most `max_rows` rows, or those of one prompt, run at a time.
+
+        Token t of completion i of a prompt takes the same random number whatever else is in the batch.
+        """
+        rollouts = Rollouts([list(prompt) for prompt in prompts], [], [], [], sampling.n)
+        if prompts:
+            with self._sampling():
+                _Batch(self._model, rollouts.prompts, sampling, self.max_rows, self._eos_ids.to(self._model.device)).run(rollouts)
         return rollouts
 
-    def _generate_chunk(self, prompts: list[list[int]], sampling: Sampling, out: Rollouts) -> None:
-        batch = self._prefill(prompts, sampling.n)
-        rows = len(prompts) * sampling.n
-        tokens = torch.full((rows, sampling.max_tokens), self._pad_id, device=batch.logits.device)
-        logprobs = torch.zeros((rows, sampling.max_tokens), device=batch.logits.device)
-        lengths = torch.full((rows,), sampling.max_tokens, device=batch.logits.device)
-        stopped = torch.zeros(rows, dtype=torch.bool, device=batch.logits.device)
-        for t in range(sampling.max_tokens):
-            token, logprob = self._sample(batch.logits, sampling.temperature)
-            running = batch.running
-            tokens[batch.rows[running], t] = token[running]
-            logprobs[batch.rows[running], t] = logprob[running]
-            ended = running & torch.isin(token, self._eos_ids)
-            lengths[batch.rows[ended]] = t + 1
-            stopped[batch.rows[ended]] = True
-            batch.running = running & ~ended
-            left = int(batch.running.sum())
-            if left == 0 or t + 1 == sampling.max_tokens:
-                break
-            if left <= COMPACT_BELOW * len(batch.running):
-                token = batch.compact(token)
-            self._decode(batch, token)
-        _append(out, tokens, logprobs, lengths, stopped)
+    @contextmanager
+    def _sampling(self) -> Iterator[None]:
+        """Switch the model to evaluation and to attention over slots, and back."""
+        was_training, attention = self._model.training, self._model.config._attn_implementation
+        self._model.eval()
+        self._model.config._attn_implementation = ATTENTION
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self._model.config._attn_implementation = attention
+            self._model.train(was_training)
 
-    def _prefill(self, prompts: list[list[int]], n: int) -> _Batch:
-        """Run each prompt once (left-padded), then repeat its cache for the n completions."""
-        assert self._model is not None
-        device = self._model.device
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self._pad_id] * (width - len(p)) + p for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self._model.config)
-        output = self._model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        if n > 1:
-            cache.batch_repeat_interleave(n)
-        rows = torch.arange(len(prompts) * n, device=device)
-        return _Batch(
-            logits=output.logits[:, -1].repeat_interleave(n, 0),
-            mask=mask.repeat_interleave(n, 0),
-            position=positions[:, -1].repeat_interleave(n, 0),
-            cache=cache,
-            rows=rows,
-            running=torch.ones_like(rows, dtype=torch.bool),
-        )
-
-    def _sample(self, logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Draw one token a row from logits (B, V); return tokens (B,) and their log-probs (B,)."""
-        logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
-        if temperature == 0:
-            token = logprobs.argmax(-1)
-        else:
-            # Gumbel-max, equal in law to multinomial sampling and one pass over the vocabulary
-            noise = torch.empty_like(logprobs).exponential_(generator=self._generator)
-            token = (logprobs - noise.log()).argmax(-1)
-        return token, logprobs.gather(-1, token[:, None])[:, 0]
-
-    def _decode(self, batch: _Batch, token: Tensor) -> None:
-        """Advance every row of the batch by one token."""
-        assert self._model is not None
-        batch.mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.mask), 1)], dim=1)
-        batch.position = batch.position + 1
-        output = self._model(
-            input_ids=token[:, None],
-            attention_mask=batch.mask,
-            position_ids=batch.position[:, None],
-            past_key_values=batch.cache,
-            use_cache=True,
-        )
-        batch.logits = output.logits[:, -1]
+    def _check(self) -> None:
+        """Compare log-probs with those of the model's own forward pass."""
+        prompt = [1, 2, 3]
+        rollouts = self.generate([prompt, prompt[:1]], Sampling(max_tokens=6, n=4))
+        longest = max(range(4), key=lambda i: len(rollouts.completions[i]))
+        completion = rollouts.completions[longest]
+        with torch.no_grad():
+            ids = torch.tensor([prompt + completion], device=self._model.device)
+            logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+        expected = torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0].cpu()
+        tolerance = TOLERANCE if self._model.dtype == torch.float32 else 10 * TOLERANCE
+        if not torch.allclose(torch.tensor(rollouts.logprobs[longest]), expected, atol=tolerance):
+            raise ValueError(f"rollout=torch cannot sample from {type(self._model).__name__}: its attention has parts of its own; use rollout=vllm")
 
 
 @dataclass
-class _Batch:
-    """Rows being generated side by side: logits (B, V) of the next token, mask (B, T), position (B,) of the last token."""
+class _Rows:
+    """What is known of each running row, one entry a slot: the completion it is, its tokens so far, the next token's logits (B, V)."""
 
+    completion: Tensor
+    step: Tensor
     logits: Tensor
-    mask: Tensor
-    position: Tensor
-    cache: DynamicCache
-    rows: Tensor
-    running: Tensor
 
-    def compact(self, token: Tensor) -> Tensor:
-        """Drop the finished rows everywhere; return the running rows' tokens."""
-        keep = self.running.nonzero()[:, 0]
-        self.cache.batch_select_indices(keep)
-        self.mask, self.position, self.rows = self.mask[keep], self.position[keep], self.rows[keep]
-        self.running = self.running[keep]
-        return token[keep]
+    def keep(self, order: Tensor) -> None:
+        self.completion, self.step, self.logits = self.completion[order], self.step[order], self.logits[order]
 
 
-def _append(out: Rollouts, tokens: Tensor, logprobs: Tensor, lengths: Tensor, stopped: Tensor) -> None:
-    for row, scores, length, stop in zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True):
-        out.completions.append(row[:length])
-        out.logprobs.append(scores[:length])
-        reason: FinishReason = "stop" if stop else "length"
-        out.finish_reasons.append(reason)
+class _Batch:
+    """One call of `generate`: prompts wait, shortest first; rows run in the first slots of a cache without gaps."""
+
+    def __init__(self, model: PreTrainedModel, prompts: list[list[int]], sampling: Sampling, max_rows: int, eos_ids: Tensor) -> None:
+        self.model, self.prompts, self.sampling, self.eos_ids = model, prompts, sampling, eos_ids
+        self.device = model.device
+        rows = len(prompts) * sampling.n
+        self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+        slots = max(sampling.n, min(max_rows, rows))
+        self.cache = SlotCache(slots, max(map(len, prompts)) + sampling.max_tokens)
+        self.uniform = torch.cat([self._uniform(prompt) for prompt in prompts]).clamp_(max=NEAR_ONE).to(self.device)
+        self.tokens = torch.zeros(rows, sampling.max_tokens, dtype=torch.long, device=self.device)
+        self.logprobs = torch.zeros(rows, sampling.max_tokens, device=self.device)
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=self.device)
+        self.stopped = torch.zeros(rows, dtype=torch.bool, device=self.device)
+        empty = torch.zeros(0, dtype=torch.long, device=self.device)
+        self.rows = _Rows(empty, empty, torch.zeros(0, model.config.get_text_config().vocab_size, device=self.device))
+
+    def _uniform(self, prompt: list[int]) -> Tensor:
+        """Return a prompt's random numbers, (n, max_tokens)."""
+        generator = torch.Generator().manual_seed(seed_of(self.sampling.seed, *prompt))
+        return torch.rand(self.sampling.n, self.sampling.max_tokens, generator=generator)
+
+    def run(self, out: Rollouts) -> None:
+        """Generate everything into `out`."""
+        while self.waiting or self.cache.rows:
+            if self.waiting and self.cache.free >= max(self.sampling.n, REFILL_AT * self.cache.slots):
+                self._admit()
+            token = self._step()
+            if self.cache.rows:
+                self.cache.extend()
+                self.rows.logits = self._logits(token[:, None], (self.cache.lengths - 1)[:, None])[:, -1]
+        reasons: list[FinishReason] = ["stop" if stopped else "length" for stopped in self.stopped.tolist()]
+        out.finish_reasons.extend(reasons)
+        for tokens, logprobs, length in zip(self.tokens.tolist(), self.logprobs.tolist(), self.lengths.tolist(), strict=True):
+            out.completions.append(tokens[:length])
+            out.logprobs.append(logprobs[:length])
+
+    def _admit(self) -> None:
+        """Run as many waiting prompts as there are free slots for, once for all completions of each."""
+        n = self.sampling.n
+        chosen = [self.waiting.pop() for _ in range(min(len(self.waiting), self.cache.free // n))]
+        lengths = torch.tensor([len(self.prompts[i]) for i in chosen], device=self.device)
+        width = int(lengths.max())
+        ids = torch.tensor([self.prompts[i] + [0] * (width - len(self.prompts[i])) for i in chosen], device=self.device)
+        self.cache.admit(lengths, n)
+        positions = torch.arange(width, device=self.device).expand_as(ids)
+        logits = self._logits(ids, positions, last=lengths - 1)[:, -1].repeat_interleave(n, 0)
+        completion = (torch.tensor(chosen, device=self.device)[:, None] * n + torch.arange(n, device=self.device)).flatten()
+        new = (completion, torch.zeros_like(completion), logits)
+        old = (self.rows.completion, self.rows.step, self.rows.logits)
+        self.rows = _Rows(*(torch.cat(pair) for pair in zip(old, new, strict=True)))
+
+    def _logits(self, ids: Tensor, positions: Tensor, last: Tensor | None = None) -> Tensor:
+        """Run tokens (B, T) through the model; return logits (B, 1, V) after column `last` (B,) of each row."""
+        decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
+        hidden = decoder(input_ids=ids, position_ids=positions, past_key_values=self.cache, use_cache=True, slots=self.cache).last_hidden_state
+        if last is not None:
+            hidden = hidden[torch.arange(len(ids), device=self.device), last][:, None]
+        logits: Tensor = head(hidden).float()
+        return logits
+
+    def _step(self) -> Tensor:
+        """Draw a token for every row and let go of those that end; return the tokens of the others (B,)."""
+        rows = self.rows
+        token, logprob = draw(rows.logits, self.uniform[rows.completion, rows.step], self.sampling.temperature)
+        self.tokens[rows.completion, rows.step] = token
+        self.logprobs[rows.completion, rows.step] = logprob
+        rows.step = rows.step + 1
+        stop = torch.isin(token, self.eos_ids)
+        ended = stop | (rows.step == self.sampling.max_tokens)
+        if ended.any():
+            self.lengths[rows.completion[ended]] = rows.step[ended]
+            self.stopped[rows.completion[stop]] = True
+            order = self.cache.drop(ended)
+            rows.keep(order)
+            token = token[order]
+        return token
+
+
+def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return tokens (B,) and their log-probs (B,) from logits (B, V), by uniform numbers (B,) below 1; temperature 0 takes the best."""
+    if temperature == 0:
+        logprobs = torch.log_softmax(logits, -1)
+        best = logprobs.max(-1)
+        return best.indices, best.values
+    probabilities = torch.softmax(logits / temperature, -1)
+    cumulative = probabilities.cumsum(-1)
+    token = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)
+    return token[:, 0], probabilities.gather(-1, token)[:, 0].log()

@@ -1,0 +1,121 @@
+"""A key-value cache of slots, and attention over it, for any transformers model that takes its attention from the registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+ATTENTION = "llmzero_slots"
+
+
+class SlotCache:
+    """Keys and values of rows that started at different times and have different lengths.
+
+    Row i lies in slot i, its tokens in columns 0 to lengths[i] - 1; running rows are the first slots. It stands in for a
+    transformers cache: layers call `update` with new keys and values, in the mode that `admit` or `extend` has set. Keys are stored
+    as columns, (slots, H, D, columns), as the product with queries wants them.
+
+    Args:
+        slots: rows it has room for.
+        columns: longest row.
+    """
+
+    def __init__(self, slots: int, columns: int) -> None:
+        self.slots, self.columns = slots, columns
+        self.rows = 0
+        self.lengths = torch.zeros(0, dtype=torch.long)
+        self.hidden: Tensor | None = None
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._repeats = 0
+
+    @property
+    def free(self) -> int:
+        """Slots without a row."""
+        return self.slots - self.rows
+
+    def admit(self, lengths: Tensor, repeats: int) -> None:
+        """Take in prompts of `lengths` (P,), `repeats` rows for each; the next pass through the model runs them, padded on the right."""
+        self._first, self._repeats = self.rows, repeats
+        self.lengths = torch.cat([self.lengths.to(lengths.device), lengths.repeat_interleave(repeats)])
+        self.rows = len(self.lengths)
+        self.hidden = None
+
+    def extend(self) -> None:
+        """Make room for one token more in every row; the next pass through the model runs it."""
+        self._repeats = 0
+        self._places = torch.arange(self.rows, device=self.lengths.device)
+        self.lengths = self.lengths + 1
+        self._width = int(self.lengths.max())
+        self.hidden = torch.arange(self._width, device=self.lengths.device) >= self.lengths[:, None]
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Store keys and values (B, H, T, D) of new tokens; return those that the new tokens attend to."""
+        if layer not in self._layers:
+            self._layers[layer] = (self._room(keys.transpose(2, 3), 3), self._room(values, 2))
+        stored_keys, stored_values = self._layers[layer]
+        if self._repeats:
+            width = keys.shape[2]
+            self._fill(stored_keys[self._first : self.rows, :, :, :width], keys.transpose(2, 3))
+            self._fill(stored_values[self._first : self.rows, :, :width], values)
+            return keys, values
+        stored_keys[self._places, :, :, self.lengths - 1] = keys[:, :, 0]
+        stored_values[self._places, :, self.lengths - 1] = values[:, :, 0]
+        return stored_keys[: self.rows, :, :, : self._width].transpose(2, 3), stored_values[: self.rows, :, : self._width]
+
+    def drop(self, ended: Tensor) -> Tensor:
+        """Free the slots of rows that `ended` (B,) says; the last rows move into the gaps. Return the order (B',) of the rows left."""
+        left = self.rows - int(ended.sum())
+        gaps = ended[:left].nonzero()[:, 0]
+        movers = (~ended[left:]).nonzero()[:, 0] + left
+        order = torch.arange(left, device=ended.device)
+        order[gaps] = movers
+        self.lengths, self.rows = self.lengths[order], left
+        if len(gaps):
+            width = int(self.lengths.max())
+            for keys, values in self._layers.values():
+                keys[gaps, :, :, :width] = keys[movers, :, :, :width]
+                values[gaps, :, :width] = values[movers, :, :width]
+        return order
+
+    def _fill(self, rows: Tensor, new: Tensor) -> None:
+        rows.view(len(new), self._repeats, *rows.shape[1:]).copy_(new[:, None])
+
+    def _room(self, like: Tensor, of_columns: int) -> Tensor:
+        """Return zeros, because a masked NaN is a NaN still."""
+        shape = [self.slots, *like.shape[1:]]
+        shape[of_columns] = self.columns
+        return like.new_zeros(shape)
+
+
+def attention_over_slots(
+    _module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, *, slots: SlotCache, scaling: float | None = None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attend as `slots` says: causally within prompts, or one new token (B, H, 1, D) to its own row.
+
+    Heads that share keys stand in the place of query positions, so that keys and values need not be repeated for them.
+    """
+    window = kwargs.get("sliding_window")
+    if slots.hidden is None:
+        mask = None if window is None or window >= query.shape[2] else _band(query.shape[2], window, query.device)
+        out = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True)
+        return out.transpose(1, 2).contiguous(), None
+    hidden = slots.hidden
+    if window is not None:
+        hidden = hidden | (torch.arange(hidden.shape[1], device=hidden.device) < slots.lengths[:, None] - window)
+    grouped = query.view(len(query), key.shape[1], -1, query.shape[3])
+    scores = (grouped @ key.transpose(2, 3)).mul_(scaling or query.shape[3] ** -0.5)
+    weights = scores.masked_fill_(hidden[:, None, None], -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype)
+    return (weights @ value).reshape(len(query), 1, query.shape[1], -1), None
+
+
+def _band(width: int, window: int, device: torch.device) -> Tensor:
+    """Return which of `width` positions (rows) attend to which (columns): to themselves and the `window` - 1 before."""
+    distance = torch.arange(width, device=device)[:, None] - torch.arange(width, device=device)
+    return (distance >= 0) & (distance < window)
+
+
+AttentionInterface.register(ATTENTION, attention_over_slots)

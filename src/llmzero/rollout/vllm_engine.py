@@ -1,0 +1,305 @@
+"""vLLM inside the trainer's processes: every process, or every group of `tensor_parallel` of them, has an engine of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from llmzero.errors import UserError
+from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
+from llmzero.seeds import seed_of
+
+# What vLLM reads while it is imported. Its engine runs in our process, where the weights are; it tells nobody of its use.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+GIB = 2**30
+AUTO = -1  # vLLM's word for the longest sequence that both model and memory allow
+
+
+class VllmEngine:
+    """Samples with vLLM in the trainer's own process; weights are handed over layer by layer, without a file.
+
+    Args:
+        tensor_parallel: processes that share one copy of the model; the stage's processes in groups of that many, by rank.
+        gpu_memory_utilization: share of a GPU's memory that is vLLM's while it samples, weights included.
+        cpu_kv_cache_gib: size of the key-value cache where there is no GPU.
+        max_model_len: longest prompt and completion together; None is what model and memory allow.
+        max_num_seqs: completions generated side by side.
+        enforce_eager: no CUDA graphs: a quicker start, less memory, slower sampling. A CPU never has them.
+        timeout_s: longest wait for one step of the engine, a token for each running completion.
+    """
+
+    def __init__(
+        self,
+        tensor_parallel: int = 1,
+        gpu_memory_utilization: float = 0.4,
+        cpu_kv_cache_gib: float = 1.0,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 256,
+        enforce_eager: bool = False,
+        timeout_s: float = 600.0,
+    ) -> None:
+        self.tensor_parallel, self.timeout_s = tensor_parallel, timeout_s
+        self.gpu_memory_utilization, self.cpu_kv_cache_gib = gpu_memory_utilization, cpu_kv_cache_gib
+        self.max_model_len, self.max_num_seqs, self.enforce_eager = max_model_len, max_num_seqs, enforce_eager
+        self._llm: Any = None
+        self._eos_ids: list[int] = []
+        self._asleep = False
+        self._stepping: threading.Thread | None = None
+
+    def start(self, weights: Weights) -> None:
+        """Build the engine around the architecture in `weights.directory` and hand the current weights over.
+
+        Raises:
+            UserError: vLLM is not installed, or the stage has not the processes that `tensor_parallel` asks for.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise UserError("rollout=vllm: vLLM is not installed; pip install 'llmzero[gpu]', or choose rollout=torch")
+        size = dist.get_world_size() if dist.is_initialized() else 1
+        if size % self.tensor_parallel:
+            raise UserError(
+                f"rollout.tensor_parallel={self.tensor_parallel}: the stage has {size} process(es), not a multiple of it; "
+                f"start as many with torchrun --nproc-per-node, or set rollout.tensor_parallel=1"
+            )
+        self._eos_ids = weights.eos_ids
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        with _process_kept():
+            from vllm.platforms import current_platform
+
+            if not torch.cuda.is_available():
+                current_platform.simple_compile_backend = "eager"  # one small function is not worth half a minute of a C++ compiler
+            from vllm import LLM
+
+            self._llm = LLM(**self._arguments(weights, size))
+        self.load_weights(weights)
+
+    def _arguments(self, weights: Weights, size: int) -> dict[str, Any]:
+        cuda = torch.cuda.is_available()
+        arguments: dict[str, Any] = {
+            "model": weights.directory,
+            "skip_tokenizer_init": True,
+            "load_format": "dummy",  # the current weights are handed over; beside those of a checkpoint lies an optimizer
+            "dtype": str(weights.model.dtype).removeprefix("torch."),
+            "logprobs_mode": "processed_logprobs",
+            "tensor_parallel_size": self.tensor_parallel,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "kv_cache_memory_bytes": None if cuda else round(self.cpu_kv_cache_gib * GIB),
+            "max_model_len": self.max_model_len or AUTO,
+            "max_num_seqs": self.max_num_seqs,
+            "enforce_eager": self.enforce_eager or not cuda,
+            "enable_sleep_mode": cuda,
+        }
+        if size > 1:
+            os.environ["RANK"] = str(dist.get_rank())
+            arguments["distributed_executor_backend"] = "external_launcher"
+        return arguments
+
+    def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> Rollouts:
+        """Return `sampling.n` completions for each prompt.
+
+        The processes of a tensor parallel group sample their prompts together: all of them call this, each returns its own share.
+
+        Raises:
+            TimeoutError: a step of the engine took longer than `timeout_s`.
+            UserError: a prompt and the longest completion do not fit into `max_model_len`.
+        """
+        own = list(zip(prompts, request_seeds(sampling, prompts), strict=True))
+        shares, place = self._shares(own)
+        requests = [request for share in shares for request in share]
+        self._check_lengths([prompt for prompt, _ in requests], sampling)
+        answers = self._run(requests, sampling)
+        first = sum(map(len, shares[:place]))
+        completions = [completion for answer in answers[first : first + len(own)] for completion in answer]
+        return rollouts_of(prompts, completions, self._eos_ids, sampling.n)
+
+    def _shares(self, own: list[Any]) -> tuple[list[list[Any]], int]:
+        """Return what every process of the tensor parallel group wants sampled, and which of them we are."""
+        if self.tensor_parallel == 1:
+            return [own], 0
+        from vllm.distributed.parallel_state import get_tp_group
+
+        group = get_tp_group()
+        shares: list[Any] = [None] * self.tensor_parallel
+        dist.all_gather_object(shares, own, group=group.cpu_group)
+        return shares, int(group.rank_in_group)
+
+    def _check_lengths(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
+        limit = self._llm.llm_engine.vllm_config.model_config.max_model_len
+        longest = max(map(len, prompts), default=0)
+        if longest + sampling.max_tokens > limit:
+            raise UserError(
+                f"rollout.max_model_len={self.max_model_len}: the engine holds {limit} tokens, but a prompt of {longest} and "
+                f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; raise rollout.max_model_len as far as "
+                f"the model allows, give the cache more memory, or lower max_completion_length"
+            )
+
+    def _run(self, requests: Sequence[tuple[list[int], int]], sampling: Sampling) -> list[list[Completion]]:
+        """Return the completions of every request. A thread steps the engine, so that we can tell when a step does not return."""
+        self._llm.reset_prefix_cache()  # what was generated before shall not matter, not even by a rounding error
+        for i, (prompt, seed) in enumerate(requests):
+            self._llm.llm_engine.add_request(str(i), {"prompt_token_ids": prompt}, self._parameters(sampling, seed))
+        steps: SimpleQueue[Any] = SimpleQueue()
+        leave = threading.Event()
+        arguments = (self._llm.llm_engine, steps, leave, torch.cuda.current_device() if torch.cuda.is_available() else None)
+        self._stepping = threading.Thread(target=_step, args=arguments, daemon=True)
+        self._stepping.start()
+        answers: list[list[Completion]] = [[] for _ in requests]
+        try:
+            while (step := self._next(steps)) is not None:
+                for output in step:
+                    answers[int(output.request_id)] = [Completion(list(c.token_ids), list(c.logprobs.logprobs)) for c in output.outputs]
+        finally:
+            leave.set()
+        return answers
+
+    def _parameters(self, sampling: Sampling, seed: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            n=sampling.n,
+            temperature=sampling.temperature,
+            seed=seed,
+            max_tokens=sampling.max_tokens,
+            stop_token_ids=self._eos_ids,
+            ignore_eos=True,  # the policy says what ends a completion, not the files beside the weights
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _next(self, steps: SimpleQueue[Any]) -> list[Any] | None:
+        """Return what the next step finished, None after the last one; raise what the engine raised."""
+        try:
+            step = steps.get(timeout=self.timeout_s)
+        except Empty:
+            raise TimeoutError(f"rollout.timeout_s={self.timeout_s}: a step of vLLM did not end for so long: a hang, or not time enough") from None
+        if isinstance(step, BaseException):
+            raise step
+        result: list[Any] | None = step
+        return result
+
+    def release(self) -> None:
+        """Give the GPU memory back, weights included: new ones follow. A CPU's vLLM cannot."""
+        if torch.cuda.is_available():
+            self._llm.sleep(level=2)
+            self._asleep = True
+
+    def load_weights(self, weights: Weights) -> None:
+        """Take the policy's weights, a layer at a time; the memory of the key-value cache comes back after that."""
+        if self._asleep:
+            self._llm.wake_up(tags=["weights"])
+        self._llm.collective_rpc(reload, kwargs={"weights_iterator": weights.tensors()})
+        if self._asleep:
+            self._llm.wake_up(tags=["kv_cache"])
+            self._asleep = False
+
+    def close(self) -> None:
+        """Free the engine's memory; one that hangs is left alone."""
+        if self._llm is None:
+            return
+        self._llm.llm_engine.engine_core._finalizer.detach()  # it would destroy the trainer's process group
+        if self._stepping is None or not self._stepping.is_alive():
+            self._llm.llm_engine.model_executor.shutdown()
+        self._llm = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The tokens of one completion and their log-probs."""
+
+    tokens: list[int]
+    logprobs: list[float]
+
+
+def request_seeds(sampling: Sampling, prompts: Sequence[list[int]]) -> list[int]:
+    """Return each prompt's own seed; vLLM counts up from it for the n completions."""
+    return [seed_of(sampling.seed, *prompt) >> 1 for prompt in prompts]
+
+
+def rollouts_of(prompts: Sequence[list[int]], completions: Sequence[Completion], eos_ids: Sequence[int], n: int) -> Rollouts:
+    """Put completions into the form that the trainer takes.
+
+    Raises:
+        RuntimeError: there are fewer than were asked for, or empty ones, as where vLLM gave a request up.
+    """
+    if len(completions) != n * len(prompts) or any(not c.tokens or len(c.tokens) != len(c.logprobs) for c in completions):
+        raise RuntimeError(f"vLLM did not finish all {n * len(prompts)} completions of {len(prompts)} prompts")
+    reasons: list[FinishReason] = ["stop" if c.tokens[-1] in eos_ids else "length" for c in completions]
+    return Rollouts([list(p) for p in prompts], [c.tokens for c in completions], [c.logprobs for c in completions], reasons, n)
+
+
+def _step(engine: Any, steps: SimpleQueue[Any], leave: threading.Event, device: int | None) -> None:
+    """Step the engine until all requests are done; put each step's finished requests, then None, or an exception."""
+    if device is not None:
+        torch.cuda.set_device(device)  # every thread has its own
+    try:
+        while engine.has_unfinished_requests() and not leave.is_set():
+            steps.put(engine.step())
+        steps.put(None)
+    except BaseException as error:
+        steps.put(error)
+
+
+@contextmanager
+def _process_kept() -> Iterator[None]:
+    """Keep torch's number of threads, and the function that sets it: vLLM on a CPU takes both. Its imports warn of their own affairs."""
+    setter, threads = torch.set_num_threads, torch.get_num_threads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            torch.set_num_threads = setter
+            torch.set_num_threads(threads)
+
+
+def reload(worker: Any, **source: Any) -> None:
+    """Give a vLLM worker new weights, from a `weights_iterator` or a `weights_path`.
+
+    Raises:
+        RuntimeError: some of the model's parameters are not among them. vLLM itself would leave those as they were.
+    """
+    model = worker.get_model()
+    load, missing = model.load_weights, {name for name, _ in model.named_parameters()}
+
+    def noted(weights: Any) -> set[str]:
+        loaded: set[str] = load(weights)
+        missing.difference_update(loaded)
+        return loaded
+
+    model.load_weights = noted
+    try:
+        worker.reload_weights(**source)
+    finally:
+        del model.load_weights
+    if missing:
+        raise RuntimeError(f"vLLM was given no weights for {len(missing)} parameters of {type(model).__name__}, {min(missing)} among them")
+    if not torch.cuda.is_available():
+        _pack_shared(model)
+
+
+def _pack_shared(model: Any) -> None:
+    """Pack weights that two layers share for the second one too: on a CPU vLLM computes with packed copies, and renews the first one's alone."""
+    seen: set[int] = set()
+    for layer in model.modules():
+        weight = layer._parameters.get("weight")
+        if id(weight) in seen:
+            layer.quant_method.process_weights_after_loading(layer)
+        if weight is not None:
+            seen.add(id(weight))

@@ -1,0 +1,202 @@
+"""vLLM in servers of their own, on other GPUs or machines: completions over HTTP, weights over a file system that all can see."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from safetensors.torch import save_file
+from torch import Tensor
+from torch import distributed as dist
+
+from llmzero.errors import UserError
+from llmzero.rollout.base import Rollouts, Sampling, Weights
+from llmzero.rollout.vllm_engine import Completion, reload, request_seeds, rollouts_of
+
+CONNECTIONS = 64  # requests under way at one server at a time; each has a prompt and its n completions
+SHARD_BYTES = 2**31  # weights in a file; what rank 0 holds in memory while it writes them
+
+
+class VllmServerEngine:
+    """Samples with servers that were started beforehand, each with the whole policy; docs/vllm.md has the command.
+
+    Args:
+        urls: the servers, e.g. `http://node7:8000`. Prompts are dealt out to them in turn.
+        exchange_dir: a directory that trainer and servers see under the same path; weights lie there while they are handed over.
+        timeout_s: longest wait for the next answer of any server.
+    """
+
+    def __init__(self, urls: Sequence[str], exchange_dir: str, timeout_s: float = 1800.0) -> None:
+        self.urls, self.timeout_s = [url.rstrip("/") for url in urls], timeout_s
+        self.exchange_dir = Path(exchange_dir).expanduser().absolute()
+        self._eos_ids: list[int] = []
+        self._max_model_len = 0
+        self._rank, self._distributed = (dist.get_rank(), dist.get_world_size() > 1) if dist.is_initialized() else (0, False)
+
+    def start(self, weights: Weights) -> None:
+        """Find the servers and hand them the current weights.
+
+        Raises:
+            UserError: no server was named, or one does not answer.
+        """
+        if not self.urls:
+            raise UserError("rollout.urls=[]: name the servers to sample with, e.g. 'rollout.urls=[http://localhost:8000]'")
+        self._eos_ids = weights.eos_ids
+        models = self._ask([Call(url, "/v1/models") for url in self.urls])
+        self._max_model_len = min(model["data"][0]["max_model_len"] for model in models)
+        self.load_weights(weights)
+
+    def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> Rollouts:
+        """Return `sampling.n` completions for each prompt, from all servers at once.
+
+        Raises:
+            TimeoutError: no server answered anything for `timeout_s`.
+            UserError: a prompt and the longest completion do not fit into what the servers hold.
+        """
+        longest = max(map(len, prompts), default=0)
+        if longest + sampling.max_tokens > self._max_model_len:
+            raise UserError(
+                f"rollout.urls: the servers hold {self._max_model_len} tokens, but a prompt of {longest} and "
+                f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; start them with a larger "
+                f"--max-model-len, or lower max_completion_length"
+            )
+        seeds = request_seeds(sampling, prompts)
+        calls = [
+            Call(self.urls[(i + self._rank) % len(self.urls)], "/v1/completions", self._request(prompt, sampling, seed))
+            for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        choices = [choice for answer in self._ask(calls) for choice in sorted(answer["choices"], key=lambda choice: int(choice["index"]))]
+        completions = [Completion(choice["token_ids"], choice["logprobs"]["token_logprobs"]) for choice in choices]
+        return rollouts_of(prompts, completions, self._eos_ids, sampling.n)
+
+    def _request(self, prompt: list[int], sampling: Sampling, seed: int) -> dict[str, Any]:
+        """Return the body of a request. It says everything that a server would else take from the model's generation config."""
+        return {
+            "prompt": prompt,
+            "n": sampling.n,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": 1.0,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "seed": seed,
+            "stop_token_ids": self._eos_ids,
+            "ignore_eos": True,
+            "logprobs": 0,
+            "return_token_ids": True,
+        }
+
+    def release(self) -> None:
+        """Do nothing: the servers' memory is not the trainer's."""
+
+    def load_weights(self, weights: Weights) -> None:
+        """Hand the policy's weights over: rank 0 writes them and tells the servers, the others wait."""
+        if self._rank == 0:
+            self.exchange_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="weights-", dir=self.exchange_dir) as directory:
+                Path(directory).chmod(0o755)  # a server may run as another user
+                _write(weights.tensors(), Path(directory))
+                self._ask([Call(url, "/collective_rpc", {"method": "take_weights", "args": [directory]}) for url in self.urls])
+            self._ask([Call(url, "/reset_prefix_cache", {}) for url in self.urls])
+        else:
+            for _ in weights.tensors():  # gathering them is everybody's work
+                pass
+        if self._distributed:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Do nothing: the servers live on."""
+
+    def _ask(self, calls: Sequence[Call]) -> list[Any]:
+        """Make all calls, those of different servers and up to `CONNECTIONS` of each side by side; return the answers in order."""
+        answers: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        for url in dict.fromkeys(call.url for call in calls):
+            mine: SimpleQueue[tuple[int, Call]] = SimpleQueue()
+            for numbered in enumerate(calls):
+                if numbered[1].url == url:
+                    mine.put(numbered)
+            for _ in range(min(CONNECTIONS, mine.qsize())):
+                threading.Thread(target=_make_calls, args=(mine, answers), daemon=True).start()
+        results: list[Any] = [None] * len(calls)
+        for _ in calls:
+            try:
+                i, answer = answers.get(timeout=self.timeout_s)
+            except Empty:
+                servers = ", ".join(dict.fromkeys(call.url for call in calls))
+                message = f"rollout.timeout_s={self.timeout_s}: no answer from {servers} for so long: a hang, or not time enough"
+                raise TimeoutError(message) from None
+            if isinstance(answer, BaseException):
+                raise answer
+            results[i] = answer
+        return results
+
+
+def _write(tensors: Iterator[tuple[str, Tensor]], directory: Path) -> None:
+    """Write weights into files of `SHARD_BYTES` or little more, one after the other."""
+    shard: dict[str, Tensor] = {}
+    for name, tensor in tensors:
+        shard[name] = tensor.detach().cpu().clone().contiguous()
+        if sum(value.nbytes for value in shard.values()) >= SHARD_BYTES:
+            save_file(shard, directory / f"{name}.safetensors")
+            shard = {}
+    save_file(shard, directory / "rest.safetensors")
+
+
+class Call(NamedTuple):
+    """A call of a server: a POST where there is a body, else a GET."""
+
+    url: str
+    path: str
+    body: dict[str, Any] | None = None
+
+
+def _make_calls(calls: SimpleQueue[tuple[int, Call]], answers: SimpleQueue[tuple[int, Any]]) -> None:
+    """Make calls until there are no more; put answers, or the exception that ended it."""
+    while True:
+        try:
+            i, call = calls.get_nowait()
+        except Empty:
+            return
+        try:
+            answers.put((i, _fetch(call)))
+        except BaseException as error:
+            answers.put((i, error))
+            return
+
+
+def _fetch(call: Call) -> Any:
+    address = call.url + call.path
+    body = None if call.body is None else json.dumps(call.body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, body, {"Content-Type": "application/json"})) as response:
+            text = response.read()
+    except urllib.error.HTTPError as error:
+        answer = error.read().decode(errors="replace")[:500]
+        raise RuntimeError(f"{address} answered {error.code}: {answer}; docs/vllm.md says how to start a server") from error
+    except urllib.error.URLError as error:
+        raise UserError(f"rollout.urls: {call.url} cannot be reached ({error.reason}); docs/vllm.md says how to start a server") from error
+    return json.loads(text) if text else None
+
+
+class WeightReceiver:
+    """What a server's workers need to take weights: start it with `--worker-extension-cls llmzero.rollout.vllm_server.WeightReceiver`."""
+
+    model_config: Any
+
+    def take_weights(self, directory: str) -> None:
+        """Load the weights that lie in a directory.
+
+        Raises:
+            ValueError: the server was started without `--logprobs-mode processed_logprobs`, or not all weights are there.
+        """
+        if self.model_config.logprobs_mode != "processed_logprobs":
+            raise ValueError("start the server with --logprobs-mode processed_logprobs")
+        reload(self, weights_path=directory)
