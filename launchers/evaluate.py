@@ -10,16 +10,23 @@ from typing import Any
 from llmzero.cli import launch
 from llmzero.config import catalogue_of, check_ranges, stage_config
 from llmzero.errors import UserError
+from llmzero.files import read_jsonl
 from llmzero.stage import StageDir, StageSpec
 
 
 def run(config: dict[str, Any]) -> float | None:
-    """Evaluate by a stage of zero steps; print and return the score."""
+    """Evaluate by a stage of zero steps; print score, pass@k where there are several samples, and standard errors."""
     check_ranges(config)
+    if config["samples"] > 1 and config["temperature"] == 0:
+        raise UserError(f"samples={config['samples']} temperature=0: greedy samples are all alike; set e.g. temperature=1.0")
     checkpoint = Path(config["checkpoint"]).absolute() if config["checkpoint"] else None
     if checkpoint is not None and not (checkpoint / "COMPLETE").exists():
         raise UserError(f"checkpoint={checkpoint}: no complete checkpoint lies there")
-    config["trainer"]["evaluation_split"] = config["split"]
+    config["trainer"] |= {
+        "evaluation_split": config["split"],
+        "validation_samples": config["samples"],
+        "validation_temperature": config["temperature"],
+    }
     from llmzero.grpo.main import run_stage
 
     with tempfile.TemporaryDirectory(prefix="llmzero-evaluate-") as directory:
@@ -36,11 +43,14 @@ def run(config: dict[str, Any]) -> float | None:
         )
         StageDir(spec.directory).write_spec(spec)
         result = run_stage(spec.directory)
-    if result.error:
-        raise UserError(result.error)
-    point = result.validation[0]
-    print(f"{config['split']} score {point.score:.4f} ± {point.stderr:.4f} (n={point.n}, {point.seconds:.1f} s)")
-    return point.score
+        (line,) = read_jsonl(spec.directory / "validation.jsonl") or [{}]
+    if result is None or result.error:
+        raise UserError(result.error if result else "interrupted")
+    name = "score" if config["samples"] == 1 else f"mean@{config['samples']}"
+    print(f"{config['split']} {name} {line['score']:.4f} ± {line['stderr']:.4f} (n={line['n']}, {line['seconds']:.1f} s)")
+    for k, (chance, stderr) in line.get("pass_at", {}).items():
+        print(f"{config['split']} pass@{k} {chance:.4f} ± {stderr:.4f}")
+    return float(line["score"])
 
 
 if __name__ == "__main__":

@@ -1,15 +1,24 @@
 #!/usr/bin/env python
-"""Train one stage: from Hydra overrides, or from a stage directory that already holds a `stage.yaml`."""
+"""Train one stage: from Hydra overrides, or from a stage directory that already holds a `stage.yaml`.
+
+Several processes: `torchrun --nproc-per-node 8 launchers/train.py ...`, or `srun` with one task a GPU.
+"""
 
 from __future__ import annotations
 
+import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from llmzero.cli import launch
+from llmzero.cli import INTERRUPTED, launch
 from llmzero.config import catalogue_of, check_ranges, stage_config
 from llmzero.errors import UserError
+from llmzero.processes import identity
 from llmzero.stage import StageDir, StageSpec
+
+WAIT_S = 0.05  # between two looks for the specification that rank 0 writes
 
 
 def run(config: dict[str, Any]) -> float | None:
@@ -19,13 +28,21 @@ def run(config: dict[str, Any]) -> float | None:
     stage = StageDir(directory)
     if stage.result_file.exists():
         raise UserError(f"stage_dir={directory}: this stage has ended already; choose another stage_dir")
-    if not stage.spec_file.exists():
+    rank, _, _ = identity()
+    if rank == 0 and not stage.spec_file.exists():
         stage.write_spec(spec_of(config, directory))
+    while not stage.spec_file.exists():
+        time.sleep(WAIT_S)
     from llmzero.grpo.console import show_progress
     from llmzero.grpo.main import run_stage
 
-    with show_progress(stage):
+    with show_progress(stage) if rank == 0 else nullcontext():
         result = run_stage(directory)
+    if result is None:
+        print(f"interrupted after a checkpoint; the same command goes on from it, in {directory}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    if rank > 0:
+        return result.best_score
     print(f"{result.state}: best score {result.best_score} at step {result.best_step}, {result.seconds:.0f} s, in {directory}")
     if result.error:
         raise UserError(result.error)

@@ -105,17 +105,18 @@ class Catalogue(Mapping[str, Parameter]):
 
     @classmethod
     def from_config(cls, entries: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Catalogue:
-        """Build and check the catalogue; `overrides` replaces single fields, as a model's own bounds and defaults do.
+        """Build and check the catalogue; `overrides` (by whose they are: model, algorithm) replaces single fields of entries.
 
         Raises:
             UserError: an entry or an override is malformed.
         """
-        parameters = {name: _parameter(name, entry) for name, entry in entries.items()}
-        for name, changes in (overrides or {}).items():
-            if name not in parameters:
-                raise UserError(f"model.hparams.{name}: unknown parameter{_suggest(name, parameters)}")
-            parameters[name] = _parameter(name, {**dict(entries[name]), **dict(changes)})
-        return cls(parameters)
+        merged = {name: dict(entry) for name, entry in entries.items()}
+        for owner, changed in (overrides or {}).items():
+            for name, changes in changed.items():
+                if name not in merged:
+                    raise UserError(f"{owner}.hparams.{name}: unknown parameter{_suggest(name, merged)}")
+                merged[name] |= dict(changes)
+        return cls({name: _parameter(name, entry) for name, entry in merged.items()})
 
     def __getitem__(self, name: str) -> Parameter:
         return self._parameters[name]

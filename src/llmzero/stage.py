@@ -18,6 +18,8 @@ FinalState = Literal["completed", "stopped", "failed"]
 State = Literal["queued", "running", "completed", "stopped", "failed"]
 FINAL_STATES = ("completed", "stopped", "failed")
 
+OPTIMIZER_FILE = "optimizer.safetensors"  # of a checkpoint: what a resumed stage can do without, at a price
+
 _SPEC_KEYS = ("node_id", "parent", "depth", "resume_from", "steps", "seed", "hparams")
 
 
@@ -34,7 +36,7 @@ class StageSpec:
         hparams: a value for every name of the catalogue.
         steps: GRPO steps to train; 0 evaluates the weights it starts from.
         seed: of data order and sampling, where the stage starts a path.
-        config: the rest of the stage's resolved config (task, model, rollout, trainer).
+        config: the rest of the stage's resolved config (task, model, rollout, algorithm, trainer).
     """
 
     node_id: str
@@ -119,7 +121,12 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a stage ended. `checkpoint` is the one with the best validation score, `last_checkpoint` the latest."""
+    """How a stage ended.
+
+    `checkpoint` is the one with the best validation score, `last_checkpoint` the latest. `cause` says why a stage failed, for
+    programs: `kind` is `out_of_memory`, `not_finite`, `timeout` or `error`, `phase` what it was doing; out of memory also tells
+    `requested_bytes` and the `hparams` that drive memory there.
+    """
 
     state: FinalState
     validation: list[ValidationPoint]
@@ -130,6 +137,7 @@ class StageResult:
     gpu_seconds: float
     error: str | None = None
     last_checkpoint: Path | None = None
+    cause: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `result.json`."""
@@ -209,7 +217,7 @@ class StageDir:
         """Return the checkpoint directory of a step."""
         return self.checkpoints / f"step_{step:05d}"
 
-    def failure(self, error: str, seconds: float, gpu_seconds: float) -> StageResult:
+    def failure(self, error: str, seconds: float, gpu_seconds: float, cause: dict[str, Any] | None = None) -> StageResult:
         """Return the result of a stage that failed: its validation so far and the checkpoints that are whole."""
         kept = set(self.complete_checkpoints())
         best = best_point([point for point in self.validation() if self.checkpoint(point.step) in kept])
@@ -223,6 +231,7 @@ class StageDir:
             seconds=seconds,
             gpu_seconds=gpu_seconds,
             error=error,
+            cause=cause,
         )
 
     def truncate_after(self, step: int) -> None:

@@ -77,11 +77,11 @@ def test_a_malformed_entry_says_where_and_why(change: dict, message: str) -> Non
         Catalogue.from_config({"rate": SMALL["rate"] | change})
 
 
-def test_a_model_overrides_single_fields() -> None:
-    changed = Catalogue.from_config(SMALL, {"rate": {"default": 1e-3}, "size": {"choices": [2, 4], "default": 2}})
+def test_model_and_algorithm_override_single_fields() -> None:
+    changed = Catalogue.from_config(SMALL, {"model": {"rate": {"default": 1e-3}}, "algorithm": {"size": {"choices": [2, 4], "default": 2}}})
     assert changed.defaults() == Catalogue.from_config(SMALL).defaults() | {"rate": 1e-3, "size": 2}
     with pytest.raises(UserError, match=r"model\.hparams\.ratee: unknown parameter; did you mean rate"):
-        Catalogue.from_config(SMALL, {"ratee": {"default": 1e-3}})
+        Catalogue.from_config(SMALL, {"model": {"ratee": {"default": 1e-3}}})
 
 
 def test_distance_is_the_largest_move_on_a_parameters_own_scale() -> None:

@@ -1,4 +1,7 @@
-"""Checkpoints: weights, optimizer moments, random states and position, written whole or not at all, read without pickle."""
+"""Checkpoints: weights, optimizer moments and position, written whole or not at all, read without pickle.
+
+Tensors are stored whole under their parameter's name, so a checkpoint may be resumed at any world size and ZeRO stage.
+"""
 
 from __future__ import annotations
 
@@ -9,60 +12,113 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from llmzero import __version__
-from llmzero.rollout.base import Engine
-from llmzero.stage import commit_checkpoint
+from llmzero.grpo.distributed import World
+from llmzero.grpo.policy import ADAPTER, Policy
+from llmzero.stage import OPTIMIZER_FILE, commit_checkpoint
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+MASTER = "master"  # float32 weights behind bfloat16 ones
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where on its path a policy stands.
+    """Where on its path a policy stands. With the seed it decides every random number that is still to be drawn.
 
     Attributes:
         global_step: GRPO steps since the base model.
         prompts_seen: the data cursor.
         optimizer_steps: updates behind the optimizer's moments.
-        data_seed: seed of the data order, kept along the path.
-        reference: directory of the reference policy.
+        sampler_calls: the sampler's seed counter.
+        data_seed: seed of data order, sampling and minibatches, kept along the path.
+        base: directory of the base model, the reference policy unless it is the parent.
         tokens: completion tokens trained on since the base model.
+        gpu_seconds: device seconds spent since the base model.
     """
 
     global_step: int
     prompts_seen: int
     optimizer_steps: int
+    sampler_calls: int
     data_seed: int
-    reference: str
+    base: str
     tokens: int
+    gpu_seconds: float
 
 
-def save(directory: Path, engine: Any, tokenizer: PreTrainedTokenizerBase, sampler: Engine, position: Position, config: dict[str, Any]) -> None:
-    """Write a checkpoint that is complete once its directory holds `COMPLETE`.
+def save(directory: Path, policy: Policy, world: World, position: Position, config: dict[str, Any]) -> None:
+    """Write a checkpoint that is complete once its directory holds `COMPLETE`; called by every process, written by rank 0.
 
-    It is an ordinary Hugging Face model directory with three files more: `optimizer.safetensors`, `random.safetensors` and
-    `trainer.json`.
+    It is an ordinary Hugging Face model directory with two files more: `optimizer.safetensors` and `trainer.json`. With LoRA the
+    weights are merged, and the adapter lies beside them.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    building = directory.with_name(f".writing-{directory.name}")
-    shutil.rmtree(building, ignore_errors=True)  # what a killed attempt may have left
-    building.mkdir()
-    try:
-        engine.module.save_pretrained(building)
-        tokenizer.save_pretrained(building)
-        if position.optimizer_steps:
-            save_file(_moments(engine), building / "optimizer.safetensors")
-        save_file(_random_states(sampler), building / "random.safetensors")
-        state = {"version": __version__, "position": asdict(position), "config": config}
-        (building / "trainer.json").write_text(json.dumps(state, indent=2))
-        commit_checkpoint(building, directory)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    weights = _collect(policy.tensors(), world)
+    moments = _collect(_moments(policy), world) if position.optimizer_steps else {}
+    adapter = _collect(_adapter(policy), world)
+    if world.leads:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        building = directory.with_name(f".writing-{directory.name}")
+        shutil.rmtree(building, ignore_errors=True)  # what a killed attempt may have left
+        building.mkdir()
+        try:
+            _write(building, policy, weights, moments, adapter)
+            state = {"version": __version__, "world_size": world.size, "position": asdict(position), "config": config}
+            (building / "trainer.json").write_text(json.dumps(state, indent=2))
+            commit_checkpoint(building, directory)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    world.from_leader(None)
+
+
+def _write(directory: Path, policy: Policy, weights: dict[str, Tensor], moments: dict[str, Tensor], adapter: dict[str, Tensor]) -> None:
+    model = policy.model.get_base_model() if adapter else policy.model
+    model.save_pretrained(directory, state_dict=weights)
+    policy.tokenizer.save_pretrained(directory)
+    if moments:
+        save_file(moments, directory / OPTIMIZER_FILE)
+    if adapter:
+        policy.model.save_pretrained(directory / ADAPTER, state_dict=adapter)
+
+
+def _collect(tensors: Any, world: World) -> dict[str, Tensor]:
+    """Run through named tensors, a collective call where they are partitioned, and keep copies on rank 0 alone."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors if tensor is not None and world.leads}
+
+
+def _adapter(policy: Policy) -> Any:
+    for name, parameter in policy.trained.items():
+        if "lora_" in name:
+            with policy.whole([parameter]):
+                yield name.replace(".default", ""), parameter.data
+
+
+def _moments(policy: Policy) -> Any:
+    """Yield the optimizer's moments, and the float32 master weights where there are any, for any ZeRO stage."""
+    for name, parameter in policy.trained.items():
+        for key in MOMENTS:
+            yield f"{name}.{key}", _moment(policy.engine, parameter, key)
+        if parameter.dtype != torch.float32:
+            yield f"{name}.{MASTER}", safe_get_full_fp32_param(parameter)
+
+
+def _moment(engine: Any, parameter: nn.Parameter, key: str) -> Tensor:
+    if engine.zero_optimization_stage() == 0:
+        moment: Tensor = engine.optimizer.state[parameter][key]
+        return moment
+    whole: Tensor = safe_get_full_optimizer_state(parameter, key)
+    return whole
 
 
 def position_of(directory: Path) -> Position:
@@ -70,58 +126,61 @@ def position_of(directory: Path) -> Position:
     return Position(**json.loads((directory / "trainer.json").read_text())["position"])
 
 
-def restore(directory: Path, engine: Any, sampler: Engine) -> None:
-    """Restore optimizer moments and random states; learning rate and all other settings stay those of the new stage."""
-    position = position_of(directory)
-    states = load_file(directory / "random.safetensors")
-    torch.set_rng_state(states["torch"])
-    sampler.set_state(states["sampler"].numpy().tobytes())
-    if position.optimizer_steps:
-        _restore_moments(engine, load_file(directory / "optimizer.safetensors"), position.optimizer_steps)
+def gpu_seconds_behind(directory: Path | None) -> float:
+    """Return the device seconds spent on the path up to a checkpoint; 0 for a base model."""
+    known = directory is not None and (directory / "trainer.json").exists()
+    return position_of(directory).gpu_seconds if directory is not None and known else 0.0
 
 
-def _random_states(sampler: Engine) -> dict[str, Tensor]:
-    sampling = torch.frombuffer(bytearray(sampler.get_state()), dtype=torch.uint8)
-    return {"torch": torch.get_rng_state(), "sampler": sampling}
-
-
-def _moments(engine: Any) -> dict[str, Tensor]:
-    """Return the optimizer's moments by parameter name, whole tensors in float32, for any ZeRO stage."""
-    return {
-        f"{name}.{key}": _moment(engine, parameter, key).detach().cpu().contiguous()
-        for name, parameter in engine.module.named_parameters()
-        for key in MOMENTS
-    }
-
-
-def _moment(engine: Any, parameter: torch.nn.Parameter, key: str) -> Tensor:
-    state = engine.optimizer.state[parameter] if engine.zero_optimization_stage() == 0 else None
-    moment: Tensor = state[key] if state else safe_get_full_optimizer_state(parameter, key)
-    return moment
-
-
-def _restore_moments(engine: Any, moments: dict[str, Tensor], steps: int) -> None:
+def restore_optimizer(directory: Path, policy: Policy, world: World, steps: int) -> None:
+    """Restore moments and master weights; learning rate and all other settings stay those of the new stage."""
+    engine = policy.engine
     if engine.zero_optimization_stage() > 0:
         _make_partitioned_state(engine.optimizer, steps)
-    for name, parameter in engine.module.named_parameters():
-        for key in MOMENTS:
-            value = moments[f"{name}.{key}"]
-            if engine.zero_optimization_stage() > 0:
-                safe_set_full_optimizer_state(parameter, value, key)
-            else:
-                state = engine.optimizer.state[parameter]
-                state[key] = value.to(parameter.device)
-                state["step"] = torch.tensor(float(steps))
+    with safe_open(str(directory / OPTIMIZER_FILE), framework="pt") as file:
+        names = set(file.keys())
+        for name, parameter in policy.trained.items():
+            for key in (*MOMENTS, MASTER):
+                if f"{name}.{key}" in names:
+                    _set(engine, world, parameter, key, file.get_tensor(f"{name}.{key}"))
+            if engine.zero_optimization_stage() == 0:
+                engine.optimizer.state[parameter]["step"] = torch.tensor(float(steps))
+
+
+def _set(engine: Any, world: World, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+    """Put a whole tensor where this ZeRO stage keeps its part of it."""
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        if key != MASTER:
+            engine.optimizer.state[parameter][key] = value.to(parameter.device)
+        return
+    if stage == 3:
+        part = _partition(value, parameter, world)
+        safe_set_local_fp32_param(parameter, part) if key == MASTER else safe_set_local_optimizer_state(parameter, part, key)
+    elif key == MASTER:
+        safe_set_full_fp32_param(parameter, value)
+    else:
+        safe_set_full_optimizer_state(parameter, value, key)
+
+
+def _partition(value: Tensor, parameter: Any, world: World) -> Tensor:
+    """Return this process's part of a tensor, padded with zeros as ZeRO 3 pads."""
+    size = parameter.ds_tensor.ds_numel
+    flat = torch.zeros(size * world.size)
+    flat[: value.numel()] = value.flatten()
+    return flat[size * world.rank : size * (world.rank + 1)]
 
 
 def _make_partitioned_state(zero_optimizer: Any, steps: int) -> None:
-    """Create what ZeRO 1 and 2 create at the first step only, so that moments can be written into it before."""
+    """Create what ZeRO creates at the first step only, so that moments can be written into it before."""
     inner = zero_optimizer.optimizer
-    for group in inner.param_groups:
-        for partition in group["params"]:
-            fresh = {key: torch.zeros_like(partition) for key in MOMENTS}
-            inner.state[partition] = {"step": torch.tensor(float(steps)), **fresh}
-    zero_optimizer._lazy_init_hp_params_optimizer_state()
+    partitioned = hasattr(zero_optimizer, "fp32_partitioned_groups_flat")
+    flat = zero_optimizer.fp32_partitioned_groups_flat if partitioned else [p for group in inner.param_groups for p in group["params"]]
+    for part in flat:
+        fresh = {key: torch.zeros_like(part) for key in MOMENTS}
+        inner.state[part] = {"step": torch.tensor(float(steps)), **fresh}
+    if not partitioned:
+        zero_optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def remove_all(directories: set[Path]) -> None:

@@ -1,45 +1,79 @@
-"""Scoring a policy on a split: greedy decoding, mean score, standard error."""
+"""Scoring a policy on a split: mean score, standard error, pass@k."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llmzero.grpo.policy import encode_prompts
-from llmzero.rollout.base import Engine, Rollouts, Sampling
+from llmzero.grpo.distributed import World
+from llmzero.grpo.policy import Policy, encode_prompts
+from llmzero.rollout.base import Engine, Sampling
 from llmzero.tasks.base import Example, Reward, Task
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, rollouts: Rollouts) -> list[str]:
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy scored on a split.
+
+    Attributes:
+        score: mean over examples of the mean over their samples; `stderr` is that of a mean over independent examples.
+        pass_at: k -> (estimate, standard error), for powers of two up to the number of samples.
+        rows: scored completions of this process's share of the examples.
+    """
+
+    score: float
+    stderr: float
+    n: int
+    seconds: float
+    pass_at: dict[int, tuple[float, float]]
+    rows: list[dict[str, Any]]
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, completions: Sequence[list[int]]) -> list[str]:
     """Return the completions' texts."""
-    return list(tokenizer.batch_decode(rollouts.completions, skip_special_tokens=True))
+    # Transformers decodes no completions as one empty text.
+    return list(tokenizer.batch_decode(completions, skip_special_tokens=True)) if completions else []
 
 
 def score_completions(task: Task, examples: Sequence[Example], texts: Sequence[str]) -> list[Reward]:
     """Reward completions; several in a row may answer the same example."""
-    repeats = len(texts) // len(examples)
+    repeats = len(texts) // max(1, len(examples))
     return [task.reward(examples[i // repeats], text) for i, text in enumerate(texts)]
 
 
-def evaluate(task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, sampler: Engine, max_tokens: int) -> dict[str, Any]:
-    """Return `score`, `stderr`, `n`, `seconds` of greedy decoding on `examples`, and the scored completions as `rows`.
-
-    The score is the mean of the task's metric; its standard error is that of a mean over independent examples.
-    """
+def evaluate(task: Task, examples: Sequence[Example], policy: Policy, sampler: Engine, world: World, sampling: Sampling) -> Evaluation:
+    """Score `sampling.n` completions of every example; every process scores a share, and all return the whole's figures."""
     started = time.perf_counter()
-    rollouts = sampler.generate(encode_prompts(tokenizer, examples), Sampling(max_tokens, temperature=0.0))
-    texts = decode(tokenizer, rollouts)
-    rewards = score_completions(task, examples, texts)
+    own = examples[world.rank :: world.size]
+    rollouts = sampler.generate(encode_prompts(policy.tokenizer, own), sampling)
+    texts = decode(policy.tokenizer, rollouts.completions)
+    rewards = score_completions(task, own, texts)
     scores = [reward.parts[task.metric] for reward in rewards]
-    n = len(scores)
-    mean = sum(scores) / n
-    variance = sum((score - mean) ** 2 for score in scores) / max(1, n - 1)
+    by_example = [scores[i : i + sampling.n] for i in range(0, len(scores), sampling.n)]
+    everything = [row for share in world.gather(by_example) for row in share]
+    score, stderr = mean_and_stderr([sum(row) / len(row) for row in everything])
     rows = [
-        {"prompt": example.prompt, "completion": text, "reward": reward.value, "parts": reward.parts}
-        for example, text, reward in zip(examples, texts, rewards, strict=True)
+        {"prompt": own[i // sampling.n].prompt, "completion": text, "reward": reward.value, "parts": reward.parts}
+        for i, (text, reward) in enumerate(zip(texts, rewards, strict=True))
     ]
-    return {"score": mean, "stderr": math.sqrt(variance / n), "n": n, "seconds": time.perf_counter() - started, "rows": rows}
+    powers = [2**i for i in range(sampling.n.bit_length())] if sampling.n > 1 else []
+    pass_at = {k: mean_and_stderr([pass_at_k(len(row), sum(s >= 1.0 for s in row), k) for row in everything]) for k in powers}
+    return Evaluation(score, stderr, len(everything), time.perf_counter() - started, pass_at, rows)
+
+
+def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error."""
+    n = len(values)
+    mean = sum(values) / n
+    variance = sum((value - mean) ** 2 for value in values) / max(1, n - 1)
+    return mean, math.sqrt(variance / n)
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Return the chance that k of n samples, `correct` of them right, hold a right one: Chen et al. (arXiv 2107.03374), equation 1."""
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)

@@ -15,11 +15,17 @@ MIN_INTERVAL = 0.3  # seconds between two heartbeats within a phase
 
 
 class Heartbeat:
-    """Writes state, phase, progress and the time spent. Time counts from process start and goes on over attempts."""
+    """Writes state, phase, progress and the time spent. Time counts from process start and goes on over attempts.
 
-    def __init__(self, stage: StageDir, devices: int = 1) -> None:
+    Args:
+        devices: devices of the stage; a CPU process counts as one.
+        writes: False for the processes that keep silent beside rank 0.
+    """
+
+    def __init__(self, stage: StageDir, devices: int = 1, writes: bool = True) -> None:
         self._stage = stage
         self._devices = devices
+        self._writes = writes
         self._earlier = float(stage.status().get("seconds") or 0.0)
         self._started = psutil.Process().create_time()
         self._written = 0.0
@@ -32,7 +38,7 @@ class Heartbeat:
 
     @property
     def gpu_seconds(self) -> float:
-        """Devices times seconds; a CPU counts as one device."""
+        """Devices times seconds."""
         return round(self.seconds * self._devices, 3)
 
     def beat(self, state: str = "running", **fields: Any) -> None:
@@ -40,7 +46,7 @@ class Heartbeat:
         changed = state != self._fields.get("state") or fields.get("phase") != self._fields.get("phase")
         self._fields = {**self._fields, "state": state, **fields}
         now = time.monotonic()
-        if not changed and now - self._written < MIN_INTERVAL:
+        if not self._writes or (not changed and now - self._written < MIN_INTERVAL):
             return
         self._written = now
         record = {**self._fields, "seconds": self.seconds, "gpu_seconds": self.gpu_seconds, "pid": os.getpid()}

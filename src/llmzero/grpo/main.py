@@ -1,10 +1,14 @@
-"""One stage as one process: read `stage.yaml`, train, leave a result."""
+"""One stage as one process, or one of several: read `stage.yaml`, train, leave a result."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,70 +17,148 @@ from hydra.utils import instantiate
 
 from llmzero.grpo import checkpoint
 from llmzero.grpo.checkpoint import Position
+from llmzero.grpo.distributed import World, join
+from llmzero.grpo.failures import cause_of
+from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.heartbeat import Heartbeat
-from llmzero.grpo.policy import deepspeed_engine, end_tokens, load_model, load_tokenizer
-from llmzero.grpo.trainer import Trainer
-from llmzero.stage import StageDir, StageResult, StageSpec
+from llmzero.grpo.phases import Phases
+from llmzero.grpo.policy import ADAPTER, Policy, deepspeed_engine, load_model, load_tokenizer, with_adapter
+from llmzero.grpo.trainer import Interrupted, Setup, Trainer
+from llmzero.seeds import seed_of
+from llmzero.stage import OPTIMIZER_FILE, StageDir, StageResult, StageSpec
 
 log = logging.getLogger(__name__)
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
-def run_stage(directory: str | Path) -> StageResult:
-    """Run the stage that a directory describes and write its result.
 
-    A stage that was interrupted goes on from its own last complete checkpoint. An exception ends it as `failed`, with the
-    error in its result and the traceback in its log.
+def run_stage(directory: str | Path) -> StageResult | None:
+    """Run the stage that a directory describes and write its result; every process of the stage calls this.
+
+    A stage that was interrupted goes on from its own last complete checkpoint. SIGTERM and SIGUSR2 make it write one after the
+    step in hand and leave without a result: None. An exception ends it as `failed`, with its error and cause in the result and
+    the traceback in its log.
     """
     stage = StageDir(Path(directory))
-    heartbeat = Heartbeat(stage)
+    spec = stage.read_spec()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    world = join(spec.config["trainer"]["collective_timeout_s"])
+    heartbeat = Heartbeat(stage, world.size, world.leads)
     heartbeat.beat(phase="starting", progress=0.0)
+    phases = Phases()
     try:
-        result = _train(stage.read_spec(), stage, heartbeat)
+        with _interruptible() as interrupted, prepared(spec, stage, world, heartbeat, phases, interrupted) as trainer:
+            result = trainer.run()
+    except Interrupted:
+        heartbeat.beat(phase="interrupted")
+        return None
     except Exception as error:
         traceback.print_exc()
-        result = stage.failure(f"{type(error).__name__}: {error}", heartbeat.seconds, heartbeat.gpu_seconds)
-    stage.write_result(result)
-    heartbeat.beat(result.state, phase="", error=result.error)
+        cause = cause_of(error, phases.current, spec.hparams)
+        failure = stage.failure(f"{type(error).__name__}: {error}", heartbeat.seconds, heartbeat.gpu_seconds, cause)
+        result = stage.result() or failure  # the process that failed first knows why; the others only miss it
+        if not world.leads:
+            stage.write_result(result)
+            os._exit(1)  # the others wait for us in a collective call
+    if world.leads:
+        stage.write_result(result)
+        heartbeat.beat(result.state, phase="", error=result.error)
     return result
 
 
-def _train(spec: StageSpec, stage: StageDir, heartbeat: Heartbeat) -> StageResult:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    settings = spec.config["trainer"]
-    torch.manual_seed(spec.seed)
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether a signal has asked us to leave; a second signal does what it always does."""
+    received: list[int] = []
+    previous = {int(number): signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, _frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    for number in previous:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def prepared(
+    spec: StageSpec, stage: StageDir, world: World, heartbeat: Heartbeat, phases: Phases, interrupted: Callable[[], bool]
+) -> Iterator[Trainer]:
+    """Give the stage's trainer, ready to go on from where the stage stands."""
     task = instantiate(spec.config["task"])
-    start, first_step = _starting_point(spec, stage, task, heartbeat)
-    stage.truncate_after(first_step)
-    model = load_model(start, settings["dtype"])
-    tokenizer = load_tokenizer(start)
+    start, first_step = world.from_leader(_starting_point(spec, stage, task, heartbeat) if world.leads else (Path(), 0))
+    position = _position(spec, stage, start)
+    policy = _policy(spec, start, position)
     sampler = instantiate(spec.config["rollout"])
-    sampler.start(model, end_tokens(model, tokenizer), tokenizer.pad_token_id, spec.seed)
-    engine = deepspeed_engine(model, spec.hparams, settings)
-    reference = start if spec.steps else stage.checkpoints / "step_00000"  # the root keeps its own copy of the base model
-    position = Position(0, 0, 0, spec.seed, str(reference), 0)
-    if (start / "trainer.json").exists():
-        position = checkpoint.position_of(start)
-        checkpoint.restore(start, engine, sampler)
-    return Trainer(
-        spec=spec,
-        stage=stage,
-        task=task,
-        engine=engine,
-        tokenizer=tokenizer,
-        sampler=sampler,
-        position=position,
-        first_step=first_step,
-        heartbeat=heartbeat,
-    ).run()
+    try:
+        sampler.start(policy)
+        position = _restored(spec, start, first_step, policy, world, position)
+        reference = _reference(spec, position)
+        setup = Setup(spec, stage, task, policy, sampler, reference, world, heartbeat, phases, interrupted)
+        yield Trainer(setup, position, first_step)
+    finally:
+        sampler.close()
 
 
 def _starting_point(spec: StageSpec, stage: StageDir, task: Any, heartbeat: Heartbeat) -> tuple[Path, int]:
-    """Return the weights to start from and the step of this stage they belong to."""
+    """Return the weights to start from and the step of this stage they belong to; forget what was logged beyond."""
     own = stage.complete_checkpoints()
+    first_step = int(own[-1].name.removeprefix("step_")) if own else 0
+    stage.truncate_after(first_step)
     if own:
-        return own[-1], int(own[-1].name.removeprefix("step_"))
+        return own[-1], first_step
     if spec.resume_from is not None:
         return spec.resume_from, 0
     model = instantiate(spec.config["model"])
     base = model.base_checkpoint(task, spec.config["task"], lambda phase, progress: heartbeat.beat(phase=phase, progress=progress))
     return Path(base), 0
+
+
+def _position(spec: StageSpec, stage: StageDir, start: Path) -> Position:
+    """Return where the weights stand on their path; weights without a position are a base model, and begin one."""
+    if (start / "trainer.json").exists():
+        return checkpoint.position_of(start)
+    base = start if spec.steps else stage.checkpoint(0)  # the root keeps its own copy of the base model
+    return Position(0, 0, 0, 0, spec.seed, str(base), 0, 0.0)
+
+
+def _policy(spec: StageSpec, start: Path, position: Position) -> Policy:
+    """Load the weights and put a DeepSpeed engine around them; with LoRA around the base model and its adapter."""
+    settings = spec.config["trainer"]
+    lora = settings["lora"]
+    adapted = (start / ADAPTER).exists()
+    model: Any = load_model(position.base if adapted and lora["rank"] else start, settings["dtype"])
+    if lora["rank"]:
+        torch.manual_seed(seed_of(position.data_seed))  # a new adapter begins at random
+        model = with_adapter(model, lora, start)
+    return Policy(deepspeed_engine(model, spec.hparams, settings), load_tokenizer(start), str(start))
+
+
+def _restored(spec: StageSpec, start: Path, first_step: int, policy: Policy, world: World, position: Position) -> Position:
+    """Restore the optimizer where the stage carries it on; a stage that begins with a fresh one says so in its position."""
+    carries = first_step > 0 or spec.hparams["optimizer_state"] == "carry"
+    if position.optimizer_steps and carries and (start / OPTIMIZER_FILE).exists():
+        checkpoint.restore_optimizer(start, policy, world, position.optimizer_steps)
+        return position
+    if position.optimizer_steps and carries and world.leads:
+        log.warning("%s has no %s any more: the optimizer starts afresh", start, OPTIMIZER_FILE)
+    return replace(position, optimizer_steps=0)
+
+
+def _reference(spec: StageSpec, position: Position) -> LogprobModel | None:
+    """Load the reference policy: the base model or the parent's checkpoint. A coefficient of 0 needs none.
+
+    With LoRA the base model is the policy without its adapter, so none is loaded either.
+    """
+    if spec.hparams["kl_coef"] == 0 or spec.steps == 0:
+        return None
+    parent = spec.hparams["reference"] == "parent" and spec.resume_from is not None
+    if spec.config["trainer"]["lora"]["rank"] and not parent:
+        return None
+    model = load_model(spec.resume_from if parent and spec.resume_from else position.base, spec.config["trainer"]["dtype"])
+    return LogprobModel(model.eval().requires_grad_(False))

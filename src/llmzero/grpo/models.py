@@ -27,10 +27,12 @@ class NanoModel:
 
 @dataclass
 class HfModel:
-    """Any causal language model: a hub id or a directory."""
+    """Any causal language model: a hub id or a directory. Its architecture and profiles are read before a stage begins, not here."""
 
     path: str
     difficulty: str = "full"
+    architecture: dict[str, Any] | None = None
+    profiles: dict[str, Any] = field(default_factory=dict)
     hparams: dict[str, Any] = field(default_factory=dict)
 
     def base_checkpoint(self, task: Task, task_config: dict[str, Any], progress: nano.Progress) -> str:

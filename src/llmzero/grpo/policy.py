@@ -1,29 +1,101 @@
-"""The trained policy: a Hugging Face model under a DeepSpeed engine, its tokenizer and its reference."""
+"""The trained policy: a Hugging Face model under a DeepSpeed engine, with its tokenizer."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._C._distributed_c10d import HashStore
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from llmzero.grpo.head import LogprobModel
 from llmzero.tasks.base import Example
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ADAPTER = "adapter"  # the subdirectory of a checkpoint in which a LoRA adapter lies
+ADAM_BETA1 = 0.9
+
+
+class Policy:
+    """What is trained and sampled from. It is the `Weights` that an engine sees."""
+
+    def __init__(self, engine: Any, tokenizer: PreTrainedTokenizerBase, directory: str) -> None:
+        self.engine, self.tokenizer, self.directory = engine, tokenizer, directory
+        self.model: Any = engine.module.model
+        self.eos_ids = end_tokens(self.model, tokenizer)
+        self.pad_id: int = tokenizer.pad_token_id
+        self.partitioned = engine.zero_optimization_stage() == 3
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches go."""
+        device: torch.device = self.engine.device
+        return device
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def whole(self, parameters: Sequence[nn.Parameter]) -> Any:
+        """Return a context in which partitioned parameters are whole on every process."""
+        if not self.partitioned:
+            return nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(list(parameters))
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights under their Hugging Face names, whole, adapters merged; on every process at once."""
+        adapters = {name.removesuffix(".base_layer"): layer for name, layer in _adapted(self.model)}
+        for name, parameter in self.model.named_parameters():
+            if "lora_" in name:
+                continue
+            owner, _, kind = name.rpartition(".")
+            layer = adapters.get(owner.removesuffix(".base_layer"))
+            with torch.no_grad(), self.whole([parameter, *(layer.parameters() if layer is not None else ())]):
+                value = parameter.data
+                if layer is not None and kind == "weight":
+                    value = value + layer.get_delta_weight("default").to(value.dtype)
+                yield _plain_name(name), value
+
+
+def _adapted(model: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")]
+
+
+def _plain_name(name: str) -> str:
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
-    """Load a causal language model from a hub id or a directory onto the accelerator, or the CPU where there is none."""
+    """Load a causal language model from a hub id or a directory onto the accelerator, or the CPU where there is none.
+
+    Dropout is switched off: the ratio of policy to old policy would measure its noise.
+    """
     transformers_logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[dtype]).to(device)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
     return model
+
+
+def with_adapter(model: PreTrainedModel, lora: dict[str, Any], start: Path) -> Any:
+    """Return the model with the LoRA adapter that lies in the checkpoint `start`, or a new one that changes nothing yet."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if (start / ADAPTER).exists():
+        return PeftModel.from_pretrained(model, str(start / ADAPTER), is_trainable=True)
+    config = LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], target_modules=lora["targets"], task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -36,14 +108,14 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[list[int]]:
     """Return token ids of the examples' prompts, in the model's chat template where it has one."""
-    if tokenizer.chat_template is None:
+    if tokenizer.chat_template is None or not examples:
         return [tokenizer.encode(example.prompt) for example in examples]
     chats = [[{"role": "user", "content": example.prompt}] for example in examples]
     encoded = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=True)
     return [list(ids) for ids in encoded["input_ids"]]
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the token ids that end a completion: the tokenizer's and those the model's generation config names."""
     assert model.generation_config is not None
     configured = model.generation_config.eos_token_id
@@ -51,48 +123,82 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
 
 
-def deepspeed_engine(model: PreTrainedModel, hparams: dict[str, Any], trainer: dict[str, Any]) -> Any:
-    """Return a DeepSpeed engine that trains `model` with AdamW; every setting comes from this stage's configuration."""
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    os.environ.setdefault("LOCAL_RANK", "0")
-    if not torch.distributed.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+@torch.no_grad()
+def check_head(model: Any, trained: LogprobModel) -> None:
+    """Check on a few tokens that log-probs by our output head are those of the model's own logits.
+
+    Raises:
+        ValueError: they are not, as where a model caps or scales its logits.
+    """
+    ids = torch.arange(1, 5, device=model.device)[None]
+    expected = torch.log_softmax(model(input_ids=ids).logits[0, :-1].float(), -1).gather(-1, ids[0, 1:, None])[:, 0]
+    ours, _ = trained(ids, torch.ones_like(ids), torch.ones(1, 3, device=model.device), 1.0)
+    if not torch.allclose(ours[0], expected, atol=1e-3 if expected.dtype == model.dtype else 0.1):
+        raise ValueError(f"{type(model).__name__} does more to its logits than a linear layer (it caps or scales them): it is not supported")
+
+
+def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any]) -> Any:
+    """Return a DeepSpeed engine that trains a model's log-probs with AdamW; every setting comes from this stage's configuration."""
     import deepspeed
 
     deepspeed.utils.logger.setLevel("WARNING")
     if not torch.cuda.is_available():
         # No native operator is wanted on a CPU: DeepSpeed would compile its shared-memory collectives for a minute.
         deepspeed.ops.__compatible_ops__ = {}
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=hparams["learning_rate"], betas=(0.9, hparams["adam_beta2"]), weight_decay=hparams["weight_decay"]
-    )
-    config = {
+    if trainer["activation_checkpointing"]:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()  # a frozen embedding would cut a LoRA's gradient off
+    trained = LogprobModel(model)
+    check_head(model, trained)
+    if trainer["zero_stage"] == 3:
+        for parameter in trained.head.linear.parameters():
+            deepspeed.zero.register_external_parameter(trained.head, parameter)
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    engine, *_ = deepspeed.initialize(model=trained, optimizer=_adamw(parameters, hparams, trainer), config=_deepspeed_config(hparams, trainer))
+    engine.module.train()
+    return engine
+
+
+def _adamw(parameters: list[nn.Parameter], hparams: dict[str, Any], trainer: dict[str, Any]) -> torch.optim.Optimizer:
+    settings = {"lr": hparams["learning_rate"], "betas": (ADAM_BETA1, hparams["adam_beta2"]), "weight_decay": hparams["weight_decay"]}
+    if trainer["offload_optimizer"] and torch.cuda.is_available():
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        adam: torch.optim.Optimizer = DeepSpeedCPUAdam(parameters, **settings)
+        return adam
+    return torch.optim.AdamW(parameters, fused=torch.cuda.is_available(), **settings)
+
+
+def _deepspeed_config(hparams: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:
+    half = trainer["dtype"] == "bfloat16"
+    zero: dict[str, Any] = {"stage": max(int(half), trainer["zero_stage"])}  # the float32 master weights of stage 0 are stage 1's
+    if trainer["offload_optimizer"]:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if trainer["offload_parameters"]:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,  # the trainer marks the boundaries and scales the loss itself
         "gradient_clipping": hparams["max_grad_norm"],
-        "bf16": {"enabled": trainer["dtype"] == "bfloat16"},
-        "zero_optimization": {"stage": trainer["zero_stage"]},
+        "bf16": {"enabled": half},
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
-    return engine
 
 
-def apply_update(engine: Any) -> float:
-    """Take the optimizer step for which gradients are accumulated; return the global gradient norm before clipping."""
-    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients) if engine.zero_optimization_stage() == 0 else None
+def apply_update(engine: Any) -> float | None:
+    """Take the optimizer step for which gradients are accumulated; return the global gradient norm before clipping.
+
+    None: a gradient was infinite or not a number, nothing was updated, and the gradients are gone.
+    """
+    if engine.zero_optimization_stage() == 0:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None])
+        if not torch.isfinite(norm):
+            engine.optimizer.zero_grad()
+            return None
+        engine.step()
+        return float(norm)
     engine.step()
-    return float(norm if norm is not None else engine.get_global_grad_norm())
-
-
-def completion_logits(model: Any, ids: Tensor, attention: Tensor, length: int) -> Tensor:
-    """Return the logits (B, length, V) that predict the last `length` tokens of left-padded rows ids (B, T)."""
-    positions = (attention.cumsum(-1) - 1).clamp(min=0)
-    output = model(input_ids=ids, attention_mask=attention, position_ids=positions, logits_to_keep=length + 1, use_cache=False)
-    logits: Tensor = output.logits[:, :-1]
-    return logits
+    return None if engine.optimizer.overflow else float(engine.get_global_grad_norm())

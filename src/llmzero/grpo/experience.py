@@ -1,0 +1,126 @@
+"""One batch of experience: prompts, completions, rewards, advantages. Processes sample shares of it; all end with the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from llmzero.grpo.advantages import group_advantages, soft_overlong_penalty, uninformative, whiten
+from llmzero.grpo.batch import Sample
+from llmzero.grpo.checkpoint import Position
+from llmzero.grpo.data import DataOrder
+from llmzero.grpo.distributed import World
+from llmzero.grpo.evaluation import decode, score_completions
+from llmzero.grpo.loss import kl_divergence
+from llmzero.grpo.phases import Phases
+from llmzero.grpo.policy import Policy, encode_prompts
+from llmzero.rollout.base import Engine, Sampling
+from llmzero.seeds import seed_of
+from llmzero.tasks.base import Example, Task
+
+Group = list[Sample]
+
+
+@dataclass
+class Collector:
+    """Draws completions for the next prompts and rewards them."""
+
+    task: Task
+    policy: Policy
+    sampler: Engine
+    world: World
+    hparams: dict[str, Any]
+    algorithm: dict[str, Any]
+    data: DataOrder
+    phases: Phases
+
+    def collect(self, position: Position) -> tuple[list[Group], dict[str, float], Position]:
+        """Return a batch of groups, its metrics, and the position after it.
+
+        With dynamic sampling, groups whose rewards are all equal are replaced by groups of further prompts, for up to
+        `dynamic_sampling` rounds: DAPO (arXiv 2503.14476), section 3.2. What is still missing then is left out; a batch that has
+        nothing to teach is kept as it is. Metrics count everything that was sampled.
+        """
+        wanted = self.hparams["prompts_per_step"]
+        sampled: list[Group] = []
+        kept: list[Group] = []
+        for _ in range(self.algorithm["dynamic_sampling"] + 1):
+            missing = wanted - len(kept)
+            fresh = self._sample(self.data.take(position.prompts_seen, missing), position)
+            position = replace(position, prompts_seen=position.prompts_seen + missing, sampler_calls=position.sampler_calls + 1)
+            sampled += fresh
+            kept += [group for group in fresh if not self.algorithm["dynamic_sampling"] or teaches(group)]
+            if len(kept) == wanted:
+                break
+        metrics = experience_metrics(sampled, self.task.metric) | {"prompts_sampled": float(len(sampled))}
+        return kept or sampled[:wanted], metrics, position
+
+    def _sample(self, examples: Sequence[Example], position: Position) -> list[Group]:
+        """Return a group for each example; every process samples its share."""
+        own = examples[self.world.rank :: self.world.size]
+        n = self.hparams["group_size"]
+        seed = seed_of(position.data_seed, position.sampler_calls)
+        sampling = Sampling(self.hparams["max_completion_length"], self.hparams["temperature"], n, seed)
+        with self.phases("generation"):
+            rollouts = self.sampler.generate(encode_prompts(self.policy.tokenizer, own), sampling)
+        with self.phases("reward"):
+            rewards = score_completions(self.task, own, decode(self.policy.tokenizer, rollouts.completions))
+        samples = [
+            self._sample_of(rollouts.prompts[i // n], completion, rollouts.logprobs[i], rollouts.finish_reasons[i], rewards[i])
+            for i, completion in enumerate(rollouts.completions)
+        ]
+        shares = self.world.gather([samples[i : i + n] for i in range(0, len(samples), n)])
+        return [shares[i % self.world.size][i // self.world.size] for i in range(len(examples))]
+
+    def _sample_of(self, prompt: list[int], completion: list[int], logprobs: list[float], finish: Any, reward: Any) -> Sample:
+        value, longest = reward.value, self.hparams["max_completion_length"]
+        if self.algorithm["overlong"] == "soft":
+            buffer = max(1, round(self.algorithm["overlong_buffer"] * longest))
+            value += float(soft_overlong_penalty(torch.tensor([len(completion)]), longest, buffer))
+        counts = self.algorithm["overlong"] != "mask" or finish == "stop"
+        return Sample(prompt, completion, logprobs, finish, reward, value, counts=counts)
+
+    def set_advantages(self, groups: list[Group]) -> None:
+        """Turn values into advantages; where the divergence is in the reward, references have to be there already."""
+        samples = [sample for group in groups for sample in group]
+        values = torch.tensor([s.value for s in samples])
+        if self.algorithm["kl_in"] == "reward":
+            values = values - self.hparams["kl_coef"] * torch.tensor([self._divergence(s) for s in samples])
+        advantages = group_advantages(values, self.hparams["group_size"], self.algorithm["advantage"])
+        if self.algorithm["whiten"]:
+            advantages = whiten(advantages)
+        for sample, advantage in zip(samples, advantages.tolist(), strict=True):
+            sample.advantage = advantage
+
+    def _divergence(self, sample: Sample) -> float:
+        """Return the completion's divergence from the reference, in nats; 0 where there is none."""
+        if not sample.reference:
+            return 0.0
+        policy, reference = torch.tensor(sample.old or sample.sampled), torch.tensor(sample.reference)
+        return float(kl_divergence(policy, reference, self.algorithm["kl_estimator"]).sum())
+
+
+def teaches(group: Group) -> bool:
+    """Return whether the completions of a group earned different rewards."""
+    return not uninformative(torch.tensor([s.value for s in group]), len(group)).item()
+
+
+def experience_metrics(groups: list[Group], metric: str) -> dict[str, float]:
+    """Return the metrics of a batch of groups: rewards, their variance within groups, lengths and truncation."""
+    samples = [sample for group in groups for sample in group]
+    rewards = torch.tensor([s.reward.value for s in samples])
+    lengths = torch.tensor([len(s.completion) for s in samples], dtype=torch.float)
+    parts = {f"reward_{name}": sum(s.reward.parts[name] for s in samples) / len(samples) for name in samples[0].reward.parts}
+    return {
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std(correction=0)),
+        "train_score": sum(s.reward.parts[metric] for s in samples) / len(samples),
+        "zero_variance_groups": sum(not teaches(group) for group in groups) / len(groups),
+        "completion_length_mean": float(lengths.mean()),
+        "completion_length_max": float(lengths.max()),
+        "truncated_fraction": sum(s.finish == "length" for s in samples) / len(samples),
+        **parts,
+    }

@@ -1,0 +1,42 @@
+"""Why a stage failed, in a form that an agent can answer."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+# What drives a phase's memory: first among what a proposal may lower.
+MEMORY_DRIVERS = {
+    "generation": ("max_completion_length", "group_size", "prompts_per_step"),
+    "validation": ("max_completion_length",),
+    "logprobs": ("max_completion_length", "kl_coef"),
+    "update": ("max_completion_length", "kl_coef"),
+}
+UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+class NotFiniteError(RuntimeError):
+    """Gradients were infinite or not numbers too many times in a row."""
+
+
+def cause_of(error: BaseException, phase: str, hparams: dict[str, Any]) -> dict[str, Any]:
+    """Return the machine-readable cause of a failure.
+
+    `kind` is `out_of_memory`, `not_finite`, `timeout` or `error`; `phase` is what the trainer was doing. Out of memory also tells the
+    bytes that were asked for (None where the allocator did not say) and the values of the hyperparameters that drive memory there.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        drivers = MEMORY_DRIVERS.get(phase, ())
+        values = {name: hparams[name] for name in drivers if name in hparams}
+        return {"kind": "out_of_memory", "phase": phase, "requested_bytes": _requested(str(error)), "hparams": values}
+    if isinstance(error, NotFiniteError):
+        values = {name: hparams[name] for name in ("learning_rate", "max_grad_norm", "clip_high") if name in hparams}
+        return {"kind": "not_finite", "phase": phase, "hparams": values}
+    return {"kind": "timeout" if isinstance(error, TimeoutError) else "error", "phase": phase}
+
+
+def _requested(message: str) -> int | None:
+    found = re.search(r"allocate (?:memory: you tried to allocate )?([\d.]+) (bytes|KiB|MiB|GiB)", message)
+    return round(float(found[1]) * UNITS[found[2]]) if found else None

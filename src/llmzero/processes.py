@@ -1,0 +1,21 @@
+"""Which of a stage's processes this is, by the environment that it was started in."""
+
+from __future__ import annotations
+
+import os
+
+# Names of (rank, world size, local rank). SLURM's are those of a step: a batch script is one process, whatever its job asked for.
+LAUNCHERS = {
+    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    "submitit": ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"),
+    "slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+}
+
+
+def identity() -> tuple[int, int, int]:
+    """Return (rank, world size, local rank) from torchrun's, submitit's or SLURM's environment; (0, 1, 0) outside of them."""
+    for names in LAUNCHERS.values():
+        if all(name in os.environ for name in names):
+            rank, size, local = (int(os.environ[name]) for name in names)
+            return rank, size, local
+    return 0, 1, 0
