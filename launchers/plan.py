@@ -1,0 +1,174 @@
+#!/usr/bin/env python
+"""Say what a stage will need of GPU and host memory, part by part and phase by phase, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from rich.console import Console
+from rich.table import Table
+
+from llmzero.cli import launch
+from llmzero.config import catalogue_of, check_ranges
+from llmzero.errors import UserError
+from llmzero.memory import GIB, PARTS, Architecture, Stage, cached_rows, host, phases, problems, remedies, total, worst_phase, worst_values
+
+NANO_SPECIAL_TOKENS = 3  # besides the characters of the task
+COLUMNS = ("as configured", "worst in bounds")
+SHOWN = ("max_completion_length", "group_size", "kl_coef", "reference")
+
+
+def run(config: dict[str, Any]) -> None:
+    """Print the plan; exit status 1 where something does not fit."""
+    check_ranges(config)
+    stages = dict(zip(COLUMNS, stages_of(config), strict=True))
+    limit = config["hardware"]["host_memory_gib"]
+    found = {name: problems(stage) + host_problems(stage, limit) for name, stage in stages.items()}
+    if config["json"]:
+        print(json.dumps({name: report(stage, found[name]) for name, stage in stages.items()}, indent=2))
+    else:
+        show(config, stages, found)
+    if any(found.values()):
+        sys.exit(1)
+
+
+def stages_of(config: Mapping[str, Any]) -> tuple[Stage, Stage]:
+    """Return the stage as it is configured, and the most demanding one that a search may ask for.
+
+    Raises:
+        UserError: the configuration does not say enough.
+    """
+    if config["prompt_tokens"] < 1:
+        raise UserError(f"prompt_tokens={config['prompt_tokens']}: must be at least 1")
+    catalogue = catalogue_of(config)
+    values = catalogue.complete(config["values"] or {})
+    gpu = config["hardware"]["gpu_memory_gib"]
+    configured, worst = (
+        Stage(
+            architecture=architecture_of(config),
+            trainer=config["trainer"],
+            rollout=config["rollout"],
+            values=chosen,
+            corrected=config["algorithm"]["correction"] != "none",
+            processes=max(1, config["hardware"]["gpus_per_stage"]),
+            prompt_tokens=config["prompt_tokens"],
+            gpu_bytes=None if gpu is None else gpu * GIB,
+        )
+        for chosen in (values, worst_values(catalogue, values))
+    )
+    return configured, worst
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture:
+    """Return the model's architecture: as configured, of the nano recipe, or of a directory's config.json.
+
+    Raises:
+        UserError: none of them is there.
+    """
+    model = config["model"]
+    if "recipe" in model:
+        return nano_architecture(model["recipe"], len(set(instantiate(config["task"]).alphabet)))
+    if model.get("architecture"):
+        return Architecture.from_config(model["architecture"])
+    file = Path(model.get("path") or "") / "config.json"
+    if not file.is_file():
+        raise UserError(f"model.architecture: not given, and {file} is not there; choose a model that conf/model describes, or give a directory")
+    return Architecture.from_config(json.loads(file.read_text()))
+
+
+def nano_architecture(recipe: Mapping[str, Any], characters: int) -> Architecture:
+    """Return the architecture that a nano recipe makes for a task of so many characters."""
+    described = {
+        "model_type": "qwen3",
+        "hidden_size": recipe["hidden_size"],
+        "num_hidden_layers": recipe["layers"],
+        "num_attention_heads": recipe["heads"],
+        "intermediate_size": recipe["intermediate_size"],
+        "vocab_size": NANO_SPECIAL_TOKENS + characters,
+        "tie_word_embeddings": True,
+    }
+    return Architecture.from_config(described)
+
+
+def host_problems(stage: Stage, limit_gib: float | None) -> list[str]:
+    """Return what is wrong with the main memory a stage needs."""
+    moment, needed = max(((name, total(parts)) for name, parts in host(stage).items()), key=lambda pair: pair[1])
+    if limit_gib is None or needed <= limit_gib * GIB:
+        return []
+    remedy = "spread the optimizer over more GPUs instead of trainer.offload_optimizer, or train an adapter (trainer.lora)"
+    return [f"host memory ({moment}): {needed / GIB:.1f} GiB of hardware.host_memory_gib={limit_gib:g}; {remedy}"]
+
+
+def report(stage: Stage, found: list[str]) -> dict[str, Any]:
+    """Return one column as plain data, in GiB."""
+    name, needed = worst_phase(stage)
+    return {
+        "parameters": stage.architecture.parameters,
+        "trained_parameters": stage.trained,
+        "values": stage.values,
+        "phases_gib": {phase: {part: size / GIB for part, size in parts.items()} for phase, parts in phases(stage).items()},
+        "host_gib": {moment: {part: size / GIB for part, size in parts.items()} for moment, parts in host(stage).items()},
+        "worst_phase": name,
+        "needed_gib": needed / GIB,
+        "gpu_gib": None if stage.gpu_bytes is None else stage.gpu_bytes / GIB,
+        "completions_in_cache": cached_rows(stage),
+        "fits": not found,
+        "problems": found,
+        "remedies": remedies(stage) if problems(stage) else [],
+    }
+
+
+def show(config: Mapping[str, Any], stages: Mapping[str, Stage], found: Mapping[str, list[str]]) -> None:
+    """Print a table for each column, then what does not fit and what would help."""
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    for name, stage in stages.items():
+        asked = ", ".join(f"{key}={stage.values[key]}" for key in SHOWN)
+        console.print(f"[bold]{name}[/]: GiB on each GPU; {asked}", soft_wrap=True)
+        console.print(gpu_table(stage))
+        console.print(summary(stage, config["hardware"]))
+        for problem in found[name]:
+            console.print(f"[bold red]does not fit[/] {problem}", soft_wrap=True)
+        for remedy in remedies(stage) if problems(stage) else []:
+            console.print(f"  would help: {remedy}", soft_wrap=True, markup=False)
+        console.print()
+
+
+def gpu_table(stage: Stage) -> Table:
+    """Return the parts of a GPU's memory as rows, the phases as columns."""
+    found = phases(stage)
+    worst, _ = worst_phase(stage)
+    table = Table("part")
+    for phase in found:
+        table.add_column(phase, justify="right", style="bold" if phase == worst else None)
+    for part in PARTS:
+        if any(parts.get(part) for parts in found.values()):
+            table.add_row(part, *(f"{parts[part] / GIB:.2f}" if parts.get(part) else "" for parts in found.values()))
+    table.add_section()
+    table.add_row("all", *(f"{total(parts) / GIB:.1f}" for parts in found.values()))
+    return table
+
+
+def summary(stage: Stage, hardware: Mapping[str, Any]) -> str:
+    """Return what the table does not say."""
+    name, needed = worst_phase(stage)
+    of = "" if stage.gpu_bytes is None else f" of {stage.gpu_bytes / GIB:.1f} ({100 * needed / stage.gpu_bytes:.0f} %)"
+    moment, main = max(((moment, total(parts)) for moment, parts in host(stage).items()), key=lambda pair: pair[1])
+    lines = [
+        f"worst phase: {name}, {needed / GIB:.1f} GiB{of}; host memory: {main / GIB:.1f} GiB ({moment})",
+        f"{stage.architecture.parameters:,} parameters, {stage.trained:,} trained, by {stage.processes} process(es) a stage under ZeRO {stage.zero}",
+    ]
+    rows = cached_rows(stage)
+    if rows is not None:
+        lines.append(f"vLLM's cache holds {rows:.0f} completions of {stage.length} tokens side by side")
+    if (side_by_side := hardware["gpus"] // stage.processes) > 1:
+        lines.append(f"{side_by_side} stages run side by side on {hardware['gpus']} GPUs: search.workers={side_by_side}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    launch("plan", run)
