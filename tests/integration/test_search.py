@@ -172,7 +172,7 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(launch: Run, tmp_p
         (["task=counting"], "task=counting: must be one of countdown, none"),
         (["model=giant"], "nano"),
         (["agent=oracle"], "rules"),
-        (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars"),
+        (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars, disk_gb"),
         (["search.workers=many"], "search.workers: Value 'many' of type 'str' could not be converted to Integer"),
         (["search.workers=0"], "search.workers=0: must be from 1 to 1024"),
         (["hparams.parameters.kl_coef.default=7"], "kl_coef=7: must be float from 0 to 0.2"),
@@ -278,6 +278,22 @@ def test_a_search_trains_for_real(trained: Path) -> None:
     assert {spec["trainer"]["evaluation_split"] for spec in specs} == {"val"}
     assert "test" not in json.dumps([json.loads(f.read_text()) for f in trained.glob("nodes/*/proposal.json")])
     assert trained_steps_are_continuous(trained)
+
+
+def test_two_processes_a_stage_within_a_disk_quota(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    settings = ["runner.processes_per_stage=2", "search.workers=1", "search.stage_steps=2", "trainer.zero_stage=2"]
+    launch("search", *TRAINED, *settings, "budget.stages=3", "budget.disk_gb=0.000001", f"search_dir={search}")
+    found = summary(search)
+    assert (found["state"], found["nodes"]["failed"]) == ("finished", 0)
+    assert found["budget"]["stages"] == 1, "the limit is too small for one stage, and the search grows no further"
+    results = [json.loads(file.read_text()) for file in search.glob("nodes/*/result.json")]
+    assert all(result["gpu_seconds"] == pytest.approx(2 * result["seconds"], abs=0.01) for result in results)
+    best = EventStore(search / "tree.jsonl").tree.best()
+    dropped = [file for event in read_lines(search / "tree.jsonl") if event["event"] == "dropped" for file in event["files"]]
+    assert best is not None
+    assert [file for file in dropped if file.startswith(best.node_id)] == [], "the best path keeps its optimizer"
+    assert not any((search / "nodes" / file).exists() for file in dropped)
 
 
 def test_a_base_model_that_failed_is_tried_again(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:

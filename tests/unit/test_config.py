@@ -16,8 +16,8 @@ from llmzero.search.session import Session
 from tests.conftest import REPOSITORY
 
 CONF = REPOSITORY / "conf"
-GROUPS = ("task", "model", "rollout", "agent", "stopper", "search", "runner", "hparams", "tracking")
-NEEDED = {"model=hf": ["model.path=some/model"]}
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "hydra", "schema"))
+NEEDED = {"model=hf": ["model.path=some/model"], "rollout=vllm_server": ["rollout.urls=[http://one:8000]", "rollout.exchange_dir=shared"]}
 
 
 def options(group: str) -> list[str]:
@@ -35,11 +35,12 @@ def composed(*overrides: str) -> dict:
     return resolved(compose("search", list(overrides)))
 
 
-def test_every_combination_of_options_composes_and_passes_the_range_check() -> None:
-    for chosen in itertools.product(*([f"{group}={option}" for option in options(group)] for group in GROUPS)):
-        if "model=none" in chosen and "task=none" not in chosen:
-            continue  # a task's difficulty is its model's; without one there is nothing to be difficult for
-        check_ranges(composed(*chosen, *(extra for option in chosen for extra in NEEDED.get(option, ()))))
+def test_every_pair_of_options_composes_and_passes_the_range_check() -> None:
+    for first, second in itertools.combinations(GROUPS, 2):
+        for pair in itertools.product(*([f"{group}={option}" for option in options(group)] for group in (first, second))):
+            if "model=none" in pair and "task=none" not in pair:
+                continue  # a task's difficulty is its model's; without one there is nothing to be difficult for
+            check_ranges(composed(*pair, *(extra for option in pair for extra in NEEDED.get(option, ()))))
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -56,9 +57,9 @@ def test_the_other_launchers_compose(name: str) -> None:
 
 def test_every_range_is_of_a_key_that_exists() -> None:
     configs = [
-        composed(),
+        *(composed(f"rollout={option}", *NEEDED.get(f"rollout={option}", ())) for option in options("rollout")),
         composed("runner=simulated", "model=none", "task=none"),
-        resolved(compose("train")),
+        resolved(compose("train", ["trainer.lora.rank=8"])),
         resolved(compose("evaluate")),
     ]
     for key in RANGES:
@@ -77,7 +78,7 @@ def _has(config: object, parts: list[str]) -> bool:
         ("search.method.backup=median", r"search\.method\.backup=median: must be one of max, mean"),
         ("task.difficulty=hard", r"task\.difficulty=hard: must be one of full, nano"),
         ("trainer.evaluation_split=test", "a search selects on val"),
-        ("hparams.parameters.group_size.default=5", r"group_size=5: must be one of 4, 8, 16, 32"),
+        ("hparams.parameters.group_size.default=5", r"group_size=5: must be one of 4, 8, 16"),
         ("hparams.parameters.group_size.grup=capacity", "grup"),
         ("+model.hparams.learning_rat={default: 1.0}", r"did you mean learning_rate"),
         ("model=none", r"task=none: runner=local trains"),

@@ -7,6 +7,7 @@ import os
 from importlib import import_module
 from pathlib import Path
 
+from llmzero.processes import identity
 from llmzero.stage import StageDir
 
 LOCK = "stage.lock"
@@ -15,11 +16,12 @@ LOCK = "stage.lock"
 def run(directory: str, entry_point: str, threads: int) -> None:
     """Run `entry_point(directory)`, a function named `package.module.function`; return at once if the stage already runs.
 
-    The lock is the kernel's: it is gone with the process, however that ends. It is how a restarted driver knows that a
-    stage lives, and what keeps two processes from training one stage.
+    Each of a stage's processes has its lock. It is the kernel's: it is gone with the process, however that ends. It is how a
+    restarted driver knows that a stage lives, and what keeps two processes from training one stage.
     """
     stage = StageDir(Path(directory))
-    lock = (stage.path / LOCK).open("w")
+    _, _, local_rank = identity()
+    lock = (stage.path / (f"{LOCK}.{local_rank}" if local_rank else LOCK)).open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -18,24 +18,28 @@ LOG_TAIL_CHARS = 2000
 
 
 class LocalRunner:
-    """One process a stage.
+    """Stages as processes of this machine.
 
     Args:
         entry_point: the function that trains a stage, as `package.module.function`.
         workers: stages that run side by side; the machine's cores are shared out among them.
-        threads: CPU threads a stage; null shares the cores out evenly.
+        threads: CPU threads a process; null shares the cores out evenly.
         gpus_per_stage: GPUs a stage may see; 0 hides them all.
+        processes_per_stage: data-parallel processes of a stage; null is one a GPU, or one.
     """
 
-    def __init__(self, entry_point: str, workers: int = 1, threads: int | None = None, gpus_per_stage: int = 0) -> None:
+    def __init__(
+        self, entry_point: str, workers: int = 1, threads: int | None = None, gpus_per_stage: int = 0, processes_per_stage: int | None = None
+    ) -> None:
         self.entry_point = entry_point
-        self.threads = threads or max(1, (os.cpu_count() or 1) // workers)
         self.gpus_per_stage = gpus_per_stage
+        self.processes_per_stage = processes_per_stage or max(1, gpus_per_stage)
+        self.threads = threads or max(1, (os.cpu_count() or 1) // (workers * self.processes_per_stage))
 
     def start(self, spec: StageSpec) -> LocalHandle:
-        """Start the stage's process; it survives the driver."""
+        """Start the stage's processes; they survive the driver."""
         executor = submitit.LocalExecutor(folder=spec.directory / "submitit")
-        executor.update_parameters(timeout_min=TIMEOUT_MIN, gpus_per_node=self.gpus_per_stage)
+        executor.update_parameters(timeout_min=TIMEOUT_MIN, gpus_per_node=self.gpus_per_stage, tasks_per_node=self.processes_per_stage)
         with _interrupts_ignored():
             job = executor.submit(entry.run, str(spec.directory), self.entry_point, self.threads)
         return LocalHandle(spec, job)

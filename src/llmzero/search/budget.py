@@ -7,19 +7,21 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits; None is no limit. The search ends at whichever comes first."""
+    """Limits; None is no limit. The search ends at whichever comes first; `disk_gb` only where dropping optimizer states no longer helps."""
 
     stages: int | None = None
     seconds: float | None = None
     gpu_seconds: float | None = None
     llm_dollars: float | None = None
+    disk_gb: float | None = None
 
 
 @dataclass
 class Ledger:
     """What was spent. `stages` counts finished ones; stopped and failed stages are charged what they used.
 
-    The base model's own stage and the final test are no stages of the search: their cost is in `setup_gpu_seconds`.
+    The base model's own stage and the final test are no stages of the search: their cost is in `setup_gpu_seconds`. `disk_gb` is
+    what checkpoints take now, where there is a limit for it.
     """
 
     stages: int = 0
@@ -28,6 +30,7 @@ class Ledger:
     llm_calls: int = 0
     llm_dollars: float = 0.0
     setup_gpu_seconds: float = 0.0
+    disk_gb: float = 0.0
 
     def spent_limits(self, budget: Budget, *, planned_stages: int, running_gpu_seconds: float) -> list[str]:
         """Return the names of the limits that are reached.
@@ -39,13 +42,14 @@ class Ledger:
             "seconds": self.seconds,
             "gpu_seconds": self.gpu_seconds + running_gpu_seconds,
             "llm_dollars": self.llm_dollars,
+            "disk_gb": self.disk_gb,
         }
         limits = asdict(budget)
         return [name for name, value in spent.items() if limits[name] is not None and value >= limits[name]]
 
     def left(self, budget: Budget) -> dict[str, float]:
         """Return what remains of every limited resource."""
-        spent = {"stages": self.stages, "seconds": self.seconds, "gpu_seconds": self.gpu_seconds, "llm_dollars": self.llm_dollars}
+        spent = asdict(self)
         return {name: limit - spent[name] for name, limit in asdict(budget).items() if limit is not None}
 
     def to_dict(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ from llmzero.files import append_jsonl, write_json
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.budget import Budget
 from llmzero.search.methods.base import Expansion, SearchMethod
+from llmzero.search.retention import Retention
 from llmzero.search.store import EventStore
 from llmzero.search.tree import ROOT, Node
 from llmzero.search.workspace import Workspace
@@ -75,6 +76,7 @@ class Driver:
         self.method, self.runner, self.stopper, self.evidence = method, runner, stopper, evidence
         self.budget, self.plan, self.root_hparams = budget, plan, root_hparams
         self.on_change = on_change
+        self.retention = Retention(workspace.nodes)
         self.running: dict[str, Running] = {}
         self._started = time.monotonic()
         self._elapsed_before = store.ledger.seconds
@@ -90,6 +92,7 @@ class Driver:
         if not len(self.store.tree):
             self._create(Expansion("", self.root_hparams, Proposal("base", (), "The base model.", {})))
         self._adopt()
+        self._keep_disk_quota()
         while True:
             self._fill()
             if not self.running:
@@ -247,7 +250,19 @@ class Driver:
             return
         self._record("finished", node_id=node_id, result=running.handle.result().to_dict())
         self.method.tell(self.store.tree, node)
+        self._keep_disk_quota()
         self.on_change(self)
+
+    def _keep_disk_quota(self) -> None:
+        """Drop optimizer states of dead branches while checkpoints take more than `budget.disk_gb`."""
+        if self.budget.disk_gb is None:
+            return
+        for drop in self.retention.drops(self.store.tree, self.budget.disk_gb):
+            files = [str(file.relative_to(self.workspace.nodes)) for file in drop.files]
+            self._record("dropped", node_id=drop.node_id, files=files, bytes=drop.size, reason=f"budget.disk_gb={self.budget.disk_gb}")
+            for file in drop.files:
+                file.unlink()
+        self.store.ledger.disk_gb = self.retention.used_gb(self.store.tree)
 
     def _require_root(self) -> None:
         root = self.store.tree[ROOT]

@@ -20,8 +20,8 @@ class EventStore:
 
     Events, each with `event` and `elapsed` (the driver's wall seconds, all its runs together):
     `created` a node was decided on; `started` an attempt of it begins; `died` its process ended without a result;
-    `stop_requested` with the reason; `finished` with its result; `llm_call` with its cost; `setup` with the cost of something
-    outside the search; `ended` the search is over.
+    `stop_requested` with the reason; `finished` with its result; `dropped` with the files that made room on the disk; `llm_call` with
+    its cost; `setup` with the cost of something outside the search; `ended` the search is over.
     """
 
     def __init__(self, path: Path, *, repair: bool = True) -> None:
