@@ -58,8 +58,8 @@ def test_one_process_takes_the_step_that_plain_autograd_gives(runs: Runs) -> Non
     samples: list[Sample] = run["uneven"]["samples"]
     assert all(len(s.reference) == len(s.completion) for s in samples)
     model = tiny_model(0)
-    batch = collate(samples, 0, torch.device("cpu"))
-    logprobs, entropy = LogprobModel(model)(batch.ids, batch.attention, batch.mask, HPARAMS["temperature"])
+    batch = collate(samples, torch.device("cpu"))
+    logprobs, entropy = LogprobModel(model)(batch.pack, HPARAMS["temperature"])
     tokens = sum(s.tokens for s in samples)
     totals = Totals(sum(s.counts for s in samples), tokens, float(tokens), HPARAMS["max_completion_length"])
     settings = LossSettings(

@@ -14,6 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from llmzero.grpo import head
 from llmzero.grpo.head import LogprobHead, LogprobModel, TokenLogprobs
+from llmzero.grpo.packing import pack
+from llmzero.rollout.slots import attention_of
 
 N, D, V = 24, 8, 50
 
@@ -175,7 +177,7 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 24,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
-    "num_key_value_heads": 2,
+    "num_key_value_heads": 1,
     "initializer_range": 0.3,
 }
 
@@ -187,10 +189,7 @@ def tiny(kind: str, tied: bool) -> Any:
     return Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=tied)).double()
 
 
-def rows() -> tuple[Tensor, Tensor, Tensor]:
-    """Two prompts of 3 and 1 tokens and completions of 2 and 4, padded."""
-    ids = torch.tensor([[4, 5, 6, 7, 8, 0, 0], [0, 0, 9, 10, 11, 12, 13]])
-    return ids, (ids > 0).long(), (ids > 0).float()[:, 3:]
+ROWS = [([4, 5, 6], [7, 8]), ([9], [10, 11, 12, 13]), ([4, 5, 6], [14]), ([4, 5, 6], [15, 16, 17])]  # three of one prompt
 
 
 def plain_model(model: Any, ids: list[int], completion: int, temperature: float) -> tuple[Tensor, Tensor]:
@@ -206,18 +205,20 @@ def gradients(model: Any) -> dict[str, Tensor]:
 
 
 def compare_with_plain(wrapped: Any, trained: LogprobModel) -> dict[str, Tensor]:
-    """Compare values and gradients of a padded batch with those of its rows alone; return the gradients."""
-    ids, attention, mask = rows()
-    logprobs, entropy = trained(ids, attention, mask, 0.7)
-    assert bool((logprobs[mask == 0] == 0).all()) and bool((entropy[mask == 0] == 0).all())
-    (logprobs * torch.arange(1, 9).view(2, 4) + 0.5 * entropy).sum().backward()
+    """Compare values and gradients of a pack with those of its rows alone; return the gradients."""
+    packed = pack(ROWS, "cpu")
+    logprobs, entropy = trained(packed, 0.7)
+    assert bool((logprobs[packed.mask == 0] == 0).all()) and bool((entropy[packed.mask == 0] == 0).all())
+    (logprobs * torch.arange(1, 17).view(4, 4) / 8 + 0.5 * entropy).sum().backward()
     found = gradients(wrapped)
     total = torch.tensor(0.0, dtype=torch.float64)
-    for i, (row, length) in enumerate([([4, 5, 6, 7, 8], 2), ([9, 10, 11, 12, 13], 4)]):
-        expected, uncertainty = plain_model(wrapped, row, length, 0.7)
-        torch.testing.assert_close(logprobs[i, :length].double(), expected, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(entropy[i, :length].double(), uncertainty, rtol=1e-5, atol=1e-6)
-        total = total + (expected * torch.arange(4 * i + 1, 4 * i + 1 + length) + 0.5 * uncertainty).sum()
+    with attention_of(wrapped, "eager"):
+        for i, (prompt, completion) in enumerate(ROWS):
+            length = len(completion)
+            expected, uncertainty = plain_model(wrapped, prompt + completion, length, 0.7)
+            torch.testing.assert_close(logprobs[i, :length].double(), expected, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(entropy[i, :length].double(), uncertainty, rtol=1e-5, atol=1e-6)
+            total = total + (expected * torch.arange(4 * i + 1, 4 * i + 1 + length) / 8 + 0.5 * uncertainty).sum()
     total.backward()
     exact = gradients(wrapped)
     assert found.keys() == exact.keys()
@@ -229,7 +230,7 @@ def compare_with_plain(wrapped: Any, trained: LogprobModel) -> dict[str, Tensor]
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
-def test_a_padded_batch_has_the_values_and_gradients_of_its_rows_alone(kind: str, tied: bool) -> None:
+def test_a_pack_has_the_values_and_gradients_of_its_rows_alone(kind: str, tied: bool) -> None:
     model = tiny(kind, tied)
     found = compare_with_plain(model, LogprobModel(model))
     assert ("lm_head.weight" in found) is not tied

@@ -9,11 +9,25 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GlmConfig,
+    GlmForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from llmzero.grpo.nano import character_tokenizer
 from llmzero.grpo.policy import encode_prompts
 from llmzero.rollout.base import Sampling
+from llmzero.rollout.decoder import is_known
 from llmzero.rollout.torch_engine import TorchEngine
 from llmzero.tasks.base import Example
 
@@ -84,6 +98,31 @@ def test_logprobs_are_those_of_a_full_forward_pass(model: Qwen3ForCausalLM, temp
         torch.testing.assert_close(torch.tensor(rollouts.logprobs[i]), expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "bfloat16", "other"])
+def test_every_family_samples_from_its_own_distribution(kind: str) -> None:
+    """Known families in float32 take the short way, all others that of transformers' modules."""
+    shape = {"vocab_size": 17, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    special = {"eos_token_id": EOS, "pad_token_id": PAD, "bos_token_id": None, "initializer_range": 0.2, "tie_word_embeddings": True}
+    torch.manual_seed(0)
+    kinds: dict[str, Any] = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**shape, **special)),
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**shape, **special)),
+        "mistral": lambda: MistralForCausalLM(MistralConfig(**shape, **special, sliding_window=None)),
+        "bfloat16": lambda: random_model().bfloat16(),
+        "other": lambda: GlmForCausalLM(GlmConfig(**shape, **special, head_dim=8)),
+    }
+    model = kinds[kind]().eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    assert is_known(model) is (kind in ("llama", "qwen2", "mistral"))
+    rollouts = started(model).generate(PROMPTS, Sampling(12, 0.7, n=3))
+    assert len({len(c) for c in rollouts.completions}) > 1
+    for i, (completion, found) in enumerate(zip(rollouts.completions, rollouts.logprobs, strict=True)):
+        expected = expected_logprobs(model, PROMPTS[i // 3], completion, 0.7)
+        torch.testing.assert_close(torch.tensor(found), expected.float(), rtol=1e-4, atol=0.1 if kind == "bfloat16" else 1e-4)
+
+
 def test_sliding_windows_are_kept() -> None:
     sliding = random_model(use_sliding_window=True, sliding_window=3, max_window_layers=0)
     assert set(sliding.config.layer_types) == {"sliding_attention"}
@@ -136,13 +175,13 @@ def test_no_prompts_give_no_completions(model: Qwen3ForCausalLM) -> None:
 
 def test_finished_rows_take_no_further_steps(model: Qwen3ForCausalLM) -> None:
     """Every row costs as many forward passes of one token as its completion has tokens but one; a prompt is run once for its group."""
-    engine, widths = started(model), []
-    hook = model.model.register_forward_pre_hook(lambda _m, _a, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True)
+    engine, rows = started(model), []
+    hook = model.lm_head.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
     rollouts = engine.generate(PROMPTS, Sampling(12, 1.0, n=8))
     hook.remove()
     assert len({len(c) for c in rollouts.completions}) > 3
-    assert sum(rows for rows, width in widths if width == 1) == sum(len(c) - 1 for c in rollouts.completions)
-    assert [rows for rows, width in widths if width > 1] == [len(PROMPTS)]
+    assert rows[0] == len(PROMPTS)
+    assert sum(rows[1:]) == sum(len(c) - 1 for c in rollouts.completions)
 
 
 def test_the_model_is_left_as_it_was(model: Qwen3ForCausalLM) -> None:

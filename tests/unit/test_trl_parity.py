@@ -169,8 +169,8 @@ def theirs(trainer: Any, batch: dict[str, Any], parts: int = 1) -> Found:
 
 @torch.no_grad()
 def scored(model: LogprobModel, samples: list[Sample]) -> list[list[float]]:
-    batch = collate(samples, 0, CPU)
-    logprobs, _ = model(batch.ids, batch.attention, batch.mask, TEMPERATURE)
+    batch = collate(samples, CPU)
+    logprobs, _ = model(batch.pack, TEMPERATURE)
     return [row[: len(s.completion)] for row, s in zip(logprobs.tolist(), samples, strict=True)]
 
 
@@ -198,8 +198,8 @@ def ours(
     model = moved(load(checkpoint), seed=1)
     chosen = samples[rows]
     totals = Totals(sum(s.counts for s in chosen), sum(s.tokens for s in chosen), sum(s.tokens for s in samples) / updates, LONGEST)
-    batch = collate(chosen, 0, CPU)
-    logprobs, entropy = LogprobModel(model)(batch.ids, batch.attention, batch.mask, TEMPERATURE)
+    batch = collate(chosen, CPU)
+    logprobs, entropy = LogprobModel(model)(batch.pack, TEMPERATURE)
     terms = grpo_loss(
         logprobs=logprobs,
         entropy=entropy,

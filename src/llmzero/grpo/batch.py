@@ -1,13 +1,15 @@
-"""From rollouts to padded tensors: shared out over processes, cut into micro-batches under a token budget."""
+"""From rollouts to tensors: shared out over processes, packed into micro-batches under a token budget."""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from llmzero.grpo.packing import Pack, pack
 from llmzero.rollout.base import FinishReason
 from llmzero.tasks.base import Reward
 
@@ -49,14 +51,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Padded rows: ids and attention (B, P + T), prompts on the left; the others (B, T), but advantages (B,).
+    """B completions, packed; the tensors are (B, T), padded on the right, but advantages (B,).
 
-    `mask` is 1 on completion tokens, `counted` on those that are in the loss.
+    `counted` is 1 on completion tokens that are in the loss.
     """
 
-    ids: Tensor
-    attention: Tensor
-    mask: Tensor
+    pack: Pack
     counted: Tensor
     sampled: Tensor
     old: Tensor
@@ -64,50 +64,75 @@ class MicroBatch:
     advantages: Tensor
 
 
-def micro_batches(samples: Sequence[Sample], max_tokens: int) -> list[list[Sample]]:
-    """Cut samples, longest first, into runs whose padded size stays within `max_tokens` (at least one row each)."""
-    chunks: list[list[Sample]] = []
-    for sample in sorted(samples, key=lambda s: -s.length):
-        if not chunks or chunks[-1][0].length * (len(chunks[-1]) + 1) > max_tokens:
-            chunks.append([])
-        chunks[-1].append(sample)
-    return chunks
+def by_prompt(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Put the samples of each prompt together, in the order in which prompts come."""
+    groups: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(tuple(sample.prompt), []).append(sample)
+    return list(groups.values())
+
+
+def packed_tokens(samples: Sequence[Sample]) -> int:
+    """Return the tokens that a pass over samples of one prompt works on: the prompt once, and the completions."""
+    return len(samples[0].prompt) + sum(len(sample.completion) for sample in samples)
+
+
+def pieces(samples: Sequence[Sample], max_tokens: int) -> list[list[Sample]]:
+    """Cut every prompt's samples, longest first, into runs of at most `max_tokens` packed tokens (at least one sample each)."""
+    cut: list[list[Sample]] = []
+    for group in by_prompt(samples):
+        room = 0
+        for sample in sorted(group, key=lambda s: -len(s.completion)):
+            if len(sample.completion) > room:
+                cut.append([])
+                room = max_tokens - len(sample.prompt)
+            cut[-1].append(sample)
+            room -= len(sample.completion)
+    return sorted(cut, key=lambda piece: -piece[0].length)
+
+
+def micro_batches(hand: Sequence[list[Sample]], max_tokens: int) -> list[list[Sample]]:
+    """Join pieces, in order, as long as they stay within `max_tokens`."""
+    joined: list[list[Sample]] = []
+    room = 0
+    for piece in hand:
+        size = packed_tokens(piece)
+        if size > room:
+            joined.append([])
+            room = max_tokens
+        joined[-1].extend(piece)
+        room -= size
+    return joined
 
 
 def shared_out(samples: Sequence[Sample], max_tokens: int, rank: int, size: int) -> list[tuple[list[Sample], bool]]:
     """Return this process's micro-batches: as many as every other process has, of about as many tokens.
 
-    Samples are dealt out longest first, to and fro. A process that needs fewer micro-batches than another repeats one sample with
-    False, which says that it must not count: collective calls in the backward pass have to match.
+    The samples of a prompt stay together as far as that allows, because a prompt costs as much for many of them as for one. A process
+    that needs fewer micro-batches than another repeats one sample with False, which says that it must not count: collective calls in
+    the backward pass have to match.
     """
-    order = sorted(samples, key=lambda s: -s.length)
-    turns = [*range(size), *reversed(range(size))]
-    hands: list[list[Sample]] = [[] for _ in range(size)]
-    for i, sample in enumerate(order):
-        hands[turns[i % len(turns)]].append(sample)
+    fair = -(-sum(map(packed_tokens, by_prompt(samples))) // size)
+    hands: list[list[list[Sample]]] = [[] for _ in range(size)]
+    loads = [(0, process) for process in range(size)]
+    for piece in pieces(samples, min(max_tokens, fair)):
+        load, process = heapq.heappop(loads)
+        hands[process].append(piece)
+        heapq.heappush(loads, (load + packed_tokens(piece), process))
     cut = [micro_batches(hand, max_tokens) for hand in hands]
     own = [(chunk, True) for chunk in cut[rank]]
-    return own + [([order[-1]], False)] * (max(map(len, cut)) - len(own))
+    smallest = min(samples, key=lambda s: s.length)
+    return own + [([smallest], False)] * (max(map(len, cut)) - len(own))
 
 
-def collate(samples: Sequence[Sample], pad_id: int, device: torch.device, counts: bool = True) -> MicroBatch:
-    """Pad prompts on the left and completions on the right; `counts` False takes all rows out of the loss."""
-    prompt_width = max(len(s.prompt) for s in samples)
-    width = max(len(s.completion) for s in samples)
-    ids = torch.full((len(samples), prompt_width + width), pad_id)
-    mask = torch.zeros(len(samples), width)
-    attention = torch.zeros(len(samples), prompt_width + width, dtype=torch.long)
-    for i, s in enumerate(samples):
-        start, end = prompt_width - len(s.prompt), prompt_width + len(s.completion)
-        ids[i, start:end] = torch.tensor(s.prompt + s.completion)
-        attention[i, start:end] = 1
-        mask[i, : len(s.completion)] = 1.0
-    live = torch.tensor([float(s.counts and counts) for s in samples])
+def collate(samples: Sequence[Sample], device: torch.device, counts: bool = True) -> MicroBatch:
+    """Make tensors of a micro-batch; `counts` False takes all of it out of the loss."""
+    packed = pack([(s.prompt, s.completion) for s in samples], device)
+    width = packed.mask.shape[1]
+    live = torch.tensor([float(s.counts and counts) for s in samples], device=device)
     return MicroBatch(
-        ids=ids.to(device),
-        attention=attention.to(device),
-        mask=mask.to(device),
-        counted=(mask * live[:, None]).to(device),
+        pack=packed,
+        counted=packed.mask * live[:, None],
         sampled=_pad([s.sampled for s in samples], width).to(device),
         old=_pad([s.old or s.sampled for s in samples], width).to(device),
         reference=_pad([s.reference for s in samples], width).to(device) if samples[0].reference else None,

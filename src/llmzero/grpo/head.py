@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmzero.grpo.fused import fuse
+from llmzero.grpo.packing import ATTENTION, Pack
+
 CHUNK_ELEMENTS = 2**25  # logits held at once: 128 MiB in float32
 
 
@@ -96,15 +99,13 @@ class LogprobModel(nn.Module):
         super().__init__()
         self.model = model
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._decoder = [inner.get_decoder()]  # in lists: they are the model's own submodules already
+        inner.config._attn_implementation = ATTENTION
+        fuse(model)
+        self._decoder = [inner.get_decoder()]  # in a list: it is the model's own submodule already
         self.head = LogprobHead(inner.get_output_embeddings())
 
-    def forward(self, ids: Tensor, attention: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Return log-probs and entropies (B, T) of the last T tokens of left-padded rows ids (B, P + T); 0 where mask (B, T) is 0."""
-        positions = (attention.cumsum(-1) - 1).clamp(min=0)
-        length = mask.shape[1]
-        hidden = self._decoder[0](input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False).last_hidden_state
-        counted = mask.bool()
-        logprobs, entropy = self.head(hidden[:, -length - 1 : -1][counted], ids[:, -length:][counted], temperature)
-        blank = torch.zeros_like(mask)
-        return blank.masked_scatter(counted, logprobs), blank.masked_scatter(counted, entropy)
+    def forward(self, pack: Pack, temperature: float) -> tuple[Tensor, Tensor]:
+        """Return log-probs and entropies (B, T) of a pack's completions; 0 where they have no token."""
+        hidden = self._decoder[0](input_ids=pack.ids, position_ids=pack.positions, use_cache=False, pack=pack).last_hidden_state
+        logprobs, entropy = self.head(pack.predictors(hidden[0]), pack.targets, temperature)
+        return pack.spread(logprobs), pack.spread(entropy)

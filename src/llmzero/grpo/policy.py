@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from llmzero.grpo.head import LogprobModel
+from llmzero.grpo.packing import pack
+from llmzero.rollout.slots import NATIVE, attention_of
 from llmzero.tasks.base import Example
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -124,17 +126,25 @@ def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 @torch.no_grad()
-def check_head(model: Any, trained: LogprobModel) -> None:
-    """Check on a few tokens that log-probs by our output head are those of the model's own logits.
+def check_logprobs(model: Any, trained: LogprobModel) -> None:
+    """Check on a few tokens that log-probs by our attention and output head are those of the model itself.
 
     Raises:
-        ValueError: they are not, as where a model caps or scales its logits.
+        ValueError: they are not, as where a model caps its logits or its attention has parts of its own.
     """
-    ids = torch.arange(1, 5, device=model.device)[None]
-    expected = torch.log_softmax(model(input_ids=ids).logits[0, :-1].float(), -1).gather(-1, ids[0, 1:, None])[:, 0]
-    ours, _ = trained(ids, torch.ones_like(ids), torch.ones(1, 3, device=model.device), 1.0)
-    if not torch.allclose(ours[0], expected, atol=1e-3 if expected.dtype == model.dtype else 0.1):
-        raise ValueError(f"{type(model).__name__} does more to its logits than a linear layer (it caps or scales them): it is not supported")
+    prompt, completions = [1, 2], [[3, 4, 1], [2, 3]]
+    with attention_of(model, NATIVE):
+        expected = [_plain_logprobs(model, prompt, completion) for completion in completions]
+    ours, _ = trained(pack([(prompt, completion) for completion in completions], model.device), 1.0)
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
+    if not all(torch.allclose(row[: len(found)], found, atol=tolerance) for row, found in zip(ours, expected, strict=True)):
+        raise ValueError(f"{type(model).__name__} does more to its attention or its logits than Llama and Qwen do: it is not supported")
+
+
+def _plain_logprobs(model: Any, prompt: list[int], completion: list[int]) -> Tensor:
+    ids = torch.tensor([prompt + completion], device=model.device)
+    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+    return torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
 
 
 def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any]) -> Any:
@@ -149,7 +159,7 @@ def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()  # a frozen embedding would cut a LoRA's gradient off
     trained = LogprobModel(model)
-    check_head(model, trained)
+    check_logprobs(model, trained)
     if trainer["zero_stage"] == 3:
         for parameter in trained.head.linear.parameters():
             deepspeed.zero.register_external_parameter(trained.head, parameter)

@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmzero.grpo.batch import MicroBatch, Sample, collate, shared_out
+from llmzero.grpo.batch import MicroBatch, Sample, by_prompt, collate, shared_out
 from llmzero.grpo.distributed import World
 from llmzero.grpo.failures import NotFiniteError
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.loss import LossSettings, Totals, grpo_loss, mismatch_metrics, sampler_correction, token_weights
+from llmzero.grpo.packing import Pack
 from llmzero.grpo.policy import Policy, apply_update
 from llmzero.seeds import seed_of
 
-Forward = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+Forward = Callable[[Pack, float], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -74,8 +75,8 @@ class Updater:
         places = {id(sample): i for i, sample in enumerate(samples)}
         found: dict[int, list[float]] = {}
         for chunk, _ in shared_out(samples, self.settings["micro_batch_tokens"], self.world.rank, self.world.size):
-            batch = collate(chunk, self.policy.pad_id, self.policy.device)
-            logprobs, _ = forward(batch.ids, batch.attention, batch.mask, self.hparams["temperature"])
+            batch = collate(chunk, self.policy.device)
+            logprobs, _ = forward(batch.pack, self.hparams["temperature"])
             for sample, row in zip(chunk, logprobs.tolist(), strict=True):
                 found[places[id(sample)]] = row[: len(sample.completion)]
         for share in self.world.gather(found):
@@ -93,16 +94,17 @@ class Updater:
         sums: dict[str, float] = defaultdict(float)
         norms: list[float] = []
         shuffle = torch.Generator().manual_seed(seed_of(data_seed, global_step))
-        size = math.ceil(len(samples) / self.hparams["minibatches"])
-        tokens_per_update = sum(s.tokens for s in samples) / math.ceil(len(samples) / size)
+        groups = by_prompt(samples)
+        size = math.ceil(len(groups) / self.hparams["minibatches"])
+        tokens_per_update = sum(s.tokens for s in samples) / math.ceil(len(groups) / size)
         self._log_ratios.clear()
         for group in self.policy.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         planned = 0
         for _ in range(self.hparams["epochs"]):
-            order = torch.randperm(len(samples), generator=shuffle).tolist()
-            for first in range(0, len(samples), size):
-                minibatch = [samples[i] for i in order[first : first + size]]
+            order = torch.randperm(len(groups), generator=shuffle).tolist()
+            for first in range(0, len(groups), size):
+                minibatch = [sample for i in order[first : first + size] for sample in groups[i]]
                 planned += 1
                 norm = self._optimizer_step(minibatch, tokens_per_update, sums, first_of_batch=planned == 1)
                 norms += [] if norm is None else [norm]
@@ -127,7 +129,7 @@ class Updater:
             if i > 0:
                 engine.step()  # between micro-batches it only counts them
             engine.set_gradient_accumulation_boundary(i == len(chunks) - 1)
-            self._backward(collate(chunk, self.policy.pad_id, self.policy.device, counts), totals, own, first_of_batch)
+            self._backward(collate(chunk, self.policy.device, counts), totals, own, first_of_batch)
         norm = apply_update(engine)
         if norm is None:
             self._skipped()
@@ -140,7 +142,7 @@ class Updater:
         return norm
 
     def _backward(self, batch: MicroBatch, totals: Totals, sums: dict[str, float], first_of_batch: bool) -> None:
-        logprobs, entropy = self.policy.engine(batch.ids, batch.attention, batch.mask, self.hparams["temperature"])
+        logprobs, entropy = self.policy.engine(batch.pack, self.hparams["temperature"])
         log_ratio = logprobs.detach() - batch.sampled
         correction, old = None, batch.old
         if self.algorithm["correction"] != "none":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,26 +13,30 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 ATTENTION = "llmzero_slots"
+NATIVE = "eager"  # the attention that every model in transformers has
+
+
+Storage = dict[tuple[int, str], Tensor]
 
 
 class SlotCache:
     """Keys and values of rows that started at different times and have different lengths.
 
     Row i lies in slot i, its tokens in columns 0 to lengths[i] - 1; running rows are the first slots. It stands in for a
-    transformers cache: layers call `update` with new keys and values, in the mode that `admit` or `extend` has set. Keys are stored
-    as columns, (slots, H, D, columns), as the product with queries wants them.
+    transformers cache: layers call `update` with new keys and values, in the mode that `admit` or `extend` has set.
 
     Args:
         slots: rows it has room for.
         columns: longest row.
+        storage: the memory of an earlier cache to be used again: fresh memory is slow to touch.
     """
 
-    def __init__(self, slots: int, columns: int) -> None:
-        self.slots, self.columns = slots, columns
+    def __init__(self, slots: int, columns: int, storage: Storage) -> None:
+        self.slots, self.columns, self._storage = slots, columns, storage
         self.rows = 0
         self.lengths = torch.zeros(0, dtype=torch.long)
         self.hidden: Tensor | None = None
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._layers: dict[int, list[Tensor]] = {}
         self._repeats = 0
 
     @property
@@ -54,17 +61,18 @@ class SlotCache:
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Store keys and values (B, H, T, D) of new tokens; return those that the new tokens attend to."""
+        width = keys.shape[2] if self._repeats else self._width
         if layer not in self._layers:
-            self._layers[layer] = (self._room(keys.transpose(2, 3), 3), self._room(values, 2))
-        stored_keys, stored_values = self._layers[layer]
+            self._layers[layer] = [self._room((layer, name), keys) for name in ("keys", "values")]
+        stored = self._layers[layer]
+        for rows, new in zip(stored, (keys, values), strict=True):
+            if self._repeats:
+                self._fill(rows[self._first : self.rows, :, :width], new)
+            else:
+                rows[self._places, :, self.lengths - 1] = new[:, :, 0]
         if self._repeats:
-            width = keys.shape[2]
-            self._fill(stored_keys[self._first : self.rows, :, :, :width], keys.transpose(2, 3))
-            self._fill(stored_values[self._first : self.rows, :, :width], values)
             return keys, values
-        stored_keys[self._places, :, :, self.lengths - 1] = keys[:, :, 0]
-        stored_values[self._places, :, self.lengths - 1] = values[:, :, 0]
-        return stored_keys[: self.rows, :, :, : self._width].transpose(2, 3), stored_values[: self.rows, :, : self._width]
+        return stored[0][: self.rows, :, :width], stored[1][: self.rows, :, :width]
 
     def drop(self, ended: Tensor) -> Tensor:
         """Free the slots of rows that `ended` (B,) says; the last rows move into the gaps. Return the order (B',) of the rows left."""
@@ -77,18 +85,19 @@ class SlotCache:
         if len(gaps):
             width = int(self.lengths.max())
             for keys, values in self._layers.values():
-                keys[gaps, :, :, :width] = keys[movers, :, :, :width]
+                keys[gaps, :, :width] = keys[movers, :, :width]
                 values[gaps, :, :width] = values[movers, :, :width]
         return order
 
     def _fill(self, rows: Tensor, new: Tensor) -> None:
         rows.view(len(new), self._repeats, *rows.shape[1:]).copy_(new[:, None])
 
-    def _room(self, like: Tensor, of_columns: int) -> Tensor:
-        """Return zeros, because a masked NaN is a NaN still."""
-        shape = [self.slots, *like.shape[1:]]
-        shape[of_columns] = self.columns
-        return like.new_zeros(shape)
+    def _room(self, name: tuple[int, str], like: Tensor) -> Tensor:
+        """Return (slots, H, columns, D) of numbers, whichever: a masked NaN would be a NaN still."""
+        shape = (self.slots, like.shape[1], self.columns, like.shape[3])
+        if name not in self._storage or self._storage[name].numel() < math.prod(shape):
+            self._storage[name] = like.new_zeros(math.prod(shape))
+        return self._storage[name][: math.prod(shape)].view(shape)
 
 
 def attention_over_slots(
@@ -116,6 +125,17 @@ def _band(width: int, window: int, device: torch.device) -> Tensor:
     """Return which of `width` positions (rows) attend to which (columns): to themselves and the `window` - 1 before."""
     distance = torch.arange(width, device=device)[:, None] - torch.arange(width, device=device)
     return (distance >= 0) & (distance < window)
+
+
+@contextmanager
+def attention_of(model: Any, name: str) -> Iterator[None]:
+    """Let a model attend in another way while the block runs."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
 
 
 AttentionInterface.register(ATTENTION, attention_over_slots)

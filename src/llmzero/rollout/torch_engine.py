@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
-from llmzero.rollout.slots import ATTENTION, SlotCache
+from llmzero.rollout.decoder import Decoder, is_known
+from llmzero.rollout.slots import ATTENTION, NATIVE, SlotCache, Storage, attention_of
 from llmzero.seeds import seed_of
 
 REFILL_AT = 0.25  # share of the slots that are free when waiting prompts are taken in
@@ -33,6 +34,7 @@ class TorchEngine:
         self._model: PreTrainedModel
         self._copy: PreTrainedModel | None = None
         self._eos_ids: Tensor
+        self._storage: Storage = {}
 
     def start(self, weights: Weights) -> None:
         """Attach to the policy.
@@ -72,21 +74,22 @@ class TorchEngine:
         """
         rollouts = Rollouts([list(prompt) for prompt in prompts], [], [], [], sampling.n)
         if prompts:
+            batch = _Batch(self._model, rollouts.prompts, sampling, self.max_rows, self._eos_ids, self._storage)
             with self._sampling():
-                _Batch(self._model, rollouts.prompts, sampling, self.max_rows, self._eos_ids.to(self._model.device)).run(rollouts)
+                batch.run(rollouts)
+            if self._model.device.type != "cpu" or not batch.logprobs.isfinite().all():
+                self._storage.clear()
         return rollouts
 
     @contextmanager
     def _sampling(self) -> Iterator[None]:
         """Switch the model to evaluation and to attention over slots, and back."""
-        was_training, attention = self._model.training, self._model.config._attn_implementation
+        was_training = self._model.training
         self._model.eval()
-        self._model.config._attn_implementation = ATTENTION
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), attention_of(self._model, ATTENTION):
                 yield
         finally:
-            self._model.config._attn_implementation = attention
             self._model.train(was_training)
 
     def _check(self) -> None:
@@ -95,7 +98,7 @@ class TorchEngine:
         rollouts = self.generate([prompt, prompt[:1]], Sampling(max_tokens=6, n=4))
         longest = max(range(4), key=lambda i: len(rollouts.completions[i]))
         completion = rollouts.completions[longest]
-        with torch.no_grad():
+        with torch.no_grad(), attention_of(self._model, NATIVE):
             ids = torch.tensor([prompt + completion], device=self._model.device)
             logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
         expected = torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0].cpu()
@@ -119,13 +122,17 @@ class _Rows:
 class _Batch:
     """One call of `generate`: prompts wait, shortest first; rows run in the first slots of a cache without gaps."""
 
-    def __init__(self, model: PreTrainedModel, prompts: list[list[int]], sampling: Sampling, max_rows: int, eos_ids: Tensor) -> None:
-        self.model, self.prompts, self.sampling, self.eos_ids = model, prompts, sampling, eos_ids
+    def __init__(
+        self, model: PreTrainedModel, prompts: list[list[int]], sampling: Sampling, max_rows: int, eos_ids: Tensor, storage: Storage
+    ) -> None:
+        self.model, self.prompts, self.sampling = model, prompts, sampling
         self.device = model.device
+        self.eos_ids = eos_ids.to(self.device)
         rows = len(prompts) * sampling.n
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
         slots = max(sampling.n, min(max_rows, rows))
-        self.cache = SlotCache(slots, max(map(len, prompts)) + sampling.max_tokens)
+        self.cache = SlotCache(slots, max(map(len, prompts)) + sampling.max_tokens, storage)
+        self.decoder = Decoder(model, self.cache.columns) if is_known(model) else None
         self.uniform = torch.cat([self._uniform(prompt) for prompt in prompts]).clamp_(max=NEAR_ONE).to(self.device)
         self.tokens = torch.zeros(rows, sampling.max_tokens, dtype=torch.long, device=self.device)
         self.logprobs = torch.zeros(rows, sampling.max_tokens, device=self.device)
@@ -147,7 +154,7 @@ class _Batch:
             token = self._step()
             if self.cache.rows:
                 self.cache.extend()
-                self.rows.logits = self._logits(token[:, None], (self.cache.lengths - 1)[:, None])[:, -1]
+                self.rows.logits = self._after(token)
         reasons: list[FinishReason] = ["stop" if stopped else "length" for stopped in self.stopped.tolist()]
         out.finish_reasons.extend(reasons)
         for tokens, logprobs, length in zip(self.tokens.tolist(), self.logprobs.tolist(), self.lengths.tolist(), strict=True):
@@ -168,6 +175,13 @@ class _Batch:
         new = (completion, torch.zeros_like(completion), logits)
         old = (self.rows.completion, self.rows.step, self.rows.logits)
         self.rows = _Rows(*(torch.cat(pair) for pair in zip(old, new, strict=True)))
+
+    def _after(self, token: Tensor) -> Tensor:
+        """Return the logits (B, V) after one token more (B,) in every row."""
+        if self.decoder is None:
+            return self._logits(token[:, None], (self.cache.lengths - 1)[:, None])[:, -1]
+        logits: Tensor = self.model.get_output_embeddings()(self.decoder(token, self.cache))
+        return logits
 
     def _logits(self, ids: Tensor, positions: Tensor, last: Tensor | None = None) -> Tensor:
         """Run tokens (B, T) through the model; return logits (B, 1, V) after column `last` (B,) of each row."""

@@ -1,0 +1,250 @@
+"""A prompt once for all its completions, and rows of like length side by side: what a forward pass of the trained model works on.
+
+A group's completions share their prompt, so the model need not see it again for each of them. A pack is one row of S tokens: N
+prompts, then B completions without their last tokens, which predict nothing. Everything but attention works on tokens alone, so all
+but a little padding is left out; in attention a completion sees its prompt and itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import one_hot, scaled_dot_product_attention
+from transformers import AttentionInterface
+
+ATTENTION = "llmzero_packs"
+LIKE = 0.85  # lengths of completions that stand side by side, shortest by longest: the rest is padding
+
+
+@dataclass(frozen=True)
+class Block:
+    """R sequences of `width` tokens, padded on the right, one after the other in the row.
+
+    `owner` (R,) is the prompt of each sequence.
+    """
+
+    lengths: tuple[int, ...]
+    owner: Tensor
+    _biases: dict[tuple[int | None, torch.dtype], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.lengths)
+
+    @property
+    def size(self) -> int:
+        """Tokens and padding."""
+        return len(self.lengths) * self.width
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """Return tokens (size, H, D) as (R, H, width, D)."""
+        return tokens.view(len(self.lengths), self.width, *tokens.shape[1:]).transpose(1, 2)
+
+    def bias(self, prompts: Tensor, width: int, window: int | None, dtype: torch.dtype) -> Any:
+        """Return what is added to the scores of completions, (R, 1, tokens, prompt and tokens); the same for all layers.
+
+        `prompts` (N,) are the prompts' lengths, `width` the longest of them.
+        """
+        key = (window, dtype)
+        if key not in self._biases:
+            self._biases[key] = self._bias(prompts, width, window, dtype)
+        return self._biases[key]
+
+    def _bias(self, prompts: Tensor, width: int, window: int | None, dtype: torch.dtype) -> Any:
+        if window is None and prompts.is_cuda and bool((prompts == width).all()):
+            return causal_lower_right(self.width, width + self.width)  # a mask that flash attention knows
+        lengths = prompts[self.owner][:, None]
+        columns, own = torch.arange(width, device=prompts.device), torch.arange(self.width, device=prompts.device)
+        positions = torch.cat([columns.expand(len(lengths), -1), lengths + own], 1)
+        exists = torch.cat([columns < lengths, torch.ones_like(lengths + own, dtype=torch.bool)], 1)
+        distance = (lengths + own)[:, :, None] - positions[:, None]
+        seen = exists[:, None] & (distance >= 0) & (distance < (window or distance.shape[-1] + 1))
+        return torch.zeros(seen.shape, dtype=dtype, device=prompts.device).masked_fill_(~seen, -torch.inf)[:, None]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """N prompts and B completions of them, in a row of S tokens.
+
+    Attributes:
+        ids: (1, S), and `positions` (1, S) of each token in its own sequence.
+        blocks: how the row is laid out: the prompts, then completions of like length.
+        prompts: (N,) lengths of the prompts.
+        owner: (B,) the prompt of each completion.
+        ends: (N,) places in the row of the prompts' last tokens, which predict the first tokens of completions.
+        others: (n - B,) places in the row of what predicts the other tokens.
+        targets: (n,) the tokens of all completions, first ones first; `spots` (n,) where they stand among the B * T of `mask`.
+        mask: (B, T) 1 where a completion has a token.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    blocks: tuple[Block, ...]
+    prompts: Tensor
+    owner: Tensor
+    ends: Tensor
+    others: Tensor
+    targets: Tensor
+    spots: Tensor
+    mask: Tensor
+
+    def predictors(self, hidden: Tensor) -> Tensor:
+        """Return the hidden states (n, D), of those of the row (S, D), that predict `targets`."""
+        return torch.cat([shared(taken(hidden, self.ends), self.owner), taken(hidden, self.others)])
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Return values (n,) of `targets` as (B, T), 0 where there is no token."""
+        return torch.zeros_like(self.mask).flatten().index_copy(0, self.spots, values).view_as(self.mask)
+
+
+def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device | str) -> Pack:
+    """Pack pairs of prompt and completion, both not empty."""
+    distinct: dict[tuple[int, ...], int] = {}
+    owner = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt, _ in rows]
+    prompts, completions = [list(prompt) for prompt in distinct], [list(completion) for _, completion in rows]
+    groups = _of_like_length(completions)
+    sequences = [prompts, *([completions[b][:-1] for b in group] for group in groups)]
+    owners = [list(range(len(prompts))), *([owner[b] for b in group] for group in groups)]
+    blocks = [Block(tuple(map(len, of)), _tensor(by, device)) for of, by in zip(sequences, owners, strict=True)]
+    firsts = _first_places(blocks[0].size, blocks[1:], groups)
+    longest = max(map(len, completions))
+    tail = [(b, t) for b, completion in enumerate(completions) for t in range(1, len(completion))]
+    return Pack(
+        ids=_tensor((id_ for block, of in zip(blocks, sequences, strict=True) for id_ in _padded(of, block.width)), device)[None],
+        positions=_tensor(_positions(blocks, owners, prompts), device)[None],
+        blocks=tuple(blocks),
+        prompts=_tensor(map(len, prompts), device),
+        owner=_tensor(owner, device),
+        ends=_tensor((i * blocks[0].width + len(prompt) - 1 for i, prompt in enumerate(prompts)), device),
+        others=_tensor((firsts[b] + t - 1 for b, t in tail), device),
+        targets=_tensor([*(c[0] for c in completions), *(completions[b][t] for b, t in tail)], device),
+        spots=_tensor([*(b * longest for b in range(len(rows))), *(b * longest + t for b, t in tail)], device),
+        mask=(torch.arange(longest, device=device) < _tensor(map(len, completions), device)[:, None]).float(),
+    )
+
+
+def _of_like_length(completions: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Put the numbers of completions of more than one token into groups, longest first, that need little padding."""
+    groups: list[list[int]] = []
+    for b in sorted((b for b, c in enumerate(completions) if len(c) > 1), key=lambda b: -len(completions[b])):
+        if not groups or len(completions[b]) - 1 < LIKE * (len(completions[groups[-1][0]]) - 1):
+            groups.append([])
+        groups[-1].append(b)
+    return groups
+
+
+def _first_places(start: int, blocks: Sequence[Block], groups: Sequence[Sequence[int]]) -> dict[int, int]:
+    """Return where in the row each completion begins, by its number."""
+    places: dict[int, int] = {}
+    for block, group in zip(blocks, groups, strict=True):
+        places |= {b: start + i * block.width for i, b in enumerate(group)}
+        start += block.size
+    return places
+
+
+def _positions(blocks: Sequence[Block], owners: Sequence[Sequence[int]], prompts: Sequence[list[int]]) -> Iterator[int]:
+    """Yield the position of every token of the row: completions follow on their prompts."""
+    for k, (block, by) in enumerate(zip(blocks, owners, strict=True)):
+        for i in by:
+            first = len(prompts[i]) if k else 0
+            yield from range(first, first + block.width)
+
+
+def _padded(sequences: Iterable[list[int]], width: int) -> Iterator[int]:
+    for sequence in sequences:
+        yield from sequence
+        yield from repeat(0, width - len(sequence))
+
+
+def _tensor(numbers: Iterable[int], device: torch.device | str) -> Tensor:
+    return torch.tensor(list(numbers), dtype=torch.long, device=device)
+
+
+class _Taken(torch.autograd.Function):
+    """Rows at places that differ from each other: the gradient is put back, without a sum."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.count = len(rows)
+        return rows.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0]
+        return gradient.new_zeros(ctx.count, *gradient.shape[1:]).index_copy_(0, ctx.saved_tensors[0], gradient), None
+
+
+class _Shared(torch.autograd.Function):
+    """Rows for their owners, many for each: the gradient is summed by a matrix product, in a fixed order."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, owner: Tensor) -> Tensor:
+        ctx.save_for_backward(owner)
+        ctx.count = len(rows)
+        return rows.index_select(0, owner)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0]
+        belongs = one_hot(ctx.saved_tensors[0], ctx.count).T.to(gradient.dtype)
+        return (belongs @ gradient.flatten(1)).view(ctx.count, *gradient.shape[1:]), None
+
+
+def taken(rows: Tensor, places: Tensor) -> Tensor:
+    """Return rows[places], for places that differ from each other."""
+    found: Tensor = _Taken.apply(rows, places)  # type: ignore[no-untyped-call]
+    return found
+
+
+def shared(rows: Tensor, owner: Tensor) -> Tensor:
+    """Return rows[owner]."""
+    found: Tensor = _Shared.apply(rows, owner)  # type: ignore[no-untyped-call]
+    return found
+
+
+def attention_in_packs(
+    _module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, *, pack: Pack | None = None, scaling: float | None = None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attend (1, H, S, D) within the sequences of a pack; without one plainly causally, for rows that have no padding."""
+    if pack is None:
+        return _attend(query, key, value, None, scaling).transpose(1, 2).contiguous(), None
+    window = kwargs.get("sliding_window")
+    sizes = [block.size for block in pack.blocks]
+    parts = zip(*(torch.split(x[0].transpose(0, 1), sizes) for x in (query, key, value)), strict=True)
+    of_prompts, *of_completions = ([block.rows(x) for x in part] for block, part in zip(pack.blocks, parts, strict=True))
+    prompts, prompt_keys, prompt_values = of_prompts
+    width = pack.blocks[0].width
+    out = [_attend(prompts, prompt_keys, prompt_values, None if window is None or window >= width else _band(width, window, query), scaling)]
+    for block, (heads, keys, values) in zip(pack.blocks[1:], of_completions, strict=True):
+        keys = torch.cat([shared(prompt_keys, block.owner), keys], 2)
+        values = torch.cat([shared(prompt_values, block.owner), values], 2)
+        out.append(_attend(heads, keys, values, block.bias(pack.prompts, width, window, query.dtype), scaling))
+    return torch.cat([rows.transpose(1, 2).flatten(0, 1) for rows in out])[None], None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Any, scaling: float | None) -> Tensor:
+    """Attend causally where there is no bias. Keys are repeated for the heads that share them where the kernel cannot."""
+    shared_by = query.shape[1] // key.shape[1]
+    native = query.is_cuda and not isinstance(bias, Tensor)
+    if shared_by > 1 and not native:
+        key, value = key.repeat_interleave(shared_by, 1), value.repeat_interleave(shared_by, 1)
+    grouped = shared_by > 1 and native
+    return scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None, scale=scaling, enable_gqa=grouped)
+
+
+def _band(width: int, window: int, like: Tensor) -> Tensor:
+    """Return the bias (width, width) that lets a position see itself and the `window` - 1 before it."""
+    places = torch.arange(width, device=like.device)
+    distance = places[:, None] - places
+    return torch.zeros(width, width, dtype=like.dtype, device=like.device).masked_fill_((distance < 0) | (distance >= window), -torch.inf)
+
+
+AttentionInterface.register(ATTENTION, attention_in_packs)
