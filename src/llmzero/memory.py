@@ -20,9 +20,12 @@ REDUCE_BUCKET = 500_000_000  # gradients that ZeRO reduces at once
 LIVE_PARAMETERS = 1_000_000_000  # that ZeRO 3 gathers at most ...
 PREFETCH_BUCKET = 50_000_000  # ... and these ahead of their use
 SUB_GROUP = 1_000_000_000  # parameters that ZeRO 3 updates at once
+COPIES = 4  # tokens that completions attend to which count as one token of a micro-batch
+LIKE = 0.85  # shortest by longest of the completions that stand side by side, the rest padded
 
 # Bytes of temporaries an element of a logits chunk: three float32 tensors forward, six backward where there is an entropy bonus.
 HEAD_FORWARD, HEAD_BACKWARD, HEAD_BACKWARD_ENTROPY = 12, 16, 24
+BIAS_MAKING = 10  # bytes of temporaries a number of the bias: distances, and where they are allowed
 
 # Assumptions, not measured here.
 CONTEXT = GIB  # CUDA context, cuBLAS workspaces
@@ -129,16 +132,42 @@ class Architecture:
         """Bytes of one token in the key-value cache, `size` bytes an element."""
         return 2 * self.num_hidden_layers * self.key_width * size
 
-    def saved_bytes(self, size: int, length: int) -> int:
-        """Bytes that one layer keeps of one token for its backward pass, in rows of `length` tokens.
+    def saved_bytes(self, size: int) -> int:
+        """Bytes that one layer keeps of one token for its backward pass, besides what completions attend to.
 
-        Two norms keep a float32 input, the normalised input and their output; the norms of queries and keys the first two.
-        Attention keeps queries, keys and values (repeated for all heads), its output and its mask; the MLP its four inner values.
+        Norms keep their input and a float32 number a row, those before linear modules their output too. Attention keeps queries, its
+        output, that again in the order of the row, a float32 sum a head, and all keys and values, because prompts' are views of these.
+        The MLP keeps gate, up and their product.
         """
         d, q, k = self.hidden_size, self.query_width, self.key_width
-        norms = 2 * (4 + 2 * size) * d + ((4 + size) * (q + k) if self.model_type == "qwen3" else 0)
-        attention = 4 * size * q + 4 * self.num_attention_heads + size * length
-        return norms + attention + 4 * size * self.intermediate_size
+        norms = 2 * (2 * size * d + 4) + ((q + k) * size + 4 * (q + k) // self.head_dim if self.model_type == "qwen3" else 0)
+        attention = size * (3 * q + 2 * k) + 4 * self.num_attention_heads
+        return norms + attention + 3 * size * self.intermediate_size
+
+
+@dataclass(frozen=True)
+class PackShape:
+    """A micro-batch: `prompts` prompts of `prompt_tokens` tokens, then `rows` completions of `width` tokens, padding included."""
+
+    prompts: int
+    prompt_tokens: int
+    rows: int
+    width: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that everything but attention works on."""
+        return self.prompts * self.prompt_tokens + self.rows * self.width
+
+    @property
+    def keys(self) -> int:
+        """Tokens that completions attend to: each has its prompt's for itself."""
+        return self.rows * (self.prompt_tokens + self.width)
+
+    @property
+    def scores(self) -> int:
+        """Pairs of a completion's token and a token it may attend to."""
+        return self.width * self.keys
 
 
 @dataclass(frozen=True)
@@ -152,6 +181,7 @@ class Stage:
         processes: GPUs that train it, one process each.
         prompt_tokens: longest prompt.
         gpu_bytes: of one GPU; None is unknown.
+        shortest: a length below `max_completion_length` that all completions may have too.
     """
 
     architecture: Architecture
@@ -162,6 +192,7 @@ class Stage:
     processes: int
     prompt_tokens: int
     gpu_bytes: float | None
+    shortest: int | None = None
 
     @property
     def size(self) -> int:
@@ -185,9 +216,21 @@ class Stage:
         return self.prompt_tokens + int(self.values["max_completion_length"])
 
     @property
-    def tokens(self) -> int:
-        """Tokens of the largest micro-batch: at least one row is in it."""
-        return max(int(self.trainer["micro_batch_tokens"]), self.length)
+    def packs(self) -> list[PackShape]:
+        """The largest micro-batches that may come: of the longest completions, and of the shortest, with more copies of their prompts."""
+        longest = int(self.values["max_completion_length"])
+        return [self.pack(length) for length in sorted({longest, min(longest, self.shortest or longest)})]
+
+    def pack(self, length: int) -> PackShape:
+        """Return the largest micro-batch of completions of `length`: whole groups, then what fits of one more; at least one completion.
+
+        There is most padding where one is of that length and the others just long enough to stand beside it. All lack their last token.
+        """
+        group, shorter = int(self.values["group_size"]), ceil(LIKE * (length - 1)) + 1
+        least = max(shorter, ceil((self.prompt_tokens + shorter) / COPIES))
+        groups, rest = divmod(int(self.trainer["micro_batch_tokens"]), self.prompt_tokens + group * least)
+        more = min(group, max(0, rest - self.prompt_tokens) // least)
+        return PackShape(max(1, groups + (more > 0)), self.prompt_tokens, max(1, groups * group + more), length - 1)
 
     @property
     def has_vllm(self) -> bool:
@@ -254,33 +297,68 @@ def buckets(stage: Stage) -> float:
     return stage.size * (gathered + (REDUCE_BUCKET if stage.zero else 0))
 
 
-def activations(stage: Stage) -> float:
+def layer_bytes(stage: Stage, pack: PackShape) -> float:
+    """Return what one layer keeps for its backward pass; keys and values of completions are repeated for all heads."""
+    a = stage.architecture
+    return pack.tokens * a.saved_bytes(stage.size) + pack.keys * 2 * stage.size * a.query_width
+
+
+def bias(stage: Stage, pack: PackShape) -> float:
+    """Return what tells completions which tokens they attend to: one tensor for all layers."""
+    return stage.size * pack.scores
+
+
+def activations(stage: Stage, pack: PackShape) -> float:
     """Return what a forward pass keeps for the backward pass, without logits.
 
     With checkpointing that is every layer's input, and the inside of the one layer that is being recomputed.
     """
-    a, size, tokens = stage.architecture, stage.size, stage.tokens
-    layer = a.saved_bytes(size, stage.length)
-    last_norm = (4 + 2 * size) * a.hidden_size
-    once = last_norm + stage.length + 2 * size * a.head_dim + 8  # the boolean mask, the rotary embedding, ids
+    a, size = stage.architecture, stage.size
+    once = pack.tokens * (2 * size * (a.hidden_size + a.head_dim) + 64) + bias(stage, pack)  # last norm, head's input, rotary embedding, ids
     if stage.trainer["activation_checkpointing"]:
-        return tokens * (once + a.num_hidden_layers * size * a.hidden_size + layer)
-    return tokens * (once + a.num_hidden_layers * layer)
+        return once + a.num_hidden_layers * pack.tokens * size * a.hidden_size + layer_bytes(stage, pack)
+    return once + a.num_hidden_layers * layer_bytes(stage, pack)
 
 
-def work_space(stage: Stage, tokens: int) -> float:
-    """Return the temporaries of one layer, forward or backward: three inner values of the MLP and some copies of the residual."""
+def layer_space(stage: Stage, tokens: int, keys: int = 0, backward: bool = False) -> float:
+    """Return the temporaries of one layer.
+
+    Beside some copies of the residual they are three inner values of the MLP, or those of attention: queries and their output, keys and
+    values, and those of completions both as they are and repeated for all heads. Going backward, what the MLP has kept is gone by then.
+    """
     a = stage.architecture
-    return tokens * (3 * stage.size * a.intermediate_size + 12 * a.hidden_size)
+    mlp = 3 * tokens * a.intermediate_size
+    attention = 2 * (tokens + keys) * (a.query_width + a.key_width) - (mlp + 2 * tokens * a.hidden_size if backward else 0)
+    return stage.size * (max(mlp, attention) + 5 * tokens * a.hidden_size)
 
 
-def logits(stage: Stage, backward: bool) -> float:
+def bias_space(stage: Stage, pack: PackShape) -> float:
+    """Return the temporaries while the bias is made, in the first layer: its own, and what attention has of queries, keys and values."""
+    a = stage.architecture
+    attention = pack.tokens * a.query_width + 2 * (pack.tokens + pack.keys) * a.key_width
+    return BIAS_MAKING * pack.scores + stage.size * (attention + 2 * pack.tokens * a.hidden_size)
+
+
+def logits(stage: Stage, tokens: int, backward: bool) -> float:
     """Return the output head's share: a chunk's temporaries and, going backward, the gradient of its weight."""
-    elements = min(CHUNK_ELEMENTS, stage.tokens * stage.architecture.vocab_size)
+    elements = min(CHUNK_ELEMENTS, tokens * stage.architecture.vocab_size)
     if not backward:
         return HEAD_FORWARD * elements
     temporaries = HEAD_BACKWARD_ENTROPY if stage.values["entropy_coef"] > 0 else HEAD_BACKWARD
     return temporaries * elements + (0 if stage.trainer["lora"]["rank"] else stage.size * stage.architecture.embedding)
+
+
+def forward_pass(stage: Stage, pack: PackShape) -> Parts:
+    """Return what scoring a micro-batch takes."""
+    space = max(layer_space(stage, pack.tokens, pack.keys), bias_space(stage, pack)) + bias(stage, pack)
+    return {"work space": space, "logits chunk": logits(stage, pack.tokens, backward=False)}
+
+
+def backward_pass(stage: Stage, pack: PackShape) -> Parts:
+    """Return what a micro-batch of an update takes. While the bias is made, no other activations are there yet."""
+    kept = activations(stage, pack)
+    space = max(layer_space(stage, pack.tokens, pack.keys, backward=True), bias_space(stage, pack) + bias(stage, pack) - kept)
+    return {"activations": kept, "work space": space, "logits chunk": logits(stage, pack.tokens, backward=True)}
 
 
 def vllm_pool(stage: Stage) -> float:
@@ -307,7 +385,7 @@ def sampling(stage: Stage) -> Parts:
     drawn = max(rows, ceil(stage.values["prompts_per_step"] / stage.processes) * stage.values["group_size"])
     return {
         "KV cache or vLLM pool": rows * stage.length * a.cache_bytes(stage.size) + 16 * drawn * stage.values["max_completion_length"],
-        "work space": work_space(stage, rows * stage.prompt_tokens),  # validation runs a prompt for every row
+        "work space": layer_space(stage, rows * stage.prompt_tokens),  # validation runs a prompt for every row
         "logits chunk": 16 * rows * a.vocab_size,
     }
 
@@ -331,16 +409,11 @@ def phases(stage: Stage) -> dict[str, Parts]:
     base = states(stage) | kept
     awake = {"KV cache or vLLM pool": vllm_pool(stage)} if stage.has_vllm else {}
     training = {"gradients": gradients(stage), "ZeRO buckets": buckets(stage)}
-    forward = {
-        "work space": work_space(stage, stage.tokens) + (1 + stage.size) * stage.tokens * stage.length,
-        "logits chunk": logits(stage, backward=False),
-    }
     gathered = {"ZeRO buckets": buckets(stage)} if stage.zero == 3 else {}
     found = {"generation": base | gathered | sampling(stage)}
     if stage.values["kl_coef"] > 0 or stage.corrected:
-        found["log-probs"] = base | gathered | forward
-    backward = {"activations": activations(stage), "work space": work_space(stage, stage.tokens), "logits chunk": logits(stage, backward=True)}
-    found["update"] = base | training | backward
+        found["log-probs"] = base | gathered | max((forward_pass(stage, pack) for pack in stage.packs), key=total)
+    found["update"] = base | training | max((backward_pass(stage, pack) for pack in stage.packs), key=total)
     found["optimizer step"] = base | training | {"work space": step_bytes(stage)}
     found["hand-over"] = base | gathered | awake | {"hand-over bucket": 2 * stage.size * stage.architecture.embedding}
     return {name: parts | {"reserve": reserve(stage, parts)} for name, parts in found.items()}
@@ -450,8 +523,9 @@ def _pinned(size: float) -> float:
     return float(2 ** ceil(size - 1).bit_length()) if size > 1 else size
 
 
-def worst_values(catalogue: Catalogue, values: HParams) -> HParams:
-    """Return hyperparameters within the catalogue's bounds that need the most memory; what memory does not depend on stays."""
-    largest = {name: max(catalogue[name].choices or catalogue[name].bounds) for name in CAPACITIES if name in catalogue}
+def worst_of(stage: Stage, catalogue: Catalogue) -> Stage:
+    """Return the stage with hyperparameters within the catalogue's bounds that need the most memory; all others stay."""
+    limits = {name: catalogue[name].choices or catalogue[name].bounds for name in CAPACITIES if name in catalogue}
     parent = "reference" in catalogue and "parent" in (catalogue["reference"].choices or ())
-    return {**values, **largest, **({"reference": "parent"} if parent else {})}
+    values = {**stage.values, **{name: max(of) for name, of in limits.items()}, **({"reference": "parent"} if parent else {})}
+    return replace(stage, values=values, shortest=int(min(limits.get("max_completion_length", [values["max_completion_length"]]))))

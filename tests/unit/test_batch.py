@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmzero.grpo.batch import Sample, by_prompt, collate, micro_batches, packed_tokens, pieces, shared_out
+from llmzero.grpo.batch import Sample, by_prompt, collate, micro_batches, pieces, shared_out, size_of
 from llmzero.tasks.base import Reward
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def identities(chunks: Sequence[Sequence[Sample]]) -> list[int]:
 
 
 def tokens_of(chunk: Sequence[Sample]) -> int:
-    return sum(map(packed_tokens, by_prompt(chunk)))
+    return sum(map(size_of, by_prompt(chunk)))
 
 
 @settings(deadline=None)
@@ -35,7 +35,13 @@ def test_pieces_hold_every_sample_once_within_the_budget(shapes: list[tuple[int,
     assert identities(cut) == identities([samples])
     for piece in cut:
         assert len(by_prompt(piece)) == 1
-        assert len(piece) == 1 or packed_tokens(piece) <= budget
+        assert len(piece) == 1 or size_of(piece) <= budget
+
+
+def test_short_completions_of_long_prompts_count_for_what_is_copied_for_them() -> None:
+    assert size_of([sample(3, 1), sample(3, 2)]) == 3 + 1 + 2
+    assert size_of([sample(30, 2)] * 8) == 30 + 8 * 8
+    assert [len(piece) for piece in pieces([sample(30, 2) for _ in range(8)], 62)] == [4, 4]
 
 
 def test_a_prompt_is_cut_no_more_than_needed() -> None:
@@ -47,7 +53,7 @@ def test_a_prompt_is_cut_no_more_than_needed() -> None:
 
 def test_micro_batches_fill_the_budget_in_order() -> None:
     hand = [[sample(2, 8)], [sample(3, 8)], [sample(4, 2)], [sample(5, 1)]]
-    assert [tokens_of(chunk) for chunk in micro_batches(hand, 27)] == [27, 6]
+    assert [tokens_of(chunk) for chunk in micro_batches(hand, 27)] == [27, 7]
     assert [len(chunk) for chunk in micro_batches(hand, 26)] == [2, 2]
     assert [len(chunk) for chunk in micro_batches(hand, 1)] == [1, 1, 1, 1]
     assert micro_batches([], 30) == []
@@ -74,7 +80,7 @@ def test_processes_get_about_as_many_tokens(shapes: list[tuple[int, int]], size:
     samples = [sample(*shape) for shape in shapes]
     loads = [sum(tokens_of(chunk) for chunk, counts in shared_out(samples, 1000, rank, size) if counts) for rank in range(size)]
     fair = -(-tokens_of(samples) // size)
-    assert max(loads) - min(loads) <= max(fair, *(s.length for s in samples))
+    assert max(loads) - min(loads) <= max(fair, *(size_of([s]) for s in samples))
 
 
 def test_a_prompt_with_many_completions_is_shared_out() -> None:

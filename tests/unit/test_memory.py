@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
+from math import ceil
 from typing import Any
 
 import pytest
@@ -25,8 +29,11 @@ from llmzero import memory
 from llmzero.cli import resolved
 from llmzero.config import check_ranges, register
 from llmzero.errors import UserError
-from llmzero.grpo import head
-from llmzero.memory import GIB, Architecture, Stage, host, phases, problems, remedies, total, worst_phase
+from llmzero.grpo import batch, head, packing
+from llmzero.grpo.batch import Sample, shared_out
+from llmzero.grpo.packing import pack
+from llmzero.memory import GIB, Architecture, PackShape, Stage, host, phases, problems, remedies, total, worst_phase
+from llmzero.tasks.base import Reward
 from tests.conftest import REPOSITORY
 
 MODELS = {
@@ -127,7 +134,7 @@ def test_what_the_formulas_do_not_hold_for_is_refused() -> None:
 
 def test_constants_are_those_of_the_trainer_and_of_deepspeed() -> None:
     zero = DeepSpeedZeroConfig()
-    assert memory.CHUNK_ELEMENTS == head.CHUNK_ELEMENTS
+    assert (memory.CHUNK_ELEMENTS, memory.LIKE, memory.COPIES) == (head.CHUNK_ELEMENTS, packing.LIKE, batch.COPIES)
     assert (zero.reduce_bucket_size, zero.max_live_parameters) == (memory.REDUCE_BUCKET, memory.LIVE_PARAMETERS)
     assert (zero.prefetch_bucket_size, zero.sub_group_size) == (memory.PREFETCH_BUCKET, memory.SUB_GROUP)
 
@@ -159,59 +166,132 @@ class Live(TorchDispatchMode):
         self.now -= size
 
 
-def updated(a: Architecture, dtype: torch.dtype, checkpointing: bool) -> dict[str, float]:
-    """Run a batch of 4 rows of 32 + 96 tokens, some of them padded, forward and backward, twice; return bytes of tensors made."""
+def rows_of(shape: PackShape) -> list[tuple[list[int], list[int]]]:
+    """Return prompts and completions of a pack's shape: one completion of full length, the others just long enough to stand beside it."""
+    prompts = torch.randint(1, 64, (shape.prompts, shape.prompt_tokens)).tolist()
+    lengths = [shape.width + 1] + (shape.rows - 1) * [ceil(memory.LIKE * shape.width) + 1]
+    return [(prompts[i * shape.prompts // shape.rows], [1] * length) for i, length in enumerate(lengths)]
+
+
+def run(here: Stage, shape: PackShape) -> dict[str, float]:
+    """Score a micro-batch of a shape, then run it forward and backward, twice; return the peaks, and what is kept for going backward."""
     torch.manual_seed(0)
-    model = built(a).to(dtype).train()
-    if checkpointing:
+    model = built(here.architecture).to(getattr(torch, here.trainer["dtype"])).train()
+    if here.trainer["activation_checkpointing"]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-    ids, attention, mask = torch.randint(1, a.vocab_size, (4, 128)), torch.ones(4, 128, dtype=torch.long), torch.ones(4, 96)
-    attention[0, :5] = attention[1, -9:] = mask[1, -9:] = 0
-    live, saved = Live([*model.parameters(), *model.buffers(), ids, attention, mask]), {}
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    trained, rows = head.LogprobModel(model), rows_of(shape)
+    packs = [pack(rows, "cpu") for _ in range(3)]
+    assert all(one.ids.shape == (1, shape.tokens) for one in packs)
+    scoring, updating, saved = Live([*model.parameters(), *model.buffers()]), Live([*model.parameters(), *model.buffers()]), {}
 
-    def pack(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    trained = head.LogprobModel(model)
-    with live:
-        for _ in range(2):  # gradients accumulate
+    with scoring, torch.no_grad():
+        trained(packs.pop(), 1.0)
+    with updating:
+        while packs:  # gradients accumulate
             saved.clear()
-            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                logprobs, entropy = trained(ids, attention, mask, 1.0)
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                logprobs, entropy = trained(packs.pop(), 1.0)
             (logprobs + 0.01 * entropy).sum().backward()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = sum(size for pointer, size in saved.items() if pointer not in weights)
-    return {"saved": kept - 4.0 * 375 * a.vocab_size, "peak": live.peak}  # without the one logits chunk
+    logits = 4.0 * sum(len(completion) for _, completion in rows) * here.architecture.vocab_size  # of the one chunk
+    return {"saved": kept - logits, "update": updating.peak, "log-probs": scoring.peak}
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_activations_are_what_a_real_update_keeps(family: str, dtype: str, checkpointing: bool) -> None:
-    a = architecture(family)
-    found = updated(a, getattr(torch, dtype), checkpointing)
-    planned = memory.activations(stage(a, dtype=dtype, activation_checkpointing=checkpointing))
-    recomputed = 512 * a.saved_bytes(getattr(torch, dtype).itemsize, 128) if checkpointing else 0  # not there before the backward pass
-    assert planned - recomputed == pytest.approx(found["saved"], rel=0.15)
+SHAPES: dict[str, dict[str, Any]] = {
+    "groups": {},
+    "one long row": {"max_completion_length": 700},
+    "short completions": {"max_completion_length": 16, "group_size": 8},
+}
+CASES = list(itertools.product(("llama", "qwen3"), ("float32", "bfloat16"), (False, True), SHAPES))
+PEAKS = {"update": ("gradients", "activations", "work space", "logits chunk"), "log-probs": ("work space", "logits chunk")}
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_peak_of_a_real_update_is_planned(family: str, dtype: str, checkpointing: bool) -> None:
-    a = architecture(family, vocab_size=64)  # a head so small that the layers are the peak
-    found = updated(a, getattr(torch, dtype), checkpointing)
-    parts = phases(stage(a, dtype=dtype, activation_checkpointing=checkpointing))["update"]
-    planned = sum(parts[name] for name in ("gradients", "activations", "work space", "logits chunk"))
-    assert 0.95 <= planned / found["peak"] <= 1.35  # parts whose peaks do not quite coincide are added up
+@cache
+def measured(family: str, dtype: str, checkpointing: bool, shape: str) -> tuple[Stage, dict[str, float]]:
+    """Return a small stage whose head is so small that layers are the peak, and what its largest micro-batch takes."""
+    here = stage(architecture(family, vocab_size=64), dtype=dtype, activation_checkpointing=checkpointing, **SHAPES[shape])
+    return here, run(here, here.packs[0])
 
 
-def test_longer_rows_need_more_for_masks_alone() -> None:
-    short, long = stage(micro_batch_tokens=100_000), stage(micro_batch_tokens=100_000, max_completion_length=9_968)
-    masks = 4 * 100_000 * (10_000 - 128) * SMALL["num_hidden_layers"]
-    assert memory.activations(long) - memory.activations(short) == pytest.approx(masks, rel=0.1)
+@pytest.mark.parametrize(("family", "dtype", "checkpointing", "shape"), CASES)
+def test_activations_are_what_a_real_update_keeps(family: str, dtype: str, checkpointing: bool, shape: str) -> None:
+    here, found = measured(family, dtype, checkpointing, shape)
+    planned = memory.activations(here, here.packs[0])
+    if checkpointing:  # these are not there before the backward pass
+        planned -= memory.layer_bytes(here, here.packs[0]) + memory.bias(here, here.packs[0])
+    assert planned == pytest.approx(found["saved"], rel=0.15)
+
+
+@pytest.mark.parametrize(("family", "dtype", "checkpointing", "shape"), CASES)
+def test_the_peaks_of_scoring_and_of_a_real_update_are_planned(family: str, dtype: str, checkpointing: bool, shape: str) -> None:
+    here, found = measured(family, dtype, checkpointing, shape)
+    for phase, names in PEAKS.items():
+        planned = sum(phases(here)[phase][name] for name in names)
+        assert 0.95 <= planned / found[phase] <= 1.35  # parts whose peaks do not quite coincide are added up
+
+
+def test_all_layers_share_one_bias() -> None:
+    long = stage(architecture("qwen3", vocab_size=64), max_completion_length=700)
+    deep = replace(long, architecture=replace(long.architecture, num_hidden_layers=12))
+    shape, layers = long.packs[0], 12 - SMALL["num_hidden_layers"]
+    a_layer = (run(deep, shape)["saved"] - run(long, shape)["saved"]) / layers
+    assert a_layer == pytest.approx(memory.layer_bytes(long, shape), rel=0.1)
+    assert memory.bias(long, shape) > 0.2 * a_layer  # which would have been noticed
+
+
+@pytest.mark.parametrize("length", [96, 9_968])
+def test_longer_completions_need_more_for_the_bias_and_less_for_copies_of_their_prompts(length: int) -> None:
+    here = stage(micro_batch_tokens=100_000, max_completion_length=length)
+    (largest,) = here.packs
+    attended = 32 + length - 1
+    written = largest.rows * (length - 1)
+    assert memory.bias(here, largest) == written * 4 * attended
+    copies = memory.layer_bytes(here, largest) - largest.tokens * here.architecture.saved_bytes(4)
+    keys_and_values = 2 * 4 * 32 * 4  # four heads of 32 in float32
+    assert copies / written == pytest.approx(keys_and_values * attended / (length - 1))
+
+
+# --- what a micro-batch holds ---
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [(64, (1, 1)), (220, (1, 2)), (512, (2, 5)), (4096, (12, 45))],  # one row at least; rows of a cut group; whole groups and some of one more
+)
+def test_a_micro_batch_holds_what_fits_beside_prompts(budget: int, expected: tuple[int, int]) -> None:
+    (largest,) = stage(micro_batch_tokens=budget).packs
+    assert (largest.prompts, largest.rows) == expected
+    assert (largest.prompt_tokens, largest.width) == (32, 95)
+
+
+@pytest.mark.parametrize("budget", [64, 220, 512, 1000, 4096])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_the_trainer_makes_no_micro_batch_larger_than_planned(budget: int, processes: int) -> None:
+    draw = random.Random(budget)
+    (largest,) = stage(micro_batch_tokens=budget).packs
+    lengths = [draw.randint(ceil(memory.LIKE * 95) + 1, 96) for _ in range(64)]
+    samples = [Sample([i // 4] * 32, [1] * n, [0.0] * n, "stop", Reward(0.0, {}), 0.0) for i, n in enumerate(lengths)]
+    for rank in range(processes):
+        for chunk, _ in shared_out(samples, budget, rank, processes):
+            made = pack([(sample.prompt, sample.completion) for sample in chunk], "cpu")
+            assert made.ids.shape[1] <= largest.tokens
+            assert sum(len(block.lengths) * (32 + block.width) for block in made.blocks[1:]) <= largest.keys
+
+
+def test_the_worst_in_bounds_is_the_worst_of_every_length_that_may_be_chosen() -> None:
+    for arguments in (["model=qwen3_0_6b"], ["model=qwen3_1_7b", "trainer.micro_batch_tokens=2048"]):
+        _, worst = stages_of(composed(*arguments, "hardware=one_80gb"))
+        assert [largest.width + 1 for largest in worst.packs] == [256, worst.values["max_completion_length"]]
+        needed = {name: total(parts) for name, parts in phases(worst).items()}
+        for length in (256, 512, 1024, 2048, 4096):
+            chosen = replace(worst, values=worst.values | {"max_completion_length": length}, shortest=None)
+            assert all(total(parts) <= 1.02 * needed[name] for name, parts in phases(chosen).items())  # rows are whole
 
 
 # --- states under ZeRO ---
@@ -264,14 +344,15 @@ def test_without_a_coefficient_no_reference_and_no_logprob_phase() -> None:
 ENGINE = """
 import json, torch
 from llmzero.grpo.distributed import join
+from llmzero.grpo.packing import pack
 from llmzero.grpo.policy import apply_update, deepspeed_engine
 from tests.unit.test_memory import TRAINER, architecture, built
 join(60.0)
 hparams = {"learning_rate": 1e-4, "adam_beta2": 0.999, "weight_decay": 0.0, "max_grad_norm": 1.0}
-ids = torch.randint(1, 512, (4, 128))
+rows = [([1] * 32, [2] * 96)] * 4
 for zero in (1, 2, 3):
     engine = deepspeed_engine(built(architecture("qwen3")).bfloat16(), hparams, TRAINER | {"dtype": "bfloat16", "zero_stage": zero})
-    logprobs, _ = engine(ids, torch.ones_like(ids), torch.ones(4, 96), 1.0)
+    logprobs, _ = engine(pack(rows, "cpu"), 1.0)
     engine.backward(logprobs.sum())
     apply_update(engine)
     optimizer = engine.optimizer

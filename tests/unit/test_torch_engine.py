@@ -120,7 +120,7 @@ def test_every_family_samples_from_its_own_distribution(kind: str) -> None:
     assert len({len(c) for c in rollouts.completions}) > 1
     for i, (completion, found) in enumerate(zip(rollouts.completions, rollouts.logprobs, strict=True)):
         expected = expected_logprobs(model, PROMPTS[i // 3], completion, 0.7)
-        torch.testing.assert_close(torch.tensor(found), expected.float(), rtol=1e-4, atol=0.1 if kind == "bfloat16" else 1e-4)
+        torch.testing.assert_close(torch.tensor(found), expected.float(), rtol=1e-4, atol=0.2 if kind == "bfloat16" else 1e-4)
 
 
 def test_sliding_windows_are_kept() -> None:

@@ -13,6 +13,8 @@ from llmzero.grpo.packing import Pack, pack
 from llmzero.rollout.base import FinishReason
 from llmzero.tasks.base import Reward
 
+COPIES = 4  # tokens attended to that count as one token passed through the model
+
 
 @dataclass
 class Sample:
@@ -72,22 +74,27 @@ def by_prompt(samples: Sequence[Sample]) -> list[list[Sample]]:
     return list(groups.values())
 
 
-def packed_tokens(samples: Sequence[Sample]) -> int:
-    """Return the tokens that a pass over samples of one prompt works on: the prompt once, and the completions."""
-    return len(samples[0].prompt) + sum(len(sample.completion) for sample in samples)
+def weight(sample: Sample) -> int:
+    """Return what a completion counts: its tokens, but at least a share of what it attends to, which is copied for it in every layer."""
+    return max(len(sample.completion), -(-sample.length // COPIES))
+
+
+def size_of(samples: Sequence[Sample]) -> int:
+    """Return the tokens that a pass over samples of one prompt counts: the prompt once, and the completions."""
+    return len(samples[0].prompt) + sum(map(weight, samples))
 
 
 def pieces(samples: Sequence[Sample], max_tokens: int) -> list[list[Sample]]:
-    """Cut every prompt's samples, longest first, into runs of at most `max_tokens` packed tokens (at least one sample each)."""
+    """Cut every prompt's samples, longest first, into runs that count at most `max_tokens` (at least one sample each)."""
     cut: list[list[Sample]] = []
     for group in by_prompt(samples):
         room = 0
         for sample in sorted(group, key=lambda s: -len(s.completion)):
-            if len(sample.completion) > room:
+            if weight(sample) > room:
                 cut.append([])
                 room = max_tokens - len(sample.prompt)
             cut[-1].append(sample)
-            room -= len(sample.completion)
+            room -= weight(sample)
     return sorted(cut, key=lambda piece: -piece[0].length)
 
 
@@ -96,7 +103,7 @@ def micro_batches(hand: Sequence[list[Sample]], max_tokens: int) -> list[list[Sa
     joined: list[list[Sample]] = []
     room = 0
     for piece in hand:
-        size = packed_tokens(piece)
+        size = size_of(piece)
         if size > room:
             joined.append([])
             room = max_tokens
@@ -112,13 +119,13 @@ def shared_out(samples: Sequence[Sample], max_tokens: int, rank: int, size: int)
     that needs fewer micro-batches than another repeats one sample with False, which says that it must not count: collective calls in
     the backward pass have to match.
     """
-    fair = -(-sum(map(packed_tokens, by_prompt(samples))) // size)
+    fair = -(-sum(map(size_of, by_prompt(samples))) // size)
     hands: list[list[list[Sample]]] = [[] for _ in range(size)]
     loads = [(0, process) for process in range(size)]
     for piece in pieces(samples, min(max_tokens, fair)):
         load, process = heapq.heappop(loads)
         hands[process].append(piece)
-        heapq.heappush(loads, (load + packed_tokens(piece), process))
+        heapq.heappush(loads, (load + size_of(piece), process))
     cut = [micro_batches(hand, max_tokens) for hand in hands]
     own = [(chunk, True) for chunk in cut[rank]]
     smallest = min(samples, key=lambda s: s.length)

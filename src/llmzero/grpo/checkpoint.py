@@ -5,8 +5,10 @@ Tensors are stored whole under their parameter's name, so a checkpoint may be re
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +76,22 @@ def save(directory: Path, policy: Policy, world: World, position: Position, conf
         building.mkdir()
         try:
             _write(building, policy, weights, moments, adapter)
-            state = {"version": __version__, "world_size": world.size, "position": asdict(position), "config": config}
+            state = {"version": __version__, "commit": commit(), "world_size": world.size, "position": asdict(position), "config": config}
             (building / "trainer.json").write_text(json.dumps(state, indent=2))
             commit_checkpoint(building, directory)
         finally:
             shutil.rmtree(building, ignore_errors=True)
     world.from_leader(None)
+
+
+@functools.cache
+def commit() -> str | None:
+    """Return the commit of the code that runs, with `-dirty` where it was changed since; None outside of a checkout."""
+    git, here = shutil.which("git"), Path(__file__)
+    if git is None or subprocess.run([git, "ls-files", "--error-unmatch", here.name], cwd=here.parent, capture_output=True).returncode:
+        return None
+    describe = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    return subprocess.run(describe, cwd=here.parent, capture_output=True, text=True).stdout.strip() or None
 
 
 def _write(directory: Path, policy: Policy, weights: dict[str, Tensor], moments: dict[str, Tensor], adapter: dict[str, Tensor]) -> None:
@@ -181,10 +193,3 @@ def _make_partitioned_state(zero_optimizer: Any, steps: int) -> None:
         inner.state[part] = {"step": torch.tensor(float(steps)), **fresh}
     if not partitioned:
         zero_optimizer._lazy_init_hp_params_optimizer_state()
-
-
-def remove_all(directories: set[Path]) -> None:
-    """Delete checkpoints; each loses its `COMPLETE` first, so that a half-deleted one cannot be mistaken for whole."""
-    for directory in directories:
-        (directory / "COMPLETE").unlink()
-        shutil.rmtree(directory)

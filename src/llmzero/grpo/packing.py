@@ -19,6 +19,7 @@ from torch.nn.functional import one_hot, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 ATTENTION = "llmzero_packs"
+ALIGNED = 8  # numbers that rows of a bias are a multiple of: CUDA's kernels would copy it otherwise
 LIKE = 0.85  # lengths of completions that stand side by side, shortest by longest: the rest is padding
 
 
@@ -66,7 +67,9 @@ class Block:
         exists = torch.cat([columns < lengths, torch.ones_like(lengths + own, dtype=torch.bool)], 1)
         distance = (lengths + own)[:, :, None] - positions[:, None]
         seen = exists[:, None] & (distance >= 0) & (distance < (window or distance.shape[-1] + 1))
-        return torch.zeros(seen.shape, dtype=dtype, device=prompts.device).masked_fill_(~seen, -torch.inf)[:, None]
+        wide = -(-seen.shape[-1] // ALIGNED) * ALIGNED
+        bias = torch.zeros(*seen.shape[:-1], wide, dtype=dtype, device=prompts.device)[..., : seen.shape[-1]]
+        return bias.masked_fill_(~seen, -torch.inf)[:, None]
 
 
 @dataclass(frozen=True)

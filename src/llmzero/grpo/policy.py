@@ -176,7 +176,7 @@ def _adamw(parameters: list[nn.Parameter], hparams: dict[str, Any], trainer: dic
 
         adam: torch.optim.Optimizer = DeepSpeedCPUAdam(parameters, **settings)
         return adam
-    return torch.optim.AdamW(parameters, fused=torch.cuda.is_available(), **settings)
+    return torch.optim.AdamW(parameters, fused=True, **settings)
 
 
 def _deepspeed_config(hparams: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:

@@ -61,11 +61,12 @@ class TorchEngine:
                 parameters[name].copy_(tensor)
 
     def release(self) -> None:
-        """Do nothing: the cache lives no longer than `generate`."""
+        """Do nothing: a GPU's cache lives no longer than `generate`, a CPU's is kept for the next call."""
 
     def close(self) -> None:
-        """Let go of the copy."""
+        """Let go of the copy and of the cache's memory."""
         self._copy = None
+        self._storage.clear()
 
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> Rollouts:
         """Return `sampling.n` completions for each prompt; at most `max_rows` rows, or those of one prompt, run at a time.

@@ -1,0 +1,89 @@
+"""The benchmark for GPUs on a CPU: the same code with a tiny model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.side_by_side import Meter, own_memory
+from benchmarks.trainer_gpu import PHASES, flops_per_token
+from llmzero.memory import Architecture
+from tests.conftest import REPOSITORY
+
+SCRIPT = REPOSITORY / "benchmarks/trainer_gpu.py"
+MIB = 2**20
+STEP = ("ratio", "tokens_per_second", "completion_tokens_per_second", "generation_share")
+UPDATE = ("sequence", "tokens", "tokens_per_second", "flops_per_token", "peak_memory_mib", "published_tokens_per_second", "ratio_to_published")
+
+
+def benchmark(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    without_gpu = {**environment, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=without_gpu, timeout=600)
+
+
+def test_without_a_gpu_it_says_so(environment: dict[str, str]) -> None:
+    done = benchmark(environment)
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if "needs a GPU" in line]
+    assert not done.stdout
+
+
+@pytest.mark.slow
+def test_the_smoke_run_reports_every_figure(environment: dict[str, str]) -> None:
+    done = benchmark(environment, "--smoke")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    step, update = found["step"], found["trainer"]
+    numbers = [step[name] for name in STEP] + [update[name] for name in UPDATE] + update["update_seconds"]
+    numbers += [step["phase_seconds"][phase] for phase in PHASES]
+    for side in ("ours", "theirs"):
+        assert len(step["step_seconds"][side]) == step["rounds"]
+        numbers += [*step["step_seconds"][side], step["peak_memory_mib"][side]]
+    assert min(numbers) > 0
+    assert step["generation_share"] < 1
+    assert 0 <= step["mismatch_kl"] < 1e-6
+    assert update["mfu"] is None and update["peak_tflops"] is None and found["machine"]["gpu"] is None
+
+
+def test_a_gpus_memory_is_shared_out_by_turns() -> None:
+    turns = [("ours", 5, 4), ("theirs", 14, 10), ("ours", 30, 12), ("theirs", 16, 11)]  # side, most and last of what the GPU held
+    found = own_memory([(side, {"peak_mib": peak, "held_mib": held}) for side, peak, held in turns])
+    assert found == {"ours": 4 + 20, "theirs": 10}
+
+
+def test_a_meter_sees_the_most_that_a_gpu_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that gives memory back where torch is asked to."""
+    used = [3 * MIB]
+    emptied: list[bool] = []
+    gpu: dict[str, Any] = {
+        "is_available": lambda: True,
+        "synchronize": lambda: None,
+        "mem_get_info": lambda: (100 * MIB - used[0], 100 * MIB),
+        "empty_cache": lambda: emptied.append(True) or used.__setitem__(0, 2 * MIB),  # type: ignore[func-returns-value]
+    }
+    for name, function in gpu.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    meter = Meter(shares_gpu=True)
+    used[0] = 7 * MIB
+    found = meter.stop()
+    assert (found["peak_mib"], found["held_mib"]) == (7, 2)
+    alone = Meter(shares_gpu=False)
+    alone.stop()
+    assert len(emptied) == 1
+
+
+def test_operations_are_counted_as_the_docstring_says() -> None:
+    """Of Qwen3-0.6B at 16k; by this count the published 11.9k tokens/s are 17.9 % of an H100's 989 TFLOP/s."""
+    import yaml
+
+    qwen = yaml.safe_load((REPOSITORY / "conf/model/qwen3_0_6b.yaml").read_text())["architecture"]
+    flops = flops_per_token(Architecture.from_config(qwen), 16_384)
+    assert flops == 6 * 596_049_920 + 12 * 28 * 16 * 128 * 16_384
+    assert 11_900 * flops / 989e12 == pytest.approx(0.179, abs=5e-4)
+    untied = Architecture.from_config({**qwen, "tie_word_embeddings": False})
+    assert flops_per_token(untied, 16_384) == flops
