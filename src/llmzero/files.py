@@ -27,10 +27,19 @@ def write_json(path: Path, value: Any) -> None:
 def append_jsonl(path: Path, records: Iterable[dict[str, Any]], *, sync: bool = False) -> None:
     """Append records, one JSON object a line; with `sync` they are on disk when this returns."""
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(finite(record)) + "\n" for record in records))
+        file.write(_lines(records))
         file.flush()
         if sync:
             os.fsync(file.fileno())
+
+
+def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Replace a file's records atomically."""
+    write_atomic(path, _lines(records))
+
+
+def _lines(records: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(finite(record)) + "\n" for record in records)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

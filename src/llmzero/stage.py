@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from llmzero.files import append_jsonl, read_json, read_jsonl, sync_directory, write_atomic, write_json
+from llmzero.files import read_json, read_jsonl, sync_directory, write_atomic, write_json, write_jsonl
 from llmzero.hparams import HParams
 
 FinalState = Literal["completed", "stopped", "failed"]
@@ -213,6 +213,12 @@ class StageDir:
         """Return the checkpoints that were written to the end, oldest first; half-written ones do not exist for us."""
         return sorted(path.parent for path in self.checkpoints.glob("step_*/COMPLETE"))
 
+    def remove_unfinished(self) -> None:
+        """Delete what a killed attempt left half-written or half-deleted among the checkpoints."""
+        for path in self.checkpoints.glob("*"):
+            if not (path / "COMPLETE").exists():
+                shutil.rmtree(path)
+
     def checkpoint(self, step: int) -> Path:
         """Return the checkpoint directory of a step."""
         return self.checkpoints / f"step_{step:05d}"
@@ -238,9 +244,7 @@ class StageDir:
         """Forget every line of the logs beyond `step`, as a retried stage will write them again."""
         for file in (self.metrics_file, self.validation_file, self.rollouts_file):
             if file.exists():
-                kept = [record for record in read_jsonl(file) if record["step"] <= step]
-                write_atomic(file, "")
-                append_jsonl(file, kept, sync=True)
+                write_jsonl(file, [record for record in read_jsonl(file) if record["step"] <= step])
 
 
 def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:
@@ -255,13 +259,19 @@ def commit_checkpoint(temporary: Path, final: Path) -> None:
             os.fsync(handle.fileno())
     sync_directory(temporary)
     if final.exists():
-        shutil.rmtree(final)
+        remove_checkpoint(final)
     os.replace(temporary, final)
     marker = final / "COMPLETE"
     with marker.open("w") as handle:
         os.fsync(handle.fileno())
     sync_directory(final)
     sync_directory(final.parent)
+
+
+def remove_checkpoint(directory: Path) -> None:
+    """Delete a checkpoint; it loses its `COMPLETE` first, so that a half-deleted one cannot be mistaken for whole."""
+    (directory / "COMPLETE").unlink(missing_ok=True)
+    shutil.rmtree(directory)
 
 
 def _files(directory: Path) -> Iterable[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import REPOSITORY
 
@@ -28,7 +30,9 @@ MICRO = [
     "task.test_size=32",
     "hparams.parameters.warmup_steps.default=3",
 ]
+FEW = {"prompts_per_step": 8, "group_size": 4, "learning_rate": 1e-3, "minibatches": 2, "max_completion_length": 12}
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Stages = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +68,48 @@ def root(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "checkpoints/step_00000"
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    import json
+@pytest.fixture(scope="session")
+def spec(launch: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The `stage.yaml` of a stage that begins at the micro base model, to be varied."""
+    stage = tmp_path_factory.mktemp("spec") / "stage"
+    launch("train", *MICRO, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
+    found = yaml.safe_load((stage / "stage.yaml").read_text())
+    found["hparams"] |= FEW
+    found["trainer"] |= {"validation_every": 100, "micro_batch_tokens": 400}
+    return found
 
+
+@pytest.fixture(scope="session")
+def run_stages(environment: dict[str, str], spec: dict[str, Any]) -> Stages:
+    """Run stages, given by directory and what they change of `spec`, one after another in the same `size` processes."""
+
+    def run(wanted: dict[Path, dict[str, Any]], size: int = 1) -> None:
+        for directory, changes in wanted.items():
+            write_stage(directory, spec, changes)
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
+        arguments = [sys.executable, *launcher, "tests/integration/run_stages.py", *map(str, wanted)]
+        env = {**environment, "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(arguments, capture_output=True, text=True, cwd=REPOSITORY, env=env, timeout=900)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+
+    return run
+
+
+def write_stage(directory: Path, spec: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Write a stage's `stage.yaml`; sections are changed key by key."""
+    nested = {key: {**spec[key], **value} if isinstance(value, dict) else value for key, value in changes.items()}
+    directory.mkdir(parents=True)
+    (directory / "stage.yaml").write_text(yaml.safe_dump({**spec, **nested}))
+
+
+def last_checkpoint(stage: Path) -> Path:
+    return Path(json.loads((stage / "result.json").read_text())["last_checkpoint"])
+
+
+def same_bits(a: Path, b: Path) -> bool:
+    """Whether two checkpoints have the same weights and the same optimizer state."""
+    return all((a / name).read_bytes() == (b / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors"))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.conftest import REPOSITORY
-from tests.integration.conftest import MICRO, Run, read_lines
+from tests.integration.conftest import Stages, last_checkpoint, read_lines, same_bits
 
 pytestmark = pytest.mark.slow
-HPARAMS = {"prompts_per_step": 8, "group_size": 4, "learning_rate": 1e-3, "minibatches": 2, "max_completion_length": 12}
-Stages = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
-def spec(launch: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A stage's `stage.yaml`, to be varied."""
-    stage = tmp_path_factory.mktemp("spec") / "stage"
-    launch("train", *MICRO, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
-    found = yaml.safe_load((stage / "stage.yaml").read_text())
-    found["hparams"] |= HPARAMS
-    found["trainer"] |= {"validation_every": 100, "micro_batch_tokens": 400}
-    return found
-
-
-@pytest.fixture(scope="module")
-def stages(environment: dict[str, str], spec: dict[str, Any]) -> Stages:
-    """Write the specifications of stages, given by directory, and run them on `size` processes."""
+def stages(run_stages: Stages) -> Stages:
+    """Run stages that have something to learn, given by directory, on `size` processes."""
 
     def run(size: int, wanted: dict[Path, dict[str, Any]]) -> None:
-        for directory, changes in wanted.items():
-            nested = {key: {**spec[key], **value} if isinstance(value, dict) else value for key, value in changes.items()}
-            directory.mkdir(parents=True)
-            (directory / "stage.yaml").write_text(yaml.safe_dump({**spec, "resume_from": str(spec["resume_from"]), **nested}))
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
-        command = [sys.executable, *launcher, "tests/integration/run_stages.py", *map(str, wanted)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=900)
-        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+        run_stages(wanted, size)
         for directory in wanted:
             rows = read_lines(directory / "metrics.jsonl")
             assert all(row["grad_norm"] > 1e-3 and row["reward_std"] > 0 for row in rows), "equality means nothing where nothing is learnt"
@@ -53,16 +27,12 @@ def stages(environment: dict[str, str], spec: dict[str, Any]) -> Stages:
     return run
 
 
-def checkpoint(stage: Path) -> Path:
-    return Path(json.loads((stage / "result.json").read_text())["last_checkpoint"])
-
-
-def same_bits(a: Path, b: Path) -> bool:
-    return all((checkpoint(a) / name).read_bytes() == (checkpoint(b) / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors"))
+def same_ends(a: Path, b: Path) -> bool:
+    return same_bits(last_checkpoint(a), last_checkpoint(b))
 
 
 def distance(a: Path, b: Path, name: str = "model.safetensors") -> float:
-    left, right = load_file(checkpoint(a) / name), load_file(checkpoint(b) / name)
+    left, right = load_file(last_checkpoint(a) / name), load_file(last_checkpoint(b) / name)
     assert set(left) == set(right)
     return max(float((left[key] - right[key]).abs().max()) for key in left)
 
@@ -72,7 +42,7 @@ def single(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two stages of two steps, one after the other, on one process without ZeRO."""
     base = tmp_path_factory.mktemp("single")
     stages(1, {base / "first": {"steps": 2}})
-    stages(1, {base / "second": {"steps": 2, "resume_from": str(checkpoint(base / "first"))}})
+    stages(1, {base / "second": {"steps": 2, "resume_from": str(last_checkpoint(base / "first"))}})
     return base
 
 
@@ -88,14 +58,14 @@ def test_resume_is_bit_equal_under_every_zero_stage(stages: Stages, single: Path
         runs[tmp_path / f"second{zero}"] = {"steps": 2, "resume_from": parent, **settings}
     stages(size, runs)
     for zero in kinds:
-        assert same_bits(tmp_path / f"second{zero}", tmp_path / f"long{zero}"), f"ZeRO {zero}"
+        assert same_ends(tmp_path / f"second{zero}", tmp_path / f"long{zero}"), f"ZeRO {zero}"
         assert distance(tmp_path / f"second{zero}", single / "second") < 1e-4, "the same learning, whatever it is spread over"
         assert distance(tmp_path / f"second{zero}", single / "first") > 1e-3
 
 
 def test_a_stage_resumes_at_another_world_size_and_zero_stage(stages: Stages, single: Path, tmp_path: Path) -> None:
     """From one process to two and back; the sampled tokens are the same, so the whole step must be, but for rounding."""
-    parent = str(checkpoint(single / "first"))
+    parent = str(last_checkpoint(single / "first"))
     stages(2, {tmp_path / f"to{zero}": {"steps": 2, "resume_from": parent, "trainer": {"zero_stage": zero}} for zero in (1, 2, 3)})
     for zero in (1, 2, 3):
         assert distance(tmp_path / f"to{zero}", single / "second") < 1e-4
@@ -106,7 +76,7 @@ def test_a_stage_resumes_at_another_world_size_and_zero_stage(stages: Stages, si
                 assert mine[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
     first_on_two = {tmp_path / "first": {"steps": 2, "trainer": {"zero_stage": 3}}}
     stages(2, first_on_two)
-    stages(1, {tmp_path / "back": {"steps": 2, "resume_from": str(checkpoint(tmp_path / "first")), "trainer": {"zero_stage": 2}}})
+    stages(1, {tmp_path / "back": {"steps": 2, "resume_from": str(last_checkpoint(tmp_path / "first")), "trainer": {"zero_stage": 2}}})
     assert distance(tmp_path / "back", single / "second") < 1e-4
 
 
@@ -136,18 +106,18 @@ def test_an_adapter_is_trained_alone_and_merged_into_the_checkpoint(stages: Stag
         tmp_path / "second": {"steps": 2, "trainer": lora, "hparams": hparams, "resume_from": parent},
     }
     stages(size, runs)
-    assert same_bits(tmp_path / "second", tmp_path / "long")
+    assert same_ends(tmp_path / "second", tmp_path / "long")
     rows = read_lines(tmp_path / "long/metrics.jsonl")
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-7), "the reference is the model without its adapter"
     assert rows[-1]["kl"] > 1e-5
     assert max(row["mismatch_kl"] for row in rows) < 1e-8, "the sampler has the adapter merged in"
-    base, merged = load_file(root / "model.safetensors"), load_file(checkpoint(tmp_path / "long") / "model.safetensors")
+    base, merged = load_file(root / "model.safetensors"), load_file(last_checkpoint(tmp_path / "long") / "model.safetensors")
     moved = {name for name in base if float((base[name] - merged[name]).abs().max()) > 1e-5}
     assert moved
     assert all("proj" in name for name in moved), "embeddings and norms stay"
-    adapter = load_file(checkpoint(tmp_path / "long") / "adapter/adapter_model.safetensors")
+    adapter = load_file(last_checkpoint(tmp_path / "long") / "adapter/adapter_model.safetensors")
     assert sum(t.numel() for t in adapter.values()) < sum(t.numel() for t in base.values()) / 4
-    AutoModelForCausalLM.from_pretrained(checkpoint(tmp_path / "long"))
+    AutoModelForCausalLM.from_pretrained(last_checkpoint(tmp_path / "long"))
 
 
 def test_bfloat16_keeps_float32_master_weights_over_a_resume(stages: Stages, tmp_path: Path) -> None:
@@ -160,6 +130,6 @@ def test_bfloat16_keeps_float32_master_weights_over_a_resume(stages: Stages, tmp
         tmp_path / "second": {"steps": 2, "trainer": half, "hparams": slow, "resume_from": parent},
     }
     stages(1, runs)
-    assert same_bits(tmp_path / "second", tmp_path / "long"), "updates too small for bfloat16 would be lost without master weights"
-    state = load_file(checkpoint(tmp_path / "second") / "optimizer.safetensors")
+    assert same_ends(tmp_path / "second", tmp_path / "long"), "updates too small for bfloat16 would be lost without master weights"
+    state = load_file(last_checkpoint(tmp_path / "second") / "optimizer.safetensors")
     assert any(name.endswith(".master") for name in state)

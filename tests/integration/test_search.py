@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -280,20 +282,40 @@ def test_a_search_trains_for_real(trained: Path) -> None:
     assert trained_steps_are_continuous(trained)
 
 
-def test_two_processes_a_stage_within_a_disk_quota(launch: Run, tmp_path: Path) -> None:
-    search = tmp_path / "s"
-    settings = ["runner.processes_per_stage=2", "search.workers=1", "search.stage_steps=2", "trainer.zero_stage=2"]
-    launch("search", *TRAINED, *settings, "budget.stages=3", "budget.disk_gb=0.000001", f"search_dir={search}")
-    found = summary(search)
-    assert (found["state"], found["nodes"]["failed"]) == ("finished", 0)
-    assert found["budget"]["stages"] == 1, "the limit is too small for one stage, and the search grows no further"
-    results = [json.loads(file.read_text()) for file in search.glob("nodes/*/result.json")]
-    assert all(result["gpu_seconds"] == pytest.approx(2 * result["seconds"], abs=0.01) for result in results)
-    best = EventStore(search / "tree.jsonl").tree.best()
-    dropped = [file for event in read_lines(search / "tree.jsonl") if event["event"] == "dropped" for file in event["files"]]
-    assert best is not None
-    assert [file for file in dropped if file.startswith(best.node_id)] == [], "the best path keeps its optimizer"
-    assert not any((search / "nodes" / file).exists() for file in dropped)
+def test_two_processes_a_stage_within_a_disk_quota(launch: Run, root: Path, tmp_path: Path) -> None:
+    """Stages side by side below the base model, with one checkpoint each: weights and, at twice their size, the optimizer state.
+
+    In sizes of weights: base model 1, the practitioner's stage and the best one 3 each, all others 1 once they have dropped what they can.
+    """
+    search, conf = tmp_path / "s", tmp_path / "conf"
+    (conf / "task").mkdir(parents=True)
+    sizes = {"train_size": 400, "val_size": 32, "test_size": 32}
+    (conf / "task/terse.yaml").write_text(yaml.safe_dump({"_target_": "tests.integration.odd_parts.Terse", "difficulty": "nano", **sizes}))
+    quota = int(8.5 * size_of(root))
+    below_the_base = ["search.workers=1", "search.max_depth=1", "search.method.k_max=12", "budget.stages=12", f"budget.disk_gb={quota / 1e9}"]
+    training = ["runner.processes_per_stage=2", "trainer.zero_stage=2", "hparams.parameters.learning_rate.default=1e-3", "trainer.validation_every=6"]
+    settings = ["task=terse", *TRAINED, *below_the_base, *training, f"search_dir={search}"]
+    launch("search", "--config-dir", str(conf), *settings, PYTHONPATH=str(REPOSITORY))
+    results = {file.parent.name: json.loads(file.read_text()) for file in sorted(search.glob("nodes/*/result.json"))}
+    assert_consistent(search, len(results) - 1)
+    assert all(result["state"] == "completed" for result in results.values())
+    assert all(result["gpu_seconds"] == pytest.approx(2 * result["seconds"], abs=0.01) for result in results.values())
+    best = max(results, key=lambda node: results[node]["best_score"])
+    assert len(results) - 1 == (6 if best == "0001" else 4), "it grows while dropping helps, and no further"
+    assert sum(size_of(checkpoints) for checkpoints in search.glob("nodes/*/checkpoints")) >= quota
+    drops = [event for event in read_lines(search / "tree.jsonl") if event["event"] == "dropped"]
+    dead = results.keys() - {"0000", "0001", best}
+    assert sorted((event["node_id"], event["files"]) for event in drops) == sorted((node, [f"{optimizer_of(node)}"]) for node in dead)
+    assert [node for node in results if (search / "nodes" / optimizer_of(node)).exists()] == sorted({"0001", best})
+    assert all((search / "nodes" / optimizer_of(node)).with_name("model.safetensors").exists() for node in dead)
+
+
+def optimizer_of(node: str) -> str:
+    return f"{node}/checkpoints/step_00006/optimizer.safetensors"
+
+
+def size_of(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
 def test_a_base_model_that_failed_is_tried_again(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
@@ -312,7 +334,7 @@ def test_a_base_model_that_failed_is_tried_again(launch: Run, environment: dict[
 def test_a_polite_end_leaves_an_interrupted_search(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
     search = tmp_path / "s"
     driver = start(environment, *TRAINED, f"search_dir={search}")
-    wait_until(lambda: stage_processes(search))
+    wait_until(lambda: stage_processes(search), driver)
     driver.terminate()
     assert driver.wait() == 130
     assert summary(search)["state"] == "interrupted"
@@ -324,7 +346,7 @@ def test_a_second_driver_refuses(launch: Run, environment: dict[str, str], tmp_p
     search = tmp_path / "s"
     first = start(environment, *TRAINED, f"search_dir={search}")
     try:
-        wait_until(lambda: (search / "tree.jsonl").exists())
+        wait_until(lambda: (search / "tree.jsonl").exists(), first)
         second = launch("search", *TRAINED, f"search_dir={search}", ok=False)
         assert second.returncode == 2
         assert "another driver is running this search" in second.stderr
@@ -332,10 +354,10 @@ def test_a_second_driver_refuses(launch: Run, environment: dict[str, str], tmp_p
         kill_all(first, search)
 
 
-def wait_until(condition: object, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited too long"
+def wait_until(condition: Callable[[], object], driver: subprocess.Popen[bytes]) -> None:
+    """Wait for what has to come about while the driver runs."""
+    while not condition():
+        assert driver.poll() is None, "the search ended too early"
         time.sleep(0.02)
 
 
@@ -356,22 +378,43 @@ def kill_all(driver: subprocess.Popen[bytes], search_dir: Path) -> None:
         process.kill()
 
 
-def test_three_kills_of_the_driver_and_three_of_stages(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
-    search = tmp_path / "s"
-    rng = random.Random(1)
-    for _ in range(3):
-        driver = start(environment, *TRAINED, f"search_dir={search}")
-        wait_until(lambda: stage_processes(search))
-        time.sleep(rng.random() * 4)
-        for process in stage_processes(search)[:1]:
-            process.kill()
-        time.sleep(rng.random() * 2)
-        driver.kill()
-        driver.wait()
-    launch("search", *TRAINED, f"search_dir={search}")
-    assert_consistent(search, 4)
-    assert summary(search)["nodes"]["failed"] == 0 or all(node.deaths for node in EventStore(search / "tree.jsonl").tree if node.state == "failed")
+def test_three_kills_of_the_driver_and_three_of_stages(launch: Run, environment: dict[str, str], root: Path, tmp_path: Path) -> None:
+    """Every round may start two stages more than the one before, so that each has a living stage to kill, however fast the machine."""
+    search, rng = tmp_path / "s", random.Random(1)
+    for budget in (2, 4, 6):
+        driver = start(environment, *TRAINED, f"budget.stages={budget}", f"search_dir={search}")
+        kill_a_stage_and_the_driver(driver, search, rng)
+    launch("search", *TRAINED, "budget.stages=6", f"search_dir={search}")
+    assert_consistent(search, 6)
+    tree = EventStore(search / "tree.jsonl").tree
+    assert sum(node.attempts - 1 + (node.state == "failed") for node in tree) >= 3, "every kill was noticed"
+    assert all(node.deaths for node in tree if node.state == "failed")
     assert trained_steps_are_continuous(search)
+
+
+def kill_a_stage_and_the_driver(driver: subprocess.Popen[bytes], search_dir: Path, rng: random.Random) -> None:
+    """Kill both at random moments, once the base model is there."""
+    base = search_dir / "nodes/0000/result.json"
+    wait_until(base.exists, driver)
+    lifetime = json.loads(base.read_text())["seconds"]  # the other stages live a little longer
+    wait_until(lambda: kill_a_stage(search_dir, rng.random() * lifetime), driver)
+    time.sleep(rng.random() * lifetime / 4)
+    driver.kill()
+    driver.wait()
+
+
+def kill_a_stage(search_dir: Path, after: float) -> bool:
+    """Kill a stage of the tree, but the base model, after some seconds; return whether it had not ended by then."""
+    for process in stage_processes(search_dir):
+        stage = next(Path(word).parent for word in process.info["cmdline"] if word.startswith(str(search_dir)))  # of submitit's directory
+        if stage.parent.name == "nodes" and stage.name != "0000":
+            with suppress(psutil.TimeoutExpired):
+                process.wait(after)
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+                process.wait()
+            return not (stage / "result.json").exists()
+    return False
 
 
 def test_a_stage_that_dies_twice_is_failed_with_its_error_and_the_search_goes_on(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
@@ -379,7 +422,7 @@ def test_a_stage_that_dies_twice_is_failed_with_its_error_and_the_search_goes_on
     driver = start(environment, *TRAINED, "search.workers=1", f"search_dir={search}")
     killed = 0
     while killed < 2:
-        wait_until(lambda: (search / "nodes/0001/status.json").exists())
+        wait_until(lambda: (search / "nodes/0001/status.json").exists(), driver)
         for process in stage_processes(search):
             if any("nodes/0001" in word for word in process.cmdline()):
                 process.kill()

@@ -133,6 +133,7 @@ def test_a_killed_stage_goes_on_from_its_last_complete_checkpoint(
     launch("train", f"stage_dir={stage}")
     assert [row["step"] for row in read_lines(stage / "metrics.jsonl")] == list(range(1, 9))
     assert [row["step"] for row in read_lines(stage / "validation.jsonl")] == [4, 8]
+    assert not half.exists()
     assert same_weights(stage / "checkpoints/step_00008", whole / "checkpoints/step_00008")
 
 

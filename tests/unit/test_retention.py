@@ -19,14 +19,17 @@ NODES = {
     "0005": ("0002", None),
     "0006": ("0004", "running"),
     "0007": ("0001", 0.4),
+    "0008": ("0000", 0.12),
 }
+DEFAULTS = {"learning_rate": 1e-4}  # of the base model and, after it, of 0008
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
     tree = Tree()
     for node_id, (parent, score) in NODES.items():
-        tree.add(Node(node_id, parent, 0 if parent is None else 1, {}, 4, None, {}))
+        hparams = DEFAULTS if node_id in ("0000", "0008") else {"learning_rate": 1e-3}
+        tree.add(Node(node_id, parent, 0 if parent is None else 1, hparams, 4, None, {}))
         for step in (2, 4):
             folder = tmp_path / node_id / f"checkpoints/step_{step:05d}"
             folder.mkdir(parents=True)
@@ -49,8 +52,8 @@ def dropped(tree: Tree, nodes: Path, quota_bytes: float) -> list[str]:
     return found
 
 
-def test_running_stages_their_ancestors_and_the_best_path_are_alive(tree: Tree) -> None:
-    assert alive(tree) == {"0000", "0001", "0003", "0004", "0006"}
+def test_running_stages_their_ancestors_the_best_path_and_the_practitioners_stage_are_alive(tree: Tree) -> None:
+    assert alive(tree) == {"0000", "0001", "0003", "0004", "0006", "0008"}
 
 
 def test_optimizer_states_of_dead_branches_go_worst_first_and_no_more_than_needed(tree: Tree, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from llmzero.files import append_jsonl, read_jsonl, write_json
@@ -71,3 +73,34 @@ def test_a_retried_stage_forgets_what_it_will_write_again(tmp_path: Path) -> Non
     stage.truncate_after(5)
     assert [row["step"] for row in stage.metrics()] == [1, 2, 3, 4, 5]
     assert [p.step for p in stage.validation()] == [5]
+
+
+def test_a_log_that_is_shortened_is_never_seen_shorter_than_it_becomes(tmp_path: Path) -> None:
+    """A process that is killed while it shortens its log leaves what a reader sees at that moment."""
+    stage = StageDir(tmp_path)
+    append_jsonl(stage.metrics_file, [{"step": s} for s in range(1, 9)])
+    before = stage.metrics_file.stat().st_ino
+    code = f"from pathlib import Path; from llmzero.stage import StageDir\nwhile True: StageDir(Path({str(tmp_path)!r})).truncate_after(5)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        while stage.metrics_file.stat().st_ino == before:
+            assert process.poll() is None
+        assert {len(stage.metrics()) for _ in range(2000)} == {5}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_only_whole_checkpoints_stay_after_an_interruption(tmp_path: Path) -> None:
+    stage = StageDir(tmp_path)
+    for content in ("old", "new"):
+        building = stage.checkpoints / ".writing-step_00005"
+        building.mkdir(parents=True)
+        (building / "model.safetensors").write_text(content)
+        commit_checkpoint(building, stage.checkpoint(5))
+    assert [path.name for path in stage.checkpoints.iterdir()] == ["step_00005"]
+    assert (stage.checkpoint(5) / "model.safetensors").read_text() == "new"
+    for unfinished in (".writing-step_00007", "step_00006"):
+        (stage.checkpoints / unfinished).mkdir()
+    stage.remove_unfinished()
+    assert [path.name for path in stage.checkpoints.iterdir()] == ["step_00005"]

@@ -109,7 +109,8 @@ def _starting_point(spec: StageSpec, stage: StageDir, task: Any, heartbeat: Hear
     """Return the weights to start from and the step of this stage they belong to; forget what was logged beyond."""
     own = stage.complete_checkpoints()
     first_step = int(own[-1].name.removeprefix("step_")) if own else 0
-    stage.truncate_after(first_step)
+    stage.truncate_after(first_step if own else -1)
+    stage.remove_unfinished()
     if own:
         return own[-1], first_step
     if spec.resume_from is not None:

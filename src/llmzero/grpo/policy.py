@@ -20,6 +20,7 @@ from llmzero.tasks.base import Example
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ADAPTER = "adapter"  # the subdirectory of a checkpoint in which a LoRA adapter lies
 ADAM_BETA1 = 0.9
+SAMPLE = (([1, 2], [3, 4, 1]), ([1, 2], [2, 3]), ([3], [4, 2]))  # prompts and completions that a model is checked on
 
 
 class Policy:
@@ -126,25 +127,29 @@ def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 @torch.no_grad()
-def check_logprobs(model: Any, trained: LogprobModel) -> None:
-    """Check on a few tokens that log-probs by our attention and output head are those of the model itself.
+def plain_logprobs(model: Any) -> list[Tensor]:
+    """Return what transformers' own modules say of the completions of `SAMPLE`."""
+    found = []
+    with attention_of(model, NATIVE):
+        for prompt, completion in SAMPLE:
+            ids = torch.tensor([prompt + completion], device=model.device)
+            logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+            found.append(torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0])
+    return found
+
+
+@torch.no_grad()
+def check_logprobs(trained: LogprobModel, expected: list[Tensor]) -> None:
+    """Check on `SAMPLE` that log-probs by our attention, norms, gates and output head are those of the model itself.
 
     Raises:
         ValueError: they are not, as where a model caps its logits or its attention has parts of its own.
     """
-    prompt, completions = [1, 2], [[3, 4, 1], [2, 3]]
-    with attention_of(model, NATIVE):
-        expected = [_plain_logprobs(model, prompt, completion) for completion in completions]
-    ours, _ = trained(pack([(prompt, completion) for completion in completions], model.device), 1.0)
+    model = trained.model
+    ours, _ = trained(pack(SAMPLE, model.device), 1.0)
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
     if not all(torch.allclose(row[: len(found)], found, atol=tolerance) for row, found in zip(ours, expected, strict=True)):
         raise ValueError(f"{type(model).__name__} does more to its attention or its logits than Llama and Qwen do: it is not supported")
-
-
-def _plain_logprobs(model: Any, prompt: list[int], completion: list[int]) -> Tensor:
-    ids = torch.tensor([prompt + completion], device=model.device)
-    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
-    return torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
 
 
 def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any]) -> Any:
@@ -158,8 +163,9 @@ def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any
     if trainer["activation_checkpointing"]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()  # a frozen embedding would cut a LoRA's gradient off
+    expected = plain_logprobs(model)
     trained = LogprobModel(model)
-    check_logprobs(model, trained)
+    check_logprobs(trained, expected)
     if trainer["zero_stage"] == 3:
         for parameter in trained.head.linear.parameters():
             deepspeed.zero.register_external_parameter(trained.head, parameter)

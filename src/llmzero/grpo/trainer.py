@@ -24,7 +24,7 @@ from llmzero.grpo.policy import Policy
 from llmzero.grpo.update import Updater
 from llmzero.rollout.base import Engine, Sampling
 from llmzero.seeds import seed_of
-from llmzero.stage import StageDir, StageResult, StageSpec, ValidationPoint, best_point
+from llmzero.stage import StageDir, StageResult, StageSpec, ValidationPoint, best_point, remove_checkpoint
 from llmzero.tasks.base import Task
 
 ROLLOUTS_KEPT = 6  # sampled completions stored at every validation
@@ -75,7 +75,7 @@ class Trainer:
         Raises:
             Interrupted: the process was told to leave.
         """
-        if self.spec.steps == 0:
+        if self.spec.steps == 0 and not self.points:  # else an attempt before this one came as far as its checkpoint
             self._validate()
             if self.spec.resume_from is None:
                 self._save()
@@ -150,7 +150,8 @@ class Trainer:
         """Keep the checkpoint with the best validation score and the latest one."""
         best = best_point(self.points)
         kept = {self.stage.checkpoint(self.step)} | ({self.stage.checkpoint(best.step)} if best else set())
-        checkpoint.remove_all(set(self.stage.complete_checkpoints()) - kept)
+        for directory in set(self.stage.complete_checkpoints()) - kept:
+            remove_checkpoint(directory)
 
     def _checkpoint(self, step: int) -> Path:
         if self.spec.steps == 0 and self.spec.resume_from is not None:

@@ -67,7 +67,7 @@ class FinalTest:
         It goes on from the search's first stage, which has that configuration, and is selected on validation as the search is.
         """
         tree = self.store.tree
-        first = next((node for node in tree.stages() if node.usable and node.depth == 1 and node.hparams == self.defaults), tree.root)
+        first = tree.practitioner() or tree.root
         assert first.result is not None
         candidates = [(first.score or 0.0, _checkpoint(first))]
         gpu_seconds = _gpu_seconds(first) if first.parent_id else 0.0

@@ -35,7 +35,7 @@ class Retention:
     def drops(self, tree: Tree, quota_gb: float) -> Iterator[Drop]:
         """Yield what has to go, the worst stages' first, until the quota is kept or nothing more may be dropped.
 
-        Only dead branches lose anything: no stage below them runs, and the best path does not lead through them.
+        Only dead branches lose anything: see `alive`.
         """
         excess = (self.used_gb(tree) - quota_gb) * GB
         kept = alive(tree)
@@ -61,7 +61,9 @@ class Retention:
 
 
 def alive(tree: Tree) -> set[str]:
-    """Return the ids of stages that are under way, of all their ancestors, and of the best path."""
-    best = tree.best()
-    tips = [node for node in tree if not node.final] + ([best] if best else [])
+    """Return the ids of stages that are under way, of all their ancestors, of the best path, and of the practitioner's stage.
+
+    After the search the practitioner's configuration is trained on from that stage, as if nothing had been dropped.
+    """
+    tips = [node for node in tree if not node.final] + [node for node in (tree.best(), tree.practitioner()) if node]
     return {node.node_id for tip in tips for node in tree.path(tip.node_id)}

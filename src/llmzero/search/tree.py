@@ -106,6 +106,10 @@ class Tree:
         usable = [node for node in (self if nodes is None else nodes) if node.usable]
         return max(usable, key=lambda node: (node.score, -int(node.node_id)), default=None)
 
+    def practitioner(self) -> Node | None:
+        """Return the first usable stage under the root's own configuration, which the search is measured against."""
+        return next((node for node in self.children(ROOT) if node.usable and node.hparams == self.root.hparams), None)
+
     def next_id(self) -> str:
         """Return the id of the next node to be created."""
         return f"{len(self.nodes):04d}"
