@@ -7,9 +7,10 @@ import copy
 import pytest
 import torch
 from transformers import Qwen3Config
-from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm, apply_rotary_pos_emb
 
-from llmzero.grpo.fused import _RmsNorm, _SwiGlu, fuse
+from llmzero.grpo.fused import _RmsNorm, _Rotary, _SwiGlu, fuse
+from llmzero.rollout.decoder import signed
 
 D = 12
 
@@ -46,6 +47,16 @@ def test_gradients_are_slopes() -> None:
     assert torch.autograd.gradcheck(_SwiGlu.apply, (gate, up))
     plain = weight * rows / (rows.square().mean(-1, keepdim=True) + 1e-3).sqrt()
     torch.testing.assert_close(_RmsNorm.apply(rows, weight, 1e-3).double(), plain, rtol=1e-5, atol=1e-6)
+
+
+def test_rotary_positions_are_those_of_transformers() -> None:
+    heads = torch.randn(5, 2, 8, dtype=torch.float64, requires_grad=True)
+    angles = torch.randn(5, 4, dtype=torch.float64).repeat(1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    plain, _ = apply_rotary_pos_emb(heads.transpose(0, 1)[None], heads.transpose(0, 1)[None], cos[None], sin[None])
+    places = (cos[:, None], signed(sin[:, None]))
+    torch.testing.assert_close(_Rotary.apply(heads, *places), plain[0].transpose(0, 1))
+    assert torch.autograd.gradcheck(lambda x: _Rotary.apply(x, *places), heads)
 
 
 def test_a_frozen_norm_has_no_gradient_of_its_own() -> None:

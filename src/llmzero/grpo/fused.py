@@ -1,4 +1,4 @@
-"""Normalisation and gated activation as one autograd step each: less to compute, and less to keep for the backward pass."""
+"""Norms, rotary positions and gates as one autograd step each: less to compute, and less to keep for the backward pass."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
+
+from llmzero.grpo.packing import Pack, attend
+from llmzero.rollout.decoder import is_family, signed, swapped, turned
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -49,6 +52,20 @@ class _SwiGlu(torch.autograd.Function):
         return to_gate, to_up
 
 
+class _Rotary(torch.autograd.Function):
+    """Rotary positions of heads (S, H, D); keeps none of them."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return turned(heads, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return (gradients[0] * cos).add_(swapped(gradients[0] * sin)), None, None
+
+
 def _norm_forward(module: Any, hidden: Tensor) -> Tensor:
     normal: Tensor = _RmsNorm.apply(hidden, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
     return normal
@@ -60,13 +77,34 @@ def _mlp_forward(module: Any, hidden: Tensor) -> Tensor:
     return down
 
 
-def fuse(model: nn.Module) -> None:
-    """Let a model's root mean square norms and gated layers compute by the functions above."""
+def _attention_forward(module: Any, plain: Any, hidden_states: Tensor, position_embeddings: Any, pack: Pack | None = None, **kwargs: Any) -> Any:
+    if pack is None:
+        return plain(hidden_states=hidden_states, position_embeddings=position_embeddings, **kwargs)
+    query, key, value = (p(hidden_states)[0].unflatten(-1, (-1, module.head_dim)) for p in (module.q_proj, module.k_proj, module.v_proj))
+    if hasattr(module, "q_norm"):
+        query, key = module.q_norm(query), module.k_norm(key)
+    cos, sin = (table[0][:, None] for table in position_embeddings)
+    sin = signed(sin)
+    query, key = (_rotary(heads, cos, sin) for heads in (query, key))
+    out = attend(query, key, value, pack, module.scaling, None)
+    return module.o_proj(out.flatten(1)[None]), None
+
+
+def _rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    found: Tensor = _Rotary.apply(heads, cos, sin)  # type: ignore[no-untyped-call]
+    return found
+
+
+def fuse(model: Any) -> None:
+    """Let a model's root mean square norms, gated layers and, in families we know, attention layers compute by the functions above."""
     for module in model.modules():
         if hasattr(module, "variance_epsilon"):
             module.forward = partial(_norm_forward, module)
-        elif (
-            all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn"))
-            and type(module.act_fn).__name__ == "SiLUActivation"
-        ):
+        elif _has(module, "gate_proj", "up_proj", "down_proj", "act_fn") and type(module.act_fn).__name__ == "SiLUActivation":
             module.forward = partial(_mlp_forward, module)
+        elif _has(module, "q_proj", "k_proj", "v_proj", "o_proj") and is_family(model.config):
+            module.forward = partial(_attention_forward, module, module.forward)
+
+
+def _has(module: nn.Module, *names: str) -> bool:
+    return all(hasattr(module, name) for name in names)

@@ -7,9 +7,9 @@ but a little padding is left out; in attention a completion sees its prompt and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain
 from typing import Any
 
 import torch
@@ -110,64 +110,63 @@ class Pack:
 def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device | str) -> Pack:
     """Pack pairs of prompt and completion, both not empty."""
     distinct: dict[tuple[int, ...], int] = {}
-    owner = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt, _ in rows]
-    prompts, completions = [list(prompt) for prompt in distinct], [list(completion) for _, completion in rows]
-    groups = _of_like_length(completions)
-    sequences = [prompts, *([completions[b][:-1] for b in group] for group in groups)]
-    owners = [list(range(len(prompts))), *([owner[b] for b in group] for group in groups)]
-    blocks = [Block(tuple(map(len, of)), _tensor(by, device)) for of, by in zip(sequences, owners, strict=True)]
-    firsts = _first_places(blocks[0].size, blocks[1:], groups)
-    longest = max(map(len, completions))
-    tail = [(b, t) for b, completion in enumerate(completions) for t in range(1, len(completion))]
-    return Pack(
-        ids=_tensor((id_ for block, of in zip(blocks, sequences, strict=True) for id_ in _padded(of, block.width)), device)[None],
-        positions=_tensor(_positions(blocks, owners, prompts), device)[None],
-        blocks=tuple(blocks),
-        prompts=_tensor(map(len, prompts), device),
-        owner=_tensor(owner, device),
-        ends=_tensor((i * blocks[0].width + len(prompt) - 1 for i, prompt in enumerate(prompts)), device),
-        others=_tensor((firsts[b] + t - 1 for b, t in tail), device),
-        targets=_tensor([*(c[0] for c in completions), *(completions[b][t] for b, t in tail)], device),
-        spots=_tensor([*(b * longest for b in range(len(rows))), *(b * longest + t for b, t in tail)], device),
-        mask=(torch.arange(longest, device=device) < _tensor(map(len, completions), device)[:, None]).float(),
-    )
+    owner = torch.tensor([distinct.setdefault(tuple(prompt), len(distinct)) for prompt, _ in rows])
+    prompts, lengths = (torch.tensor(list(map(len, of))) for of in (distinct, [completion for _, completion in rows]))
+    groups = _of_like_length(lengths)
+    blocks = [Block(tuple(prompts.tolist()), torch.arange(len(prompts)))]
+    blocks += [Block(tuple((lengths[group] - 1).tolist()), owner[group]) for group in groups]
+    starts = torch.zeros(len(rows), dtype=torch.long)  # where in the row each completion begins
+    size = blocks[0].size
+    for block, group in zip(blocks[1:], groups, strict=True):
+        starts[group] = size + torch.arange(len(group)) * block.width
+        size += block.size
+    of, nth = _numbered(lengths)
+    tokens, first, last = _flat(completion for _, completion in rows), nth == 0, nth == lengths[of] - 1
+    ids = torch.zeros(size, dtype=torch.long)
+    prompt, place = _numbered(prompts)
+    ids[prompt * blocks[0].width + place] = _flat(distinct)
+    ids[(starts[of] + nth)[~last]] = tokens[~last]
+    spots = of * int(lengths.max()) + nth
+    on_device = {
+        "ids": ids[None],
+        "positions": torch.cat([_positions(block, prompts if k else torch.zeros_like(prompts)) for k, block in enumerate(blocks)])[None],
+        "prompts": prompts,
+        "owner": owner,
+        "ends": torch.arange(len(prompts)) * blocks[0].width + prompts - 1,
+        "others": (starts[of] + nth - 1)[~first],
+        "targets": torch.cat([tokens[first], tokens[~first]]),
+        "spots": torch.cat([spots[first], spots[~first]]),
+        "mask": (torch.arange(int(lengths.max())) < lengths[:, None]).float(),
+    }
+    moved = tuple(Block(block.lengths, block.owner.to(device)) for block in blocks)
+    return Pack(blocks=moved, **{name: tensor.to(device) for name, tensor in on_device.items()})
 
 
-def _of_like_length(completions: Sequence[Sequence[int]]) -> list[list[int]]:
+def _of_like_length(lengths: Tensor) -> list[Tensor]:
     """Put the numbers of completions of more than one token into groups, longest first, that need little padding."""
+    order = lengths.argsort(descending=True, stable=True)
     groups: list[list[int]] = []
-    for b in sorted((b for b, c in enumerate(completions) if len(c) > 1), key=lambda b: -len(completions[b])):
-        if not groups or len(completions[b]) - 1 < LIKE * (len(completions[groups[-1][0]]) - 1):
+    for b, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        if length > 1 and (not groups or length - 1 < LIKE * (int(lengths[groups[-1][0]]) - 1)):
             groups.append([])
-        groups[-1].append(b)
-    return groups
+        if length > 1:
+            groups[-1].append(b)
+    return [torch.tensor(group) for group in groups]
 
 
-def _first_places(start: int, blocks: Sequence[Block], groups: Sequence[Sequence[int]]) -> dict[int, int]:
-    """Return where in the row each completion begins, by its number."""
-    places: dict[int, int] = {}
-    for block, group in zip(blocks, groups, strict=True):
-        places |= {b: start + i * block.width for i, b in enumerate(group)}
-        start += block.size
-    return places
+def _numbered(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for the tokens of sequences of `lengths`, one after the other, which sequence each is of and which token of it."""
+    of = torch.arange(len(lengths)).repeat_interleave(lengths)
+    return of, torch.arange(len(of)) - (lengths.cumsum(0) - lengths)[of]
 
 
-def _positions(blocks: Sequence[Block], owners: Sequence[Sequence[int]], prompts: Sequence[list[int]]) -> Iterator[int]:
-    """Yield the position of every token of the row: completions follow on their prompts."""
-    for k, (block, by) in enumerate(zip(blocks, owners, strict=True)):
-        for i in by:
-            first = len(prompts[i]) if k else 0
-            yield from range(first, first + block.width)
+def _flat(sequences: Iterable[Sequence[int]]) -> Tensor:
+    return torch.tensor(list(chain.from_iterable(sequences)))
 
 
-def _padded(sequences: Iterable[list[int]], width: int) -> Iterator[int]:
-    for sequence in sequences:
-        yield from sequence
-        yield from repeat(0, width - len(sequence))
-
-
-def _tensor(numbers: Iterable[int], device: torch.device | str) -> Tensor:
-    return torch.tensor(list(numbers), dtype=torch.long, device=device)
+def _positions(block: Block, firsts: Tensor) -> Tensor:
+    """Return the position of every token of a block, whose sequences begin at `firsts` of their owners."""
+    return (firsts[block.owner][:, None] + torch.arange(block.width)).flatten()
 
 
 class _Taken(torch.autograd.Function):
@@ -213,15 +212,10 @@ def shared(rows: Tensor, owner: Tensor) -> Tensor:
     return found
 
 
-def attention_in_packs(
-    _module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, *, pack: Pack | None = None, scaling: float | None = None, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """Attend (1, H, S, D) within the sequences of a pack; without one plainly causally, for rows that have no padding."""
-    if pack is None:
-        return _attend(query, key, value, None, scaling).transpose(1, 2).contiguous(), None
-    window = kwargs.get("sliding_window")
+def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, scaling: float | None, window: int | None) -> Tensor:
+    """Attend (S, H, D) within the sequences of a pack."""
     sizes = [block.size for block in pack.blocks]
-    parts = zip(*(torch.split(x[0].transpose(0, 1), sizes) for x in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(x, sizes) for x in (query, key, value)), strict=True)
     of_prompts, *of_completions = ([block.rows(x) for x in part] for block, part in zip(pack.blocks, parts, strict=True))
     prompts, prompt_keys, prompt_values = of_prompts
     width = pack.blocks[0].width
@@ -230,7 +224,17 @@ def attention_in_packs(
         keys = torch.cat([shared(prompt_keys, block.owner), keys], 2)
         values = torch.cat([shared(prompt_values, block.owner), values], 2)
         out.append(_attend(heads, keys, values, block.bias(pack.prompts, width, window, query.dtype), scaling))
-    return torch.cat([rows.transpose(1, 2).flatten(0, 1) for rows in out])[None], None
+    return torch.cat([rows.transpose(1, 2).flatten(0, 1) for rows in out])
+
+
+def attention_in_packs(
+    _module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, *, pack: Pack | None = None, scaling: float | None = None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attend (1, H, S, D) within the sequences of a pack; without one plainly causally, for rows that have no padding."""
+    if pack is None:
+        return _attend(query, key, value, None, scaling).transpose(1, 2).contiguous(), None
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    return attend(query, key, value, pack, scaling, kwargs.get("sliding_window"))[None], None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Any, scaling: float | None) -> Tensor:

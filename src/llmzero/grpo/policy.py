@@ -171,6 +171,8 @@ def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any
             deepspeed.zero.register_external_parameter(trained.head, parameter)
     parameters = [p for p in trained.parameters() if p.requires_grad]
     engine, *_ = deepspeed.initialize(model=trained, optimizer=_adamw(parameters, hparams, trainer), config=_deepspeed_config(hparams, trainer))
+    if engine.zero_optimization_stage() == 0 and engine.dp_world_size == 1:
+        engine.enable_backward_allreduce = False  # it would copy all gradients, and nobody else has any
     engine.module.train()
     return engine
 

@@ -16,11 +16,15 @@ from llmzero.rollout.slots import SlotCache, attention_over_slots
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
-def is_known(model: Any) -> bool:
-    """Return whether `Decoder` can stand in for a model's decoder: one of the families, float32, without sliding windows."""
-    config = model.config
+def is_family(config: Any) -> bool:
+    """Return whether a model's layers are those of one of the families, without sliding windows."""
     full = all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or []) and not getattr(config, "sliding_window", None)
-    return config.model_type in FAMILIES and config.hidden_act == "silu" and model.dtype == torch.float32 and full
+    return config.model_type in FAMILIES and full
+
+
+def is_known(model: Any) -> bool:
+    """Return whether `Decoder` can stand in for a model's decoder: one of the families, in float32."""
+    return is_family(model.config) and model.config.hidden_act == "silu" and model.dtype == torch.float32
 
 
 class Decoder:
@@ -35,16 +39,15 @@ class Decoder:
         decoder = model.get_decoder()
         positions = torch.arange(columns, device=model.device)[None]
         cos, sin = decoder.rotary_emb(torch.zeros(1, device=model.device), positions)
-        half = cos.shape[-1] // 2
-        self._cos, self._sin = cos[0][:, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
+        self._cos, self._sin = cos[0][:, None], signed(sin[0][:, None])
         self._embedding: Tensor = decoder.embed_tokens.weight
         self._layers = [_Layer(i, layer) for i, layer in enumerate(decoder.layers)]
         self._norm = _weights_of_norm(decoder.norm)
 
     def __call__(self, tokens: Tensor, cache: SlotCache) -> Tensor:
         """Return the last hidden states (B, D) after tokens (B,), for which `cache.extend` has made room."""
-        place = cache.lengths - 1
-        cos, sin = self._cos[place], self._sin[place]
+        places = cache.positions
+        cos, sin = self._cos[places], self._sin[places]
         hidden = self._embedding[tokens]
         for layer in self._layers:
             hidden = layer(hidden, cos, sin, cache)
@@ -87,7 +90,7 @@ class _Layer:
         turning, value = torch.split(heads, [sum(self._heads[:2]), self._heads[2]], 1)
         if self._turning is not None:
             turning = _scaled(turning, *self._turning)
-        query, key = torch.split(_turned(turning, cos, sin), self._heads[:2], 1)
+        query, key = torch.split(turned(turning, cos, sin), self._heads[:2], 1)
         return query, key, value
 
 
@@ -97,12 +100,23 @@ def _weights_of_norm(norm: Any) -> tuple[Tensor, float]:
 
 def _scaled(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Root mean square normalisation over the last dimension."""
-    scale = hidden.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+    length: Tensor = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+    scale = length.square_().div_(hidden.shape[-1]).add_(epsilon).rsqrt_()
     return (hidden * scale).mul_(weight)
 
 
-def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions of heads (B, H, D): x cos + (second half, first half) sin, where the sine's first half is negative."""
+def turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions of heads (B, H, D) by a `signed` sine: x cos + (second half, first half) sin; RoFormer (arXiv 2104.09864)."""
+    return (heads * cos).addcmul_(swapped(heads), sin)
+
+
+def signed(sin: Tensor) -> Tensor:
+    """Return a sine (..., D) whose first half is negative."""
+    half = sin.shape[-1] // 2
+    return torch.cat([-sin[..., :half], sin[..., half:]], -1)
+
+
+def swapped(heads: Tensor) -> Tensor:
+    """Return heads (..., D) with their halves in each other's place."""
     half = heads.shape[-1] // 2
-    swapped = torch.cat([heads[..., half:], heads[..., :half]], -1)
-    return (heads * cos).addcmul_(swapped, sin)
+    return torch.cat([heads[..., half:], heads[..., :half]], -1)

@@ -15,15 +15,15 @@ from transformers import AttentionInterface
 ATTENTION = "llmzero_slots"
 NATIVE = "eager"  # the attention that every model in transformers has
 
-
 Storage = dict[tuple[int, str], Tensor]
 
 
 class SlotCache:
     """Keys and values of rows that started at different times and have different lengths.
 
-    Row i lies in slot i, its tokens in columns 0 to lengths[i] - 1; running rows are the first slots. It stands in for a
-    transformers cache: layers call `update` with new keys and values, in the mode that `admit` or `extend` has set.
+    Row i lies in slot i; running rows are the first slots. Its prompt begins at column 0, and what it has added at the column after the
+    longest prompt that was taken in with it, so that rows of one time add to one column. It stands in for a transformers cache: layers
+    call `update` with new keys and values, in the mode that `admit` or `extend` has set.
 
     Args:
         slots: rows it has room for.
@@ -34,7 +34,7 @@ class SlotCache:
     def __init__(self, slots: int, columns: int, storage: Storage) -> None:
         self.slots, self.columns, self._storage = slots, columns, storage
         self.rows = 0
-        self.lengths = torch.zeros(0, dtype=torch.long)
+        self.prompts = self.starts = self.added = torch.zeros(0, dtype=torch.long)
         self.hidden: Tensor | None = None
         self._layers: dict[int, list[Tensor]] = {}
         self._repeats = 0
@@ -44,20 +44,37 @@ class SlotCache:
         """Slots without a row."""
         return self.slots - self.rows
 
+    @property
+    def positions(self) -> Tensor:
+        """The position (B,) of each row's newest token."""
+        return self.prompts + self.added - 1
+
     def admit(self, lengths: Tensor, repeats: int) -> None:
         """Take in prompts of `lengths` (P,), `repeats` rows for each; the next pass through the model runs them, padded on the right."""
         self._first, self._repeats = self.rows, repeats
-        self.lengths = torch.cat([self.lengths.to(lengths.device), lengths.repeat_interleave(repeats)])
-        self.rows = len(self.lengths)
+        new = lengths.repeat_interleave(repeats)
+        self.prompts = torch.cat([self.prompts.to(new.device), new])
+        self.starts = torch.cat([self.starts.to(new.device), torch.full_like(new, int(lengths.max()))])
+        self.added = torch.cat([self.added.to(new.device), torch.zeros_like(new)])
+        self.rows = len(self.prompts)
         self.hidden = None
 
     def extend(self) -> None:
         """Make room for one token more in every row; the next pass through the model runs it."""
         self._repeats = 0
-        self._places = torch.arange(self.rows, device=self.lengths.device)
-        self.lengths = self.lengths + 1
-        self._width = int(self.lengths.max())
-        self.hidden = torch.arange(self._width, device=self.lengths.device) >= self.lengths[:, None]
+        self.added = self.added + 1
+        ends = self.starts + self.added
+        self._width = int(ends.max())
+        self._together = self._width == int(ends.min())
+        self._places = (torch.arange(self.rows, device=ends.device), ends - 1)
+        columns = torch.arange(self._width, device=ends.device)
+        self.hidden = (columns >= ends[:, None]) | ((columns >= self.prompts[:, None]) & (columns < self.starts[:, None]))
+
+    def before(self, window: int) -> Tensor:
+        """Return which columns (B, width) hold what lies more than `window` - 1 tokens before each row's newest one."""
+        columns = torch.arange(self._width, device=self.added.device)
+        gaps = torch.where(columns < self.starts[:, None], 0, (self.starts - self.prompts)[:, None])
+        return columns - gaps <= self.positions[:, None] - window
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Store keys and values (B, H, T, D) of new tokens; return those that the new tokens attend to."""
@@ -68,8 +85,10 @@ class SlotCache:
         for rows, new in zip(stored, (keys, values), strict=True):
             if self._repeats:
                 self._fill(rows[self._first : self.rows, :, :width], new)
+            elif self._together:
+                rows[: self.rows, :, width - 1] = new[:, :, 0]
             else:
-                rows[self._places, :, self.lengths - 1] = new[:, :, 0]
+                rows[self._places[0], :, self._places[1]] = new[:, :, 0]
         if self._repeats:
             return keys, values
         return stored[0][: self.rows, :, :width], stored[1][: self.rows, :, :width]
@@ -81,9 +100,10 @@ class SlotCache:
         movers = (~ended[left:]).nonzero()[:, 0] + left
         order = torch.arange(left, device=ended.device)
         order[gaps] = movers
-        self.lengths, self.rows = self.lengths[order], left
+        self.prompts, self.starts, self.added = self.prompts[order], self.starts[order], self.added[order]
+        self.rows = left
         if len(gaps):
-            width = int(self.lengths.max())
+            width = int((self.starts + self.added).max())
             for keys, values in self._layers.values():
                 keys[gaps, :, :width] = keys[movers, :, :width]
                 values[gaps, :, :width] = values[movers, :, :width]
@@ -114,7 +134,7 @@ def attention_over_slots(
         return out.transpose(1, 2).contiguous(), None
     hidden = slots.hidden
     if window is not None:
-        hidden = hidden | (torch.arange(hidden.shape[1], device=hidden.device) < slots.lengths[:, None] - window)
+        hidden = hidden | slots.before(window)
     grouped = query.view(len(query), key.shape[1], -1, query.shape[3])
     scores = (grouped @ key.transpose(2, 3)).mul_(scaling or query.shape[3] ** -0.5)
     weights = scores.masked_fill_(hidden[:, None, None], -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype)

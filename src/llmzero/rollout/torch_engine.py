@@ -180,7 +180,7 @@ class _Batch:
     def _after(self, token: Tensor) -> Tensor:
         """Return the logits (B, V) after one token more (B,) in every row."""
         if self.decoder is None:
-            return self._logits(token[:, None], (self.cache.lengths - 1)[:, None])[:, -1]
+            return self._logits(token[:, None], self.cache.positions[:, None])[:, -1]
         logits: Tensor = self.model.get_output_embeddings()(self.decoder(token, self.cache))
         return logits
 
