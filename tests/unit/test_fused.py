@@ -38,7 +38,7 @@ def test_values_and_gradients_are_those_of_transformers(index: int, dtype: torch
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
     for expected, value in zip(*found, strict=True):
         assert expected is not None and value is not None and value.dtype == dtype
-        torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+        torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance * float(expected.detach().abs().max()))
 
 
 def test_gradients_are_slopes() -> None:
