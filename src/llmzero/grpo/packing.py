@@ -240,7 +240,7 @@ def attention_in_packs(
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Any, scaling: float | None) -> Tensor:
     """Attend causally where there is no bias. Keys are repeated for the heads that share them where the kernel cannot."""
     shared_by = query.shape[1] // key.shape[1]
-    native = query.is_cuda and not isinstance(bias, Tensor)
+    native = query.is_cuda and query.dtype != torch.float32 and type(bias) is not Tensor  # flash attention, which wants no mask but its own
     if shared_by > 1 and not native:
         key, value = key.repeat_interleave(shared_by, 1), value.repeat_interleave(shared_by, 1)
     grouped = shared_by > 1 and native
