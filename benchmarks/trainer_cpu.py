@@ -4,7 +4,7 @@
 Steps are compared as benchmarks/side_by_side.py does it, in two processes by turns. The same is done with the two samplers inside
 one process. Ratios are theirs by ours, of medians: above 1 we are faster; peak memory is ours by theirs.
 
-Usage: python benchmarks/trainer_cpu.py   (a quarter of an hour; writes benchmarks/results/trainer_cpu.json)
+Usage: python benchmarks/trainer_cpu.py   (six minutes; writes benchmarks/results/trainer_cpu.json)
 """
 
 from __future__ import annotations

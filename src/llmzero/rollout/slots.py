@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ class SlotCache:
     """Keys and values of rows that started at different times and have different lengths.
 
     Row i lies in slot i; running rows are the first slots. Its prompt begins at column 0, and what it has added at the column after the
-    longest prompt that was taken in with it, so that rows of one time add to one column. It stands in for a transformers cache: layers
-    call `update` with new keys and values, in the mode that `admit` or `extend` has set.
+    longest prompt that was taken in with it, so that rows of one time add to one column, and a column is
+    one piece of memory. It stands in for a transformers cache: layers call `update` with new keys and values, in the mode that `admit` or
+    `extend` has set.
 
     Args:
         slots: rows it has room for.
@@ -66,7 +68,7 @@ class SlotCache:
         ends = self.starts + self.added
         self._width = int(ends.max())
         self._together = self._width == int(ends.min())
-        self._places = (torch.arange(self.rows, device=ends.device), ends - 1)
+        self._places = (ends - 1, torch.arange(self.rows, device=ends.device))
         columns = torch.arange(self._width, device=ends.device)
         self.hidden = (columns >= ends[:, None]) | ((columns >= self.prompts[:, None]) & (columns < self.starts[:, None]))
 
@@ -84,14 +86,15 @@ class SlotCache:
         stored = self._layers[layer]
         for rows, new in zip(stored, (keys, values), strict=True):
             if self._repeats:
-                self._fill(rows[self._first : self.rows, :, :width], new)
+                room = rows[:width, self._first : self.rows]
+                room.view(width, -1, self._repeats, *room.shape[2:]).copy_(new.permute(2, 0, 1, 3)[:, :, None])
             elif self._together:
-                rows[: self.rows, :, width - 1] = new[:, :, 0]
+                rows[width - 1, : self.rows] = new[:, :, 0]
             else:
-                rows[self._places[0], :, self._places[1]] = new[:, :, 0]
+                rows[self._places] = new[:, :, 0]
         if self._repeats:
             return keys, values
-        return stored[0][: self.rows, :, :width], stored[1][: self.rows, :, :width]
+        return stored[0][:width, : self.rows].permute(1, 2, 0, 3), stored[1][:width, : self.rows].permute(1, 2, 0, 3)
 
     def drop(self, ended: Tensor) -> Tensor:
         """Free the slots of rows that `ended` (B,) says; the last rows move into the gaps. Return the order (B',) of the rows left."""
@@ -104,17 +107,13 @@ class SlotCache:
         self.rows = left
         if len(gaps):
             width = int((self.starts + self.added).max())
-            for keys, values in self._layers.values():
-                keys[gaps, :, :width] = keys[movers, :, :width]
-                values[gaps, :, :width] = values[movers, :, :width]
+            for stored in chain.from_iterable(self._layers.values()):
+                stored[:width].index_copy_(1, gaps, stored[:width].index_select(1, movers))
         return order
 
-    def _fill(self, rows: Tensor, new: Tensor) -> None:
-        rows.view(len(new), self._repeats, *rows.shape[1:]).copy_(new[:, None])
-
     def _room(self, name: tuple[int, str], like: Tensor) -> Tensor:
-        """Return (slots, H, columns, D) of numbers, whichever: a masked NaN would be a NaN still."""
-        shape = (self.slots, like.shape[1], self.columns, like.shape[3])
+        """Return (columns, slots, H, D) of numbers, whichever: a masked NaN would be a NaN still."""
+        shape = (self.columns, self.slots, like.shape[1], like.shape[3])
         if name not in self._storage or self._storage[name].numel() < math.prod(shape):
             self._storage[name] = like.new_zeros(math.prod(shape))
         return self._storage[name][: math.prod(shape)].view(shape)
