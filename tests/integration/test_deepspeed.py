@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.integration.conftest import Stages, last_checkpoint, read_lines, same_bits
+from tests.integration.conftest import FEW, Stages, last_checkpoint, read_lines, same_bits
 
 pytestmark = pytest.mark.slow
 
@@ -133,3 +134,19 @@ def test_bfloat16_keeps_float32_master_weights_over_a_resume(stages: Stages, tmp
     assert same_ends(tmp_path / "second", tmp_path / "long"), "updates too small for bfloat16 would be lost without master weights"
     state = load_file(last_checkpoint(tmp_path / "second") / "optimizer.safetensors")
     assert any(name.endswith(".master") for name in state)
+
+
+def test_whole_weights_go_on_from_an_adapter_but_not_the_other_way(run_stages: Stages, tmp_path: Path) -> None:
+    lora = {"lora": {"rank": 4, "alpha": 8.0, "targets": "all-linear"}}
+    parents = {name: str(tmp_path / name / "checkpoints/step_00001") for name in ("adapter", "whole")}
+    runs: dict[Path, dict[str, Any]] = {
+        tmp_path / "adapter": {"steps": 1, "trainer": lora},
+        tmp_path / "whole": {"steps": 1, "resume_from": parents["adapter"]},
+        tmp_path / "refused": {"steps": 1, "trainer": lora, "resume_from": parents["whole"]},
+    }
+    run_stages(runs)
+    found = {name: json.loads((tmp_path / name / "result.json").read_text()) for name in ("adapter", "whole", "refused")}
+    assert [found[name]["state"] for name in found] == ["completed", "completed", "failed"]
+    assert "all weights of" in found["refused"]["error"]
+    position = json.loads((Path(parents["whole"]) / "trainer.json").read_text())["position"]
+    assert (position["global_step"], position["optimizer_steps"]) == (2, FEW["minibatches"]), "its optimizer began afresh"

@@ -144,6 +144,15 @@ def gpu_seconds_behind(directory: Path | None) -> float:
     return position_of(directory).gpu_seconds if directory is not None and known else 0.0
 
 
+def holds_optimizer(directory: Path, policy: Policy) -> bool:
+    """Return whether a checkpoint has the moments of everything that is trained: not where they were dropped, or an adapter was trained."""
+    file = directory / OPTIMIZER_FILE
+    if not file.exists():
+        return False
+    with safe_open(str(file), framework="pt") as stored:
+        return {f"{name}.{key}" for name in policy.trained for key in MOMENTS} <= set(stored.keys())
+
+
 def restore_optimizer(directory: Path, policy: Policy, world: World, steps: int) -> None:
     """Restore moments and master weights; learning rate and all other settings stay those of the new stage."""
     engine = policy.engine

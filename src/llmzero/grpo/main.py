@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
+from llmzero.errors import UserError
 from llmzero.grpo import checkpoint
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.distributed import World, join
@@ -25,7 +26,7 @@ from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import ADAPTER, Policy, deepspeed_engine, load_model, load_tokenizer, with_adapter
 from llmzero.grpo.trainer import Interrupted, Setup, Trainer
 from llmzero.seeds import seed_of
-from llmzero.stage import OPTIMIZER_FILE, StageDir, StageResult, StageSpec
+from llmzero.stage import StageDir, StageResult, StageSpec
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +134,10 @@ def _policy(spec: StageSpec, start: Path, position: Position) -> Policy:
     settings = spec.config["trainer"]
     lora = settings["lora"]
     adapted = (start / ADAPTER).exists()
+    if lora["rank"] and position.global_step and not adapted:
+        raise UserError(
+            f"trainer.lora.rank={lora['rank']}: all weights of {start} were trained; an adapter goes with a base model or with its own checkpoints"
+        )
     model: Any = load_model(position.base if adapted and lora["rank"] else start, settings["dtype"])
     if lora["rank"]:
         torch.manual_seed(seed_of(position.data_seed))  # a new adapter begins at random
@@ -143,11 +148,11 @@ def _policy(spec: StageSpec, start: Path, position: Position) -> Policy:
 def _restored(spec: StageSpec, start: Path, first_step: int, policy: Policy, world: World, position: Position) -> Position:
     """Restore the optimizer where the stage carries it on; a stage that begins with a fresh one says so in its position."""
     carries = first_step > 0 or spec.hparams["optimizer_state"] == "carry"
-    if position.optimizer_steps and carries and (start / OPTIMIZER_FILE).exists():
+    if position.optimizer_steps and carries and checkpoint.holds_optimizer(start, policy):
         checkpoint.restore_optimizer(start, policy, world, position.optimizer_steps)
         return position
     if position.optimizer_steps and carries and world.leads:
-        log.warning("%s has no %s any more: the optimizer starts afresh", start, OPTIMIZER_FILE)
+        log.warning("%s holds no optimizer state of what is trained here: the optimizer starts afresh", start)
     return replace(position, optimizer_steps=0)
 
 
