@@ -82,7 +82,7 @@ class _Weights:
     partitioned = False
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.directory, self.pad_id = model, "", tokenizer.pad_token_id
+        self.model, self.directory = model, ""
         self.eos_ids = [tokenizer.eos_token_id]
 
     def tensors(self) -> Any:

@@ -66,7 +66,6 @@ class Whole:
     model: Any
     directory: str = ""
     partitioned: bool = False
-    pad_id: int = PAD
 
     @property
     def eos_ids(self) -> list[int]:

@@ -30,7 +30,6 @@ class Policy:
         self.engine, self.tokenizer, self.directory = engine, tokenizer, directory
         self.model: Any = engine.module.model
         self.eos_ids = end_tokens(self.model, tokenizer)
-        self.pad_id: int = tokenizer.pad_token_id
         self.partitioned = engine.zero_optimization_stage() == 3
 
     @property

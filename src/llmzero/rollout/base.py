@@ -69,11 +69,6 @@ class Weights(Protocol):
         ...
 
     @property
-    def pad_id(self) -> int:
-        """The padding token."""
-        ...
-
-    @property
     def partitioned(self) -> bool:
         """Whether parameters are spread over processes (ZeRO 3), so that `model` cannot be run by one process alone."""
         ...
