@@ -193,6 +193,52 @@ class Agent:
 
 
 @dataclass
+class EndpointConfig:
+    """A language model behind an OpenAI-compatible endpoint."""
+
+    model: str | None = MISSING
+    base_url: str | None = None
+    api_key_env: str | None = "OPENAI_API_KEY"
+    timeout_s: float = 120.0
+    retries: int = 4
+    max_at_once: int = 8
+    max_reply_tokens: int = 4000
+    temperature: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    price_input: float | None = None
+    price_output: float | None = None
+    breaker_failures: int = 3
+    breaker_pause_s: float = 300.0
+    cassette: str | None = None
+    cassette_dir: str = "runs/cassette"
+    prompts: str | None = None
+
+
+@dataclass
+class LlmAgentConfig(EndpointConfig):
+    """`agent=openai` and its ablations."""
+
+    _target_: str = "llmzero.agents.llm.LlmAgent"
+    name: str = "openai"
+    vision: bool = False
+    descriptions: bool = True
+    history: bool = True
+    metrics: bool = True
+    max_prompt_tokens: int = 24_000
+    repairs: int = 2
+
+
+@dataclass
+class LlmStopperConfig(EndpointConfig):
+    """`stopper=llm`."""
+
+    _target_: str = "llmzero.agents.llm_stopper.LlmStopper"
+    interval_s: float = 900.0
+    min_step: int = 10
+    audit_fraction: float = 0.0
+
+
+@dataclass
 class CurveStopperConfig:
     """`stopper=curve`."""
 
@@ -202,6 +248,7 @@ class CurveStopperConfig:
     min_points: int = 3
     lookahead: float = 1.0
     z: float = 1.0
+    audit_fraction: float = 0.0
 
 
 @dataclass
@@ -268,6 +315,7 @@ class BudgetConfig:
     seconds: float | None = None
     gpu_seconds: float | None = None
     llm_dollars: float | None = None
+    llm_tokens: int | None = None
     disk_gb: float | None = None
 
 
@@ -351,12 +399,27 @@ SCHEMAS: Mapping[str, type] = {
     "rollout_vllm_server": VllmServerRollout,
     "algorithm": AlgorithmConfig,
     "agent": Agent,
+    "agent_llm": LlmAgentConfig,
     "stopper_curve": CurveStopperConfig,
+    "stopper_llm": LlmStopperConfig,
     "search_group": SearchGroup,
     "method_tree": TreeSearchConfig,
     "runner_local": LocalRunnerConfig,
     "runner_simulated": SimulatedRunnerConfig,
     "tracking_wandb": Tracking,
+}
+
+ENDPOINT_RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
+    "timeout_s": (0.001, None),
+    "retries": (0, 100),
+    "max_at_once": (1, 1024),
+    "max_reply_tokens": (1, None),
+    "temperature": (0, 2),
+    "price_input": (0, None),
+    "price_output": (0, None),
+    "breaker_failures": (1, None),
+    "breaker_pause_s": (0, None),
+    "cassette": frozenset({"record", "replay"}),
 }
 
 # Dotted key -> (lowest, highest) or the allowed values. None is no bound on that side.
@@ -365,6 +428,7 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "budget.seconds": (0, None),
     "budget.gpu_seconds": (0, None),
     "budget.llm_dollars": (0, None),
+    "budget.llm_tokens": (0, None),
     "budget.disk_gb": (0, None),
     "search.workers": (1, 1024),
     "search.max_depth": (1, None),
@@ -380,6 +444,10 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "stopper.min_points": (2, None),
     "stopper.lookahead": (0, None),
     "stopper.z": (0, None),
+    "stopper.audit_fraction": (0, 1),
+    **{f"{group}.{key}": bounds for group in ("agent", "stopper") for key, bounds in ENDPOINT_RANGES.items()},
+    "agent.max_prompt_tokens": (1000, None),
+    "agent.repairs": (0, 10),
     "task.difficulty": frozenset({"nano", "full"}),
     "task.train_size": (1, None),
     "task.val_size": (2, None),

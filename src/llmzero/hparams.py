@@ -67,6 +67,12 @@ class Parameter:
         bounded = min(max(value, low), high)
         return round(bounded) if self.kind == "int" else float(f"{bounded:.4g}")
 
+    def settled(self, value: Value) -> Value:
+        """Return an allowed value as the catalogue writes it: 8.0 as 8 for an int, 1 as 1.0 for a float."""
+        if self.choices is not None:
+            return next(choice for choice in self.choices if choice == value)
+        return int(value) if self.kind == "int" else float(value)
+
     def position(self, value: Value) -> float:
         """Return where a value lies between the lowest (0) and the highest (1), on the parameter's own scale."""
         if self.choices is not None:

@@ -174,7 +174,7 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(launch: Run, tmp_p
         (["task=counting"], "task=counting: must be one of countdown, none"),
         (["model=giant"], "nano"),
         (["agent=oracle"], "rules"),
-        (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars, disk_gb"),
+        (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars, llm_tokens, disk_gb"),
         (["search.workers=many"], "search.workers: Value 'many' of type 'str' could not be converted to Integer"),
         (["search.workers=0"], "search.workers=0: must be from 1 to 1024"),
         (["hparams.parameters.kl_coef.default=7"], "kl_coef=7: must be float from 0 to 0.2"),

@@ -9,7 +9,8 @@ import pytest
 from llmzero.agents.base import PATHOLOGIES, Proposer
 from llmzero.agents.diagnosis import diagnose, slope
 from llmzero.agents.evidence import Evidence, StageView
-from llmzero.agents.rules import MIN_DISTANCE, MOVES, REMEDIES, RandomAgent, RuleAgent
+from llmzero.agents.fit import MIN_DISTANCE
+from llmzero.agents.rules import MOVES, REMEDIES, RandomAgent, RuleAgent
 from llmzero.agents.stopper import CurveStopper, NeverStop
 from llmzero.hparams import Catalogue
 from llmzero.stage import ValidationPoint

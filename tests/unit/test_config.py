@@ -17,7 +17,13 @@ from tests.conftest import REPOSITORY
 
 CONF = REPOSITORY / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "hydra", "schema"))
-NEEDED = {"model=hf": ["model.path=some/model"], "rollout=vllm_server": ["rollout.urls=[http://one:8000]", "rollout.exchange_dir=shared"]}
+LLM = ["agent.model=some", "agent.api_key_env=null"]
+NEEDED = {
+    **{f"agent={path.stem}": LLM for path in (CONF / "agent").glob("openai*.yaml")},
+    "stopper=llm": ["stopper.model=some"],
+    "model=hf": ["model.path=some/model"],
+    "rollout=vllm_server": ["rollout.urls=[http://one:8000]", "rollout.exchange_dir=shared"],
+}
 
 
 def options(group: str) -> list[str]:
@@ -85,6 +91,7 @@ def test_every_range_is_of_a_key_that_exists() -> None:
     configs = [
         *(composed(f"rollout={option}", *NEEDED.get(f"rollout={option}", ())) for option in options("rollout")),
         composed("runner=simulated", "model=none", "task=none"),
+        composed("agent=openai", "stopper=llm", *LLM),
         resolved(compose("train", ["trainer.lora.rank=8"])),
         resolved(compose("evaluate")),
     ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+from llmzero.agents.endpoint import Endpoint
 from llmzero.agents.evidence import Evidence
 from llmzero.hparams import HParams
 
@@ -24,6 +25,25 @@ PATHOLOGIES = {
     "failure": "the stage failed",
 }
 
+Resume = Literal["best", "last"] | int
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a proposal is expected to do, to be compared with what happens.
+
+    Attributes:
+        score: the best validation score of the stage.
+        probability: that this passes the score the stage starts from.
+        metrics: `up` or `down` by metric name, against the parent's level.
+        effect: the same in words.
+    """
+
+    score: float | None = None
+    probability: float | None = None
+    metrics: dict[str, str] = field(default_factory=dict)
+    effect: str = ""
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -31,10 +51,14 @@ class Proposal:
 
     Attributes:
         agent: who made it.
-        diagnosis: names from `PATHOLOGIES`, the gravest first.
+        diagnosis: names from `PATHOLOGIES` or free words, the gravest first.
         rationale: why these changes answer the diagnosis, in words.
         changes: new values by parameter name; the rest stays as in the parent.
-        resume: continue from the parent's best checkpoint or from its last.
+        resume: continue from the parent's best checkpoint, from its last, or from that of a step.
+        observations: what the agent saw.
+        reasons: why each change was made, by parameter name.
+        expected: what it is expected to do.
+        notes: what was done to the agent's answer: values clamped or left out, or who answered in its place.
         calls, tokens, dollars: what the proposal cost.
     """
 
@@ -42,7 +66,11 @@ class Proposal:
     diagnosis: tuple[str, ...]
     rationale: str
     changes: HParams
-    resume: Literal["best", "last"] = "best"
+    resume: Resume = "best"
+    observations: tuple[str, ...] = ()
+    reasons: dict[str, str] = field(default_factory=dict)
+    expected: Expected | None = None
+    notes: tuple[str, ...] = ()
     calls: int = 0
     tokens: int = 0
     dollars: float = 0.0
@@ -76,4 +104,15 @@ class EarlyStopper(Protocol):
 
     def decide(self, evidence: Evidence) -> StopDecision:
         """Judge the running stage `evidence.stage`."""
+        ...
+
+
+@runtime_checkable
+class AsksModel(Protocol):
+    """An agent, of either kind, that calls a language model: its calls are stored and charged, and its set-up is checked before a search."""
+
+    endpoint: Endpoint
+
+    def check(self, evidence: Evidence) -> None:
+        """Raise `UserError` where it could not make a prompt of the evidence at the search's beginning."""
         ...

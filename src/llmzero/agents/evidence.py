@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from llmzero.hparams import Catalogue, HParams
 from llmzero.metrics import Metric
 from llmzero.search.tree import Node, Tree
 from llmzero.stage import StageDir, StageStatus, ValidationPoint
+
+PREDICTIONS_KEPT = 12  # of the latest stages whose agent said what it expected
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,30 @@ class StageView:
     score: float | None
     gain: float | None
     error: str | None
+    parent_id: str | None = None
+    agent: str = ""
+    rationale: str = ""
+    resume: str | int = "best"
+    cause: Mapping[str, Any] | None = None
+    gpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an agent expected of a stage, and what came.
+
+    Attributes:
+        expected_score, score: best validation score.
+        probability: that it would pass the score it began with; `improved` tells whether it did.
+        metrics: (metric, expected direction, whether it went that way).
+    """
+
+    node_id: str
+    expected_score: float | None
+    score: float | None
+    probability: float | None
+    improved: bool
+    metrics: tuple[tuple[str, str, bool], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,10 +67,14 @@ class Evidence:
         path: stages from the root to it.
         children: what was already tried from it.
         history: every stage of the search, in order of creation.
-        incumbent_score: the best validation score of the search so far.
-        steps: planned steps of the stage.
+        incumbent_score: the best validation score of the search so far; `best_path` are the stages that led to it.
+        steps: planned steps of a stage.
         budget_left: what remains of each limited resource.
         seed: for an agent that draws; the same for the same decision of the same search.
+        node_id: the stage that is to be created or judged.
+        checkpoints: steps of `stage` at which there is a checkpoint, the best one's in `best_step`.
+        predictions: what agents expected of earlier stages, and what came.
+        setting: what is trained and how, in a few words by name.
     """
 
     stage: StageView
@@ -60,6 +91,12 @@ class Evidence:
     metric_catalogue: dict[str, Metric]
     budget_left: dict[str, float] = field(default_factory=dict)
     seed: str = ""
+    node_id: str = ""
+    best_path: Sequence[StageView] = ()
+    checkpoints: Sequence[int] = ()
+    best_step: int | None = None
+    predictions: Sequence[Prediction] = ()
+    setting: Mapping[str, str] = field(default_factory=dict)
 
     def rng(self) -> random.Random:
         """Return a random generator that is the same whenever this decision is taken again."""
@@ -78,40 +115,48 @@ class EvidenceBuilder:
     catalogue: Catalogue
     metric_catalogue: dict[str, Metric]
     seed: int
+    setting: Mapping[str, str] = field(default_factory=dict)
 
     def for_proposal(self, tree: Tree, node_id: str, budget_left: dict[str, float]) -> Evidence:
-        """Return the evidence for proposing a child of a finished node."""
-        node = tree[node_id]
-        stage = StageDir(self.nodes_dir / node_id)
-        validation = node.result.validation if node.result else []
-        return self._evidence(tree, node, validation, stage.metrics(), stage.rollouts(), budget_left)
+        """Return the evidence for proposing a child of a node: everything its directory tells so far."""
+        node, stage = tree[node_id], StageDir(self.nodes_dir / node_id)
+        return self._evidence(
+            tree,
+            node,
+            node_id=tree.next_id(),
+            validation=node.result.validation if node.result else stage.validation(),
+            metrics=stage.metrics(),
+            rollouts=stage.rollouts(),
+            budget_left=budget_left,
+            checkpoints=[int(path.name.removeprefix("step_")) for path in stage.complete_checkpoints()],
+            best_step=node.result.best_step if node.result else None,
+            predictions=self._predictions(tree),
+        )
 
     def for_stopping(self, tree: Tree, node_id: str, status: StageStatus) -> Evidence:
         """Return the evidence for judging a running node: its validation trajectory."""
-        return self._evidence(tree, tree[node_id], status.validation, [], [], {})
+        return self._evidence(tree, tree[node_id], node_id=node_id, validation=status.validation, metrics=[], rollouts=[])
 
-    def _evidence(self, tree: Tree, node: Node, validation: Any, metrics: Any, rollouts: Any, budget_left: dict[str, float]) -> Evidence:
+    def _evidence(self, tree: Tree, node: Node, **facts: Any) -> Evidence:
         best = tree.best()
         return Evidence(
             stage=self._view(tree, node),
             start_score=tree[node.parent_id].score if node.parent_id else None,
-            validation=validation,
-            metrics=metrics,
-            rollouts=rollouts,
             path=[self._view(tree, n) for n in tree.path(node.node_id)],
             children=[self._view(tree, n) for n in tree.children(node.node_id)],
             history=[self._view(tree, n) for n in tree.stages()],
+            best_path=[self._view(tree, n) for n in tree.path(best.node_id)] if best else [],
             incumbent_score=best.score if best else None,
             steps=node.steps,
             catalogue=self.catalogue,
             metric_catalogue=self.metric_catalogue,
-            budget_left=budget_left,
             seed=f"{self.seed}/{tree.next_id()}",
+            setting=self.setting,
+            **facts,
         )
 
     def _view(self, tree: Tree, node: Node) -> StageView:
         parent = tree[node.parent_id] if node.parent_id else None
-        gain = None if parent is None or node.score is None or parent.score is None else node.score - parent.score
         return StageView(
             node_id=node.node_id,
             depth=node.depth,
@@ -120,6 +165,42 @@ class EvidenceBuilder:
             changes=self.catalogue.changes(parent.hparams, node.hparams) if parent else {},
             diagnosis=tuple(node.proposal.get("diagnosis", ())),
             score=node.score,
-            gain=gain,
+            gain=_gain(node, parent),
             error=node.result.error if node.result else None,
+            parent_id=node.parent_id,
+            agent=node.proposal.get("agent", ""),
+            rationale=node.proposal.get("rationale", ""),
+            resume=node.proposal.get("resume", "best"),
+            cause=node.result.cause if node.result else None,
+            gpu_seconds=node.result.gpu_seconds if node.result else 0.0,
         )
+
+    def _predictions(self, tree: Tree) -> list[Prediction]:
+        """Return the latest stages that have ended and of which their agent said what it expected."""
+        told = [node for node in tree.stages() if node.final and node.proposal.get("expected")]
+        return [self._prediction(node, tree[node.parent_id]) for node in told[-PREDICTIONS_KEPT:] if node.parent_id]
+
+    def _prediction(self, node: Node, parent: Node) -> Prediction:
+        expected = node.proposal["expected"]
+        before, after = (StageDir(self.nodes_dir / n.node_id).metrics() for n in (parent, node))
+        moved = [(name, way, _moved(name, way, before, after)) for name, way in expected["metrics"].items()]
+        return Prediction(
+            node_id=node.node_id,
+            expected_score=expected["score"],
+            score=node.score,
+            probability=expected["probability"],
+            improved=(_gain(node, parent) or 0.0) > 0,
+            metrics=tuple((name, way, hit) for name, way, hit in moved if hit is not None),
+        )
+
+
+def _gain(node: Node, parent: Node | None) -> float | None:
+    return None if parent is None or node.score is None or parent.score is None else node.score - parent.score
+
+
+def _moved(metric: str, way: str, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> bool | None:
+    """Whether the late level of a metric went `up` or `down` as expected; None where it cannot be told."""
+    levels = [[row[metric] for row in rows[-max(1, len(rows) // 3) :] if row.get(metric) is not None] for rows in (before, after)]
+    if not all(levels):
+        return None
+    return (fmean(levels[1]) > fmean(levels[0])) == (way == "up")

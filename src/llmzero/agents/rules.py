@@ -15,9 +15,9 @@ from statistics import fmean
 from llmzero.agents.base import PATHOLOGIES, Proposal
 from llmzero.agents.diagnosis import diagnose
 from llmzero.agents.evidence import Evidence, StageView
+from llmzero.agents.fit import known_not_to_fit, tried
 from llmzero.hparams import Catalogue, HParams, Parameter
 
-MIN_DISTANCE = 0.02  # of a parameter's range: what is closer to a tried configuration counts as the same
 MEMORY_WEIGHT = 8.0  # ranks that a move with a perfect record climbs
 RANDOM_TRIES = 100
 
@@ -74,7 +74,7 @@ class RuleAgent:
         diagnosis = diagnose(evidence)
         for name in _ranked_moves(evidence, diagnosis):
             changes = _apply(MOVES[name], evidence)
-            if changes and not _tried(evidence, changes):
+            if changes and _of_use(evidence, changes):
                 because = "; ".join(PATHOLOGIES[problem] for problem in diagnosis)
                 record = _record(evidence, name)
                 learnt = f" It gained {fmean(record):+.3f} on average in {len(record)} earlier stages." if record else ""
@@ -93,7 +93,7 @@ class RandomAgent:
 def _ranked_moves(evidence: Evidence, diagnosis: list[str]) -> list[str]:
     """Return the moves by promise: rank among the diagnosis' remedies, and the mean gain of earlier uses."""
     suggested = list(dict.fromkeys(move for problem in diagnosis for move in REMEDIES[problem]))
-    others = [move for move in MOVES if move not in suggested and move != "shrink"]
+    others = [move for move in MOVES if move not in suggested]
     prior = {move: -min(i, len(suggested)) for i, move in enumerate([*suggested, *others])}
     scale = max((abs(view.gain) for view in evidence.history if view.gain is not None), default=0.0) or 1.0
 
@@ -139,10 +139,10 @@ def _scaled(parameter: Parameter, value: float, factor: float) -> float:
     return scaled
 
 
-def _tried(evidence: Evidence, changes: HParams) -> bool:
+def _of_use(evidence: Evidence, changes: HParams) -> bool:
+    """Whether changes lead to a configuration that was not tried from this stage and may fit into memory."""
     new = {**evidence.stage.hparams, **changes}
-    tried = [child.hparams for child in evidence.children]
-    return any(evidence.catalogue.distance(new, other) < MIN_DISTANCE for other in tried)
+    return not tried(evidence, new) and known_not_to_fit(evidence, new) is None
 
 
 def _random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...], why: str) -> Proposal:
@@ -154,5 +154,5 @@ def _random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...],
         return catalogue.changes(evidence.stage.hparams, evidence.stage.hparams | {n: catalogue[n].sample(rng) for n in names})
 
     drawn = [changes for changes in islice(iter(draws, None), RANDOM_TRIES) if changes]
-    fresh = next((changes for changes in drawn if not _tried(evidence, changes)), drawn[0] if drawn else {})
+    fresh = next((changes for changes in drawn if _of_use(evidence, changes)), drawn[0] if drawn else {})
     return Proposal(agent, diagnosis, f"A random change of {', '.join(fresh) or 'nothing'}: {why}.", fresh)

@@ -13,6 +13,7 @@ class Budget:
     seconds: float | None = None
     gpu_seconds: float | None = None
     llm_dollars: float | None = None
+    llm_tokens: int | None = None
     disk_gb: float | None = None
 
 
@@ -28,6 +29,7 @@ class Ledger:
     seconds: float = 0.0
     gpu_seconds: float = 0.0
     llm_calls: int = 0
+    llm_tokens: int = 0
     llm_dollars: float = 0.0
     setup_gpu_seconds: float = 0.0
     disk_gb: float = 0.0
@@ -42,10 +44,16 @@ class Ledger:
             "seconds": self.seconds,
             "gpu_seconds": self.gpu_seconds + running_gpu_seconds,
             "llm_dollars": self.llm_dollars,
+            "llm_tokens": float(self.llm_tokens),
             "disk_gb": self.disk_gb,
         }
         limits = asdict(budget)
         return [name for name, value in spent.items() if limits[name] is not None and value >= limits[name]]
+
+    def spent_llm_limits(self, budget: Budget) -> list[str]:
+        """Return the names of the limits on language models that are reached."""
+        limits = asdict(budget)
+        return [name for name in ("llm_dollars", "llm_tokens") if limits[name] is not None and getattr(self, name) >= limits[name]]
 
     def left(self, budget: Budget) -> dict[str, float]:
         """Return what remains of every limited resource."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from llmzero.agents.base import EarlyStopper, Proposal
+from llmzero.agents.base import EarlyStopper, Proposal, Resume
 from llmzero.agents.evidence import EvidenceBuilder
 from llmzero.errors import UserError
 from llmzero.files import append_jsonl, write_json
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.budget import Budget
-from llmzero.search.methods.base import Expansion, SearchMethod
+from llmzero.search.methods.base import Expansion, SearchMethod, WatchingMethod
 from llmzero.search.retention import Retention
 from llmzero.search.store import EventStore
 from llmzero.search.tree import ROOT, Node
@@ -40,12 +42,13 @@ class Running:
 
 @dataclass
 class Plan:
-    """What every stage of this search has in common."""
+    """What every stage of this search has in common; `audit_fraction` of those that the early stopper would end run on."""
 
     stage_steps: int
     workers: int
     seed: int
     stage_config: dict[str, Any]
+    audit_fraction: float = 0.0
 
 
 class Driver:
@@ -136,10 +139,7 @@ class Driver:
         """Decide on a node: first in the log, then as a directory."""
         tree = self.store.tree
         parent = tree[expansion.parent_id] if expansion.parent_id else None
-        result = parent.result if parent else None
-        resume_from = None
-        if result is not None:
-            resume_from = result.last_checkpoint if expansion.proposal.resume == "last" else result.checkpoint
+        resume_from = self._checkpoint(parent, expansion.proposal.resume) if parent else None
         self._record(
             "created",
             node_id=tree.next_id(),
@@ -150,6 +150,12 @@ class Driver:
             resume_from=str(resume_from) if resume_from else None,
             proposal=expansion.proposal.to_dict(),
         )
+
+    def _checkpoint(self, node: Node, resume: Resume) -> Path | None:
+        """Return the checkpoint of a finished stage that a child resumes from."""
+        assert node.result is not None
+        named = {"best": node.result.checkpoint, "last": node.result.last_checkpoint}
+        return named[resume] if isinstance(resume, str) else StageDir(self.workspace.nodes / node.node_id).checkpoint(resume)
 
     def _spec(self, node: Node) -> StageSpec:
         return StageSpec(
@@ -195,7 +201,8 @@ class Driver:
     def _set_aside_unknown_directories(self) -> None:
         """Move away stage directories that the log does not know (its tail was lost), so that their names are free again."""
         for directory in sorted(self.workspace.nodes.iterdir()):
-            if directory.name.isdigit() and directory.name not in self.store.tree.nodes:
+            stage = directory / "stage.yaml"  # without one it holds what a language model was asked for the next stage
+            if directory.name.isdigit() and directory.name not in self.store.tree.nodes and stage.exists():
                 StageDir(directory).request_stop()
                 aside = directory.with_name(f"{directory.name}.lost-{time.time_ns()}")
                 log.warning("%s is not in %s: set aside as %s", directory, self.workspace.tree_file.name, aside.name)
@@ -216,6 +223,7 @@ class Driver:
             elif self.store.tree[node_id].parent_id is not None and not running.stopping:
                 self._judge(node_id, running, news)
             changed |= news or status.final
+        self._let_method_watch()
         self.on_change(self)
         return changed
 
@@ -223,21 +231,38 @@ class Driver:
         """Stop a stage when a time budget is spent, or when the early stopper finds it hopeless."""
         spent = [name for name in self.spent_limits() if name in ("seconds", "gpu_seconds")]
         if spent:
-            self._stop(node_id, running, f"budget.{spent[0]} is spent", {})
-        elif news and running.status.seconds - running.judged_at >= self.stopper.interval_s:
+            self._stop(node_id, running, f"budget.{spent[0]} is spent")
+        elif news and self.store.tree[node_id].stop is None and running.status.seconds - running.judged_at >= self.stopper.interval_s:
             self._ask_stopper(node_id, running)
 
     def _ask_stopper(self, node_id: str, running: Running) -> None:
+        """Ask for a decision, log it with its evidence, and act on it; a share of the stages to be ended run on for an audit."""
         running.judged_at = running.status.seconds
-        decision = self.stopper.decide(self.evidence.for_stopping(self.store.tree, node_id, running.status))
-        record = {"elapsed": self.elapsed, "step": running.status.validation[-1].step, "stop": decision.stop}
-        append_jsonl(self.workspace.nodes / node_id / "stopper.jsonl", [{**record, "reason": decision.reason, **decision.details}])
-        if decision.stop:
-            self._stop(node_id, running, decision.reason, decision.details)
+        evidence = self.evidence.for_stopping(self.store.tree, node_id, running.status)
+        decision = self.stopper.decide(evidence)
+        facts = {"step": running.status.validation[-1].step, "gpu_seconds": running.status.gpu_seconds, "incumbent": evidence.incumbent_score}
+        trajectory = [[point.step, point.score, point.stderr] for point in evidence.validation]
+        record = {"elapsed": self.elapsed, **facts, **asdict(decision), "validation": trajectory}
+        append_jsonl(self.workspace.nodes / node_id / "stopper.jsonl", [record])
+        if decision.stop and self._audits(node_id):
+            self._record("audited", node_id=node_id, reason=decision.reason, details=decision.details, **facts)
+        elif decision.stop:
+            self._stop(node_id, running, decision.reason, details=decision.details, **facts)
 
-    def _stop(self, node_id: str, running: Running, reason: str, details: dict[str, float]) -> None:
+    def _audits(self, node_id: str) -> bool:
+        """Drawn from the seed and the stage alone, so that a restarted search decides alike."""
+        return random.Random(f"{self.plan.seed}/audit/{node_id}").random() < self.plan.audit_fraction
+
+    def _let_method_watch(self) -> None:
+        """Let a method that looks at running stages end some."""
+        if isinstance(self.method, WatchingMethod) and self.running:
+            halt = self.method.watch(self.store.tree)
+            if halt is not None and not self.running[halt.node_id].stopping:
+                self._stop(halt.node_id, self.running[halt.node_id], halt.reason)
+
+    def _stop(self, node_id: str, running: Running, reason: str, **facts: Any) -> None:
         running.stopping = True
-        self._record("stop_requested", node_id=node_id, reason=reason, details=details)
+        self._record("stop_requested", node_id=node_id, reason=reason, **facts)
         running.handle.stop()
 
     def _end_stage(self, node_id: str, running: Running) -> None:

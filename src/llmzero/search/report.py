@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmzero.files import finite, read_json, read_jsonl, write_atomic
+from llmzero.files import finite, read_json, write_atomic
 from llmzero.hparams import Catalogue, Parameter
 from llmzero.search.store import EventStore
 from llmzero.search.tree import ROOT, Node
@@ -65,7 +65,6 @@ def report_data(search_dir: Path, store: EventStore, catalogue: Catalogue, detai
     tree = store.tree
     best = tree.best()
     path = tree.path(best.node_id) if best else []
-    stops = _stop_decisions(store.path)
     return {
         "search": _search(search_dir, store),
         "budget": store.ledger.to_dict(),
@@ -74,7 +73,7 @@ def report_data(search_dir: Path, store: EventStore, catalogue: Catalogue, detai
         "best_path": [node.node_id for node in path],
         "parameters": [_parameter(parameter, path) for parameter in catalogue.values()],
         "trajectory": _trajectory(store),
-        "nodes": [_node(node, search_dir / "nodes" / node.node_id, stops.get(node.node_id), catalogue, detail) for node in tree],
+        "nodes": [_node(node, search_dir / "nodes" / node.node_id, catalogue, detail) for node in tree],
     }
 
 
@@ -93,12 +92,6 @@ def _search(search_dir: Path, store: EventStore) -> dict[str, Any]:
     summary = read_json(search_dir / "summary.json") or {}
     state = summary.get("state") or ("finished" if store.ended else "running")
     return {"id": search_dir.resolve().name, "method": summary.get("method"), "agent": summary.get("agent"), "state": state}
-
-
-def _stop_decisions(events: Path) -> dict[str, dict[str, Any]]:
-    """Return by node the decision to end it early, which the tree does not keep."""
-    decisions = (event for event in read_jsonl(events) if event["event"] == "stop_requested")
-    return {event["node_id"]: {"reason": event.get("reason"), "details": event.get("details")} for event in decisions}
 
 
 def _trajectory(store: EventStore) -> list[dict[str, Any]]:
@@ -134,7 +127,7 @@ def _tick_values(parameter: Parameter) -> Sequence[Any]:
     return decades if low else [low, *decades]
 
 
-def _node(node: Node, directory: Path, stop: dict[str, Any] | None, catalogue: Catalogue, detail: Detail) -> dict[str, Any]:
+def _node(node: Node, directory: Path, catalogue: Catalogue, detail: Detail) -> dict[str, Any]:
     stage = StageDir(directory)
     validation = node.result.validation if node.result else stage.validation()
     score = node.score if node.result else max((point.score for point in validation), default=None)
@@ -152,7 +145,7 @@ def _node(node: Node, directory: Path, stop: dict[str, Any] | None, catalogue: C
         "error": _clip(node.result.error if node.result else None, detail.text),
         "config": [_clipped(node.hparams[name], detail.text) for name in catalogue],
         "proposal": _clipped(node.proposal, detail.text),
-        "stop": _clipped(stop, detail.text),
+        "stop": _clipped(node.stop, detail.text),
         "validation": points,
         "curves": _curves(stage, detail.points),
         "rollouts": _rollouts(stage, detail),

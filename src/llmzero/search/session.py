@@ -8,14 +8,15 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from llmzero.agents.base import EarlyStopper, Proposal, Proposer
-from llmzero.agents.evidence import EvidenceBuilder
+from llmzero.agents.base import AsksModel, EarlyStopper, Proposal, Proposer
+from llmzero.agents.evidence import Evidence, EvidenceBuilder
+from llmzero.agents.journal import CallJournal
 from llmzero.config import catalogue_of, check_ranges, stage_config
 from llmzero.errors import UserError
 from llmzero.hparams import Catalogue
 from llmzero.metrics import metric_catalogue
 from llmzero.runners.base import StageRunner
-from llmzero.search.budget import Budget
+from llmzero.search.budget import Budget, Ledger
 from llmzero.search.display import Display
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.final_test import FinalTest
@@ -23,11 +24,12 @@ from llmzero.search.methods.base import MethodContext, SearchMethod
 from llmzero.search.report import write_report
 from llmzero.search.results import write_summary
 from llmzero.search.store import EventStore
-from llmzero.search.tree import Tree
+from llmzero.search.tree import ROOT, Node, Tree
 from llmzero.search.workspace import Workspace
 from llmzero.strategy import export_strategy
 
 TRACKING_TIMEOUT_S = 60.0
+UNTOLD = ("_target_", "cache_dir", "test_size", "seed")  # of a stage's configuration: of no use to an agent, or of the test split
 
 
 @dataclass
@@ -53,16 +55,18 @@ class Session:
         check_ranges(config)
         check_parts(config)
         catalogue = catalogue_of(config)
-        return cls(
+        session = cls(
             config=config,
             workspace=Workspace(Path(config["search_dir"]).absolute()),
             catalogue=catalogue,
             runner=instantiate(config["runner"]),
-            stopper=instantiate(config["stopper"]),
-            proposer=instantiate({key: value for key, value in config["agent"].items() if key != "name"}),
+            stopper=_instance(config["stopper"], "audit_fraction"),
+            proposer=_instance(config["agent"], "name"),
             tracking=instantiate(config["tracking"]),
             budget=Budget(**config["budget"]),
         )
+        session._check_models()
+        return session
 
     def run(self) -> dict[str, Any]:
         """Search, test, report; return the summary. A search that is over already is not run again."""
@@ -70,6 +74,7 @@ class Session:
             store = EventStore(self.workspace.tree_file)
             display = Display(self.workspace, self.budget, self.config["search"]["workers"], self.agent_name)
             self.tracking.start(self.workspace.path)
+            self._connect(store)
             try:
                 self._search(store, display)
             finally:
@@ -98,13 +103,15 @@ class Session:
 
     def _driver(self, store: EventStore, display: Display) -> Driver:
         search, seed = self.config["search"], self.config["seed"]
-        metrics = metric_catalogue(self.config["metrics"]["metrics"])
-        evidence = EvidenceBuilder(self.workspace.nodes, self.catalogue, metrics, seed)
+        evidence = self.evidence
+
+        def facts(tree: Tree, node_id: str) -> Evidence:
+            return evidence.for_proposal(tree, node_id, store.ledger.left(self.budget))
 
         def propose(tree: Tree, node_id: str) -> Proposal:
-            return self.proposer.propose(evidence.for_proposal(tree, node_id, store.ledger.left(self.budget)))
+            return self.proposer.propose(facts(tree, node_id))
 
-        context = MethodContext(self.catalogue, propose, search["max_depth"], seed)
+        context = MethodContext(self.catalogue, propose, search["max_depth"], seed, self.proposer, facts, self.workspace.path)
         method: SearchMethod = instantiate(search["method"], context=context)
         finished = len(store.trajectory)
 
@@ -123,10 +130,40 @@ class Session:
             stopper=self.stopper,
             evidence=evidence,
             budget=self.budget,
-            plan=Plan(search["stage_steps"], search["workers"], seed, self.stage_config),
+            plan=Plan(search["stage_steps"], search["workers"], seed, self.stage_config, self.config["stopper"].get("audit_fraction", 0.0)),
             root_hparams=self.catalogue.defaults(),
             on_change=on_change,
         )
+
+    @property
+    def evidence(self) -> EvidenceBuilder:
+        """What gathers evidence for agents."""
+        metrics = metric_catalogue(self.config["metrics"]["metrics"])
+        return EvidenceBuilder(self.workspace.nodes, self.catalogue, metrics, self.config["seed"], setting(self.config))
+
+    def _check_models(self) -> None:
+        """Check the set-up of agents that are language models, with the evidence that there is before anything ran."""
+        tree = Tree()
+        tree.add(Node(ROOT, None, 0, self.catalogue.defaults(), 0, None, {}))
+        for agent in (self.proposer, self.stopper):
+            if isinstance(agent, AsksModel):
+                agent.check(self.evidence.for_proposal(tree, ROOT, Ledger().left(self.budget)))
+                agent.endpoint.check()
+
+    def _connect(self, store: EventStore) -> None:
+        """Have the calls of language models stored beside their nodes and charged, those too whose driver was killed before it could."""
+
+        def charge(name: str, tokens: int, dollars: float) -> None:
+            store.append("llm_call", name=name, tokens=tokens, dollars=dollars)
+
+        def spent() -> str | None:
+            return next(iter(store.ledger.spent_llm_limits(self.budget)), None)
+
+        journal = CallJournal(self.workspace.nodes, charge, store.llm_calls, spent)
+        for agent in (self.proposer, self.stopper):
+            if isinstance(agent, AsksModel):
+                journal.settle()
+                agent.endpoint.connect(journal)
 
     @property
     def stage_config(self) -> dict[str, Any]:
@@ -159,5 +196,25 @@ def check_parts(config: dict[str, Any]) -> None:
     for group in ("task", "model"):
         if needs_training and config[group].get("_target_") is None:
             raise UserError(f"{group}=none: runner=local trains, so it needs a {group}; name one, or use runner=simulated")
+    for group in ("agent", "stopper"):
+        unpriced = "price_input" in config[group] and None in (config[group]["price_input"], config[group]["price_output"])
+        if unpriced and config["budget"]["llm_dollars"] is not None:
+            raise UserError(f"budget.llm_dollars: needs {group}.price_input and {group}.price_output, in dollars a million tokens")
     if config["trainer"]["evaluation_split"] == "test":
         raise UserError("trainer.evaluation_split=test: a search selects on val; test is read once, at its end")
+
+
+def setting(config: dict[str, Any]) -> dict[str, str]:
+    """Return what is trained and how, for agents: task, model and objective, and the shape of the search."""
+    search, parts = config["search"], {}
+    for group in ("task", "model", "algorithm"):
+        values = {key: value for key, value in (config.get(group) or {}).items() if isinstance(value, str | int | float) and key not in UNTOLD}
+        target = str((config.get(group) or {}).get("_target_") or "").rsplit(".", 1)[-1]
+        parts[group] = " ".join([target, *(f"{key}={value}" for key, value in values.items())]).strip() or "none"
+    parts["search"] = f"stages of {search['stage_steps']} steps, paths of up to {search['max_depth']} stages, {search['workers']} stages at a time"
+    return parts
+
+
+def _instance(config: dict[str, Any], *ours: str) -> Any:
+    """Make the object of a group, without the keys that are read elsewhere."""
+    return instantiate({key: value for key, value in config.items() if key not in ours}, _convert_="all")

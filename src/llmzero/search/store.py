@@ -20,8 +20,9 @@ class EventStore:
 
     Events, each with `event` and `elapsed` (the driver's wall seconds, all its runs together):
     `created` a node was decided on; `started` an attempt of it begins; `died` its process ended without a result;
-    `stop_requested` with the reason; `finished` with its result; `dropped` with the files that made room on the disk; `llm_call` with
-    its cost; `setup` with the cost of something outside the search; `ended` the search is over.
+    `stop_requested` with the reason, or `audited` where the stage runs on all the same; `finished` with its result; `dropped` with
+    the files that made room on the disk; `llm_call` with its name and cost; `setup` with the cost of something outside the search;
+    `ended` the search is over.
     """
 
     def __init__(self, path: Path, *, repair: bool = True) -> None:
@@ -30,6 +31,7 @@ class EventStore:
         self.ledger = Ledger()
         self.ended = False
         self.trajectory: list[dict[str, float | None]] = []
+        self.llm_calls: set[str] = set()
         self._charged: dict[str, float] = {}
         for event in _read(path, repair):
             self._apply(event)
@@ -42,12 +44,18 @@ class EventStore:
 
     def _apply(self, event: dict[str, Any]) -> None:
         self.ledger.seconds = max(self.ledger.seconds, event.get("elapsed", 0.0))
-        handler = {"created": self._created, "started": self._started, "died": self._died, "finished": self._finished, "setup": self._setup}
+        handler = {
+            "created": self._created,
+            "started": self._started,
+            "stop_requested": self._stop_decided,
+            "audited": self._stop_decided,
+            "died": self._died,
+            "finished": self._finished,
+            "llm_call": self._called,
+            "setup": self._setup,
+        }
         if event["event"] == "ended":
             self.ended = True
-        elif event["event"] == "llm_call":
-            self.ledger.llm_calls += 1
-            self.ledger.llm_dollars += event["dollars"]
         elif event["event"] in handler:
             handler[event["event"]](event)
 
@@ -61,6 +69,15 @@ class EventStore:
         node = self.tree[event["node_id"]]
         node.state = "running"
         node.attempts += 1
+
+    def _stop_decided(self, event: dict[str, Any]) -> None:
+        self.tree[event["node_id"]].stop = event
+
+    def _called(self, event: dict[str, Any]) -> None:
+        self.llm_calls.add(event["name"])
+        self.ledger.llm_calls += 1
+        self.ledger.llm_tokens += event["tokens"]
+        self.ledger.llm_dollars += event["dollars"]
 
     def _died(self, event: dict[str, Any]) -> None:
         self.tree[event["node_id"]].deaths += 1

@@ -19,6 +19,7 @@ class Node:
 
     Attributes:
         proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`.
+        stop: the decision to end it early, as in the event log: `reason`, `details`, `step`, `incumbent`.
         attempts: how often the stage was started; deaths: how often its process ended without a result.
         finished_order: 0 for the first stage to end, and so on; None while it has not.
     """
@@ -32,6 +33,7 @@ class Node:
     proposal: dict[str, Any]
     state: State = "queued"
     result: StageResult | None = None
+    stop: dict[str, Any] | None = None
     attempts: int = 0
     deaths: int = 0
     finished_order: int | None = None

@@ -14,7 +14,11 @@ from llmzero.errors import UserError
 from llmzero.files import write_atomic
 
 # What may differ when a search is continued: it changes how much is done and where, not what the search is.
-CHANGEABLE = ("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers", "model.cache_dir")
+ENDPOINT = ("base_url", "api_key_env", "timeout_s", "retries", "max_at_once", "price_input", "price_output", "breaker_failures", "breaker_pause_s")
+CHANGEABLE = (
+    *("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers", "model.cache_dir"),
+    *(f"{group}.{key}" for group in ("agent", "stopper") for key in ENDPOINT),
+)
 
 
 class Workspace:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from llmzero.agents.base import Proposal
+from llmzero.agents.base import Proposal, Proposer
+from llmzero.agents.evidence import Evidence
 from llmzero.hparams import Catalogue, HParams
 from llmzero.search.tree import Node, Tree
 
@@ -27,12 +29,18 @@ class MethodContext:
     Attributes:
         propose: asks the agent for a child of a finished node.
         seed: the search's; a method draws from it and the number of nodes alone, so that a restart repeats its choices.
+        proposer: the agent itself, for methods that talk with its language model.
+        evidence: gathers what is known of a node.
+        directory: the search directory, for what a method has to remember.
     """
 
     catalogue: Catalogue
     propose: Callable[[Tree, str], Proposal]
     max_depth: int
     seed: int
+    proposer: Proposer | None = None
+    evidence: Callable[[Tree, str], Evidence] | None = None
+    directory: Path = Path()
 
 
 class SearchMethod(Protocol):
@@ -44,6 +52,23 @@ class SearchMethod(Protocol):
 
     def tell(self, tree: Tree, node: Node) -> None:
         """Learn of a stage that ended."""
+        ...
+
+
+@dataclass(frozen=True)
+class Halt:
+    """End a running stage; it keeps its checkpoint and its score."""
+
+    node_id: str
+    reason: str
+
+
+@runtime_checkable
+class WatchingMethod(Protocol):
+    """A search method that also looks at running stages."""
+
+    def watch(self, tree: Tree) -> Halt | None:
+        """Return a stage to be ended; None where all shall run on."""
         ...
 
 

@@ -1,0 +1,131 @@
+"""Every call of a language model, stored beside its node, charged once, and found again by a restart or a replay."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from llmzero.errors import UserError
+from llmzero.files import read_json, write_json
+
+Cassette = Literal["record", "replay"] | None
+
+
+@dataclass(frozen=True)
+class CallId:
+    """What a call is for.
+
+    Attributes:
+        node_id: the stage that is proposed or judged.
+        purpose: `proposal`, `stop` or `turn`.
+        subject: what it is about: the parent's id, the step, the number of a turn.
+    """
+
+    node_id: str
+    purpose: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class CallJournal:
+    """Writes `nodes/<id>/calls/<purpose>-<subject>-<n>.json`, n counting the calls of one purpose and subject.
+
+    Attributes:
+        nodes: the directory of all stages.
+        charge: called with a call's name, tokens and dollars once it is on disk.
+        charged: names of the calls that were charged already.
+        spent: returns the name of a budget for language models that is used up, or None.
+    """
+
+    nodes: Path
+    charge: Callable[[str, int, float], None]
+    charged: Container[str]
+    spent: Callable[[], str | None]
+    _taken: Counter[CallId] = field(default_factory=Counter)
+
+    def name(self, call: CallId) -> str:
+        """Return the name of the next call for this purpose and subject: `<node>/<purpose>-<subject>-<n>`."""
+        return f"{call.node_id}/{call.purpose}-{call.subject}-{self._taken[call] + 1}"
+
+    def count(self, call: CallId) -> None:
+        """Take the name of the next call: the one after it has another."""
+        self._taken[call] += 1
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return a call that was made before this process began, so that it is not paid for again."""
+        return read_json(call_file(self.nodes, name))
+
+    def write(self, name: str, record: dict[str, Any]) -> None:
+        """Make a call durable, then charge it. One that was refused and not made is kept too: a replay has to meet it."""
+        write_record(self.nodes, name, record)
+        self._charge(name, record)
+
+    def settle(self) -> None:
+        """Charge what is on disk and was not charged, because its driver was killed in between."""
+        for file in sorted(self.nodes.glob("*/calls/*.json")):
+            name = f"{file.parent.parent.name}/{file.stem}"
+            if name not in self.charged:
+                self._charge(name, json.loads(file.read_text(encoding="utf-8")))
+
+    def _charge(self, name: str, record: dict[str, Any]) -> None:
+        if record["made"]:
+            self.charge(name, record["prompt_tokens"] + record["completion_tokens"], record["dollars"])
+
+
+@dataclass(frozen=True)
+class Tape:
+    """A cassette: calls outside the search directory, laid out as in one, so that a search's own directory is one.
+
+    Attributes:
+        mode: `record` writes every call there too, `replay` answers from there alone.
+        directory: the cassette, or a search directory.
+    """
+
+    mode: Cassette
+    directory: Path
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the recorded call where the mode is `replay`."""
+        return read_json(call_file(self.directory / "nodes", name)) if self.mode == "replay" else None
+
+    def write(self, name: str, record: dict[str, Any]) -> None:
+        """Keep a call where the mode is `record`."""
+        if self.mode == "record":
+            write_record(self.directory / "nodes", name, record)
+
+    def missing(self, name: str) -> UserError:
+        """Return the error of a replay that asks for what was never recorded."""
+        return UserError(
+            f"agent.cassette=replay: {call_file(self.directory / 'nodes', name)} does not exist: the search took another way than the "
+            "recorded one; agent.cassette=null (in another search_dir) asks the endpoint instead"
+        )
+
+
+def call_file(nodes: Path, name: str) -> Path:
+    """Return the file of a call by its name."""
+    node_id, _, stem = name.partition("/")
+    return nodes / node_id / "calls" / f"{stem}.json"
+
+
+def write_record(nodes: Path, name: str, record: dict[str, Any]) -> None:
+    """Write a call; images go into files of their own beside it, and their names stand in their places."""
+    file = call_file(nodes, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for message in record["messages"]:
+        if isinstance(message["content"], list):
+            message["content"] = [_stored(part, i, file) for i, part in enumerate(message["content"])]
+    write_json(file, record)
+
+
+def _stored(part: dict[str, Any], index: int, file: Path) -> dict[str, Any]:
+    url = part.get("image_url", {}).get("url", "")
+    if not url.startswith("data:"):
+        return part
+    image = file.with_name(f"{file.stem}-{index}.png")
+    image.write_bytes(base64.b64decode(url.partition(",")[2]))
+    return {"type": "image_url", "image_url": {"url": image.name}}

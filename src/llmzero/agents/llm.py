@@ -1,0 +1,99 @@
+"""The proposer that is a language model: asks, has its answer mended, and never lets it out of the catalogue's bounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from llmzero.agents.answer import Review, answer_schema, review
+from llmzero.agents.base import Proposal
+from llmzero.agents.endpoint import CallError, Endpoint, Reply
+from llmzero.agents.evidence import Evidence
+from llmzero.agents.journal import CallId
+from llmzero.agents.prompt import Prompts, Shown, conversation
+from llmzero.agents.rules import RandomAgent, RuleAgent
+from llmzero.agents.text import clean, json_object
+
+SAID_KEPT = 8000  # characters of an answer that are shown again when it has to be mended
+
+
+class LlmAgent:
+    """Proposes by asking a language model.
+
+    An answer that cannot be used goes back with precise complaints, `repairs` times. After that values are clamped and the rest
+    left out, where something remains; else the rule-based agent proposes. The proposal's `notes` say so in either case.
+
+    Args:
+        vision: show training dynamics as plots, too.
+        descriptions, history, metrics: what else is shown; each false is an ablation.
+        max_prompt_tokens: limit of a prompt, by a careful estimate; the oldest is summarised first to keep it.
+        repairs: times that an answer is sent back.
+        prompts: folder of templates that replace the usual ones.
+        endpoint: settings of `Endpoint`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vision: bool = False,
+        descriptions: bool = True,
+        history: bool = True,
+        metrics: bool = True,
+        max_prompt_tokens: int = 24_000,
+        repairs: int = 2,
+        prompts: str | None = None,
+        **endpoint: Any,
+    ) -> None:
+        self.endpoint = Endpoint(**endpoint)
+        self.shown = Shown(vision and metrics, descriptions, history, metrics)
+        self.max_prompt_tokens = max_prompt_tokens
+        self.repairs = repairs
+        self.prompts = Prompts(prompts)
+        self._rules = RuleAgent() if metrics else RandomAgent()
+
+    def check(self, evidence: Evidence) -> None:
+        """Make a prompt of the evidence at a search's beginning: a broken template or too small a budget shows at once."""
+        self.prompt(evidence)
+
+    def prompt(self, evidence: Evidence) -> list[dict[str, Any]]:
+        """Return the messages that the model is asked with."""
+        return conversation(self.prompts, "proposer", evidence, self.shown, self.max_prompt_tokens)
+
+    def propose(self, evidence: Evidence) -> Proposal:
+        """Return the model's proposal, mended where it has to be."""
+        call = CallId(evidence.node_id, "proposal", evidence.stage.node_id)
+        messages, schema = self.prompt(evidence), answer_schema(evidence)
+        replies: list[Reply] = []
+        found, why = Review((), None), ""
+        for _ in range(1 + self.repairs):
+            try:
+                replies.append(self.endpoint.ask(call, messages, schema=schema))
+            except CallError as error:
+                why = str(error)
+                break
+            found = self._review(replies[-1], evidence)
+            if not found.complaints:
+                break
+            messages += self._complaint(replies[-1], found)
+        return _charged(self._settled(found, why, evidence), replies)
+
+    def _review(self, reply: Reply, evidence: Evidence) -> Review:
+        found = review(json_object(reply.text, "changes"), evidence, self.endpoint.model)
+        cut = ("Your reply was cut at its greatest length; answer more briefly.",) if reply.cut else ()
+        return replace(found, complaints=(*cut, *found.complaints)) if found.complaints else found
+
+    def _complaint(self, reply: Reply, found: Review) -> list[dict[str, Any]]:
+        said = {"role": "assistant", "content": clean(reply.text, SAID_KEPT) or "(nothing)"}
+        return [said, {"role": "user", "content": self.prompts.render("repair", complaints=found.complaints)}]
+
+    def _settled(self, found: Review, why: str, evidence: Evidence) -> Proposal:
+        """Return what can be used of the last answer, or else a proposal by rules."""
+        if found.proposal is not None:
+            return replace(found.proposal, notes=(*found.proposal.notes, why)) if why else found.proposal
+        reason = why or " ".join(found.complaints)
+        proposal = self._rules.propose(evidence)
+        return replace(proposal, notes=(f"{proposal.agent} proposed in place of {self.endpoint.model}: {clean(reason, 600)}",))
+
+
+def _charged(proposal: Proposal, replies: list[Reply]) -> Proposal:
+    return replace(proposal, calls=len(replies), tokens=sum(r.tokens for r in replies), dollars=sum(r.dollars for r in replies))

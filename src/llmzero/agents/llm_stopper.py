@@ -1,0 +1,83 @@
+"""The early stopper that is a language model, asked about the validation trajectory alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from llmzero.agents.base import StopDecision
+from llmzero.agents.dynamics import dynamics_text
+from llmzero.agents.endpoint import CallError, Endpoint
+from llmzero.agents.evidence import Evidence
+from llmzero.agents.journal import CallId
+from llmzero.agents.prompt import Prompts
+from llmzero.agents.stopper import CurveStopper
+from llmzero.agents.text import clean, json_object, share
+
+ROWS = 40  # validation points that are shown at most
+REASON_KEPT = 1000  # characters
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "stop": {"type": "boolean"},
+        "probability": {"type": "number", "minimum": 0, "maximum": 1, "description": "that the stage passes the best score if it runs on"},
+        "reason": {"type": "string", "maxLength": 300},
+    },
+    "required": ["stop", "probability", "reason"],
+    "additionalProperties": False,
+}
+
+
+class LlmStopper:
+    """Asks a language model whether a running stage is hopeless. Without a usable answer `stopper=curve` judges in its place.
+
+    Args:
+        interval_s: seconds between two questions about a stage.
+        min_step: no question before this step (the paper's is 10).
+        prompts: folder of templates that replace the usual ones.
+        endpoint: settings of `Endpoint`.
+    """
+
+    def __init__(self, *, interval_s: float = 900.0, min_step: int = 10, prompts: str | None = None, **endpoint: Any) -> None:
+        self.endpoint = Endpoint(**endpoint)
+        self.interval_s = 0.0 if self.endpoint.replays else interval_s
+        self.min_step = min_step
+        self.prompts = Prompts(prompts)
+        self._statistics = CurveStopper(min_step=min_step)
+
+    def check(self, evidence: Evidence) -> None:
+        """Nothing can be shown to be broken before a stage runs."""
+
+    def decide(self, evidence: Evidence) -> StopDecision:
+        """Judge by the validation trajectory alone."""
+        if not evidence.validation or evidence.validation[-1].step < self.min_step or evidence.incumbent_score is None:
+            return StopDecision(False, "too early to tell")
+        step = evidence.validation[-1].step
+        call = CallId(evidence.node_id, "stop", f"{step:05d}")
+        if self.endpoint.replays and not self.endpoint.knows(call):
+            return StopDecision(False, "not asked at this step when the cassette was recorded")
+        try:
+            return _decision(self.endpoint.ask(call, self._messages(evidence), schema=SCHEMA).text)
+        except (CallError, ValueError) as error:
+            found = self._statistics.decide(evidence)
+            return replace(found, reason=f"by statistics, in place of {self.endpoint.model} ({clean(error, REASON_KEPT)}): {found.reason}")
+
+    def _messages(self, evidence: Evidence) -> list[dict[str, Any]]:
+        dynamics = dynamics_text(replace(evidence, metrics=[]), rows=ROWS)
+        system, user = (self.prompts.render(name, evidence=evidence, dynamics=dynamics) for name in ("stopper_system", "stopper"))
+        return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def _decision(text: str) -> StopDecision:
+    """Read an answer.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = json_object(text, "stop")
+    if value is None or not isinstance(value["stop"], bool):
+        raise ValueError("the answer says neither stop nor go on")
+    chance = share(value.get("probability"))
+    details = {"probability": chance} if chance is not None else {}
+    return StopDecision(value["stop"], clean(value.get("reason") or "no reason given", REASON_KEPT), details)

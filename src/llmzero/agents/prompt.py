@@ -1,0 +1,285 @@
+"""Evidence as a prompt: Jinja templates that users can edit, filled with texts that keep a budget of tokens.
+
+Where everything does not fit, the oldest is summarised first: stages in full become a line each, lines become a count; then
+there are fewer and shorter rollouts, and tables with fewer rows.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+from llmzero.agents.base import PATHOLOGIES
+from llmzero.agents.dynamics import dynamics_text
+from llmzero.agents.evidence import Evidence, Prediction, StageView
+from llmzero.agents.plots import draw_plots
+from llmzero.agents.text import clean, estimated_tokens, fenced, one_line
+from llmzero.errors import UserError
+from llmzero.hparams import HParams, Parameter
+
+PROMPTS = Path(__file__).resolve().parents[3] / "conf" / "agent" / "prompts"
+TOKENS_AN_IMAGE = 1100  # of 1024 x 768 pixels, by the arithmetic of today's endpoints
+WORDS_KEPT = 400  # characters of a stage's rationale or error
+
+
+@dataclass(frozen=True)
+class Portion:
+    """How much a prompt shows: the newest stages in full, the newest in a line, rollouts and their characters, rows of tables."""
+
+    full: int
+    listed: int
+    rollouts: int
+    characters: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an agent gets to see; each False is an ablation.
+
+    Attributes:
+        images: training dynamics as plots, for models that see.
+        descriptions: what metrics and hyperparameters mean.
+        history: what was tried elsewhere in the search, and how expectations turned out.
+        metrics: training dynamics, scores and rollouts.
+    """
+
+    images: bool = False
+    descriptions: bool = True
+    history: bool = True
+    metrics: bool = True
+
+
+class Prompts:
+    """The templates, each looked for in the user's folder first.
+
+    Args:
+        folder: the user's; None is none.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        if folder is not None and not Path(folder).is_dir():
+            raise UserError(f"agent.prompts={folder}: no such folder; copy {PROMPTS} and edit the copy")
+        folders: list[str | Path] = [*([folder] if folder else []), PROMPTS]
+        self._environment = Environment(loader=FileSystemLoader(folders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+    def render(self, name: str, **values: Any) -> str:
+        """Return a template's text.
+
+        Raises:
+            UserError: the template is broken or uses a name that does not exist.
+        """
+        try:
+            return self._environment.get_template(f"{name}.jinja").render(**values).strip()
+        except TemplateError as error:
+            where = f"{getattr(error, 'filename', None) or name + '.jinja'}, line {getattr(error, 'lineno', None) or '?'}"
+            raise UserError(f"prompt template {where}: {error}") from error
+
+
+def conversation(prompts: Prompts, name: str, evidence: Evidence, shown: Shown, budget: int) -> list[dict[str, Any]]:
+    """Return the messages `<name>_system` and `<name>` with the evidence, in at most `budget` tokens by estimate.
+
+    Raises:
+        UserError: the budget is too small even for the least that can be shown.
+    """
+    evidence = without(evidence, shown)
+    images = [_image(plot.png) for plot in draw_plots(evidence)] if shown.images else []
+    for portion in portions(len(evidence.history)):
+        values = {**texts(evidence, shown, portion), "images": len(images)}
+        system, user = prompts.render(f"{name}_system", **values), prompts.render(name, **values)
+        needed = estimated_tokens(system + user) + TOKENS_AN_IMAGE * len(images)
+        if needed <= budget:
+            content = [{"type": "text", "text": user}, *images] if images else user
+            return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+    raise UserError(f"max_prompt_tokens={budget}: the shortest prompt takes about {needed} tokens; raise it, or shorten the templates and catalogues")
+
+
+def without(evidence: Evidence, shown: Shown) -> Evidence:
+    """Return the evidence less what an ablation hides."""
+    if not shown.history:
+        evidence = replace(evidence, history=[], children=[], best_path=[], predictions=[], incumbent_score=None)
+    if not shown.metrics:
+        views = {name: [_blind(view) for view in getattr(evidence, name)] for name in ("path", "children", "history", "best_path")}
+        nothing = dict.fromkeys(("metrics", "validation", "rollouts", "predictions"), ())
+        unknown = dict.fromkeys(("start_score", "incumbent_score", "best_step"))
+        blind: dict[str, Any] = {"stage": _blind(evidence.stage), **views, **nothing, **unknown}
+        evidence = replace(evidence, **blind)
+    return evidence
+
+
+def portions(stages: int) -> Iterator[Portion]:
+    """Yield ever smaller portions for a search of so many stages."""
+    most = Portion(full=min(stages, 24), listed=min(stages, 96), rollouts=6, characters=1500, rows=12)
+    yield most
+    for full in _halves(most.full):
+        yield replace(most, full=full)
+    for listed in _halves(most.listed):
+        yield replace(most, full=0, listed=listed)
+    for rollouts, characters, rows in ((4, 800, 10), (3, 500, 8), (2, 300, 6), (1, 200, 4), (0, 0, 3)):
+        yield Portion(0, 0, rollouts, characters, rows)
+
+
+def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
+    """Return what the templates are filled with, by name."""
+    apart = {view.node_id for view in (*evidence.path, *evidence.children)}
+    best = [view for view in evidence.best_path if view.node_id not in apart]
+    elsewhere = [view for view in evidence.history if view.node_id not in apart | {view.node_id for view in best}]
+    hparams = {view.node_id: view.hparams for view in (*evidence.path, *evidence.best_path, *evidence.history)}
+    return {
+        "evidence": evidence,
+        "shown": shown,
+        "setting": "\n".join(f"- {name}: {value}" for name, value in evidence.setting.items()),
+        "pathologies": PATHOLOGIES,
+        "path": stage_list(evidence.path, hparams, portion),
+        "siblings": stage_list(evidence.children, hparams, portion),
+        "best_path": stage_list(best, hparams, portion),
+        "elsewhere": stage_list(elsewhere, hparams, portion),
+        "dynamics": dynamics_text(evidence, rows=portion.rows) if shown.metrics else "",
+        "rollouts": _rollouts(evidence.rollouts, portion),
+        "predictions": predictions_text(evidence.predictions),
+        "budget": _budget(evidence),
+        "metrics": _metrics(evidence) if shown.descriptions else "",
+        "hparams": _hparams(evidence, shown.descriptions),
+        "checkpoints": ", ".join(str(step) for step in evidence.checkpoints if step not in (evidence.best_step, max(evidence.checkpoints))),
+    }
+
+
+# --- stages ---
+
+
+def stage_list(views: Sequence[StageView], hparams: Mapping[str, HParams], portion: Portion) -> str:
+    """Return stages, the newest in full, older ones in a line, the oldest as a count with the best and the worst of them."""
+    counted = views[: max(0, len(views) - portion.listed)]
+    lines = [_counted(counted)] if counted else []
+    for i, view in enumerate(views[len(counted) :], len(counted)):
+        brief = _line(view, hparams.get(view.parent_id or ""))
+        lines.append(f"- {brief}" + (_words(view) if i >= len(views) - portion.full else ""))
+    return "\n".join(lines)
+
+
+def _line(view: StageView, before: HParams | None) -> str:
+    """Return a stage in one line: what it is, what it changed, how it went."""
+    if view.parent_id is None:
+        return f"{view.node_id}: the base model" + (f", score {view.score:.3f}" if view.score is not None else "")
+    changes = ", ".join(f"{name} {_before(before, name)}{_value(new)}" for name, new in view.changes.items()) or "no change"
+    score = f"score {view.score:.3f}" if view.score is not None else "no score"
+    gain = f" ({view.gain:+.3f} against its parent)" if view.gain is not None else ""
+    cause = _cause(view.cause) if view.cause else ""
+    cost = f", {view.gpu_seconds:.0f} device seconds" if view.gpu_seconds else ""
+    diagnosis = f"; the diagnosis of {view.parent_id} was {', '.join(view.diagnosis)}" if view.diagnosis else ""
+    resumed = f" at {view.resume}" if view.resume != "best" else ""
+    return f"{view.node_id} from {view.parent_id}{resumed}: {changes} -> {view.state}{cause}, {score}{gain}{cost}{diagnosis}"
+
+
+def _words(view: StageView) -> str:
+    """Return the agent's reasons and the stage's error, quoted: neither is to be trusted."""
+    reasons = f"\n  {view.agent or 'its agent'} wrote: {one_line(view.rationale, WORDS_KEPT)!r}" if view.rationale else ""
+    error = f"\n  error: {one_line(view.error, WORDS_KEPT)!r}" if view.error else ""
+    return reasons + error
+
+
+def _counted(views: Sequence[StageView]) -> str:
+    gains = [view.gain for view in views if view.gain is not None]
+    failed = sum(view.state == "failed" for view in views)
+    outcome = f": gains from {min(gains):+.3f} to {max(gains):+.3f}, {fmean(gains):+.3f} on average" if gains else ""
+    return f"- {len(views)} older stages{outcome}" + (f"; {failed} failed" if failed else "")
+
+
+def _cause(cause: Mapping[str, Any]) -> str:
+    size = f", {cause['requested_bytes'] / 2**30:.2f} GiB more were asked for" if cause.get("requested_bytes") else ""
+    drivers = ", ".join(f"{name}={_value(value)}" for name, value in (cause.get("hparams") or {}).items())
+    return f" ({cause['kind'].replace('_', ' ')} during {cause.get('phase', 'training')}{size}{'; driven by ' + drivers if drivers else ''})"
+
+
+def _blind(view: StageView) -> StageView:
+    return replace(view, score=None, gain=None, diagnosis=(), rationale="", error=None, cause=None)
+
+
+# --- the rest ---
+
+
+def predictions_text(predictions: Sequence[Prediction]) -> str:
+    """Return what was expected of earlier stages beside what came, and how well expectations are calibrated."""
+    if not predictions:
+        return ""
+    errors = [p.expected_score - p.score for p in predictions if p.expected_score is not None and p.score is not None]
+    briers = [(p.probability - p.improved) ** 2 for p in predictions if p.probability is not None]
+    hits = [hit for p in predictions for _, _, hit in p.metrics]
+    summary = [
+        f"scores were expected {fmean(errors):+.3f} too high on average (mean absolute error {fmean(map(abs, errors)):.3f})" if errors else "",
+        f"probabilities of an improvement have a Brier score of {fmean(briers):.2f} (0 is perfect, 0.25 a coin)" if briers else "",
+        f"{sum(hits)} of {len(hits)} metrics moved as expected" if hits else "",
+    ]
+    return "\n".join([*map(_prediction, predictions), "In all, " + "; ".join(filter(None, summary)) + "." if any(summary) else ""]).strip()
+
+
+def _prediction(p: Prediction) -> str:
+    expected = f"{p.expected_score:.3f}" if p.expected_score is not None else "nothing said"
+    came = f"{p.score:.3f}" if p.score is not None else "no score"
+    chance = f", improvement held {p.probability:.0%} likely and it {'came' if p.improved else 'did not come'}" if p.probability is not None else ""
+    moved = ", ".join(f"{name} {way}: {'yes' if hit else 'no'}" for name, way, hit in p.metrics)
+    return f"- {p.node_id}: score expected {expected}, came {came}{chance}{'; ' + moved if moved else ''}"
+
+
+def _rollouts(rollouts: Sequence[Mapping[str, Any]], portion: Portion) -> str:
+    """Return the latest sampled rollouts, fenced as the untrusted texts that they are."""
+    kept = rollouts[max(0, len(rollouts) - portion.rollouts) :] if portion.rollouts else []
+    return "\n\n".join(fenced(_rollout(row, portion.characters), "rollout") for row in kept)
+
+
+def _rollout(row: Mapping[str, Any], characters: int) -> str:
+    reward = row.get("reward")
+    head = f"step {row.get('step')}, reward {_value(reward) if isinstance(reward, int | float) else one_line(reward, 80)}"
+    return f"{head}\nprompt: {clean(row.get('prompt') or '', characters)}\ncompletion: {clean(row.get('completion') or '', characters)}"
+
+
+def _budget(evidence: Evidence) -> str:
+    costs = [view.gpu_seconds for view in evidence.history if view.gpu_seconds]
+    left = [f"- {name.replace('_', ' ')} left: {value:g}" for name, value in evidence.budget_left.items()]
+    cost = [f"- a stage took {fmean(costs):.0f} device seconds on average"] if costs else []
+    return "\n".join([f"- a stage has {evidence.steps or 'as many as configured'} steps", *cost, *left])
+
+
+def _metrics(evidence: Evidence) -> str:
+    recorded = {name for row in evidence.metrics for name in row} or set(evidence.metric_catalogue)
+    shown = [metric for name, metric in evidence.metric_catalogue.items() if name in recorded]
+    return "\n".join(f"- {m.name}{f' [{m.unit}]' if m.unit else ''}: {m.meaning} {m.unhealthy}".rstrip() for m in shown)
+
+
+def _hparams(evidence: Evidence, descriptions: bool) -> str:
+    """Return the catalogue by group: present value, what is allowed, the practitioner's value, and what it does."""
+    groups: dict[str, list[Parameter]] = {}
+    for parameter in evidence.catalogue.values():
+        groups.setdefault(parameter.group, []).append(parameter)
+    return "\n\n".join(f"## {name}\n" + "\n".join(_hparam(p, evidence, descriptions) for p in group) for name, group in groups.items())
+
+
+def _hparam(parameter: Parameter, evidence: Evidence, descriptions: bool) -> str:
+    now = _value(evidence.stage.hparams[parameter.name])
+    unit = f" {parameter.unit}" if parameter.unit else ""
+    text = f"- {parameter.name}: now {now}{unit}; {parameter.allowed}; usual {_value(parameter.default)}."
+    return f"{text} {parameter.description}" if descriptions and parameter.description else text
+
+
+def _halves(number: int) -> Iterator[int]:
+    while number:
+        number //= 2
+        yield number
+
+
+def _before(before: HParams | None, name: str) -> str:
+    return f"{_value(before[name])} -> " if before and name in before else "= "
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _image(png: bytes) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(png).decode()}"}}

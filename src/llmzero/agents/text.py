@@ -1,0 +1,61 @@
+"""Text to and from language models: what is safe to keep, what is data and no instruction, and JSON wherever it hides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import unicodedata
+from typing import Any
+
+CHARACTERS_A_TOKEN = 3.0  # numbers take more tokens than words: below what is usual, so that a budget is kept
+SEARCHED = 400_000  # characters of a reply in which JSON is looked for
+STARTS = 200  # places at which a JSON object may begin
+
+
+def estimated_tokens(text: str) -> int:
+    """Return about how many tokens a text takes, rather too many than too few."""
+    return math.ceil(len(text) / CHARACTERS_A_TOKEN)
+
+
+def clean(text: Any, limit: int) -> str:
+    """Return a text without control characters, lone surrogates and escape sequences, cut to `limit` characters."""
+    whole = str(text)[: 4 * limit]
+    kept = "".join(c for c in whole if c in "\n\t" or unicodedata.category(c)[0] != "C")
+    return kept if len(kept) <= limit else f"{kept[: limit - 3].rstrip()}..."
+
+
+def one_line(text: Any, limit: int) -> str:
+    """Return a text on one line, cut to `limit` characters."""
+    return clean(re.sub(r"\s+", " ", str(text)[: 4 * limit]).strip(), limit)
+
+
+def fenced(text: str, kind: str) -> str:
+    """Return untrusted text between marks that it cannot contain, as they depend on all of it."""
+    mark = f"untrusted-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:12]}"
+    return f"<{mark} kind={kind}>\n{text}\n</{mark}>"
+
+
+def json_object(text: str, key: str) -> dict[str, Any] | None:
+    """Return the last JSON object in a text that has a key (or any, for an empty one), whatever stands around it; None without one.
+
+    Objects inside others do not count: the last one that stands by itself is the answer, what comes before it are drafts.
+    """
+    decoder, found, position, text = json.JSONDecoder(), None, 0, text[:SEARCHED]
+    for _ in range(STARTS):
+        start = text.find("{", position)
+        if start < 0:
+            break
+        try:
+            value, position = decoder.raw_decode(text, start)
+            found = value if not key or key in value else found
+        except (ValueError, RecursionError):
+            position = start + 1
+    return found
+
+
+def share(value: Any) -> float | None:
+    """Return a number from 0 to 1; None for anything else."""
+    sensible = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    return float(value) if sensible else None
