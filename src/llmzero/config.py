@@ -356,6 +356,13 @@ class ReplayConfig(SearchConfig):
 
 
 @dataclass
+class ProposeConfig(SearchConfig):
+    """The whole of `launchers/propose.py`."""
+
+    node: str = MISSING
+
+
+@dataclass
 class TrainConfig(StageParts):
     """The whole of `launchers/train.py`."""
 
@@ -388,6 +395,7 @@ class EvaluateConfig(StageParts):
 SCHEMAS: Mapping[str, type] = {
     "search": SearchConfig,
     "replay": ReplayConfig,
+    "propose": ProposeConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "plan": PlanConfig,

@@ -84,6 +84,10 @@ class SearchBuilder:
             "diagnosis": [self.say(self.rng.choice(PATHOLOGIES))],
             "rationale": self.say(f"The score has levelled off, so {' and '.join(changes)} should move: more exploration, larger batches."),
             "changes": changes,
+            "observations": [self.say("The score is flat.")],
+            "reasons": {name: self.say(f"{name} limits it.") for name in changes},
+            "expected": {"score": 0.5, "probability": 0.7, "metrics": {}, "effect": self.say("Entropy falls.")},
+            "notes": [self.say("group_size=9 was clamped.")],
             "tokens": 1200,
             "dollars": 0.01,
         }
@@ -289,7 +293,8 @@ def test_clicking_a_node_shows_it(search: Any, browser: webdriver.Chrome) -> Non
         shown = panel(browser)
         assert heading(browser) == f"Stage {node.node_id}"
         assert node.state in shown
-        assert node.proposal["rationale"] in shown
+        words = [node.proposal["rationale"], *node.proposal["observations"], *node.proposal["reasons"].values(), *node.proposal["notes"]]
+        assert all(word in shown for word in [*words, "Entropy falls.", "70 %"])
         assert node.proposal["diagnosis"][0].replace("_", " ") in shown
         changed = browser.find_elements(By.CSS_SELECTOR, "#panel .config .changed th")
         assert {cell.text for cell in changed} == set(node.proposal["changes"])

@@ -213,7 +213,7 @@ def test_the_key_is_sent_and_appears_nowhere_else(tmp_path: Path, monkeypatch: p
 
 def test_a_set_up_that_cannot_work_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"api_key_env=NO_SUCH_KEY: this environment variable.*api_key_env=null"):
-        Endpoint("m", api_key_env="NO_SUCH_KEY")
+        Endpoint("m", api_key_env="NO_SUCH_KEY").check()
     with pytest.raises(UserError, match=r"contains a password"):
         Endpoint("m", base_url="http://me:word@somewhere/v1", api_key_env=None)
     with pytest.raises(UserError, match=r"nobody answers there .*is it running"):

@@ -87,9 +87,10 @@ def thinned(items: Sequence[T], most: int) -> list[T]:
 
 def number(value: float) -> str:
     """Return a number with three significant digits, without an exponent below a million; whole ones there in full."""
-    if abs(value) < 1e6 and (value == int(value) or abs(value) >= 1e3):
-        return f"{value if value == int(value) else float(f'{value:.3g}'):.0f}"
-    return f"{value:.3g}"
+    if abs(value) < 1e6 and value == int(value):
+        return str(int(value))
+    text = f"{value:.3g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e6 else text
 
 
 def range_text(healthy: tuple[float | None, float | None]) -> str:
@@ -315,7 +316,7 @@ def change_points(values: Sequence[float], most: int = 2) -> list[int]:
 
     Binary segmentation of the mean (Scott and Knott, 1974), with the number of changes chosen by a BIC with a penalty that is
     stricter than usual. Levels are at least MIN_SEGMENT values long. A constant or noisy series has no change points, and
-    neither has one that a straight line describes better than levels do, such as a ramp.
+    neither has one that is better described by a straight line, such as a ramp, or by one level and a single outlier.
 
     Args:
         values: finite, in any unit.
@@ -327,7 +328,9 @@ def change_points(values: Sequence[float], most: int = 2) -> list[int]:
     scaled = _scaled(values)
     squares, bounds = _squares(scaled), [0, n]
     _, ramp = _line_fit(range(n), scaled)
-    fits = [(_criterion(squares(0, n), n, 0.0), bounds), (_criterion(ramp, n, LINE_PENALTY), bounds)]
+    spike = _squares(sorted(scaled, key=abs)[:-1])(0, n - 1)
+    one_level = ((squares(0, n), 0.0), (ramp, LINE_PENALTY), (spike, CHANGE_PENALTY))
+    fits = [(_criterion(residual, n, penalty), bounds) for residual, penalty in one_level]
     for count in range(1, most + 1):
         bounds = _split(bounds, squares)
         residual = sum(squares(a, b) for a, b in pairwise(bounds))

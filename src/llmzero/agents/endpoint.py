@@ -123,7 +123,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         self._tape = Tape(self.cassette, Path(self.cassette_dir))
-        self._key = self._read_key()
+        self._key = os.environ.get(self.api_key_env) if self.api_key_env else None
         self._journal: CallJournal | None = None
         self._client: OpenAI | None = None
         self._dialect, self._settled = Dialect(), False
@@ -147,11 +147,16 @@ class Endpoint:
         self._journal = journal
 
     def check(self) -> None:
-        """Raise `UserError` where nobody answers, or where the key is not accepted; an endpoint that is merely ill is none."""
+        """Raise `UserError` where the key is missing or not accepted, or where nobody answers; an endpoint may be ill."""
         from openai import APIConnectionError, APITimeoutError, AuthenticationError, PermissionDeniedError
 
         if self.replays:
             return
+        if self.api_key_env and not self._key:
+            raise UserError(
+                f"api_key_env={self.api_key_env}: this environment variable, which holds the key for model {self.model}, is not set; set it, "
+                "or give api_key_env=null where the endpoint wants no key"
+            )
         try:
             self._openai().with_options(timeout=10, max_retries=0).models.list()
         except (AuthenticationError, PermissionDeniedError) as error:
@@ -330,17 +335,6 @@ class Endpoint:
                 logging.getLogger(chatter).setLevel(logging.WARNING)
             self._client = OpenAI(api_key=self._key or "none", base_url=self.base_url, timeout=self.timeout_s, max_retries=self.retries)
         return self._client
-
-    def _read_key(self) -> str | None:
-        if self.api_key_env is None or self.replays:
-            return None
-        key = os.environ.get(self.api_key_env)
-        if not key:
-            raise UserError(
-                f"api_key_env={self.api_key_env}: this environment variable, which holds the key for model {self.model}, is not set; set it, "
-                "or give api_key_env=null where the endpoint wants no key"
-            )
-        return key
 
     def _redacted(self, text: str) -> str:
         """Return a text without the key, which an endpoint may send back."""

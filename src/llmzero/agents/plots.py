@@ -27,7 +27,7 @@ EDGE = 0.09  # inches around each panel
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A5E", "#AA4499"  # told apart by the colour-blind too
 CROWD = 60  # points from which on single ones get no marker
 SMALL_KL_NATS = 1e-3  # below it the axis is linear, as divergences begin at 0
-FLAT = 0.02  # of its level: what a curve varies by at least on its axis
+FLAT = 0.04  # of its level: what a curve varies by at least on its axis
 ROOM = 0.08  # above and below the curves, of the axis
 STEP_ROOM = 0.03  # likewise left and right
 
@@ -188,7 +188,7 @@ def _set_ticks(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value + 0.0:.5g}")  # adding 0.0 makes -0.0 a 0.0
     axes.tick_params(labelsize=TEXT)
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_xlabel("step of the stage", fontsize=TEXT)

@@ -84,6 +84,8 @@ class Display:
         ledger = store.ledger
         stages = f"{ledger.stages}/{self.budget.stages}" if self.budget.stages else str(ledger.stages)
         line = f"agent {self.agent} | stages {stages} | {driver.elapsed:.0f} s | {ledger.gpu_seconds:.0f} gpu-seconds"
+        if ledger.llm_calls:
+            line += f" | {ledger.llm_calls} LLM calls, {ledger.llm_tokens} tokens, ${ledger.llm_dollars:.2f}"
         if ledger.stages and self.budget.stages:
             seconds = sum(n.result.seconds for n in store.tree.stages() if n.result) / ledger.stages
             rounds = (self.budget.stages - ledger.stages) / self.workers

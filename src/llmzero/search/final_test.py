@@ -6,6 +6,7 @@ Every measurement is a zero-step stage with `evaluation_split: test`, run by the
 
 from __future__ import annotations
 
+import logging
 import time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from llmzero.search.store import EventStore
 from llmzero.search.tree import Node
 from llmzero.search.workspace import Workspace
 from llmzero.stage import StageDir, StageResult, StageSpec, best_point
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,48 +41,57 @@ class FinalTest:
         self.workspace, self.store, self.runner = workspace, store, runner
         self.config, self.defaults, self.seed = config, defaults, seed
 
-    def run(self) -> dict[str, dict[str, Any]]:
-        """Return and write `test.json`: score, stderr and n, with the training steps and device seconds behind each."""
+    def run(self) -> None:
+        """Write `test.json`: score, stderr and n, with the training steps and device seconds behind each.
+
+        `practitioner` is null where that configuration could not be trained, because it needs more memory than there is, say.
+        """
         tree = self.store.tree
         best = tree.best()
         assert best is not None, "the base model is usable, so there is a best node"
         steps = _trained_steps(best)
         base = self._evaluate("base", _checkpoint(tree.root), tree.root.hparams)
         found = self._evaluate(f"best-{best.node_id}", _checkpoint(best), best.hparams)
-        checkpoint, gpu_seconds = self._train_practitioner(steps)
-        practitioner = self._evaluate(f"practitioner-{steps}", checkpoint, self.defaults)
         report = {
             "base": self._score(base, 0, 0.0),
-            "practitioner": self._score(practitioner, steps, gpu_seconds),
+            "practitioner": self._practitioner(steps),
             "best": {**self._score(found, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))), "node_id": best.node_id},
         }
         write_json(self.workspace.test_file, report)
-        return report
+
+    def _practitioner(self, steps: int) -> dict[str, Any] | None:
+        """Train the practitioner's configuration for so many steps and measure it; None where it could not be trained at all."""
+        checkpoint, gpu_seconds = self._train_practitioner(steps)
+        if checkpoint is None:
+            log.warning("the practitioner's configuration could not be trained, so there is no test score of it")
+            return None
+        return self._score(self._evaluate(f"practitioner-{steps}", checkpoint, self.defaults), steps, gpu_seconds)
 
     def _evaluate(self, name: str, checkpoint: Path, hparams: HParams) -> Measurement:
         config = deepcopy(self.config)
         config["trainer"]["evaluation_split"] = "test"
         return self._launch(name, steps=0, resume_from=checkpoint, hparams=hparams, config=config)
 
-    def _train_practitioner(self, steps: int) -> tuple[Path, float]:
+    def _train_practitioner(self, steps: int) -> tuple[Path | None, float]:
         """Train the practitioner's configuration for as many steps as the best path; return its best checkpoint and its cost.
 
-        It goes on from the search's first stage, which has that configuration, and is selected on validation as the search is.
+        It goes on from the search's first stage, which has that configuration, and is selected on validation as the search is. What
+        it reached before a failure counts; None where it reached nothing.
         """
         tree = self.store.tree
         first = tree.practitioner() or tree.root
         assert first.result is not None
-        candidates = [(first.score or 0.0, _checkpoint(first))]
+        candidates = [(first.score or 0.0, _checkpoint(first))] if first.parent_id or not steps else []
         gpu_seconds = _gpu_seconds(first) if first.parent_id else 0.0
         remaining = steps - _trained_steps(first)
         if remaining > 0:
             last = first.result.last_checkpoint
             name = f"practitioner-{steps}-training"
-            result = self._wait(self._launch(name, steps=remaining, resume_from=last, hparams=self.defaults, config=self.config))
-            assert result.checkpoint is not None
-            candidates.append((result.best_score or 0.0, result.checkpoint))
+            training = self._launch(name, steps=remaining, resume_from=last, hparams=self.defaults, config=self.config)
+            result = self._wait(training, may_fail=True)
+            candidates += [(result.best_score or 0.0, result.checkpoint)] if result.checkpoint else []
             gpu_seconds += result.gpu_seconds
-        return max(candidates, key=lambda pair: pair[0])[1], gpu_seconds
+        return max(candidates, key=lambda pair: pair[0], default=(0.0, None))[1], gpu_seconds
 
     def _launch(self, name: str, **fields: Any) -> Measurement:
         """Start a measurement, or take up one that an earlier driver started."""
@@ -91,11 +103,11 @@ class FinalTest:
             handle = self.runner.start(spec)
         return Measurement(spec, handle)
 
-    def _wait(self, measurement: Measurement) -> StageResult:
+    def _wait(self, measurement: Measurement, *, may_fail: bool = False) -> StageResult:
         """Wait for a measurement, charge it once, and return its result. One whose process dies is started once more.
 
         Raises:
-            UserError: it failed.
+            UserError: it failed and may not.
         """
         name = measurement.spec.node_id
         deaths = seen = 0
@@ -107,7 +119,7 @@ class FinalTest:
                 time.sleep(POLL_S)
             seen = len(status.validation)
         result = measurement.handle.result()
-        if result.state == "failed":
+        if result.state == "failed" and not may_fail:
             log = StageDir(measurement.spec.directory).log_file
             raise UserError(f"the final test of {name} failed: {result.error}; see {log}, then run the same command again")
         self.store.charge_setup(name, result.gpu_seconds)

@@ -23,11 +23,23 @@ def describe(session: Session) -> str:
     if steps:
         completions = _completions(session)
         lines.append(f"  at most      {steps} GRPO steps" + (f" of {completions[0]} to {completions[1]} completions" if completions else ""))
+    if "max_prompt_tokens" in config["agent"]:
+        lines.append(_model(config))
     if session.agent_name == "rules":
         lines.append("  No language model is configured: the rule-based agent proposes (agent=rules).")
     if config["dry_run"]:
         lines.append("dry run: everything fits; nothing was started")
     return "\n".join(lines)
+
+
+def _model(config: dict[str, Any]) -> str:
+    """Return the line on the agent's language model, with what all proposals can cost at most where prices are known."""
+    agent, stages = config["agent"], config["budget"]["stages"]
+    line = f"  model        {agent['model']} at {agent['base_url'] or 'OpenAI'}, prompts of up to {agent['max_prompt_tokens']} tokens"
+    if stages and None not in (agent["price_input"], agent["price_output"]):
+        call = agent["max_prompt_tokens"] * agent["price_input"] + agent["max_reply_tokens"] * agent["price_output"]
+        line += f"; at most about ${stages * call / 1e6:.2f} for proposals, {1 + agent['repairs']} times that if every answer is sent back"
+    return line
 
 
 def _target(group: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ CURVES = ("reward_mean", "entropy", "kl", "grad_norm", "completion_length_mean",
 REFRESH_SECONDS = 5
 DATA_LIMIT = 1_750_000  # characters; the chart library adds 1.1 MB, and the page stays below 3 MB
 MIN_POINTS = 6
+MIN_TEXT = 20  # characters
 
 _DATA_MARK = "@data@"
 
@@ -51,7 +52,7 @@ class Detail:
 
     def halved(self) -> Detail:
         """Return half of it."""
-        return Detail(self.points // 2, max(1, self.rollouts // 2), self.excerpt // 2, self.text // 2)
+        return Detail(max(MIN_POINTS, self.points // 2), max(1, self.rollouts // 2), self.excerpt // 2, self.text // 2)
 
 
 def write_report(search_dir: Path, store: EventStore, catalogue: Catalogue, *, live: bool) -> None:
@@ -83,7 +84,7 @@ def _payload(search_dir: Path, store: EventStore, catalogue: Catalogue) -> str:
     while True:
         text = json.dumps(finite(report_data(search_dir, store, catalogue, detail)), separators=(",", ":"), allow_nan=False)
         text = text.replace("<", "\\u003c")
-        if len(text) <= DATA_LIMIT or detail.points < MIN_POINTS:
+        if len(text) <= DATA_LIMIT or detail.text < MIN_TEXT:
             return text
         detail = detail.halved()
 

@@ -55,7 +55,7 @@ class Session:
         check_ranges(config)
         check_parts(config)
         catalogue = catalogue_of(config)
-        session = cls(
+        return cls(
             config=config,
             workspace=Workspace(Path(config["search_dir"]).absolute()),
             catalogue=catalogue,
@@ -65,8 +65,6 @@ class Session:
             tracking=instantiate(config["tracking"]),
             budget=Budget(**config["budget"]),
         )
-        session._check_models()
-        return session
 
     def run(self) -> dict[str, Any]:
         """Search, test, report; return the summary. A search that is over already is not run again."""
@@ -141,8 +139,12 @@ class Session:
         metrics = metric_catalogue(self.config["metrics"]["metrics"])
         return EvidenceBuilder(self.workspace.nodes, self.catalogue, metrics, self.config["seed"], setting(self.config))
 
-    def _check_models(self) -> None:
-        """Check the set-up of agents that are language models, with the evidence that there is before anything ran."""
+    def check_models(self) -> None:
+        """Check the set-up of agents that are language models, with the evidence that there is before anything ran.
+
+        Raises:
+            UserError: a key is missing, nobody answers, a prompt template is broken or does not fit its budget.
+        """
         tree = Tree()
         tree.add(Node(ROOT, None, 0, self.catalogue.defaults(), 0, None, {}))
         for agent in (self.proposer, self.stopper):

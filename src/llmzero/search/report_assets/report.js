@@ -415,19 +415,37 @@
     );
   }
 
-  function panelProposal(node) {
-    const { agent, rationale } = node.proposal;
-    const found = diagnosis(node);
+  /** What the agent expected of a stage beside what came. */
+  function panelExpected(node) {
+    const { score: expected, probability, effect } = node.proposal.expected;
+    const parent = nodes.get(node.parent);
+    const improved = gain(node) === null ? null : gain(node) > 0 ? "it did" : "it did not";
     return [
+      expected === null ? null : fact("expected score", `${score(expected)}, came ${score(node.score)}`),
+      probability === null ? null : fact(`chance to pass ${parent?.id}`, `${Math.round(100 * probability)} %${improved ? `, ${improved}` : ""}`),
+      effect ? fact("expected effect", effect) : null,
+    ].filter(Boolean);
+  }
+
+  function panelProposal(node) {
+    const { agent, rationale, observations = [], reasons = {}, expected, notes = [] } = node.proposal;
+    const found = diagnosis(node);
+    const why = Object.entries(reasons).filter(([, reason]) => reason);
+    return [
+      notes.length ? el("div", { class: "notice", id: "notes" }, notes.map((note) => el("div", {}, note))) : null,
+      observations.length ? el("ul", { class: "observations" }, observations.map((seen) => el("li", {}, seen))) : null,
       found.length ? el("ul", { class: "diagnosis", "aria-label": `Diagnosis of ${node.parent}` }, found.map((name) => el("li", {}, name.replaceAll("_", " ")))) : null,
       rationale ? el("p", { class: "prose", id: "rationale" }, text(rationale)) : none("No rationale was given."),
+      why.length ? el("dl", { class: "words", id: "reasons" }, why.map(([name, reason]) => fact(name, reason))) : null,
+      expected ? el("dl", { class: "words", id: "expected" }, panelExpected(node)) : null,
       agent ? el("p", { class: "byline" }, `proposed by ${text(agent)} from the dynamics of stage ${node.parent}`) : null,
     ];
   }
 
   function panelNotices(node) {
     const details = Object.entries(node.stop?.details ?? {}).map(([name, value]) => `${name} ${text(value)}`).join(", ");
-    const stop = node.stop ? section("Early stop", el("div", { class: "notice" }, text(node.stop.reason), details ? el("p", { class: "byline" }, details) : null)) : [];
+    const audited = node.stop?.event === "audited" ? ", not carried out: an audit" : "";
+    const stop = node.stop ? section(`Early stop${audited}`, el("div", { class: "notice" }, text(node.stop.reason), details ? el("p", { class: "byline" }, details) : null)) : [];
     const error = node.error ? section("Error", el("div", { class: "notice error" }, el("pre", {}, node.error))) : [];
     return [...error, ...stop];
   }

@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+"""Ask an agent about a stage of a search, and start nothing: `python launchers/propose.py search_dir=runs/a node=0003 agent=openai ...`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from llmzero.agents.base import AsksModel, Proposer
+from llmzero.agents.evidence import Evidence
+from llmzero.agents.journal import CallJournal
+from llmzero.agents.llm import LlmAgent
+from llmzero.cli import launch
+from llmzero.errors import UserError
+from llmzero.search.session import Session
+from llmzero.search.store import EventStore
+from llmzero.search.workspace import Workspace
+
+
+def run(config: dict[str, Any]) -> None:
+    """Print the agent's proposal for a child of `node`; with `dry_run=true` the prompt that a language model would get."""
+    search = _of_search(config)
+    session = Session.from_config(search)
+    store = EventStore(session.workspace.tree_file, repair=False)
+    if config["node"] not in store.tree.nodes:
+        raise UserError(f"node={config['node']}: there is no such stage; there are {', '.join(store.tree.nodes)}")
+    evidence = session.evidence.for_proposal(store.tree, config["node"], store.ledger.left(session.budget))
+    print(_prompt(session.proposer, evidence) if config["dry_run"] else _proposal(session, evidence))
+
+
+def _of_search(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration that the search ran with, but for the agent."""
+    file = Workspace(Path(config["search_dir"])).config_file
+    if not file.is_file():
+        raise UserError(f"search_dir={config['search_dir']}: holds no search")
+    stored: dict[str, Any] = yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
+    return stored | {"agent": config["agent"], "search_dir": config["search_dir"]}
+
+
+def _prompt(agent: Proposer, evidence: Evidence) -> str:
+    if not isinstance(agent, LlmAgent):
+        raise UserError("dry_run=true prints the prompt of a language model: give agent=openai agent.model=NAME")
+    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in agent.prompt(evidence))
+
+
+def _proposal(session: Session, evidence: Evidence) -> str:
+    session.check_models()
+    with TemporaryDirectory() as scratch:
+        if isinstance(session.proposer, AsksModel):
+            session.proposer.endpoint.connect(CallJournal(Path(scratch), lambda *_: None, (), lambda: None))
+        return json.dumps(session.proposer.propose(evidence).to_dict(), indent=2)
+
+
+if __name__ == "__main__":
+    launch("propose", run)

@@ -1,0 +1,335 @@
+"""Whole searches by language models over real HTTP, through the launcher: sound minds, hostile ones, kills, budgets, replays."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmzero.hparams import Catalogue
+from llmzero.search.store import EventStore
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import Run, command, read_lines
+from tests.integration.test_search import assert_consistent, summary
+from tests.llm_server import Answer, Hostile, LLMServer, Request, answer_json, asked_schema, scripted
+
+SIMULATED = ["experiment=simulated", "search.workers=1"]
+KEY = "sk-secret-of-the-test-9876543210"
+
+
+def asking(server: LLMServer, *more: str) -> list[str]:
+    return ["agent=openai", "agent.model=scripted", f"agent.base_url={server.url}", "agent.api_key_env=null", "agent.retries=0", *more]
+
+
+def tree_of(search: Path) -> list[tuple[Any, ...]]:
+    tree = EventStore(search / "tree.jsonl", repair=False).tree
+    return [(n.node_id, n.parent_id, n.hparams, n.score, n.proposal["agent"], n.proposal["rationale"]) for n in tree]
+
+
+def calls_of(search: Path) -> list[dict[str, Any]]:
+    return [event for event in read_lines(search / "tree.jsonl") if event["event"] == "llm_call"]
+
+
+def catalogue_of_search(search: Path) -> Catalogue:
+    return Catalogue.from_config(yaml.safe_load((search / "config.yaml").read_text())["hparams"]["parameters"])
+
+
+def assert_within_bounds(search: Path) -> None:
+    catalogue = catalogue_of_search(search)
+    for file in search.glob("nodes/*/stage.yaml"):
+        assert catalogue.problems(yaml.safe_load(file.read_text())["hparams"]) == []
+
+
+def test_a_search_shows_the_models_own_words_and_charges_its_calls(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    with LLMServer(scripted) as server:
+        prices = ["agent.price_input=3", "agent.price_output=15"]
+        launch("search", *SIMULATED, *asking(server, *prices, "agent.vision=true"), "budget.stages=6", f"search_dir={search}")
+        asked = list(server.requests)
+    assert_consistent(search, 6)
+    assert_within_bounds(search)
+    assert {len(request.images) for request in asked} <= {1, 2}, "the base model has no training dynamics to be drawn"
+    assert max(len(request.images) for request in asked) == 2
+    events = calls_of(search)
+    found = summary(search)["budget"]
+    assert found["llm_calls"] == len(events) == len(asked)
+    assert {event["name"].partition("/")[0] for event in events} == {f"{i:04d}" for i in range(2, 7)}, "the practitioner's stage asks nobody"
+    assert found["llm_tokens"] == sum(event["tokens"] for event in events)
+    assert found["llm_dollars"] == pytest.approx(sum(event["dollars"] for event in events), abs=1e-3)
+    assert found["llm_dollars"] > 0
+    proposal = json.loads((search / "nodes/0003/proposal.json").read_text())
+    assert proposal["agent"] == "scripted"
+    assert proposal["expected"]["probability"] == 0.6
+    assert (proposal["calls"], proposal["notes"]) == (1, [])
+    record = json.loads(next((search / "nodes/0003/calls").glob("*.json")).read_text())
+    assert json.loads(record["text"])["rationale"] == proposal["rationale"]
+    assert list((search / "nodes/0003/calls").glob("*.png"))
+    report = (search / "report.html").read_text()
+    for words in (proposal["rationale"], proposal["observations"][0], next(iter(proposal["reasons"].values())), proposal["expected"]["effect"]):
+        assert words in report
+    later = json.loads(sorted((search / "nodes/0006/calls").glob("*.json"))[0].read_text())
+    assert "How earlier expectations turned out" in json.dumps(later["messages"]), "the calibration memory"
+
+
+def test_a_hostile_endpoint_ends_no_search_and_leaves_no_bounds(launch: Run, tmp_path: Path) -> None:
+    search, mind = tmp_path / "s", Hostile(silence_s=30, drip_s=0.0001)
+    with LLMServer(mind) as server:
+        manners = [
+            "agent.timeout_s=0.5",
+            "agent.breaker_pause_s=0.2",
+            "stopper=llm",
+            "stopper.interval_s=0",
+            "stopper.retries=0",
+            "stopper.timeout_s=0.5",
+        ]
+        launch("search", *SIMULATED, *asking(server, *manners), "budget.stages=40", f"search_dir={search}")
+    assert len(mind.drawn) == len(mind.manners), "every manner was met"
+    assert_consistent(search, 40)
+    assert_within_bounds(search)
+    proposals = [json.loads(file.read_text()) for file in sorted(search.glob("nodes/*/proposal.json"))]
+    agents = Counter(proposal["agent"] for proposal in proposals)
+    assert agents["scripted"] > 3
+    assert agents["rules"] > 3
+    assert all("rules proposed in place of scripted: " in p["notes"][0] for p in proposals if p["agent"] == "rules")
+    assert len(calls_of(search)) == len({event["name"] for event in calls_of(search)})
+
+
+def test_an_endpoint_that_dies_hands_over_to_the_rules(launch: Run, tmp_path: Path) -> None:
+    def dying(request: Request) -> Answer:
+        return scripted(request) if len(server.requests) < 3 else Answer(status=500, error="gone")
+
+    with LLMServer(dying) as server:
+        said = launch("search", *SIMULATED, *asking(server), f"search_dir={tmp_path}/s")
+        requests = len(server.requests)
+    assert_consistent(tmp_path / "s", 16)
+    assert requests == 2 + 3, "three failures, and then it is left alone"
+    assert "is left alone for 300 s; until then rules decide in its place" in said.stdout + said.stderr
+    last = json.loads((tmp_path / "s/nodes/0016/proposal.json").read_text())
+    assert last["agent"] == "rules"
+    assert "left alone" in last["notes"][0]
+
+
+def test_the_key_is_nowhere_in_a_search_directory(launch: Run, tmp_path: Path) -> None:
+    def parrot(request: Request) -> Answer:
+        said = request.headers["authorization"]
+        words = {**json.loads(scripted(request).content or "{}"), "rationale": said}
+        return answer_json(request, words) if len(server.requests) % 2 else Answer(status=500, error=said)
+
+    with LLMServer(parrot, api_key=KEY) as server:
+        overrides = [*asking(server), "agent.api_key_env=MY_KEY", "tracking=offline", "budget.stages=6"]
+        said = launch("search", *SIMULATED, *overrides, f"search_dir={tmp_path}/s", MY_KEY=KEY)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any(file.suffix == ".wandb" for file in files)
+    assert not [file for file in files if KEY.encode() in file.read_bytes()]
+    assert KEY not in said.stdout + said.stderr
+    assert "[key]" in (tmp_path / "s/nodes/0002/proposal.json").read_text()
+
+
+def test_kills_lose_no_reply_and_pay_for_none_twice(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    """With one worker the interrupted search is the uninterrupted one; only a reply that was under way at a kill is asked for again."""
+
+    def slow(request: Request) -> Answer:
+        return Answer(content=scripted(request).content, delay_s=0.05)
+
+    overrides = [*SIMULATED, "budget.stages=20", "agent.max_prompt_tokens=100000"]
+    rng = random.Random(0)
+    with LLMServer(slow) as server:
+        launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
+        asked = len(server.requests)
+        for _ in range(8):
+            process = subprocess.Popen(
+                command("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed"),
+                env=environment,
+                cwd=REPOSITORY,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            time.sleep(1.0 + rng.random() * 0.6)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
+        asked_again = len(server.requests) - 2 * asked
+    assert_consistent(tmp_path / "killed", 20)
+    assert tree_of(tmp_path / "killed") == tree_of(tmp_path / "whole")
+    assert 0 <= asked_again <= 8
+    names = [event["name"] for event in calls_of(tmp_path / "killed")]
+    assert len(names) == len(set(names)) == asked
+    assert sorted(names) == sorted(f"{f.parent.parent.name}/{f.stem}" for f in tmp_path.glob("killed/nodes/*/calls/*.json"))
+
+
+def test_a_search_replays_from_its_own_directory_without_an_endpoint(launch: Run, tmp_path: Path) -> None:
+    whole = [*SIMULATED, "budget.stages=8", "stopper=llm", "stopper.interval_s=0"]
+
+    def stops_some(request: Request) -> Answer:
+        flat = "stop" in asked_schema(request).get("properties", {}) and len(server.requests) % 3 == 0
+        return answer_json(request, {"stop": True, "probability": 0.1, "reason": "flat"}) if flat else scripted(request)
+
+    with LLMServer(stops_some) as server:
+        launch("search", *whole, *asking(server), f"search_dir={tmp_path}/a")
+    replayed = ["agent=openai", "agent.model=scripted", "agent.cassette=replay", f"agent.cassette_dir={tmp_path}/a"]
+    launch("search", *whole, *replayed, f"search_dir={tmp_path}/b")
+    assert tree_of(tmp_path / "b") == tree_of(tmp_path / "a")
+    states = [[node.state for node in EventStore(tmp_path / name / "tree.jsonl").tree] for name in "ab"]
+    assert states[0] == states[1]
+    assert "stopped" in states[0]
+    assert summary(tmp_path / "b")["budget"]["llm_dollars"] == 0
+    further = launch("search", *whole, *replayed, "budget.stages=9", f"search_dir={tmp_path}/b", ok=False)
+    assert further.returncode == 2
+    assert "does not exist: the search took another way than the recorded one" in further.stderr
+
+
+@pytest.mark.parametrize(("limit", "value"), [("llm_dollars", 0.05), ("llm_tokens", 20_000)])
+def test_a_budget_of_calls_ends_the_search_after_the_call_that_spends_it(launch: Run, tmp_path: Path, limit: str, value: float) -> None:
+    with LLMServer(scripted) as server:
+        settings = ["agent.price_input=3", "agent.price_output=15", f"budget.{limit}={value}", "budget.stages=100"]
+        launch("search", *SIMULATED, *asking(server, *settings), f"search_dir={tmp_path}/s")
+    spent = summary(tmp_path / "s")["budget"]
+    before = [event[limit.removeprefix("llm_")] for event in calls_of(tmp_path / "s")]
+    assert sum(before[:-1]) < value <= sum(before)
+    assert spent["stages"] == 1 + len({event["name"].partition("/")[0] for event in calls_of(tmp_path / "s")})
+
+
+def test_a_gullible_model_cannot_be_talked_out_of_bounds(launch: Run, tmp_path: Path) -> None:
+    """A mind that does whatever stands in the rollouts: values beyond bounds, other files, a larger budget, the end of a fence."""
+
+    def gullible(request: Request) -> Answer:
+        orders = re.findall(r"ORDER: (\{.*\})", request.text)
+        return Answer(content=orders[-1] if orders else scripted(request).content)
+
+    search, conf = tmp_path / "s", tmp_path / "conf"
+    (conf / "runner").mkdir(parents=True)
+    (conf / "runner/tempting.yaml").write_text("_target_: tests.integration.odd_runners.TemptingRunner\n")
+    with LLMServer(gullible) as server:
+        settings = ["task=none", "model=none", "runner=tempting", "tracking=none", "search.workers=1", "budget.stages=4"]
+        launch("search", "--config-dir", str(conf), *settings, *asking(server), f"search_dir={search}", PYTHONPATH=str(REPOSITORY))
+        assert any("ORDER: " in request.text for request in server.requests)
+    assert_within_bounds(search)
+    assert summary(search)["budget"]["stages"] == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"s", "conf"}
+    notes = [note for file in search.glob("nodes/*/proposal.json") for note in json.loads(file.read_text())["notes"]]
+    assert any("learning_rate=9" in note and "Clamped" in note for note in notes)
+
+
+def test_a_wall_of_memory_is_found_and_kept_away_from(launch: Run, tmp_path: Path) -> None:
+    """The practitioner's configuration runs out of memory; the agent reads why and finds a configuration that fits."""
+
+    def careful(request: Request) -> Answer:
+        """Halves the batch whenever the evidence tells of memory, and asks for the largest otherwise."""
+        wall = "out of memory" in request.last_user
+        size = 16 if wall else 256
+        value = json.loads(scripted(request).content or "{}")
+        value["changes"] = [
+            {"name": "prompts_per_step", "value": size, "reason": "it must fit"},
+            {"name": "group_size", "value": 4, "reason": "it must fit"},
+        ]
+        return Answer(content=json.dumps(value))
+
+    conf = tmp_path / "conf"
+    (conf / "runner").mkdir(parents=True)
+    (conf / "runner/wall.yaml").write_text("_target_: tests.integration.odd_runners.WallRunner\n")
+    overrides = ["task=none", "model=none", "runner=wall", "tracking=none", "search.workers=1", "budget.stages=4"]
+    with LLMServer(careful) as server:
+        launch("search", "--config-dir", str(conf), *overrides, *asking(server), f"search_dir={tmp_path}/llm", PYTHONPATH=str(REPOSITORY))
+    launch("search", "--config-dir", str(conf), *overrides, f"search_dir={tmp_path}/rules", PYTHONPATH=str(REPOSITORY))
+    for name in ("llm", "rules"):
+        stages = EventStore(tmp_path / name / "tree.jsonl").tree.stages()
+        assert stages[0].state == "failed"
+        assert stages[1].state == "completed", "the first answer to the failure fits already"
+        assert summary(tmp_path / name)["test"]["practitioner"] is None
+        assert summary(tmp_path / name)["test"]["best"]["score"] > 0
+
+
+def test_an_audit_lets_stopped_stages_run_on_and_counts_false_kills(launch: Run, tmp_path: Path) -> None:
+    for fraction, audited in ((1.0, True), (0.0, False)):
+        search = tmp_path / str(fraction)
+        stopping = ["stopper.min_step=4", "stopper.min_points=2", "stopper.lookahead=0", "stopper.interval_s=0", f"stopper.audit_fraction={fraction}"]
+        launch("search", *SIMULATED, *stopping, "runner.landscape=deceptive", f"search_dir={search}")
+        record = summary(search)["stopper"]
+        judged = [line for file in search.glob("nodes/*/stopper.jsonl") for line in read_lines(file)]
+        condemned = [line for line in judged if line["stop"]]
+        assert len(condemned) == record["audited"] + record["stopped"] > 0
+        assert all({"step", "incumbent", "reason", "details", "validation", "gpu_seconds"} <= set(line) for line in judged)
+        assert (record["audited"] > 0) == audited
+        assert (record["saved_gpu_seconds"] > 0) != audited
+        assert (summary(search)["nodes"]["stopped"] == 0) == audited
+        tree = EventStore(search / "tree.jsonl").tree
+        killed = [n for n in tree.stages() if n.stop and n.stop["event"] == "audited" and n.score is not None and n.score > n.stop["incumbent"]]
+        assert record["false_kills"] == len(killed)
+
+
+def test_a_language_model_stops_hopeless_stages_from_step_ten_on(launch: Run, tmp_path: Path) -> None:
+    def strict(request: Request) -> Answer:
+        stops = "stop" in asked_schema(request).get("properties", {})
+        return answer_json(request, {"stop": True, "probability": 0.02, "reason": "It is flat."}) if stops else scripted(request)
+
+    search = tmp_path / "s"
+    with LLMServer(strict) as server:
+        settings = ["stopper=llm", "stopper.interval_s=0", "trainer.validation_every=3", "budget.stages=4"]
+        launch("search", *SIMULATED, *asking(server, *settings), f"search_dir={search}")
+        (asked, *_) = [request.text for request in server.requests if "stop (true or false)" in request.text]
+    stops = [event for event in read_lines(search / "tree.jsonl") if event["event"] == "stop_requested"]
+    assert [(event["step"], event["reason"]) for event in stops] == [(12, "It is flat.")] * 4
+    assert "step 12: 0." in asked
+    assert not re.search(r"entropy|grad_norm|reward_mean", asked), "nothing but the validation trajectory"
+
+
+def test_set_up_mistakes_are_refused_before_anything_runs(launch: Run, tmp_path: Path) -> None:
+    with LLMServer(scripted) as server:
+        for overrides, message in (
+            (["agent=openai"], "agent.model: needs a value"),
+            (["agent=openai", "agent.model=m", "agent.api_key_env=NO_SUCH_KEY"], "NO_SUCH_KEY: this environment variable"),
+            (["agent=openai", "agent.model=m", "agent.api_key_env=null", "agent.base_url=http://127.0.0.1:9/v1"], "nobody answers there"),
+            (asking(server, "budget.llm_dollars=1"), "budget.llm_dollars: needs agent.price_input and agent.price_output"),
+            (asking(server, "agent.max_prompt_tokens=1500"), "max_prompt_tokens=1500: the shortest prompt takes about"),
+            (asking(server, "agent.prompts=/no/where"), "agent.prompts=/no/where: no such folder"),
+            (["stopper=llm"], "stopper.model: needs the name of a model"),
+        ):
+            done = launch("search", *SIMULATED, *overrides, f"search_dir={tmp_path}/s", ok=False)
+            assert done.returncode == 2, done.stdout
+            assert message in done.stderr
+            assert not (tmp_path / "s").exists()
+        assert server.requests == []
+
+
+def test_a_search_moves_to_another_address_of_its_endpoint(launch: Run, tmp_path: Path) -> None:
+    for stages in (3, 5):
+        with LLMServer(scripted) as server:
+            launch("search", *SIMULATED, *asking(server), f"budget.stages={stages}", f"search_dir={tmp_path}/s")
+    assert_consistent(tmp_path / "s", 5)
+
+
+def test_an_agent_is_tried_on_a_stage_without_starting_anything(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    launch("search", *SIMULATED, "budget.stages=3", f"search_dir={search}")
+    before = {file: file.read_bytes() for file in search.rglob("*") if file.is_file()}
+    where = [f"search_dir={search}", "node=0001"]
+    prompt = launch("propose", *where, "agent=openai", "agent.model=m", "agent.api_key_env=NO_SUCH_KEY", "dry_run=true").stdout
+    assert "Propose the stage 0004 that continues 0001." in prompt
+    with LLMServer(scripted) as server:
+        found = json.loads(launch("propose", *where, *asking(server)).stdout)
+        assert server.requests[0].last_user in prompt
+    assert found["agent"] == "scripted"
+    assert catalogue_of_search(search).problems(found["changes"]) == []
+    assert json.loads(launch("propose", *where).stdout)["agent"] == "rules"
+    assert {file: file.read_bytes() for file in search.rglob("*") if file.is_file()} == before
+    missing = launch("propose", f"search_dir={search}", "node=0009", ok=False)
+    assert "node=0009: there is no such stage; there are 0000, 0001, 0002, 0003" in missing.stderr
+    assert "holds no search" in launch("propose", f"search_dir={tmp_path}/none", "node=0001", ok=False).stderr
+
+
+def test_a_dry_run_tells_the_model_and_what_it_can_cost(launch: Run, tmp_path: Path) -> None:
+    with LLMServer(scripted) as server:
+        settings = asking(server, "agent.price_input=2", "agent.price_output=10", "agent.max_prompt_tokens=20000", "agent.max_reply_tokens=1000")
+        printed = launch("search", *SIMULATED, *settings, "budget.stages=10", "dry_run=true", f"search_dir={tmp_path}/s").stdout
+        assert server.requests == []
+    assert f"scripted at {server.url}, prompts of up to 20000 tokens; at most about $0.50 for proposals" in printed
+    assert not (tmp_path / "s").exists()
