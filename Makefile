@@ -7,7 +7,7 @@ SETUP := $(VENV)/.search-ready
 DEV := $(VENV)/.test-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help search test check lint format bench bench-gpu clean
+.PHONY: help search test check lint format bench bench-gpu local-llm clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ format: $(DEV)  ## Format the code
 bench: $(DEV)  ## Measure the nano stage, and our trainer beside TRL's; writes benchmarks/results/
 	$(BIN)/python benchmarks/nano_stage.py
 	$(BIN)/python benchmarks/trainer_cpu.py
+
+local-llm: $(DEV)  ## A search whose agent is a small language model on this machine (a quarter of an hour); writes benchmarks/results/
+	$(BIN)/python benchmarks/local_llm.py
 
 bench-gpu:  ## Measure our trainer beside TRL's on a GPU of 80 GB, in an environment of its own; writes benchmarks/results/
 	$(MAKE) VENV=$(VENV)/gpu $(VENV)/gpu/.bench-ready

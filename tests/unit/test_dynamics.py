@@ -136,9 +136,9 @@ def test_units_and_order_are_the_catalogues_and_strangers_come_last(build: Build
 
 def test_a_metric_of_another_catalogue_is_told_in_its_unit_and_range(build: Build) -> None:
     heat = Metric("heat", "K", "Temperature.", "High: it burns.", (None, 300.0))
-    text = dynamics_text(build(columns={"heat": [290.0, 310.0]}, metric_catalogue={"heat": heat}), meanings=True)
+    text = dynamics_text(build(columns={"heat": [290.0, 310.0]}, metric_catalogue={"heat": heat}))
     assert "heat [K]: 290 -> 310 (+6.9%)" in text
-    assert "UNHEALTHY (healthy: at most 300) at 1 of 2 steps\n  Temperature. High: it burns." in text
+    assert "UNHEALTHY (healthy: at most 300) at 1 of 2 steps" in text
 
 
 @pytest.mark.parametrize(
@@ -195,15 +195,6 @@ def test_times_share_a_line_of_means_with_the_stages_total(build: Build) -> None
     assert sum("seconds" in found for found in lines) == 1
 
 
-def test_meanings_follow_their_metrics_on_request_only(build: Build, metrics: dict[str, Metric]) -> None:
-    evidence = build(columns={"kl": [0.1, 0.2], "step_seconds": [1.0, 2.0], "seconds_update": [1.0, 2.0]})
-    lines = dynamics_text(evidence, meanings=True).splitlines()
-    at = next(i for i, found in enumerate(lines) if found.startswith("kl [nats]"))
-    assert lines[at + 1] == f"  {metrics['kl'].meaning} {metrics['kl'].unhealthy}"
-    assert f"  seconds_update: {metrics['seconds_update'].meaning}" in lines
-    assert not any(metric.meaning in dynamics_text(evidence) for metric in metrics.values())
-
-
 # --- table ---
 
 
@@ -251,7 +242,7 @@ values = st.one_of(
 def test_any_rows_give_a_text_of_bounded_length(
     catalogue: Catalogue, metrics: dict[str, Metric], rows: list[dict[str, Any]], scores: list[float], most: int
 ) -> None:
-    text = dynamics_text(staged(catalogue, metrics, rows, scores), rows=most, meanings=True)
+    text = dynamics_text(staged(catalogue, metrics, rows, scores), rows=most)
     assert text
     assert "inf" not in text
     assert len(table(text)) <= most + 1

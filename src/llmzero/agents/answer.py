@@ -81,9 +81,9 @@ def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> R
         observations=tuple(one_line(text, SENTENCE) for text in _texts(value.get("observations"))),
         reasons=reasons,
         expected=_expected(value.get("expected"), evidence),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
     )
-    return Review((*complaints, *blocked), None if blocked else proposal)
+    return Review(tuple(dict.fromkeys([*complaints, *blocked])), None if blocked else proposal)
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,15 +50,14 @@ HEADER = (
 )
 
 
-def dynamics_text(evidence: Evidence, *, rows: int = 12, meanings: bool = False) -> str:
+def dynamics_text(evidence: Evidence, *, rows: int = 12) -> str:
     """Return the training dynamics of a stage as text for a language model.
 
     Args:
         evidence: of the stage.
         rows: most lines of the validation trajectory and of the table over steps (at least 2); what is more is thinned evenly.
-        meanings: whether the meaning of each metric follows it.
     """
-    sections = [_validation(evidence, rows), _metrics(evidence, meanings), _table(evidence, rows)]
+    sections = [_validation(evidence, rows), _metrics(evidence), _table(evidence, rows)]
     return "\n\n".join(filter(None, sections)) or f"No metrics and no validation points of stage {evidence.stage.node_id} were recorded."
 
 
@@ -151,7 +150,7 @@ def _validation_slope(points: Sequence[ValidationPoint]) -> str:
 # --- metrics ---
 
 
-def _metrics(evidence: Evidence, meanings: bool) -> str:
+def _metrics(evidence: Evidence) -> str:
     """Return a line for each recorded metric, the timing ones together in one."""
     names = _recorded(evidence)
     if not names:
@@ -160,9 +159,9 @@ def _metrics(evidence: Evidence, meanings: bool) -> str:
     lines = []
     for name in names:
         if name not in timings:
-            lines += [_line(evidence, name), *(_meanings(evidence, [name]) if meanings else [])]
+            lines.append(_line(evidence, name))
         elif name == timings[0]:
-            lines += [_timing_line(evidence, timings), *(_meanings(evidence, timings) if meanings else [])]
+            lines.append(_timing_line(evidence, timings))
     return "\n".join([f"Metrics of {_extent(evidence)} ({HEADER}):", *lines])
 
 
@@ -181,11 +180,6 @@ def _recorded(evidence: Evidence) -> list[str]:
 
 def _is_timing(name: str) -> bool:
     return name.startswith("seconds_") or name in ("step_seconds", TOTAL_SECONDS)
-
-
-def _meanings(evidence: Evidence, names: Sequence[str]) -> list[str]:
-    known = [evidence.metric_catalogue[name] for name in names if name in evidence.metric_catalogue]
-    return [f"  {f'{m.name}: ' if len(names) > 1 else ''}{m.meaning} {m.unhealthy}".rstrip() for m in known]
 
 
 def _timing_line(evidence: Evidence, names: Sequence[str]) -> str:
