@@ -416,12 +416,13 @@ def _word(rng: random.Random) -> str:
     return "".join(chr(rng.randrange(rng.choice([0x20, 0x80, 0x3000, 0x110000]))) for _ in range(rng.randrange(1, 8)))
 
 
-def _junk(rng: random.Random, depth: int = 0) -> Any:
+def junk(rng: random.Random, depth: int = 0) -> Any:
+    """Return any JSON value."""
     scalars = [None, True, False, 0, -1, 0.5, 2**70, 1e308, float("nan"), float("inf"), "", "0.1", _word(rng)]
     kind = rng.randrange(4 if depth < 3 else 2)
     if kind < 2:
         return rng.choice(scalars)
-    items = [_junk(rng, depth + 1) for _ in range(rng.randrange(3))]
+    items = [junk(rng, depth + 1) for _ in range(rng.randrange(3))]
     return items if kind == 2 else {_word(rng): item for item in items}
 
 
@@ -433,7 +434,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _change(rng: random.Random, container: Any, key: Any) -> None:
-    container[key] = _junk(rng)
+    container[key] = junk(rng)
 
 
 def _drop(rng: random.Random, container: Any, key: Any) -> None:

@@ -276,6 +276,16 @@ class TreeSearchConfig:
 
 
 @dataclass
+class SkillConfig:
+    """Settings of `search=skill`."""
+
+    _target_: str = "llmzero.search.methods.skill.Skill"
+    max_turns: int = 200
+    max_context_tokens: int = 60_000
+    skills: str | None = None
+
+
+@dataclass
 class LocalRunnerConfig:
     """`runner=local`."""
 
@@ -412,6 +422,7 @@ SCHEMAS: Mapping[str, type] = {
     "stopper_llm": LlmStopperConfig,
     "search_group": SearchGroup,
     "method_tree": TreeSearchConfig,
+    "method_skill": SkillConfig,
     "runner_local": LocalRunnerConfig,
     "runner_simulated": SimulatedRunnerConfig,
     "tracking_wandb": Tracking,
@@ -447,6 +458,8 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "search.method.backup": frozenset({"mean", "max"}),
     "search.method.failure_penalty": (0, None),
     "search.method.failures_tolerated": (1, None),
+    "search.method.max_turns": (1, None),
+    "search.method.max_context_tokens": (8000, None),
     "stopper.interval_s": (0, None),
     "stopper.min_step": (1, None),
     "stopper.min_points": (2, None),

@@ -250,7 +250,8 @@ class Endpoint:
                 with slot(self.base_url or "openai", self.max_at_once):
                     reply = self._sent(self._request(dialect, messages, schema, tools))
             except APIStatusError as refused:
-                following = dialect.after(str(refused)) if refused.status_code in UNSUPPORTED and not self._settled else None
+                open_question = schema is not None or dialect.limit in str(refused)
+                following = dialect.after(str(refused)) if refused.status_code in UNSUPPORTED and open_question and not self._settled else None
                 if following is None:
                     raise
                 dialect = following

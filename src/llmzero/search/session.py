@@ -198,6 +198,8 @@ def check_parts(config: dict[str, Any]) -> None:
     for group in ("task", "model"):
         if needs_training and config[group].get("_target_") is None:
             raise UserError(f"{group}=none: runner=local trains, so it needs a {group}; name one, or use runner=simulated")
+    if config["search"]["name"] == "skill" and "model" not in config["agent"]:
+        raise UserError("search=skill: needs a language model: agent=openai agent.model=NAME")
     for group in ("agent", "stopper"):
         unpriced = "price_input" in config[group] and None in (config[group]["price_input"], config[group]["price_output"])
         if unpriced and config["budget"]["llm_dollars"] is not None:

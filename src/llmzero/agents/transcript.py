@@ -1,0 +1,208 @@
+"""A conversation with a language model that calls tools: on disk message by message, so that it outlives its process."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass
+from itertools import groupby, takewhile
+from pathlib import Path
+from typing import Any
+
+from llmzero.agents.endpoint import Message, Reply
+from llmzero.agents.text import clean, estimated_tokens, json_object, one_line
+from llmzero.files import append_jsonl, finite, read_jsonl, write_jsonl
+
+SAID_KEPT = 8000  # characters of what the model says
+ARGUMENTS_KEPT = 4000  # characters of a call's arguments; longer ones are refused
+CALLS_KEPT = 8  # calls of one reply
+PATIENCE = 3  # replies in a row without a call before the model counts as lost
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call.
+
+    Attributes:
+        arguments: a JSON object as text, whatever the model sent.
+        problem: why the arguments that were sent cannot be used; empty where they can.
+        native: whether it was made in the protocol's own way, and not as JSON in the text.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+    problem: str = ""
+    native: bool = True
+
+    def result(self, text: str) -> Message:
+        """Return the message that answers the call."""
+        if self.native:
+            return {"role": "tool", "tool_call_id": self.call_id, "content": text}
+        return {"role": "user", "content": f"Result of {self.name}:\n{text}"}
+
+
+class Transcript:
+    """The messages of a session, and what follows from them: calls without a result, costs, stages started and stopped.
+
+    Every record of the file has a `message` or an `error` (no reply came), and facts: `turn`, `calls` and costs of a reply; `stage`
+    that was started; `stop`, `told` and `finished` of a result; `again` where a lost model is asked once more. A record that names a
+    stage which does not exist was written just before its process was killed: it and what follows never happened.
+
+    Args:
+        stages: ids of the stages that exist.
+    """
+
+    def __init__(self, file: Path, stages: Container[str]) -> None:
+        self.file = file
+        self.messages: list[Message] = []
+        self.pending: deque[Call] = deque()
+        self.turns = self.replies = self.misses = 0
+        self.tools = True  # whether the endpoint lets tools be offered
+        self.called = False  # whether a call was ever made in the protocol's own way
+        self.finished = False
+        self.error = ""  # why there was no reply, the last time that there was none
+        self.told: dict[str, int] = {}
+        self.stops: dict[str, str] = {}
+        self.spent: list[tuple[int, float]] = []  # tokens and dollars of the replies since a stage was started
+        self._results: list[int] = []  # places of results among the messages
+        records = list(takewhile(lambda record: record.get("stage") is None or record["stage"] in stages, read_jsonl(file)))
+        if file.exists():
+            write_jsonl(file, records)
+        for record in records:
+            self._apply(record)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the model cannot be reached, or has said nothing usable for too long."""
+        return self.misses >= PATIENCE
+
+    def say(self, role: str, text: str, **facts: Any) -> None:
+        """Add a message that is neither a reply nor a result."""
+        self._append({"message": {"role": role, "content": text}, **facts})
+
+    def hear(self, reply: Reply) -> None:
+        """Add a reply; its calls are pending from now on."""
+        calls = tool_calls(reply, self.turns + 1)
+        text = clean(reply.text, SAID_KEPT)
+        message: Message = {"role": "assistant", "content": text}
+        if calls and calls[0].native:
+            message["tool_calls"] = [_wire(call) for call in calls]
+        elif not text:
+            message["content"] = "(nothing)"
+        record = {"turn": self.turns + 1, "message": message, "calls": [asdict(call) for call in calls]}
+        self._append({**record, "tokens": reply.tokens, "dollars": reply.dollars})
+
+    def miss(self, error: str) -> None:
+        """Add that no reply came. Where it is the tools that an endpoint refuses, none are offered from now on."""
+        refused = self.tools and not self.called and "tool" in error
+        self._append({"turn": self.turns + 1, "error": error, **({"tools": False} if refused else {})})
+
+    def answer(self, text: str, facts: Mapping[str, Any]) -> None:
+        """Add the result of the first pending call."""
+        call = self.pending[0]
+        self._append({"message": call.result(text), "call": call.call_id, **facts})
+
+    def sent(self, budget: int) -> list[Message]:
+        """Return the messages to be sent, in about `budget` tokens: old results become a stub, then the oldest turns go."""
+        messages = [dict(message) for message in self.messages]
+        excess = sum(map(_tokens, messages)) - budget
+        for place in self._results[:-1]:
+            if excess <= 0:
+                break
+            before = _tokens(messages[place])
+            messages[place]["content"] = f"(left out: {len(messages[place]['content'])} characters)"
+            excess -= before - _tokens(messages[place])
+        return _merged(_newest(messages, budget) if excess > 0 else messages)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        append_jsonl(self.file, [record], sync=True)
+        self._apply(record)
+
+    def _apply(self, record: dict[str, Any]) -> None:
+        if "message" in record:
+            self.messages.append(record["message"])
+        if "turn" in record:
+            self._count(record)
+        if "call" in record:
+            self.pending.popleft()
+            self._results.append(len(self.messages) - 1)
+        if "stage" in record:
+            self.spent.clear()
+        if "stop" in record:
+            self.stops |= record["stop"]
+        if record.get("again"):
+            self.misses = 0
+        self.told |= record.get("told", {})
+        self.finished |= record.get("finished", False)
+
+    def _count(self, record: dict[str, Any]) -> None:
+        """Count a reply, or that there was none."""
+        self.turns = record["turn"]
+        self.tools &= record.get("tools", True)
+        if "error" in record:
+            self.error = record["error"]
+            self.misses = 0 if "tools" in record else PATIENCE
+            return
+        self.pending.extend(Call(**call) for call in record["calls"])
+        self.called |= any(call.native for call in self.pending)
+        self.misses = 0 if self.pending else self.misses + 1
+        self.replies += 1
+        self.spent.append((record["tokens"], record["dollars"]))
+
+
+def tool_calls(reply: Reply, turn: int) -> list[Call]:
+    """Return the calls in a reply: those of the protocol, or else one JSON object in the text, {"tool": ..., "arguments": ...}.
+
+    Names, ids and arguments are made such that every endpoint takes them back: some want ids of nine letters, some read arguments.
+    """
+    native: list[tuple[Any, Any]] = [(name, arguments) for _, name, arguments in reply.tool_calls]
+    found = json_object(reply.text, "tool") or json_object(reply.text, "arguments") if not native else None
+    made = native or ([(found.get("tool", found.get("name")), found.get("arguments", {}))] if found else [])
+    calls = []
+    for i, (name, arguments) in enumerate(made[:CALLS_KEPT]):
+        usable, problem = _arguments(arguments)
+        calls.append(Call(f"t{turn:05d}n{i:02d}", re.sub(r"\W", "_", one_line(name, 60), flags=re.ASCII) or "_", usable, problem, bool(native)))
+    return calls
+
+
+def _arguments(sent: Any) -> tuple[str, str]:
+    """Return arguments as the text of a JSON object, empty where they are none, and what is wrong with them."""
+    try:
+        value = json.loads(sent or "{}") if isinstance(sent, str) else sent
+        text = json.dumps(finite(value))
+    except (ValueError, RecursionError):
+        return "{}", f"The arguments are not JSON: {one_line(sent, 120)}"
+    if not isinstance(value, dict):
+        return "{}", f"The arguments must be a JSON object, not {one_line(text, 120)}"
+    if len(text) > ARGUMENTS_KEPT:
+        return "{}", f"The arguments have {len(text)} characters; {ARGUMENTS_KEPT} are allowed."
+    return text, ""
+
+
+def _wire(call: Call) -> dict[str, Any]:
+    return {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _tokens(message: Message) -> int:
+    return estimated_tokens(json.dumps(message, ensure_ascii=False))
+
+
+def _newest(messages: list[Message], budget: int) -> list[Message]:
+    """Return the system message and the newest turns that fit, each whole; the newest of all in any case."""
+    tokens = [_tokens(message) for message in messages]
+    starts = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    first = next((start for start in starts if tokens[0] + sum(tokens[start:]) <= budget), max(starts, default=1))
+    note = {"role": "user", "content": f"({first - 1} earlier messages are left out; list_runs shows every stage.)"}
+    return [messages[0], note, *messages[first:]]
+
+
+def _merged(messages: list[Message]) -> list[Message]:
+    """Return the messages with those of the user in a row as one: not every endpoint takes two."""
+    merged: list[Message] = []
+    for role, group in groupby(messages, key=lambda message: message["role"]):
+        run = list(group)
+        merged += [{"role": role, "content": "\n\n".join(message["content"] for message in run)}] if role == "user" else run
+    return merged

@@ -1,0 +1,124 @@
+"""The skill-based baseline: a language model runs the whole tuning by itself, in one session of tool calls, guided by written skills."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from llmzero.agents.endpoint import CallError
+from llmzero.agents.journal import CallId
+from llmzero.agents.llm import LlmAgent
+from llmzero.agents.rules import RuleAgent
+from llmzero.agents.text import one_line
+from llmzero.agents.transcript import Call, Transcript
+from llmzero.errors import UserError
+from llmzero.search.methods.base import Expansion, Halt, MethodContext
+from llmzero.search.methods.skill_tools import Outcome, Tools, read_skills
+from llmzero.search.tree import Node, Tree
+
+WHY_KEPT = 600  # characters of why rules decided in the model's place
+
+
+class Skill:
+    """Goes on with the session whenever a worker is free, or a running stage has news that the model waits for.
+
+    The session is `session.jsonl` in the search directory, written message by message, so that a driver that was killed goes on with
+    it. A start that finds no free worker waits for one. Where the model cannot be reached, or says nothing usable several times in a
+    row, rules decide on one stage and the model is told.
+
+    Args:
+        max_turns: replies after which the session is over.
+        max_context_tokens: limit of what is sent at a time, by estimate; old results are left out first.
+        skills: folder of the skill files; None is the usual one.
+    """
+
+    def __init__(self, context: MethodContext, max_turns: int = 200, max_context_tokens: int = 60_000, skills: str | None = None) -> None:
+        if not isinstance(context.proposer, LlmAgent) or context.evidence is None:
+            raise UserError("search=skill: needs a language model: agent=openai agent.model=NAME")
+        self.context, self.agent, self.evidence = context, context.proposer, context.evidence
+        self.max_turns = max_turns
+        self.max_context_tokens = max_context_tokens
+        self.tools = Tools(context, context.evidence, self.agent.endpoint.model, read_skills(skills))
+        self._rules = RuleAgent()
+        self._transcript: Transcript | None = None
+
+    def ask(self, tree: Tree) -> Expansion | None:
+        """Go on with the session until the model starts a stage; None while it waits, and once it has finished."""
+        return self._go_on(tree, may_start=True)
+
+    def tell(self, tree: Tree, node: Node) -> None:
+        """The model is told when it asks or waits."""
+
+    def watch(self, tree: Tree) -> Halt | None:
+        """Go on with the session where there is news; return a stage that the model wants to be stopped."""
+        self._go_on(tree, may_start=False)
+        wanted = self._opened(tree).stops.items()
+        return next((Halt(i, reason) for i, reason in wanted if not tree[i].final and tree[i].stop is None), None)
+
+    def _opened(self, tree: Tree) -> Transcript:
+        if self._transcript is None:
+            self._transcript = Transcript(self.context.directory / "session.jsonl", tree.nodes)
+        if not self._transcript.messages:
+            known = {"skills": self.tools.list_skills(), "schemas": self.tools.schemas, "catalogue": self.context.catalogue}
+            setting = self.evidence(tree, tree.root.node_id).setting
+            self._transcript.say("system", self.agent.prompts.render("skill_system", **known))
+            self._transcript.say("user", self.agent.prompts.render("skill_begin", setting=setting))
+        return self._transcript
+
+    def _go_on(self, tree: Tree, *, may_start: bool) -> Expansion | None:
+        """Carry out the model's calls and hear its replies, until it starts a stage (where it may), waits, or has finished."""
+        talk = self._opened(tree)
+        while not talk.finished:
+            if talk.pending:
+                outcome = self._carried_out(talk.pending[0], tree, talk, may_start)
+                if outcome is None:
+                    return None
+                started = outcome.expansion and _charged(outcome.expansion, talk)
+                talk.answer(outcome.text, outcome.facts)
+                if started:
+                    return started
+            elif talk.turns >= self.max_turns:
+                talk.say("user", f"The session is over after {self.max_turns} turns.", finished=True)
+            elif talk.lost:
+                return self._by_rules(tree, talk) if may_start else None
+            else:
+                self._turn(tree, talk)
+        return None
+
+    def _carried_out(self, call: Call, tree: Tree, talk: Transcript, may_start: bool) -> Outcome | None:
+        """Return what a call led to; None where it has to wait."""
+        if call.name == "start_stage" and not may_start:
+            return None
+        if call.problem:
+            return Outcome(f"Nothing was done. {call.problem}")
+        return self.tools.run(call.name, json.loads(call.arguments), tree, talk.told)
+
+    def _turn(self, tree: Tree, talk: Transcript) -> None:
+        """Let the model speak."""
+        call = CallId(tree.next_id(), "turn", f"{talk.turns + 1:04d}")
+        try:
+            reply = self.agent.endpoint.ask(call, talk.sent(self.max_context_tokens), tools=self.tools.schemas if talk.tools else ())
+        except CallError as error:
+            talk.miss(str(error))
+            return
+        talk.hear(reply)
+        if not talk.pending:
+            talk.say("user", self.agent.prompts.render("skill_nothing"))
+
+    def _by_rules(self, tree: Tree, talk: Transcript) -> Expansion:
+        """Return the stage that rules start in the model's place, and tell the model."""
+        open_nodes = [node for node in tree if node.usable and node.depth < self.context.max_depth]
+        parent = tree.best(open_nodes)
+        assert parent is not None, "the base model is usable, and not at the greatest depth"
+        why = f"rules started this stage in place of {self.agent.endpoint.model}: {one_line(talk.error or 'no usable call', WHY_KEPT)}"
+        proposal = replace(self._rules.propose(self.evidence(tree, parent.node_id)), notes=(why,))
+        expansion = _charged(Expansion(parent.node_id, {**parent.hparams, **proposal.changes}, proposal), talk)
+        stage = tree.next_id()
+        talk.say("user", f"You made no usable call, so rules started {stage} from {parent.node_id}: {proposal.rationale}", stage=stage, again=True)
+        return expansion
+
+
+def _charged(expansion: Expansion, talk: Transcript) -> Expansion:
+    """Return the expansion with what the session has cost since the stage before."""
+    tokens, dollars = (sum(parts) for parts in zip(*talk.spent, strict=True)) if talk.spent else (0, 0.0)
+    return replace(expansion, proposal=replace(expansion.proposal, calls=len(talk.spent), tokens=tokens, dollars=dollars))

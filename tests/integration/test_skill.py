@@ -1,0 +1,190 @@
+"""`search=skill`: a language model runs a whole search in one session of tool calls, over real HTTP and through the launcher."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmzero.agents.transcript import Transcript
+from llmzero.search.store import EventStore
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import Run, command, read_lines
+from tests.integration.test_llm import SIMULATED, asking, assert_within_bounds, calls_of
+from tests.integration.test_search import assert_consistent, summary
+from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request
+
+SKILL = [*SIMULATED, "search=skill", "stopper=none"]
+Step = tuple[str, dict[str, Any]]
+
+
+def start(parent: str, changes: dict[str, Any], checkpoint: Any = "best") -> Step:
+    return "start_stage", {"parent": parent, "checkpoint": checkpoint, "changes": changes, "reason": f"I want {json.dumps(changes)}."}
+
+
+WHOLE: Sequence[Step] = (
+    ("list_skills", {}),
+    ("read_skill", {"name": "reading-dynamics"}),
+    ("list_runs", {}),
+    start("0000", {}),
+    ("wait", {"stage": "0001", "until": "end"}),
+    ("read_metrics", {"stage": "0001"}),
+    ("read_rollouts", {"stage": "0001"}),
+    start("0001", {"group_size": 16, "learning_rate": 2e-6}),
+    ("wait", {"until": "validation"}),
+    ("stop_stage", {"stage": "0002", "reason": "It is flat."}),
+    ("wait", {"stage": "0002", "until": "end"}),
+    start("0001", {"minibatches": 2}, 8),
+    ("wait", {"stage": "0003", "until": "end"}),
+    ("list_runs", {}),
+    ("finish", {"summary": "Three stages."}),
+)
+
+
+def turn_of(request: Request) -> int:
+    return sum(message["role"] == "assistant" for message in request.body["messages"])
+
+
+def player(steps: Sequence[Step], *, native: bool = True, delay_s: float = 0.0) -> Mind:
+    """A mind that takes the next of the steps at each turn of the conversation, whatever happened."""
+
+    def mind(request: Request) -> Answer:
+        name, arguments = steps[min(turn_of(request), len(steps) - 1)]
+        if native:
+            return Answer(tool_calls=[(name, arguments)], finish_reason="tool_calls", delay_s=delay_s)
+        return Answer(content=f"I think:\n```json\n{json.dumps({'tool': name, 'arguments': arguments})}\n```", delay_s=delay_s)
+
+    return mind
+
+
+def results(search: Path) -> list[str]:
+    """The results of the calls, as the model read them."""
+    return [line["message"]["content"] for line in read_lines(search / "session.jsonl") if "call" in line]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_session_reads_starts_stops_and_finishes(launch: Run, tmp_path: Path, native: bool) -> None:
+    search = tmp_path / "s"
+    prices = ["agent.price_input=1", "agent.price_output=1"]
+    with LLMServer(player(WHOLE, native=native)) as server:
+        launch("search", *SKILL, *asking(server, *prices), f"search_dir={search}")
+        asked = len(server.requests)
+    assert asked == len(WHOLE) == summary(search)["budget"]["llm_calls"] == len(calls_of(search))
+    assert_consistent(search, 3)
+    nodes = EventStore(search / "tree.jsonl").tree.stages()
+    assert [(n.parent_id, n.state) for n in nodes] == [("0000", "completed"), ("0001", "stopped"), ("0001", "completed")]
+    assert nodes[1].stop is not None
+    assert nodes[1].stop["reason"] == "It is flat."
+    assert nodes[2].resume_from is not None
+    assert nodes[2].resume_from.name == "step_00008"
+    assert (nodes[1].hparams["group_size"], nodes[2].hparams["group_size"], nodes[2].hparams["minibatches"]) == (16, 8, 2)
+    assert nodes[1].proposal["rationale"] == 'I want {"group_size": 16, "learning_rate": 2e-06}.'
+    assert sum(n.proposal["calls"] for n in nodes) == 12, "the last three calls belong to no stage"
+    said = results(search)
+    assert "- budgeting: Budgeting. How to spend stages" in said[0]
+    assert "**Entropy** falls as a policy learns" in said[1]
+    assert "0000: the base model, score 0.26" in said[2]
+    assert "0001: completed, best score" in said[4]
+    assert "entropy [nats]" in said[5]
+    assert "0002: running, 1 validation points" in said[8]
+    assert "0002: stopped" in said[10]
+    assert "- 0003 from 0001 at step 8, depth 2: minibatches 1 -> 2; completed" in said[13]
+
+
+def test_wrong_calls_get_precise_complaints_and_start_nothing(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    wrong: Sequence[tuple[Step, str]] = (
+        (("dance", {}), "There is no tool dance; there are list_skills"),
+        (("read_skill", {"name": "../../README"}), "There is no skill ../../README"),
+        (("read_metrics", {"stage": "../../test"}), "There is no stage ../../test; ids are 0000 to 0000"),
+        (("read_metrics", {}), "The argument stage is missing"),
+        (("wait", {}), "Nothing is running"),
+        (("stop_stage", {"stage": "0000", "reason": "x"}), "0000 cannot be stopped"),
+        (start("0000", {"learning_rate": 5}), "learning_rate=5: must be float from 1e-07 to 1e-05"),
+        (start("0000", {"luck": 5}), "luck: unknown parameter"),
+        (start("0000", {"group_size": 16}, 7), "checkpoint=7: must be best, last"),
+        (start("0009", {}), "There is no stage 0009"),
+        (("start_stage", {"parent": "0000", "checkpoint": "best", "changes": [1], "reason": "x"}), "changes=[1]: must be an object"),
+    )
+    steps = [*(step for step, _ in wrong), ("finish", {"summary": ""})]
+    with LLMServer(player(steps)) as server:
+        launch("search", *SKILL, *asking(server), f"search_dir={search}")
+    assert len(EventStore(search / "tree.jsonl").tree) == 1
+    assert len(results(search)) == len(steps)
+    for (_, complaint), said in zip(wrong, results(search), strict=False):
+        assert said.startswith("Nothing was done.")
+        assert complaint in said
+
+
+def test_a_hostile_model_ends_no_session_and_leaves_no_bounds(launch: Run, tmp_path: Path) -> None:
+    search, mind = tmp_path / "s", Hostile(silence_s=30, drip_s=0.0001)
+    limits = ["budget.stages=12", "search.method.max_turns=120", "agent.timeout_s=0.5", "agent.breaker_pause_s=0"]
+    with LLMServer(mind) as server:
+        launch("search", *SKILL, *asking(server, *limits), f"search_dir={search}")
+    assert_within_bounds(search)
+    nodes = EventStore(search / "tree.jsonl").tree.stages()
+    assert len(nodes) > 3, "rules go on in the model's place"
+    assert all("rules started this stage in place of scripted" in n.proposal["notes"][0] for n in nodes)
+    assert len(mind.drawn) > len(mind.manners) / 2
+
+
+def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    def endless(request: Request) -> Answer:
+        """Starts a stage from the last one and waits for it, for ever."""
+        ids = re.findall(r"(\d{4}) starts now", request.text)
+        turn = turn_of(request)
+        name, arguments = (
+            ("wait", {"until": "end"}) if turn % 2 else start(ids[-1] if ids and len(ids) % 5 else "0000", {"warmup_steps": 1 + turn % 50})
+        )
+        return Answer(tool_calls=[(name, arguments)], delay_s=0.03)
+
+    overrides = [*SKILL, "budget.stages=20"]
+    rng = random.Random(0)
+    with LLMServer(endless) as server:
+        launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
+        asked = len(server.requests)
+        for _ in range(8):
+            arguments = command("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
+            process = subprocess.Popen(arguments, env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(0.9 + rng.random() * 0.6)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
+        again = len(server.requests) - 2 * asked
+    assert_consistent(tmp_path / "killed", 20)
+    trees = [[(n.parent_id, n.hparams, n.score) for n in EventStore(tmp_path / name / "tree.jsonl").tree] for name in ("whole", "killed")]
+    assert trees[0] == trees[1]
+    assert 0 <= again <= 8
+    names = [event["name"] for event in calls_of(tmp_path / "killed")]
+    assert len(names) == len(set(names)) == asked
+
+
+def test_a_long_session_is_sent_in_part_with_every_call_and_its_result_together(launch: Run, tmp_path: Path) -> None:
+    steps = [start("0000", {}), ("wait", {"until": "end"}), *[("read_metrics", {"stage": "0001"})] * 40, ("finish", {"summary": ""})]
+    with LLMServer(player(steps)) as server:
+        launch("search", *SKILL, *asking(server, "search.method.max_context_tokens=16000", "search.method.max_turns=60"), f"search_dir={tmp_path}/s")
+        bodies = [request.body["messages"] for request in server.requests]
+    assert len(bodies) > 30
+    for messages in bodies:
+        assert sum(len(json.dumps(message)) for message in messages) / 3 < 16_000 + 2_500, "the newest result is sent in any case"
+        calls = [call["id"] for message in messages for call in message.get("tool_calls", ())]
+        assert calls == [message["tool_call_id"] for message in messages if message["role"] == "tool"]
+    assert any("(left out: " in json.dumps(messages) for messages in bodies)
+    whole = Transcript(tmp_path / "s/session.jsonl", {"0001"})
+    assert len(whole.messages) > len(bodies[-1])
+    assert not any("left out" in str(message["content"]) for message in whole.messages)
+
+
+def test_a_session_needs_a_language_model(launch: Run, tmp_path: Path) -> None:
+    done = launch("search", *SKILL, f"search_dir={tmp_path}/s", ok=False)
+    assert done.returncode == 2
+    assert "search=skill: needs a language model: agent=openai agent.model=NAME" in done.stderr
+    assert not (tmp_path / "s").exists()
