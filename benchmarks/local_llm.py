@@ -102,8 +102,8 @@ def _await(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def search(url: str, stages: int, search_dir: Path) -> None:
     """Run `launchers/search.py` with the model as its agent."""
-    agent = ["agent=openai", "agent.model=local", f"agent.base_url={url}", "agent.api_key_env=null", "agent.timeout_s=600", "agent.temperature=0.2"]
-    limits = ["agent.max_prompt_tokens=9000", "agent.max_reply_tokens=1200", "search.workers=1", f"budget.stages={stages}"]
+    agent = ["agent=openai", "agent.model=local", f"agent.base_url={url}", "agent.api_key_env=null", "agent.timeout_s=600"]
+    limits = ["agent.max_prompt_tokens=6900", "agent.max_reply_tokens=1200", "search.workers=1", f"budget.stages={stages}"]
     command = [sys.executable, "launchers/search.py", *agent, *limits, f"search_dir={search_dir}"]
     subprocess.run(command, cwd=REPOSITORY, check=True)
 

@@ -164,7 +164,7 @@ def test_after_repeated_failure_the_endpoint_is_left_alone_for_a_while(tmp_path:
                 ask(made)
         assert len(server.requests) == 2
         assert "rules decide in its place" in caplog.text
-        made._closed_until = 0.0  # the pause is over
+        made._paused_until = 0.0  # the pause is over
         with pytest.raises(CallError, match="InternalServerError"):
             ask(made)
         assert len(server.requests) == 3
@@ -196,7 +196,7 @@ def test_the_key_is_sent_and_appears_nowhere_else(tmp_path: Path, monkeypatch: p
     def parrot(request: Request) -> Answer:
         """Sends the key back, in a reply and in errors."""
         said = request.headers["authorization"]
-        return Answer(content=said) if len(server.requests) % 2 else Answer(status=500, error=said)
+        return Answer(content=said, tool_calls=[("see", {"key": said})]) if len(server.requests) % 2 else Answer(status=500, error=said)
 
     monkeypatch.setenv("MY_KEY", KEY)
     with LLMServer(parrot, api_key=KEY) as server:

@@ -25,7 +25,7 @@ from llmzero.hparams import Catalogue
 from llmzero.metrics import Metric
 from tests.unit.test_dynamics import staged
 
-DRAWN = {curve.metric for panels in IMAGES.values() for panel in panels for curve in panel.curves} | {"reward_std"}
+DRAWN = {curve.metric for panels in IMAGES.values() for panel in panels for curve in panel.curves}
 
 CAPITAL = 0.729  # height of a capital letter of the font, in ems
 
@@ -156,14 +156,6 @@ def test_lines_without_a_score_are_left_out(evidence: Evidence) -> None:
     assert shows(plot.png, BLUE) and not shows(plot.png, ORANGE) and not shows(plot.png, PURPLE)
     (plot,) = draw_plots(replace(bare, start_score=0.2, incumbent_score=0.7))
     assert shows(plot.png, ORANGE) and shows(plot.png, PURPLE)
-
-
-def test_the_reward_has_a_band_of_one_standard_deviation(evidence: Evidence) -> None:
-    rows = [{"step": 1, "reward_mean": 0.5, "reward_std": 0.2}, {"step": 2, "reward_mean": 0.6, "reward_std": 0.1}]
-    axes = axes_of(drawn("progress", replace(evidence, metrics=rows)), "Training reward")
-    assert labels(axes) == ["reward_mean", "± reward_std"]
-    (path,) = axes.collections[0].get_paths()
-    assert {(x, round(y, 6)) for x, y in path.vertices.tolist()} >= {(1.0, 0.3), (1.0, 0.7), (2.0, 0.5), (2.0, 0.7)}
 
 
 def test_the_length_limit_of_the_stage_is_shown(evidence: Evidence) -> None:

@@ -90,14 +90,18 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": dict(properties), "required": list(properties), "additionalProperties": False}
 
 
-def _change_schema(parameter: Parameter) -> dict[str, Any]:
+def value_schema(parameter: Parameter) -> dict[str, Any]:
+    """Return the JSON schema of a parameter's values."""
     if parameter.choices is not None:
-        kinds = {JSON_TYPES.get(type(choice), "string") for choice in parameter.choices}
-        value: dict[str, Any] = {"type": kinds.pop() if len(kinds) == 1 else sorted(kinds), "enum": list(parameter.choices)}
-    else:
-        low, high = parameter.bounds
-        value = {"type": "integer" if parameter.kind == "int" else "number", "minimum": low, "maximum": high}
-    return _object({"name": {"type": "string", "enum": [parameter.name]}, "value": value, "reason": {"type": "string", "maxLength": 200}})
+        kinds = sorted({JSON_TYPES.get(type(choice), "string") for choice in parameter.choices})
+        return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": list(parameter.choices)}
+    low, high = parameter.bounds
+    return {"type": "integer" if parameter.kind == "int" else "number", "minimum": low, "maximum": high}
+
+
+def _change_schema(parameter: Parameter) -> dict[str, Any]:
+    name = {"type": "string", "enum": [parameter.name]}
+    return _object({"name": name, "value": value_schema(parameter), "reason": {"type": "string", "maxLength": 200}})
 
 
 # --- changes ---

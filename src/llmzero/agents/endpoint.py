@@ -127,7 +127,7 @@ class Endpoint:
         self._journal: CallJournal | None = None
         self._client: OpenAI | None = None
         self._dialect, self._settled = Dialect(), False
-        self._failures, self._closed_until = 0, 0.0
+        self._failures, self._paused_until = 0, 0.0
         if not self.model:
             raise UserError("stopper.model: needs the name of a model, as agent.model is not set")
         if urlsplit(self.base_url or "").password:
@@ -221,7 +221,6 @@ class Endpoint:
             "error": error,
             **asdict(reply),
         }
-        record["text"] = self._redacted(reply.text)
         self._tape.write(name, deepcopy(record))
         self._journal.write(name, record)
         return record
@@ -229,7 +228,7 @@ class Endpoint:
     def _refusal(self, journal: CallJournal) -> str | None:
         if budget := journal.spent():
             return f"budget.{budget} is spent"
-        if time.monotonic() < self._closed_until:
+        if time.monotonic() < self._paused_until:
             return f"{self._where} failed {self.breaker_failures} times in a row and is left alone for {self.breaker_pause_s:.0f} s"
         return None
 
@@ -237,7 +236,7 @@ class Endpoint:
         self._failures += 1
         log.warning("%s: %s", self._where, error.splitlines()[0])
         if self._failures >= self.breaker_failures:
-            self._closed_until, self._failures = time.monotonic() + self.breaker_pause_s, 0
+            self._paused_until, self._failures = time.monotonic() + self.breaker_pause_s, 0
             log.warning("%s is left alone for %.0f s; until then rules decide in its place", self._where, self.breaker_pause_s)
 
     def _answered(self, messages: Sequence[Message], schema: dict[str, Any] | None, tools: Sequence[dict[str, Any]]) -> tuple[Reply, Dialect]:
@@ -318,8 +317,9 @@ class Endpoint:
         completion = json.loads(body)
         choice = completion["choices"][0]
         message = choice["message"]
-        made = [(str(c.get("id", "")), str(c["function"]["name"]), str(c["function"]["arguments"])) for c in message.get("tool_calls") or ()]
-        text = made[0][2] if made and "tool_choice" in request else _text(message.get("content"))
+        calls = [(c.get("id", ""), c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or ()]
+        made = [(self._redacted(str(i)), self._redacted(str(name)), self._redacted(str(arguments))) for i, name, arguments in calls]
+        text = made[0][2] if made and "tool_choice" in request else self._redacted(_text(message.get("content")))
         usage = completion.get("usage")
         prompt_tokens = _count(usage, "prompt_tokens", json.dumps(request["messages"]))
         completion_tokens = _count(usage, "completion_tokens", text)

@@ -14,7 +14,7 @@ from llmzero.agents.prompt import Prompts, Shown, conversation
 from llmzero.agents.rules import RandomAgent, RuleAgent
 from llmzero.agents.text import clean, json_object
 
-SAID_KEPT = 8000  # characters of an answer that are shown again when it has to be mended
+SAID_KEPT = 4000  # characters of an answer that are shown again when it has to be mended
 
 
 class LlmAgent:
@@ -62,7 +62,8 @@ class LlmAgent:
     def propose(self, evidence: Evidence) -> Proposal:
         """Return the model's proposal, mended where it has to be."""
         call = CallId(evidence.node_id, "proposal", evidence.stage.node_id)
-        messages, schema = self.prompt(evidence), answer_schema(evidence)
+        prompt, schema = self.prompt(evidence), answer_schema(evidence)
+        messages = prompt
         replies: list[Reply] = []
         found, why = Review((), None), ""
         for _ in range(1 + self.repairs):
@@ -74,7 +75,7 @@ class LlmAgent:
             found = self._review(replies[-1], evidence)
             if not found.complaints:
                 break
-            messages += self._complaint(replies[-1], found)
+            messages = [*prompt, *self._complaint(replies[-1], found)]
         return _charged(self._settled(found, why, evidence), replies)
 
     def _review(self, reply: Reply, evidence: Evidence) -> Review:

@@ -13,6 +13,7 @@ from llmzero.agents.journal import CallId
 from llmzero.agents.prompt import Prompts
 from llmzero.agents.stopper import CurveStopper
 from llmzero.agents.text import clean, json_object, share
+from llmzero.stage import ValidationPoint
 
 ROWS = 40  # validation points that are shown at most
 REASON_KEPT = 1000  # characters
@@ -47,7 +48,9 @@ class LlmStopper:
         self._statistics = CurveStopper(min_step=min_step)
 
     def check(self, evidence: Evidence) -> None:
-        """Nothing can be shown to be broken before a stage runs."""
+        """Make a prompt of a made-up trajectory: a broken template shows at once."""
+        point = ValidationPoint(self.min_step, self.min_step, 0.5, 0.01, 100, 1.0)
+        self._messages(replace(evidence, validation=[point], incumbent_score=0.5))
 
     def decide(self, evidence: Evidence) -> StopDecision:
         """Judge by the validation trajectory alone."""

@@ -218,14 +218,6 @@ def _validation(axes: Axes, evidence: Evidence) -> None:
         axes.axhline(evidence.incumbent_score, color=ORANGE, linestyle=":", linewidth=2.5, label=f"search best {number(evidence.incumbent_score)}")
 
 
-def _reward_band(axes: Axes, evidence: Evidence) -> None:
-    spread = dict(series(evidence, "reward_std"))
-    band = [(step, mean - spread[step], mean + spread[step]) for step, mean in series(evidence, "reward_mean") if step in spread]
-    if len(band) > 1:
-        steps, low, high = zip(*band, strict=True)
-        axes.fill_between(steps, low, high, color=BLUE, alpha=0.12, linewidth=0, label="± reward_std")
-
-
 def _length_limit(axes: Axes, evidence: Evidence) -> None:
     limit = evidence.stage.hparams.get("max_completion_length")
     if limit is not None:
@@ -251,7 +243,7 @@ LEAST_SHARES = (0.0, 0.01)
 IMAGES = {
     "progress": (
         Panel("Validation score (± 1 standard error)", (), extra=_validation),
-        Panel("Training reward and score", (Curve("reward_mean", BLUE, "-"), Curve("train_score", ORANGE, "--")), extra=_reward_band),
+        Panel("Training reward and score", (Curve("reward_mean", BLUE, "-"), Curve("train_score", ORANGE, "--"))),
         Panel(
             "Completion length [tokens]",
             (Curve("completion_length_mean", BLUE, "-"), Curve("completion_length_max", ORANGE, "--")),

@@ -243,7 +243,7 @@ def _budget(evidence: Evidence) -> str:
     costs = [view.gpu_seconds for view in evidence.history if view.gpu_seconds]
     left = [f"- {name.replace('_', ' ')} left: {value:g}" for name, value in evidence.budget_left.items()]
     cost = [f"- a stage took {fmean(costs):.0f} device seconds on average"] if costs else []
-    return "\n".join([f"- a stage has {evidence.steps or 'as many as configured'} steps", *cost, *left])
+    return "\n".join([*cost, *left]) or "- no limit is set"
 
 
 def _metrics(evidence: Evidence) -> str:

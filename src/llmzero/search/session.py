@@ -147,10 +147,13 @@ class Session:
         """
         tree = Tree()
         tree.add(Node(ROOT, None, 0, self.catalogue.defaults(), 0, None, {}))
-        for agent in (self.proposer, self.stopper):
-            if isinstance(agent, AsksModel):
-                agent.check(self.evidence.for_proposal(tree, ROOT, Ledger().left(self.budget)))
-                agent.endpoint.check()
+        for agent in self._models():
+            agent.check(self.evidence.for_proposal(tree, ROOT, Ledger().left(self.budget)))
+            agent.endpoint.check()
+
+    def _models(self) -> list[AsksModel]:
+        """Return the agents that call a language model."""
+        return [agent for agent in (self.proposer, self.stopper) if isinstance(agent, AsksModel)]
 
     def _connect(self, store: EventStore) -> None:
         """Have the calls of language models stored beside their nodes and charged, those too whose driver was killed before it could."""
@@ -162,10 +165,11 @@ class Session:
             return next(iter(store.ledger.spent_llm_limits(self.budget)), None)
 
         journal = CallJournal(self.workspace.nodes, charge, store.llm_calls, spent)
-        for agent in (self.proposer, self.stopper):
-            if isinstance(agent, AsksModel):
-                journal.settle()
-                agent.endpoint.connect(journal)
+        models = self._models()
+        if models:
+            journal.settle()
+        for agent in models:
+            agent.endpoint.connect(journal)
 
     @property
     def stage_config(self) -> dict[str, Any]:

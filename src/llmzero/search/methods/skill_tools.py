@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmzero.agents.answer import JSON_TYPES, MOST, PARAGRAPH, PHRASE, SENTENCE, review
+from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, review, value_schema
 from llmzero.agents.base import PATHOLOGIES, Proposal, Resume
 from llmzero.agents.dynamics import dynamics_text
 from llmzero.agents.evidence import Evidence
@@ -19,7 +19,7 @@ from llmzero.agents.fit import tried
 from llmzero.agents.prompt import Portion, Shown, texts
 from llmzero.agents.text import clean, fenced, one_line
 from llmzero.errors import UserError
-from llmzero.hparams import Catalogue, Parameter
+from llmzero.hparams import Catalogue
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.tree import ROOT, Node, Tree
 from llmzero.stage import StageDir
@@ -274,7 +274,7 @@ def tool_schemas(catalogue: Catalogue) -> list[dict[str, Any]]:
             "anyOf": [{"type": "string", "enum": ["best", "last"]}, {"type": "integer"}],
             "description": "of the parent; a number is a step",
         },
-        "changes": {"type": "object", "properties": {p.name: _value_schema(p) for p in catalogue.values()}, "additionalProperties": False},
+        "changes": {"type": "object", "properties": {p.name: value_schema(p) for p in catalogue.values()}, "additionalProperties": False},
         **reason,
     }
     diagnosis = {"diagnosis": {"type": "string", "description": f"of the parent: {', '.join(PATHOLOGIES)}, or a few words of your own"}}
@@ -296,14 +296,6 @@ def _tool(name: str, description: str, required: Mapping[str, Any], optional: Ma
     properties = {**required, **(optional or {})}
     parameters = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
-
-
-def _value_schema(parameter: Parameter) -> dict[str, Any]:
-    if parameter.choices is not None:
-        kinds = sorted({JSON_TYPES.get(type(choice), "string") for choice in parameter.choices})
-        return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": list(parameter.choices)}
-    low, high = parameter.bounds
-    return {"type": "integer" if parameter.kind == "int" else "number", "minimum": low, "maximum": high}
 
 
 def _node(tree: Tree, stage: str) -> Node:
