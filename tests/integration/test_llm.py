@@ -19,7 +19,7 @@ from llmzero.hparams import Catalogue
 from llmzero.search.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Run, command, read_lines
-from tests.integration.test_search import assert_consistent, summary
+from tests.integration.test_search import TRAINED, assert_consistent, summary
 from tests.llm_server import Answer, Hostile, LLMServer, Request, answer_json, asked_schema, scripted
 
 SIMULATED = ["experiment=simulated", "search.workers=1"]
@@ -78,6 +78,22 @@ def test_a_search_shows_the_models_own_words_and_charges_its_calls(launch: Run, 
         assert words in report
     later = json.loads(sorted((search / "nodes/0006/calls").glob("*.json"))[0].read_text())
     assert "How earlier expectations turned out" in json.dumps(later["messages"]), "the calibration memory"
+
+
+def test_a_search_that_trains_shows_its_model_real_dynamics(launch: Run, tmp_path: Path) -> None:
+    """Two stages at a time, trained for real, and asked about with text, plots and rollouts of the policy itself."""
+    search = tmp_path / "s"
+    with LLMServer(scripted) as server:
+        launch("search", *TRAINED, *asking(server, "agent.vision=true"), "search.workers=2", f"search_dir={search}")
+        asked = list(server.requests)
+    assert_consistent(search, 4)
+    trained = [request for request in asked if len(request.images) == 2]
+    assert trained
+    for request in trained:
+        assert "Metrics of steps 1 to" in request.last_user
+        assert "grad_norm: " in request.last_user
+        assert re.search(r"<untrusted-\w+ kind=rollout>\nstep \d+, reward [\d.]+\nprompt: \d+,", request.last_user)
+    assert {event["name"] for event in calls_of(search)} == {f"{f.parent.parent.name}/{f.stem}" for f in search.glob("nodes/*/calls/*.json")}
 
 
 def test_a_hostile_endpoint_ends_no_search_and_leaves_no_bounds(launch: Run, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> R
     if value is None:
         return Review(("There is no complete JSON object with the key `changes` in your reply.",), None)
     changes, reasons, complaints, notes = _changes(value.get("changes"), evidence)
-    resume, trouble = _resume(value.get("resume_from", "best"), evidence)
+    resume, trouble = checkpoint_of(value.get("resume_from", "best"), evidence)
     complaints += trouble
     notes += [f"{text} The best checkpoint was taken." for text in trouble]
     complaints += _missing_words(value)
@@ -177,7 +177,7 @@ def _blocked(changes: HParams, resume: Resume, evidence: Evidence) -> list[str]:
 # --- the rest ---
 
 
-def _resume(value: Any, evidence: Evidence) -> tuple[Resume, list[str]]:
+def checkpoint_of(value: Any, evidence: Evidence) -> tuple[Resume, list[str]]:
     """Return where to resume from, `best` where the wish cannot be met, and why it cannot."""
     if value == "best" or value == "last":
         return value, []

@@ -63,7 +63,7 @@ class Transcript:
         self.tools = True  # whether the endpoint lets tools be offered
         self.called = False  # whether a call was ever made in the protocol's own way
         self.finished = False
-        self.error = ""  # why there was no reply, the last time that there was none
+        self.error = ""  # why there was no reply to the last turn; empty where there was one
         self.told: dict[str, int] = {}
         self.stops: dict[str, str] = {}
         self.spent: list[tuple[int, float]] = []  # tokens and dollars of the replies since a stage was started
@@ -142,8 +142,8 @@ class Transcript:
         """Count a reply, or that there was none."""
         self.turns = record["turn"]
         self.tools &= record.get("tools", True)
-        if "error" in record:
-            self.error = record["error"]
+        self.error = record.get("error", "")
+        if self.error:
             self.misses = 0 if "tools" in record else PATIENCE
             return
         self.pending.extend(Call(**call) for call in record["calls"])

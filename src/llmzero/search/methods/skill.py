@@ -50,7 +50,9 @@ class Skill:
         """The model is told when it asks or waits."""
 
     def watch(self, tree: Tree) -> Halt | None:
-        """Go on with the session where there is news; return a stage that the model wants to be stopped."""
+        """Go on with the session where there is news; return a stage that the model wants to be stopped. It begins after the base model."""
+        if not tree.root.final:
+            return None
         self._go_on(tree, may_start=False)
         wanted = self._opened(tree).stops.items()
         return next((Halt(i, reason) for i, reason in wanted if not tree[i].final and tree[i].stop is None), None)
@@ -66,7 +68,7 @@ class Skill:
         return self._transcript
 
     def _go_on(self, tree: Tree, *, may_start: bool) -> Expansion | None:
-        """Carry out the model's calls and hear its replies, until it starts a stage (where it may), waits, or has finished."""
+        """Carry out the model's calls and hear its replies, until it starts a stage (where it may), stops one, waits, or has finished."""
         talk = self._opened(tree)
         while not talk.finished:
             if talk.pending:
@@ -75,7 +77,7 @@ class Skill:
                     return None
                 started = outcome.expansion and _charged(outcome.expansion, talk)
                 talk.answer(outcome.text, outcome.facts)
-                if started:
+                if started or "stop" in outcome.facts:
                     return started
             elif talk.turns >= self.max_turns:
                 talk.say("user", f"The session is over after {self.max_turns} turns.", finished=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, review, value_schema
+from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, checkpoint_of, review, value_schema
 from llmzero.agents.base import PATHOLOGIES, Proposal, Resume
 from llmzero.agents.dynamics import dynamics_text
 from llmzero.agents.evidence import Evidence
@@ -307,11 +307,10 @@ def _node(tree: Tree, stage: str) -> Node:
 def _checkpoint(wish: Any, evidence: Evidence) -> Resume:
     """Return the checkpoint that is meant; small models write steps as texts."""
     step = int(wish) if isinstance(wish, str) and wish.isascii() and wish.isdigit() and len(wish) < 9 else wish
-    if step in ("best", "last") or (isinstance(step, int) and not isinstance(step, bool) and step in evidence.checkpoints):
-        resume: Resume = step
-        return resume
-    kept = f" or one of the steps {', '.join(map(str, evidence.checkpoints))}" if evidence.checkpoints else ""
-    raise RefusedError(f"checkpoint={one_line(repr(wish), NAMED)}: must be best, last{kept}.")
+    resume, complaints = checkpoint_of(step, evidence)
+    if complaints:
+        raise RefusedError(" ".join(complaints).replace("resume_from", "checkpoint"))
+    return resume
 
 
 def _summary(text: str) -> str:
