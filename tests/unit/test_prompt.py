@@ -229,6 +229,12 @@ def test_predictions_are_made_from_what_the_stages_recorded(search: Path, catalo
     assert found.checkpoints == [4]
     assert [v.node_id for v in found.best_path] == ["0000", "0001", "0002"]
     assert found.node_id == "0003"
+    path = text(found).partition("# The path so far")[2]
+    assert (
+        path.index("- 0000: the base model, score 0.200")
+        < path.index("- 0001 from 0000: no change")
+        < path.index("- 0002 from 0001: group_size 8 -> 16")
+    )
 
 
 _opened: list[str] = []

@@ -1,7 +1,7 @@
 """Evidence as a prompt: Jinja templates that users can edit, filled with texts that keep a budget of tokens.
 
-Where everything does not fit, the oldest is summarised first: stages in full become a line each, lines become a count; then
-there are fewer and shorter rollouts, and tables with fewer rows.
+Where everything does not fit, the oldest is summarised first: stages in full become a line each, lines become a count; once few
+lines are left, there are fewer and shorter rollouts and tables with fewer rows, before the last lines go.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from llmzero.hparams import HParams, Parameter
 
 PROMPTS = Path(__file__).resolve().parents[3] / "conf" / "agent" / "prompts"
 TOKENS_AN_IMAGE = 1100  # of 1024 x 768 pixels, by the arithmetic of today's endpoints
+LINES_KEPT = 8  # stages in a line each, of every kind, before rollouts and tables are shortened
 WORDS_KEPT = 400  # characters of a stage's rationale or error
 
 
@@ -90,7 +91,7 @@ def conversation(prompts: Prompts, name: str, evidence: Evidence, shown: Shown, 
     """
     evidence = without(evidence, shown)
     images = [_image(plot.png) for plot in draw_plots(evidence)] if shown.images else []
-    for portion in portions(len(evidence.history)):
+    for portion in portions(len(evidence.history) + 1):  # with the base model
         values = {**texts(evidence, shown, portion), "images": len(images)}
         system, user = prompts.render(f"{name}_system", **values), prompts.render(name, **values)
         needed = estimated_tokens(system + user) + TOKENS_AN_IMAGE * len(images)
@@ -119,10 +120,14 @@ def portions(stages: int) -> Iterator[Portion]:
     yield most
     for full in _halves(most.full):
         yield replace(most, full=full)
-    for listed in _halves(most.listed):
+    lines = [listed for listed in _halves(most.listed) if listed >= LINES_KEPT]
+    for listed in lines:
         yield replace(most, full=0, listed=listed)
+    kept = lines[-1] if lines else most.listed
     for rollouts, characters, rows in ((4, 800, 10), (3, 500, 8), (2, 300, 6), (1, 200, 4), (0, 0, 3)):
-        yield Portion(0, 0, rollouts, characters, rows)
+        yield Portion(0, kept, rollouts, characters, rows)
+    for listed in _halves(kept):
+        yield Portion(0, listed, 0, 0, 3)
 
 
 def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def _counted(views: Sequence[StageView]) -> str:
     gains = [view.gain for view in views if view.gain is not None]
     failed = sum(view.state == "failed" for view in views)
     outcome = f": gains from {min(gains):+.3f} to {max(gains):+.3f}, {fmean(gains):+.3f} on average" if gains else ""
-    return f"- {len(views)} older stages{outcome}" + (f"; {failed} failed" if failed else "")
+    return f"- {len(views)} older stage{'s' if len(views) > 1 else ''}{outcome}" + (f"; {failed} failed" if failed else "")
 
 
 def _cause(cause: Mapping[str, Any]) -> str:
