@@ -232,7 +232,7 @@ class Driver:
         spent = [name for name in self.spent_limits() if name in ("seconds", "gpu_seconds")]
         if spent:
             self._stop(node_id, running, f"budget.{spent[0]} is spent")
-        elif news and self.store.tree[node_id].stop is None and running.status.seconds - running.judged_at >= self.stopper.interval_s:
+        elif news and not self._audited(node_id) and running.status.seconds - running.judged_at >= self.stopper.interval_s:
             self._ask_stopper(node_id, running)
 
     def _ask_stopper(self, node_id: str, running: Running) -> None:
@@ -248,6 +248,10 @@ class Driver:
             self._record("audited", node_id=node_id, reason=decision.reason, details=decision.details, **facts)
         elif decision.stop:
             self._stop(node_id, running, decision.reason, details=decision.details, **facts)
+
+    def _audited(self, node_id: str) -> bool:
+        stop = self.store.tree[node_id].stop
+        return stop is not None and stop["event"] == "audited"
 
     def _audits(self, node_id: str) -> bool:
         """Drawn from the seed and the stage alone, so that a restarted search decides alike."""

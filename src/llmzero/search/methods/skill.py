@@ -40,6 +40,7 @@ class Skill:
         self.max_context_tokens = max_context_tokens
         self.tools = Tools(context, context.evidence, self.agent.endpoint.model, read_skills(skills))
         self._rules = RuleAgent()
+        self._halted: set[str] = set()  # by this process: a stop that a killed driver could not carry out is asked for again
         self._transcript: Transcript | None = None
 
     def ask(self, tree: Tree) -> Expansion | None:
@@ -54,8 +55,12 @@ class Skill:
         if not tree.root.final:
             return None
         self._go_on(tree, may_start=False)
-        wanted = self._opened(tree).stops.items()
-        return next((Halt(i, reason) for i, reason in wanted if not tree[i].final and tree[i].stop is None), None)
+        wanted = {i: reason for i, reason in self._opened(tree).stops.items() if i not in self._halted and not tree[i].final}
+        if not wanted:
+            return None
+        node_id, reason = next(iter(wanted.items()))
+        self._halted.add(node_id)
+        return Halt(node_id, reason)
 
     def _opened(self, tree: Tree) -> Transcript:
         if self._transcript is None:
