@@ -91,7 +91,7 @@ def test_every_range_is_of_a_key_that_exists() -> None:
     configs = [
         *(composed(f"rollout={option}", *NEEDED.get(f"rollout={option}", ())) for option in options("rollout")),
         composed("runner=simulated", "model=none", "task=none"),
-        composed("agent=openai", "stopper=llm", *LLM),
+        composed("agent=openai", "stopper=llm", "search=skill", *LLM),
         resolved(compose("train", ["trainer.lora.rank=8"])),
         resolved(compose("evaluate")),
     ]
