@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -20,7 +21,7 @@ from tests.conftest import REPOSITORY
 from tests.integration.conftest import Run, command, read_lines
 from tests.integration.test_llm import SIMULATED, asking, assert_within_bounds, calls_of
 from tests.integration.test_search import assert_consistent, summary
-from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request
+from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request, junk
 
 SKILL = [*SIMULATED, "search=skill", "stopper=none"]
 Step = tuple[str, dict[str, Any]]
@@ -134,6 +135,55 @@ def test_a_hostile_model_ends_no_session_and_leaves_no_bounds(launch: Run, tmp_p
     assert len(nodes) > 3, "rules go on in the model's place"
     assert all("rules started this stage in place of scripted" in n.proposal["notes"][0] for n in nodes)
     assert len(mind.drawn) > len(mind.manners) / 2
+
+
+def reckless(request: Request) -> Answer:
+    """Calls several tools at once, most of them for a reason that only chance knows."""
+    rng = random.Random(f"{turn_of(request)}/{len(request.body['messages'])}")
+
+    def called() -> Step:
+        stage = f"{rng.randrange(8):04d}"
+        changes = rng.choice([{}, {"learning_rate": rng.uniform(1e-7, 2e-5)}, {"group_size": rng.choice([4, 7, 16])}, {"kl_coef": junk(rng)}])
+        return rng.choice(
+            [
+                start(rng.choice(["0000", stage]), changes, rng.choice(["best", "last", 8, "12", "x"])),
+                ("wait", rng.choice([{}, {"until": "end"}, {"stage": stage}])),
+                ("stop_stage", {"stage": stage, "reason": "It is flat."}),
+                (rng.choice(["list_runs", "read_metrics", "read_rollouts", "dance"]), {"stage": stage}),
+            ]
+        )
+
+    return Answer(tool_calls=[called() for _ in range(rng.randint(1, 4))])
+
+
+def assert_any_endpoint_takes(messages: list[dict[str, Any]]) -> None:
+    """One system message, then the user, no two of the user in a row, and every call followed by its result."""
+    roles = [message["role"] for message in messages]
+    assert roles[:2] == ["system", "user"]
+    assert roles.count("system") == 1
+    assert ("user", "user") not in set(itertools.pairwise(roles))
+    open_calls: list[str] = []
+    for message in messages:
+        if message["role"] == "tool":
+            assert message["tool_call_id"] == open_calls.pop(0)
+        else:
+            assert open_calls == []
+        for call in message.get("tool_calls", ()):
+            open_calls.append(call["id"])
+            assert isinstance(json.loads(call["function"]["arguments"]), dict)
+    assert open_calls == []
+
+
+def test_three_workers_for_a_reckless_model(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    with LLMServer(reckless) as server:
+        launch("search", *SKILL, "search.workers=3", "budget.stages=8", *asking(server), f"search_dir={search}")
+        for request in server.requests:
+            assert_any_endpoint_takes(request.body["messages"])
+        assert len(server.requests) == len(calls_of(search))
+    assert_consistent(search, 8)
+    assert_within_bounds(search)
+    assert {n.proposal["agent"] for n in EventStore(search / "tree.jsonl").tree.stages()} == {"scripted"}
 
 
 def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:

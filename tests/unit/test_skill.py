@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import pytest
 from llmzero.agents.base import Proposal
 from llmzero.agents.endpoint import Reply
 from llmzero.agents.evidence import EvidenceBuilder
-from llmzero.agents.transcript import CALLS_KEPT, Transcript, tool_calls
+from llmzero.agents.journal import CallJournal
+from llmzero.agents.llm import LlmAgent
+from llmzero.agents.transcript import CALLS_KEPT, RESULT_KEPT, Transcript, tool_calls
 from llmzero.errors import UserError
 from llmzero.hparams import Catalogue
-from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.base import Expansion, Halt, MethodContext
+from llmzero.search.methods.skill import Skill
 from llmzero.search.methods.skill_tools import Tools, read_skills
 from llmzero.search.tree import Tree
-from tests.llm_server import Hostile, junk
+from tests.llm_server import Answer, Hostile, LLMServer, junk, script
 from tests.unit.test_tree_search import grow
 
 
@@ -124,3 +129,80 @@ def test_skills_are_files_of_the_users_choice(tmp_path: Path) -> None:
     assert len(read_skills(None)) == 4
     with pytest.raises(UserError, match=r"search\.method\.skills=/no/where: no such folder"):
         read_skills("/no/where")
+
+
+@contextmanager
+def session(catalogue: Catalogue, metrics: Any, folder: Path, *answers: Answer | str) -> Iterator[tuple[Skill, LLMServer]]:
+    """A session with a model that gives these answers, in the directory of a search."""
+    builder = EvidenceBuilder(folder / "nodes", catalogue, metrics, 0)
+    with LLMServer(script(answers)) as server:
+        agent = LlmAgent(model="m", base_url=server.url, api_key_env=None, retries=0)
+        agent.endpoint.connect(CallJournal(folder / "nodes", lambda *_: None, set(), lambda: None))
+        facts = lambda tree, node_id: builder.for_proposal(tree, node_id, {"stages": 3.0})  # noqa: E731
+        context = MethodContext(catalogue, lambda *_: Proposal("", (), "", {}), 3, 0, agent, facts, folder)
+        yield Skill(context), server
+
+
+def calling(name: str, **arguments: Any) -> Answer:
+    return Answer(tool_calls=[(name, arguments)])
+
+
+def searched(catalogue: Catalogue, *shape: tuple[str | None, float | None]) -> Tree:
+    tree = grow(*shape)
+    for node in tree:
+        node.hparams = catalogue.defaults()
+        node.state = node.result.state if node.result else "running"
+    return tree
+
+
+def test_a_session_begins_once_the_base_model_is_there(catalogue: Catalogue, metrics: Any, tmp_path: Path) -> None:
+    with session(catalogue, metrics, tmp_path, calling("list_runs"), calling("finish", summary="-")) as (skill, server):
+        assert skill.watch(searched(catalogue, (None, None))) is None
+        assert server.requests == []
+        assert skill.ask(searched(catalogue, (None, 0.3))) is None
+        assert len(server.requests) == 2
+
+
+def test_a_stop_reaches_the_driver_before_the_model_goes_on(catalogue: Catalogue, metrics: Any, tmp_path: Path) -> None:
+    tree = searched(catalogue, (None, 0.3), ("0000", None))
+    with session(catalogue, metrics, tmp_path, calling("stop_stage", stage="0001", reason="flat"), calling("wait")) as (skill, server):
+        assert skill.watch(tree) == Halt("0001", "flat")
+        assert len(server.requests) == 1
+        tree["0001"].stop = {"reason": "flat"}
+        assert [skill.watch(tree) for _ in range(3)] == [None] * 3
+        assert len(server.requests) == 2, "it waits, and nothing is new"
+
+
+def test_a_start_waits_for_a_free_worker(catalogue: Catalogue, metrics: Any, tmp_path: Path) -> None:
+    tree = searched(catalogue, (None, 0.3), ("0000", None))
+    start = calling("start_stage", parent="0000", checkpoint="best", changes={"learning_rate": 2e-4}, reason="more")
+    with session(catalogue, metrics, tmp_path, start) as (skill, server):
+        assert [skill.watch(tree) for _ in range(3)] == [None] * 3
+        expansion = skill.ask(tree)
+        assert expansion is not None
+        assert (expansion.hparams["learning_rate"], expansion.proposal.agent, expansion.proposal.calls) == (2e-4, "m", 1)
+        assert expansion.proposal.diagnosis == ()
+        assert len(server.requests) == 1
+
+
+def test_rules_say_why_they_decided(catalogue: Catalogue, metrics: Any, tmp_path: Path) -> None:
+    """An old error is no reason: after it there was a reply."""
+    tree = searched(catalogue, (None, 0.3))
+    answers = [Answer(status=500, error="ill"), "Hm.", "Well.", "I see."]
+    with session(catalogue, metrics, tmp_path, *answers) as (skill, _):
+        notes = []
+        for _ in range(2):
+            expansion = skill.ask(tree)
+            assert expansion is not None
+            notes += expansion.proposal.notes
+            tree.nodes |= searched(catalogue, (None, 0.3), ("0000", 0.3)).nodes
+    assert "Error code: 500" in notes[0]
+    assert notes[1] == "rules started this stage in place of m: no usable call"
+
+
+def test_a_result_is_cut_so_that_the_next_message_can_be_sent(tmp_path: Path) -> None:
+    talk = Transcript(tmp_path / "session.jsonl", ())
+    talk.say("system", "s")
+    talk.hear(Reply("", (("a", "read_skill", '{"name": "long"}'),)))
+    talk.answer("word " * 100_000, {})
+    assert len(talk.sent(8000)[-1]["content"]) <= RESULT_KEPT

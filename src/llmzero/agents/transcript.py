@@ -16,6 +16,7 @@ from llmzero.agents.text import clean, estimated_tokens, json_object, one_line
 from llmzero.files import append_jsonl, finite, read_jsonl, write_jsonl
 
 SAID_KEPT = 8000  # characters of what the model says
+RESULT_KEPT = 16_000  # characters of a call's result
 ARGUMENTS_KEPT = 4000  # characters of a call's arguments; longer ones are refused
 CALLS_KEPT = 8  # calls of one reply
 PATIENCE = 3  # replies in a row without a call before the model counts as lost
@@ -59,7 +60,7 @@ class Transcript:
         self.file = file
         self.messages: list[Message] = []
         self.pending: deque[Call] = deque()
-        self.turns = self.replies = self.misses = 0
+        self.turns = self.misses = 0
         self.tools = True  # whether the endpoint lets tools be offered
         self.called = False  # whether a call was ever made in the protocol's own way
         self.finished = False
@@ -103,7 +104,7 @@ class Transcript:
     def answer(self, text: str, facts: Mapping[str, Any]) -> None:
         """Add the result of the first pending call."""
         call = self.pending[0]
-        self._append({"message": call.result(text), "call": call.call_id, **facts})
+        self._append({"message": call.result(clean(text, RESULT_KEPT)), "call": call.call_id, **facts})
 
     def sent(self, budget: int) -> list[Message]:
         """Return the messages to be sent, in about `budget` tokens: old results become a stub, then the oldest turns go."""
@@ -149,7 +150,6 @@ class Transcript:
         self.pending.extend(Call(**call) for call in record["calls"])
         self.called |= any(call.native for call in self.pending)
         self.misses = 0 if self.pending else self.misses + 1
-        self.replies += 1
         self.spent.append((record["tokens"], record["dollars"]))
 
 

@@ -154,7 +154,7 @@ class Driver:
     def _checkpoint(self, node: Node, resume: Resume) -> Path | None:
         """Return the checkpoint of a finished stage that a child resumes from."""
         assert node.result is not None
-        named = {"best": node.result.checkpoint, "last": node.result.last_checkpoint}
+        named = {"best": node.result.checkpoint, "last": node.result.last_checkpoint or node.result.checkpoint}
         return named[resume] if isinstance(resume, str) else StageDir(self.workspace.nodes / node.node_id).checkpoint(resume)
 
     def _spec(self, node: Node) -> StageSpec:

@@ -9,7 +9,7 @@ from llmzero.agents.endpoint import CallError
 from llmzero.agents.journal import CallId
 from llmzero.agents.llm import LlmAgent
 from llmzero.agents.rules import RuleAgent
-from llmzero.agents.text import one_line
+from llmzero.agents.text import estimated_tokens, one_line
 from llmzero.agents.transcript import Call, Transcript
 from llmzero.errors import UserError
 from llmzero.search.methods.base import Expansion, Halt, MethodContext
@@ -103,8 +103,9 @@ class Skill:
     def _turn(self, tree: Tree, talk: Transcript) -> None:
         """Let the model speak."""
         call = CallId(tree.next_id(), "turn", f"{talk.turns + 1:04d}")
+        tools = self.tools.schemas if talk.tools else []
         try:
-            reply = self.agent.endpoint.ask(call, talk.sent(self.max_context_tokens), tools=self.tools.schemas if talk.tools else ())
+            reply = self.agent.endpoint.ask(call, talk.sent(self.max_context_tokens - estimated_tokens(json.dumps(tools))), tools=tools)
         except CallError as error:
             talk.miss(str(error))
             return

@@ -7,7 +7,7 @@ the directories of stages alone, so that no test score is within reach.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,7 @@ class Tools:
     def _read_metrics(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])
         error = fenced(clean(node.result.error, PARAGRAPH), "error") if node.result and node.result.error else ""
-        return Outcome("\n\n".join(filter(None, [self.status(tree, node), dynamics_text(self.evidence(tree, node.node_id)), error])))
+        return Outcome("\n\n".join(filter(None, [self.status(tree, node), error, dynamics_text(self.evidence(tree, node.node_id))])))
 
     def _read_rollouts(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])
@@ -182,7 +182,7 @@ class Tools:
     def _start_stage(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         parent = _node(tree, arguments["parent"])
         if not parent.usable:
-            raise RefusedError(f"{parent.node_id} has no checkpoint to start from: {self.status(tree, parent)}.")
+            raise RefusedError(f"{parent.node_id} cannot be continued; only what was completed or stopped can: {self.status(tree, parent)}.")
         if parent.depth >= self.context.max_depth:
             raise RefusedError(
                 f"{parent.node_id} is at depth {parent.depth}, and paths may have {self.context.max_depth} stages; start from a shallower one."
@@ -196,19 +196,19 @@ class Tools:
         """Return what a call proposes, with changes within the catalogue's bounds."""
         changes, parent = arguments["changes"], evidence.stage
         resume = _checkpoint(arguments["checkpoint"], evidence)
-        diagnosis = one_line(arguments.get("diagnosis", "not named"), PHRASE)
+        diagnosis = (one_line(arguments["diagnosis"], PHRASE),) if "diagnosis" in arguments else ()
         if not changes:
             if tried(evidence, parent.hparams):
                 raise RefusedError(f"{parent.node_id} was trained on with nearly the same values already.")
-            return Proposal(self.model, (diagnosis,), clean(arguments["reason"], PARAGRAPH), {}, resume)
+            return Proposal(self.model, diagnosis, clean(arguments["reason"], PARAGRAPH), {}, resume)
         if len(changes) > MOST:
             raise RefusedError(f"{len(changes)} changes are too many: {MOST} at most.")
         entries = [{"name": name, "value": value} for name, value in changes.items()]
-        value = {"changes": entries, "rationale": arguments["reason"], "diagnosis": diagnosis, "resume_from": resume}
+        value = {"changes": entries, "rationale": arguments["reason"], "diagnosis": "not named", "resume_from": resume}
         found = review(value, evidence, self.model)
         if found.complaints or found.proposal is None:
             raise RefusedError(" ".join(found.complaints))
-        return found.proposal
+        return replace(found.proposal, diagnosis=diagnosis)
 
     def _stop_stage(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])
@@ -285,7 +285,12 @@ def tool_schemas(catalogue: Catalogue) -> list[dict[str, Any]]:
         _tool("list_runs", "List all stages with parent, changes, state, score and cost; the budget left; the best so far.", {}),
         _tool("read_metrics", "Read the training dynamics of a stage, which may still run.", stage),
         _tool("read_rollouts", "Read the latest sampled completions of a stage.", stage),
-        _tool("start_stage", "Start a stage from a parent's checkpoint; what is not in changes stays as in the parent.", start, diagnosis),
+        _tool(
+            "start_stage",
+            "Start a stage from a parent's checkpoint, as soon as a worker is free; what is not in changes stays as in the parent.",
+            start,
+            diagnosis,
+        ),
         _tool("stop_stage", "End a running stage early; it keeps its checkpoints and its score.", {**stage, **reason}),
         _tool("wait", "Wait for a validation point (of one stage, or of any), or for the end of any stage.", {}, {**stage, **until}),
         _tool("finish", "End the session for good. Running stages run to their end.", {"summary": {"type": "string"}}),
