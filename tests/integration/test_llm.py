@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import signal
-import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,8 @@ import yaml
 from llmzero.hparams import Catalogue
 from llmzero.search.store import EventStore
 from tests.conftest import REPOSITORY
-from tests.integration.conftest import Run, command, read_lines
-from tests.integration.test_search import TRAINED, assert_consistent, summary
+from tests.integration.conftest import Run, read_lines
+from tests.integration.test_search import TRAINED, assert_consistent, start_and_kill, summary
 from tests.llm_server import Answer, Hostile, LLMServer, Request, answer_json, asked_schema, scripted
 
 SIMULATED = ["experiment=simulated", "search.workers=1"]
@@ -162,16 +159,7 @@ def test_kills_lose_no_reply_and_pay_for_none_twice(launch: Run, environment: di
         launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
         asked = len(server.requests)
         for _ in range(8):
-            process = subprocess.Popen(
-                command("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed"),
-                env=environment,
-                cwd=REPOSITORY,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            time.sleep(1.0 + rng.random() * 0.6)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            start_and_kill(1.0 + rng.random() * 0.6, environment, *overrides, *asking(server), f"search_dir={tmp_path}/killed")
         launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
         asked_again = len(server.requests) - 2 * asked
     assert_consistent(tmp_path / "killed", 20)

@@ -247,16 +247,20 @@ def start(environment: dict[str, str], *overrides: str) -> subprocess.Popen[byte
     return subprocess.Popen(command("search", *overrides), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def start_and_kill(seconds: float, environment: dict[str, str], *overrides: str) -> None:
+    process = start(environment, *overrides)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 def test_killing_a_simulated_search_twenty_times_changes_nothing(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
     """With one worker the decisions depend on the seed alone, so the interrupted tree must be the uninterrupted one."""
     overrides = [*SIMULATED, "search.workers=1", "budget.stages=30"]
     launch("search", *overrides, f"search_dir={tmp_path}/whole")
     rng = random.Random(0)
     for _ in range(20):
-        process = start(environment, *overrides, f"search_dir={tmp_path}/killed")
-        time.sleep(0.25 + rng.random() * 0.4)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        start_and_kill(0.25 + rng.random() * 0.4, environment, *overrides, f"search_dir={tmp_path}/killed")
     launch("search", *overrides, f"search_dir={tmp_path}/killed")
     assert_consistent(tmp_path / "killed", 30)
     trees = [EventStore(tmp_path / name / "tree.jsonl").tree for name in ("whole", "killed")]

@@ -6,9 +6,6 @@ import itertools
 import json
 import random
 import re
-import signal
-import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,9 @@ import pytest
 
 from llmzero.agents.transcript import Transcript
 from llmzero.search.store import EventStore
-from tests.conftest import REPOSITORY
-from tests.integration.conftest import Run, command, read_lines
+from tests.integration.conftest import Run, read_lines
 from tests.integration.test_llm import SIMULATED, asking, assert_within_bounds, calls_of
-from tests.integration.test_search import assert_consistent, summary
+from tests.integration.test_search import assert_consistent, start_and_kill, summary
 from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request, junk
 
 SKILL = [*SIMULATED, "search=skill", "stopper=none"]
@@ -202,11 +198,7 @@ def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(launch
         launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
         asked = len(server.requests)
         for _ in range(8):
-            arguments = command("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
-            process = subprocess.Popen(arguments, env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(0.9 + rng.random() * 0.6)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            start_and_kill(0.9 + rng.random() * 0.6, environment, *overrides, *asking(server), f"search_dir={tmp_path}/killed")
         launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
         again = len(server.requests) - 2 * asked
     assert_consistent(tmp_path / "killed", 20)

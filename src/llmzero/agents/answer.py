@@ -9,7 +9,7 @@ from typing import Any
 
 from llmzero.agents.base import PATHOLOGIES, Expected, Proposal, Resume
 from llmzero.agents.evidence import Evidence
-from llmzero.agents.fit import MIN_DISTANCE, known_not_to_fit
+from llmzero.agents.fit import known_not_to_fit, nearly_equal
 from llmzero.agents.text import clean, one_line, share
 from llmzero.hparams import Catalogue, HParams, Parameter
 
@@ -167,8 +167,8 @@ def _blocked(changes: HParams, resume: Resume, evidence: Evidence) -> list[str]:
         assert failed.cause is not None
         sizes = ", ".join(f"{name}={failed.hparams[name]}" for name in failed.cause.get("hparams", {}) if name in failed.hparams)
         return [f"This needs at least the memory of {failed.node_id} ({sizes}), which ran out of it. Propose something smaller."]
-    for child in evidence.children:
-        if child.resume == resume and evidence.catalogue.distance(new, child.hparams) < MIN_DISTANCE:
+    for child in nearly_equal(evidence, new):
+        if child.resume == resume:
             outcome = f"scored {child.score:.3f}" if child.score is not None else child.state
             return [f"This is nearly the configuration of {child.node_id}, which was tried from the same checkpoint ({outcome}). Propose another."]
     return []

@@ -119,7 +119,7 @@ class Endpoint:
     breaker_failures: int = 3
     breaker_pause_s: float = 300.0
     cassette: Cassette = None
-    cassette_dir: str = "cassette"
+    cassette_dir: str = "runs/cassette"
 
     def __post_init__(self) -> None:
         self._tape = Tape(self.cassette, Path(self.cassette_dir))
@@ -243,8 +243,8 @@ class Endpoint:
         """Ask in the endpoint's dialect; find it out where it is not known yet."""
         from openai import APIStatusError
 
-        dialect: Dialect | None = self._dialect
-        while dialect is not None:
+        dialect = self._dialect
+        while True:
             try:
                 with slot(self.base_url or "openai", self.max_at_once):
                     reply = self._sent(self._request(dialect, messages, schema, tools))
@@ -257,7 +257,6 @@ class Endpoint:
                 continue
             self._learn(dialect, reply, schema)
             return reply, dialect
-        raise AssertionError("every dialect was tried")
 
     def _learn(self, dialect: Dialect, reply: Reply, schema: dict[str, Any] | None) -> None:
         """Keep what worked. An endpoint that accepts a form and ignores it is asked in a plainer one next time."""

@@ -10,9 +10,9 @@ from llmzero.hparams import Value
 MIN_DISTANCE = 0.02  # of a parameter's range: what is closer to a tried configuration counts as the same
 
 
-def tried(evidence: Evidence, hparams: Mapping[str, Value]) -> bool:
-    """Whether a configuration is nearly that of a child that the stage has already."""
-    return any(evidence.catalogue.distance(hparams, child.hparams) < MIN_DISTANCE for child in evidence.children)
+def nearly_equal(evidence: Evidence, hparams: Mapping[str, Value]) -> list[StageView]:
+    """Return the children that the stage has already with nearly this configuration."""
+    return [child for child in evidence.children if evidence.catalogue.distance(hparams, child.hparams) < MIN_DISTANCE]
 
 
 def known_not_to_fit(evidence: Evidence, hparams: Mapping[str, Value]) -> StageView | None:

@@ -19,7 +19,7 @@ from llmzero.agents.base import PATHOLOGIES
 from llmzero.agents.dynamics import dynamics_text
 from llmzero.agents.evidence import Evidence, Prediction, StageView
 from llmzero.agents.plots import draw_plots
-from llmzero.agents.text import clean, estimated_tokens, fenced, one_line
+from llmzero.agents.text import clean, estimated_tokens, fenced, one_line, value_text
 from llmzero.errors import UserError
 from llmzero.hparams import HParams, Parameter
 
@@ -172,7 +172,7 @@ def _line(view: StageView, before: HParams | None) -> str:
     """Return a stage in one line: what it is, what it changed, how it went."""
     if view.parent_id is None:
         return f"{view.node_id}: the base model" + (f", score {view.score:.3f}" if view.score is not None else "")
-    changes = ", ".join(f"{name} {_before(before, name)}{_value(new)}" for name, new in view.changes.items()) or "no change"
+    changes = ", ".join(f"{name} {_before(before, name)}{value_text(new)}" for name, new in view.changes.items()) or "no change"
     score = f"score {view.score:.3f}" if view.score is not None else "no score"
     gain = f" ({view.gain:+.3f} against its parent)" if view.gain is not None else ""
     cause = _cause(view.cause) if view.cause else ""
@@ -198,7 +198,7 @@ def _counted(views: Sequence[StageView]) -> str:
 
 def _cause(cause: Mapping[str, Any]) -> str:
     size = f", {cause['requested_bytes'] / 2**30:.2f} GiB more were asked for" if cause.get("requested_bytes") else ""
-    drivers = ", ".join(f"{name}={_value(value)}" for name, value in (cause.get("hparams") or {}).items())
+    drivers = ", ".join(f"{name}={value_text(value)}" for name, value in (cause.get("hparams") or {}).items())
     return f" ({cause['kind'].replace('_', ' ')} during {cause.get('phase', 'training')}{size}{'; driven by ' + drivers if drivers else ''})"
 
 
@@ -240,7 +240,7 @@ def _rollouts(rollouts: Sequence[Mapping[str, Any]], portion: Portion) -> str:
 
 def _rollout(row: Mapping[str, Any], characters: int) -> str:
     reward = row.get("reward")
-    head = f"step {row.get('step')}, reward {_value(reward) if isinstance(reward, int | float) else one_line(reward, 80)}"
+    head = f"step {row.get('step')}, reward {value_text(reward) if isinstance(reward, int | float) else one_line(reward, 80)}"
     return f"{head}\nprompt: {clean(row.get('prompt') or '', characters)}\ncompletion: {clean(row.get('completion') or '', characters)}"
 
 
@@ -266,9 +266,9 @@ def _hparams(evidence: Evidence, descriptions: bool) -> str:
 
 
 def _hparam(parameter: Parameter, evidence: Evidence, descriptions: bool) -> str:
-    now = _value(evidence.stage.hparams[parameter.name])
+    now = value_text(evidence.stage.hparams[parameter.name])
     unit = f" {parameter.unit}" if parameter.unit else ""
-    text = f"- {parameter.name}: now {now}{unit}; {parameter.allowed}; usual {_value(parameter.default)}."
+    text = f"- {parameter.name}: now {now}{unit}; {parameter.allowed}; usual {value_text(parameter.default)}."
     return f"{text} {parameter.description}" if descriptions and parameter.description else text
 
 
@@ -279,11 +279,7 @@ def _halves(number: int) -> Iterator[int]:
 
 
 def _before(before: HParams | None, name: str) -> str:
-    return f"{_value(before[name])} -> " if before and name in before else "= "
-
-
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value_text(before[name])} -> " if before and name in before else "= "
 
 
 def _image(png: bytes) -> dict[str, Any]:

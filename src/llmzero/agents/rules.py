@@ -15,7 +15,7 @@ from statistics import fmean
 from llmzero.agents.base import PATHOLOGIES, Proposal
 from llmzero.agents.diagnosis import diagnose
 from llmzero.agents.evidence import Evidence, StageView
-from llmzero.agents.fit import known_not_to_fit, tried
+from llmzero.agents.fit import known_not_to_fit, nearly_equal
 from llmzero.hparams import Catalogue, HParams, Parameter
 
 MEMORY_WEIGHT = 8.0  # ranks that a move with a perfect record climbs
@@ -142,7 +142,7 @@ def _scaled(parameter: Parameter, value: float, factor: float) -> float:
 def _of_use(evidence: Evidence, changes: HParams) -> bool:
     """Whether changes lead to a configuration that was not tried from this stage and may fit into memory."""
     new = {**evidence.stage.hparams, **changes}
-    return not tried(evidence, new) and known_not_to_fit(evidence, new) is None
+    return not nearly_equal(evidence, new) and known_not_to_fit(evidence, new) is None
 
 
 def _random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...], why: str) -> Proposal:

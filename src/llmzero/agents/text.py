@@ -59,3 +59,8 @@ def share(value: Any) -> float | None:
     """Return a number from 0 to 1; None for anything else."""
     sensible = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
     return float(value) if sensible else None
+
+
+def value_text(value: Any) -> str:
+    """Return a hyperparameter's value with the digits that matter."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 
@@ -47,13 +48,11 @@ class Ledger:
             "llm_tokens": float(self.llm_tokens),
             "disk_gb": self.disk_gb,
         }
-        limits = asdict(budget)
-        return [name for name, value in spent.items() if limits[name] is not None and value >= limits[name]]
+        return _reached(spent, budget)
 
     def spent_llm_limits(self, budget: Budget) -> list[str]:
         """Return the names of the limits on language models that are reached."""
-        limits = asdict(budget)
-        return [name for name in ("llm_dollars", "llm_tokens") if limits[name] is not None and getattr(self, name) >= limits[name]]
+        return _reached({"llm_dollars": self.llm_dollars, "llm_tokens": self.llm_tokens}, budget)
 
     def left(self, budget: Budget) -> dict[str, float]:
         """Return what remains of every limited resource."""
@@ -63,3 +62,8 @@ class Ledger:
     def to_dict(self) -> dict[str, float]:
         """Return the content of `summary.json`'s `budget`."""
         return {name: round(value, 3) for name, value in asdict(self).items()}
+
+
+def _reached(spent: Mapping[str, float], budget: Budget) -> list[str]:
+    limits = asdict(budget)
+    return [name for name, value in spent.items() if limits[name] is not None and value >= limits[name]]

@@ -15,9 +15,9 @@ from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, checkpoint_
 from llmzero.agents.base import PATHOLOGIES, Proposal, Resume
 from llmzero.agents.dynamics import dynamics_text
 from llmzero.agents.evidence import Evidence
-from llmzero.agents.fit import tried
+from llmzero.agents.fit import nearly_equal
 from llmzero.agents.prompt import Portion, Shown, texts
-from llmzero.agents.text import clean, fenced, one_line
+from llmzero.agents.text import clean, fenced, one_line, value_text
 from llmzero.errors import UserError
 from llmzero.hparams import Catalogue
 from llmzero.search.methods.base import Expansion, MethodContext
@@ -156,7 +156,7 @@ class Tools:
         assert node.parent_id is not None
         before = tree[node.parent_id].hparams
         changed = self.context.catalogue.changes(before, node.hparams)
-        changes = ", ".join(f"{name} {_value(before[name])} -> {_value(new)}" for name, new in changed.items())
+        changes = ", ".join(f"{name} {value_text(before[name])} -> {value_text(new)}" for name, new in changed.items())
         resume = node.proposal.get("resume", "best")
         where = f"step {resume}" if isinstance(resume, int) else resume
         return f"- {node.node_id} from {node.parent_id} at {where}, depth {node.depth}: {changes or 'nothing changed'}; {self.status(tree, node)}"
@@ -198,7 +198,7 @@ class Tools:
         resume = _checkpoint(arguments["checkpoint"], evidence)
         diagnosis = (one_line(arguments["diagnosis"], PHRASE),) if "diagnosis" in arguments else ()
         if not changes:
-            if tried(evidence, parent.hparams):
+            if nearly_equal(evidence, parent.hparams):
                 raise RefusedError(f"{parent.node_id} was trained on with nearly the same values already.")
             return Proposal(self.model, diagnosis, clean(arguments["reason"], PARAGRAPH), {}, resume)
         if len(changes) > MOST:
@@ -325,8 +325,4 @@ def _summary(text: str) -> str:
 
 
 def _listed(changes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_value(value)}" for name, value in changes.items())
-
-
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{name}={value_text(value)}" for name, value in changes.items())
