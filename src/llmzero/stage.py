@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -125,7 +126,8 @@ class StageResult:
 
     `checkpoint` is the one with the best validation score, `last_checkpoint` the latest. `cause` says why a stage failed, for
     programs: `kind` is `out_of_memory`, `not_finite`, `timeout` or `error`, `phase` what it was doing; out of memory also tells
-    `requested_bytes` and the `hparams` that drive memory there.
+    `requested_bytes` and the `hparams` that drive memory there. `ended_at` is the moment of the end in seconds, on a clock that all
+    stages of a search share; it puts stages in order that are found to have ended together.
     """
 
     state: FinalState
@@ -138,6 +140,7 @@ class StageResult:
     error: str | None = None
     last_checkpoint: Path | None = None
     cause: dict[str, Any] | None = None
+    ended_at: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `result.json`."""
@@ -238,6 +241,7 @@ class StageDir:
             gpu_seconds=gpu_seconds,
             error=error,
             cause=cause,
+            ended_at=time.time(),
         )
 
     def truncate_after(self, step: int) -> None:

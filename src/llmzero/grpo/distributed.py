@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 from dataclasses import dataclass
@@ -70,8 +71,15 @@ def join(timeout_s: float) -> World:
         else:
             _set_meeting_point()
             dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+        atexit.register(_leave)
     group = dist.new_group(backend="gloo", timeout=timeout) if size > 1 else None
     return World(rank, size, local_rank, group)
+
+
+def _leave() -> None:
+    """Join gloo's threads while the interpreter still stands: one that wants its lock afterwards aborts the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _set_meeting_point() -> None:

@@ -183,4 +183,5 @@ class Trainer:
             last_checkpoint=self._checkpoint(self.step),
             seconds=self.heartbeat.seconds,
             gpu_seconds=self.heartbeat.gpu_seconds,
+            ended_at=time.time(),
         )

@@ -149,6 +149,7 @@ class Driver:
             steps=self.plan.stage_steps if parent else 0,
             resume_from=str(resume_from) if resume_from else None,
             proposal=expansion.proposal.to_dict(),
+            memo=expansion.memo,
         )
 
     def _checkpoint(self, node: Node, resume: Resume) -> Path | None:

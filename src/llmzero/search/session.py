@@ -109,7 +109,9 @@ class Session:
         def propose(tree: Tree, node_id: str) -> Proposal:
             return self.proposer.propose(facts(tree, node_id))
 
-        context = MethodContext(self.catalogue, propose, search["max_depth"], seed, self.proposer, facts, self.workspace.path)
+        context = MethodContext(
+            self.catalogue, propose, search["max_depth"], seed, self.proposer, facts, self.workspace.path, self.budget.stages, search["workers"]
+        )
         method: SearchMethod = instantiate(search["method"], context=context)
         finished = len(store.trajectory)
 

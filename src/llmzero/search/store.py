@@ -63,7 +63,7 @@ class EventStore:
         self.ended = False
         resume_from = Path(event["resume_from"]) if event["resume_from"] else None
         fields = {name: event[name] for name in ("node_id", "parent_id", "depth", "hparams", "steps", "proposal")}
-        self.tree.add(Node(**fields, resume_from=resume_from))
+        self.tree.add(Node(**fields, resume_from=resume_from, memo=event.get("memo", {})))
 
     def _started(self, event: dict[str, Any]) -> None:
         node = self.tree[event["node_id"]]

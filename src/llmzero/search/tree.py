@@ -19,6 +19,7 @@ class Node:
 
     Attributes:
         proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`.
+        memo: what the search method noted of it.
         stop: the decision to end it early, as in the event log: `reason`, `details`, `step`, `incumbent`.
         attempts: how often the stage was started; deaths: how often its process ended without a result.
         finished_order: 0 for the first stage to end, and so on; None while it has not.
@@ -31,6 +32,7 @@ class Node:
     steps: int
     resume_from: Path | None
     proposal: dict[str, Any]
+    memo: dict[str, Any] = field(default_factory=dict)
     state: State = "queued"
     result: StageResult | None = None
     stop: dict[str, Any] | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from llmzero.agents.base import Proposal, Proposer
 from llmzero.agents.evidence import Evidence
@@ -15,11 +15,15 @@ from llmzero.search.tree import Node, Tree
 
 @dataclass(frozen=True)
 class Expansion:
-    """One more stage: below `parent_id`, with `hparams`, because of `proposal`."""
+    """One more stage: below `parent_id`, with `hparams`, because of `proposal`.
+
+    `memo` is kept with the node, in the event log: what the method has to know of it again after a restart.
+    """
 
     parent_id: str
     hparams: HParams
     proposal: Proposal
+    memo: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class MethodContext:
         proposer: the agent itself, for methods that talk with its language model.
         evidence: gathers what is known of a node.
         directory: the search directory, for what a method has to remember.
+        stages: how many stages the budget allows; None is no limit.
+        workers: how many stages run at a time.
     """
 
     catalogue: Catalogue
@@ -41,6 +47,8 @@ class MethodContext:
     proposer: Proposer | None = None
     evidence: Callable[[Tree, str], Evidence] | None = None
     directory: Path = Path()
+    stages: int | None = None
+    workers: int = 1
 
 
 class SearchMethod(Protocol):
