@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from llmzero.errors import UserError
 from llmzero.hparams import Catalogue
@@ -193,6 +194,15 @@ class Agent:
 
 
 @dataclass
+class RuleFileConfig(Agent):
+    """`agent=rule_file`."""
+
+    _target_: str = "llmzero.agents.rule_file.RuleFileAgent"
+    name: str = "rule_file"
+    path: str = MISSING
+
+
+@dataclass
 class EndpointConfig:
     """A language model behind an OpenAI-compatible endpoint."""
 
@@ -259,6 +269,8 @@ class SearchGroup:
     workers: int = 2
     max_depth: int = 6
     stage_steps: int = 16
+    confirm_seeds: int = 0
+    confirm_top: int = 2
     method: Any = MISSING
 
 
@@ -267,9 +279,13 @@ class TreeSearchConfig:
     """Settings of `search=llmzero` and `search=paper`."""
 
     _target_: str = "llmzero.search.methods.tree_search.TreeSearch"
+    selection: str = "forecast"
+    k_max: int = 16
+    fresh_start_fraction: float = 0.0
+    descent_fraction: float = 1.0
+    unchanged_fraction: float = 0.4
+    exploration: float = 0.5
     c_uct: float = 1.414
-    k_max: int = 3
-    fresh_start_fraction: float = 0.2
     backup: str = "max"
     failure_penalty: float = 0.5
     failures_tolerated: int = 2
@@ -295,6 +311,15 @@ class LocalRunnerConfig:
     threads: int | None = None
     gpus_per_stage: int = 0
     processes_per_stage: int | None = None
+
+
+@dataclass
+class InlineRunnerConfig:
+    """`runner=inline`."""
+
+    _target_: str = "llmzero.runners.inline.InlineRunner"
+    entry_point: str = "llmzero.grpo.main.run_stage"
+    threads: int | None = None
 
 
 @dataclass
@@ -327,6 +352,7 @@ class BudgetConfig:
     llm_dollars: float | None = None
     llm_tokens: int | None = None
     disk_gb: float | None = None
+    deadline: str | None = None
 
 
 @dataclass
@@ -362,7 +388,10 @@ class SearchConfig(StageParts):
 class ReplayConfig(SearchConfig):
     """The whole of `launchers/replay.py`."""
 
-    strategy: str = MISSING
+    strategy: str | None = None
+    transfer: str = "values"
+    rule: str | None = None
+    stages: int = 4
 
 
 @dataclass
@@ -418,12 +447,14 @@ SCHEMAS: Mapping[str, type] = {
     "algorithm": AlgorithmConfig,
     "agent": Agent,
     "agent_llm": LlmAgentConfig,
+    "agent_rule_file": RuleFileConfig,
     "stopper_curve": CurveStopperConfig,
     "stopper_llm": LlmStopperConfig,
     "search_group": SearchGroup,
     "method_tree": TreeSearchConfig,
     "method_skill": SkillConfig,
     "runner_local": LocalRunnerConfig,
+    "runner_inline": InlineRunnerConfig,
     "runner_simulated": SimulatedRunnerConfig,
     "tracking_wandb": Tracking,
 }
@@ -452,9 +483,15 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "search.workers": (1, 1024),
     "search.max_depth": (1, None),
     "search.stage_steps": (1, None),
+    "search.confirm_seeds": (0, 1000),
+    "search.confirm_top": (1, 100),
     "search.method.c_uct": (0, None),
     "search.method.k_max": (1, None),
+    "search.method.selection": frozenset({"forecast", "uct"}),
     "search.method.fresh_start_fraction": (0, 1),
+    "search.method.descent_fraction": (0, 1),
+    "search.method.unchanged_fraction": (0, 1),
+    "search.method.exploration": (0, None),
     "search.method.backup": frozenset({"mean", "max"}),
     "search.method.failure_penalty": (0, None),
     "search.method.failures_tolerated": (1, None),
@@ -519,6 +556,8 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "hardware.gpus_per_stage": (0, None),
     "hardware.gpu_memory_gib": (0, None),
     "hardware.host_memory_gib": (0, None),
+    "transfer": frozenset({"values", "relative"}),
+    "stages": (1, None),
     "steps": (0, None),
     "split": frozenset({"train", "val", "test"}),
     "samples": (1, 1024),
@@ -527,10 +566,17 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
 
 
 def register() -> None:
-    """Put the schemas into Hydra's ConfigStore, under the group `schema`."""
+    """Put the schemas into Hydra's ConfigStore, under the group `schema`, and make `${label:FILE,...}` known to configurations."""
+    OmegaConf.register_new_resolver("label", label, replace=True)
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(group="schema", name=name, node=schema)
+
+
+def label(*files: str | None) -> str:
+    """Return what to call the first file that is given: its own name, or its directory's where it has the name of every such file."""
+    path = Path(next((file for file in files if file), ""))
+    return path.absolute().parent.name if path.stem in ("strategy", "rule") else path.stem
 
 
 def catalogue_of(config: Mapping[str, Any]) -> Catalogue:

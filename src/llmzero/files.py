@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file's content; a reader sees the old text or the new one, even after a power cut."""
+def write_atomic(path: Path, text: str, *, sync: bool = True) -> None:
+    """Replace a file's content; a reader sees the old text or the new one, with `sync` even after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
     """Write a JSON document atomically. NaN and infinities become null, so that any parser reads it."""
-    write_atomic(path, json.dumps(finite(value), indent=2) + "\n")
+    write_atomic(path, json.dumps(finite(value), indent=2) + "\n", sync=sync)
 
 
 def append_jsonl(path: Path, records: Iterable[dict[str, Any]], *, sync: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -46,6 +46,14 @@ class Parameter:
         assert self.low is not None
         assert self.high is not None
         return self.low, self.high
+
+    @property
+    def count(self) -> int | None:
+        """How many values are allowed; None where they cannot be counted."""
+        if self.choices is not None:
+            return len(self.choices)
+        low, high = self.bounds
+        return int(high) - int(low) + 1 if self.kind == "int" else None
 
     def problem(self, value: Value) -> str | None:
         """Return what is wrong with a value, or None where it is allowed."""
@@ -120,7 +128,7 @@ class Catalogue(Mapping[str, Parameter]):
         for owner, changed in (overrides or {}).items():
             for name, changes in changed.items():
                 if name not in merged:
-                    raise UserError(f"{owner}.hparams.{name}: unknown parameter{_suggest(name, merged)}")
+                    raise UserError(f"{owner}.hparams.{name}: unknown parameter{suggestion(name, merged)}")
                 merged[name] |= dict(changes)
         return cls({name: _parameter(name, entry) for name, entry in merged.items()})
 
@@ -133,13 +141,19 @@ class Catalogue(Mapping[str, Parameter]):
     def __len__(self) -> int:
         return len(self._parameters)
 
+    @property
+    def size(self) -> int | None:
+        """How many configurations there are; None where they cannot be counted, as a parameter is continuous."""
+        counts = [parameter.count for parameter in self.values()]
+        return math.prod(count for count in counts if count is not None) if None not in counts else None
+
     def defaults(self) -> HParams:
         """Return the practitioner's configuration."""
         return {name: parameter.default for name, parameter in self.items()}
 
     def problems(self, values: Mapping[str, Value]) -> list[str]:
         """Return everything that is wrong with a (possibly partial) set of values."""
-        unknown = [f"{name}: unknown parameter{_suggest(name, self)}" for name in values if name not in self]
+        unknown = [f"{name}: unknown parameter{suggestion(name, self)}" for name in values if name not in self]
         invalid = (self[name].problem(value) for name, value in values.items() if name in self)
         return unknown + [text for text in invalid if text]
 
@@ -193,6 +207,7 @@ def _check_range(where: str, parameter: Parameter) -> None:
         raise UserError(f"{where}.default: {problem}")
 
 
-def _suggest(name: str, known: Mapping[str, Any]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the known one it resembles, or all of them."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"

@@ -1,8 +1,12 @@
-"""Which of a stage's processes this is, by the environment that it was started in."""
+"""Which of a stage's processes this is, by the environment that it was started in; and whether it was told to leave."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 # Names of (rank, world size, local rank). SLURM's are those of a step: a batch script is one process, whatever its job asked for.
 LAUNCHERS = {
@@ -10,6 +14,8 @@ LAUNCHERS = {
     "submitit": ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"),
     "slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 }
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 def identity() -> tuple[int, int, int]:
@@ -19,3 +25,22 @@ def identity() -> tuple[int, int, int]:
             rank, size, local = (int(os.environ[name]) for name in names)
             return rank, size, local
     return 0, 1, 0
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether a signal has asked us to leave; a second signal does what it always does."""
+    received: list[int] = []
+    previous = {int(number): signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, _frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    for number in previous:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -175,9 +175,9 @@ class StageDir:
         self.checkpoints = path / "checkpoints"
 
     def write_spec(self, spec: StageSpec) -> None:
-        """Create the directory with its `stage.yaml`."""
+        """Create the directory with its `stage.yaml`, which whoever starts the stage could write again."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.spec_file, yaml.dump(spec.to_dict(), Dumper=yaml.CSafeDumper, sort_keys=False))
+        write_atomic(self.spec_file, yaml.dump(spec.to_dict(), Dumper=yaml.CSafeDumper, sort_keys=False), sync=False)
 
     def read_spec(self) -> StageSpec:
         """Read `stage.yaml`."""

@@ -325,6 +325,42 @@ def test_the_header_compares_test_scores(search: Any, browser: webdriver.Chrome)
     opened(browser, search(3).report())
     assert browser.find_element(By.ID, "test-scores").text.splitlines()[0] == "base 0.300 \u00b1 0.014"
     assert "method llmzero" in browser.find_element(By.ID, "search-facts").text
+    assert "one seed; not confirmed" in browser.find_element(By.ID, "summary").text
+
+
+@pytest.mark.browser
+def test_the_header_tells_what_fresh_seeds_confirmed(search: Any, browser: webdriver.Chrome) -> None:
+    builder = search(3)
+    against = [{"practitioner": {"difference": 0.1, "p_paired": None, "p_welch": p}, "base": {}} for p in (0.0314159, None)]
+    scores = [{"mean": 0.55, "stderr": 0.012, "against": against[0]}, {"mean": 0.6, "stderr": 0.02, "against": against[1]}]
+    confirmation = {
+        "stages": 3,
+        "seeds": [1000, 1001, 1002],
+        "winner": "strategy-0003",
+        "strategies": {"strategy-0002": scores[1], "strategy-0003": scores[0]},
+        "practitioner": {"mean": 0.45, "stderr": 0.011},
+        "base": {"mean": 0.3, "stderr": None},
+    }
+    write_json(builder.path / "confirmation.json", confirmation)
+    opened(browser, builder.report())
+    assert browser.find_element(By.ID, "confirmation").text.splitlines() == [
+        "strategy 0003 0.550 \u00b1 0.012 p = 0.031",
+        "strategy 0002 0.600 \u00b1 0.020 p = \u2013",
+        "practitioner 0.450 \u00b1 0.011",
+        "base 0.300",
+    ]
+    shown = browser.find_element(By.ID, "summary").text
+    assert "Test score on 3 fresh seeds" in shown
+    assert "p: Welch's test against practitioner\n" in f"{shown}\n"
+    assert "not confirmed" not in shown
+    for width in (1280, 800):
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False})
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        edges = (
+            "const table = document.getElementById('confirmation'); return [table, table.closest('dl')].map((e) => e.getBoundingClientRect().right)"
+        )
+        right, edge = browser.execute_script(edges)
+        assert right <= edge, "nothing of it is cut off"
 
 
 @pytest.mark.browser

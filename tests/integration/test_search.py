@@ -112,19 +112,6 @@ def test_time_budgets_end_a_search(launch: Run, tmp_path: Path, limit: str, valu
     assert spent[limit] >= value
 
 
-def test_a_strategy_is_replayed_stage_by_stage(launch: Run, tmp_path: Path) -> None:
-    launch("search", *SIMULATED, f"search_dir={tmp_path}/s")
-    strategy = yaml.safe_load((tmp_path / "s/strategy.yaml").read_text())
-    launch("replay", *SIMULATED, f"strategy={tmp_path}/s/strategy.yaml", "seed=7", f"search_dir={tmp_path}/r")
-    stages = EventStore(tmp_path / "r/tree.jsonl").tree.stages()
-    assert [node.hparams for node in stages] == [stage["hparams"] for stage in strategy["stages"]]
-    assert [node.depth for node in stages] == list(range(1, 1 + len(stages)))
-    strategy["stages"][0]["hparams"]["group_size"] = 7
-    (tmp_path / "edited.yaml").write_text(yaml.safe_dump(strategy))
-    refused = launch("replay", *SIMULATED, f"strategy={tmp_path}/edited.yaml", f"search_dir={tmp_path}/x", ok=False)
-    assert "stage 1: group_size=7: must be one of" in refused.stderr
-
-
 OUTSIDE_RUNNER = '''
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +161,7 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(launch: Run, tmp_p
         (["task=counting"], "task=counting: must be one of countdown, none"),
         (["model=giant"], "nano"),
         (["agent=oracle"], "rules"),
-        (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars, llm_tokens, disk_gb"),
+        (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars, llm_tokens, disk_gb, deadline"),
         (["search.workers=many"], "search.workers: Value 'many' of type 'str' could not be converted to Integer"),
         (["search.workers=0"], "search.workers=0: must be from 1 to 1024"),
         (["hparams.parameters.kl_coef.default=7"], "kl_coef=7: must be float from 0 to 0.2"),

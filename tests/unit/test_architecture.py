@@ -8,11 +8,20 @@ import sys
 
 from tests.conftest import REPOSITORY
 
-HEAVY = ("torch", "transformers", "deepspeed", "vllm", "wandb", "openai", "matplotlib")
+HEAVY = ("torch", "transformers", "deepspeed", "vllm", "wandb", "openai", "matplotlib", "scipy")
 
 
 def test_the_search_half_loads_no_deep_learning_library() -> None:
-    modules = ("search.session", "search.plan", "search.methods.skill", "agents.llm", "runners.local", "runners.simulated", "tracking")
+    modules = (
+        "search.session",
+        "search.plan",
+        "search.methods.skill",
+        "agents.llm",
+        "runners.local",
+        "runners.inline",
+        "runners.simulated",
+        "tracking",
+    )
     code = f"import sys, {', '.join(f'llmzero.{name}' for name in modules)}\n"
     code += f"print([name for name in {HEAVY} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -20,6 +20,7 @@ GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.n
 LLM = ["agent.model=some", "agent.api_key_env=null"]
 NEEDED = {
     **{f"agent={path.stem}": LLM for path in (CONF / "agent").glob("openai*.yaml")},
+    "agent=rule_file": ["agent.path=rule.yaml"],
     "stopper=llm": ["stopper.model=some"],
     "model=hf": ["model.path=some/model"],
     "rollout=vllm_server": ["rollout.urls=[http://one:8000]", "rollout.exchange_dir=shared"],
@@ -94,6 +95,7 @@ def test_every_range_is_of_a_key_that_exists() -> None:
         composed("agent=openai", "stopper=llm", "search=skill", *LLM),
         resolved(compose("train", ["trainer.lora.rank=8"])),
         resolved(compose("evaluate")),
+        resolved(compose("replay", ["search_dir=runs/replay"])),
     ]
     for key in RANGES:
         assert any(_has(config, key.split(".")) for config in configs), key
@@ -106,6 +108,8 @@ def _has(config: object, parts: list[str]) -> bool:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("search.confirm_seeds=-1", r"search\.confirm_seeds=-1: must be from 0 to 1000"),
+        ("search.confirm_top=0", r"search\.confirm_top=0: must be from 1 to 100"),
         ("search.workers=0", r"search\.workers=0: must be from 1 to 1024"),
         ("budget.stages=0", r"budget\.stages=0: must be at least 1"),
         ("search.method.backup=median", r"search\.method\.backup=median: must be one of max, mean"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -116,6 +117,7 @@ class EvidenceBuilder:
     metric_catalogue: dict[str, Metric]
     seed: int
     setting: Mapping[str, str] = field(default_factory=dict)
+    _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they change no more
 
     def for_proposal(self, tree: Tree, node_id: str, budget_left: dict[str, float]) -> Evidence:
         """Return the evidence for proposing a child of a node: everything its directory tells so far."""
@@ -156,6 +158,12 @@ class EvidenceBuilder:
         )
 
     def _view(self, tree: Tree, node: Node) -> StageView:
+        view = self._ended.get(node.node_id) or self._new_view(tree, node)
+        if node.usable:
+            self._ended[node.node_id] = view
+        return view
+
+    def _new_view(self, tree: Tree, node: Node) -> StageView:
         parent = tree[node.parent_id] if node.parent_id else None
         return StageView(
             node_id=node.node_id,
@@ -177,8 +185,8 @@ class EvidenceBuilder:
 
     def _predictions(self, tree: Tree) -> list[Prediction]:
         """Return the latest stages that have ended and of which their agent said what it expected."""
-        told = [node for node in tree.stages() if node.final and node.proposal.get("expected")]
-        return [self._prediction(node, tree[node.parent_id]) for node in told[-PREDICTIONS_KEPT:] if node.parent_id]
+        told = islice((node for node in reversed(tree.stages()) if node.final and node.proposal.get("expected")), PREDICTIONS_KEPT)
+        return [self._prediction(node, tree[node.parent_id]) for node in told if node.parent_id][::-1]
 
     def _prediction(self, node: Node, parent: Node) -> Prediction:
         expected = node.proposal["expected"]

@@ -73,13 +73,13 @@ class RuleAgent:
         """Return the most promising move that was not tried from this stage."""
         diagnosis = diagnose(evidence)
         for name in _ranked_moves(evidence, diagnosis):
-            changes = _apply(MOVES[name], evidence)
-            if changes and _of_use(evidence, changes):
+            changes = apply(MOVES[name], evidence)
+            if changes and of_use(evidence, changes):
                 because = "; ".join(PATHOLOGIES[problem] for problem in diagnosis)
                 record = _record(evidence, name)
                 learnt = f" It gained {fmean(record):+.3f} on average in {len(record)} earlier stages." if record else ""
                 return Proposal("rules", tuple(diagnosis), f"{because}: {MOVES[name].why}.{learnt}", changes)
-        return _random_proposal(evidence, "rules", tuple(diagnosis), "every known move was tried here")
+        return random_proposal(evidence, "rules", tuple(diagnosis), "every known move was tried here")
 
 
 class RandomAgent:
@@ -87,7 +87,7 @@ class RandomAgent:
 
     def propose(self, evidence: Evidence) -> Proposal:
         """Return a random change."""
-        return _random_proposal(evidence, "random", (), "drawn at random")
+        return random_proposal(evidence, "random", (), "drawn at random")
 
 
 def _ranked_moves(evidence: Evidence, diagnosis: list[str]) -> list[str]:
@@ -118,7 +118,7 @@ def _is_move(move: Move, view: StageView, catalogue: Catalogue) -> bool:
     return set(view.changes) == set(wanted) and bool(wanted)
 
 
-def _apply(move: Move, evidence: Evidence) -> HParams:
+def apply(move: Move, evidence: Evidence) -> HParams:
     """Return the values a move leads to, within bounds; parameters the catalogue lacks are left out."""
     current, catalogue = evidence.stage.hparams, evidence.catalogue
     new = dict(current)
@@ -139,13 +139,13 @@ def _scaled(parameter: Parameter, value: float, factor: float) -> float:
     return scaled
 
 
-def _of_use(evidence: Evidence, changes: HParams) -> bool:
+def of_use(evidence: Evidence, changes: HParams) -> bool:
     """Whether changes lead to a configuration that was not tried from this stage and may fit into memory."""
     new = {**evidence.stage.hparams, **changes}
     return not nearly_equal(evidence, new) and known_not_to_fit(evidence, new) is None
 
 
-def _random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...], why: str) -> Proposal:
+def random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...], why: str) -> Proposal:
     """Draw one to three parameters anew, until the result is neither the parent's configuration nor a sibling's."""
     rng, catalogue = evidence.rng(), evidence.catalogue
 
@@ -154,5 +154,5 @@ def _random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...],
         return catalogue.changes(evidence.stage.hparams, evidence.stage.hparams | {n: catalogue[n].sample(rng) for n in names})
 
     drawn = [changes for changes in islice(iter(draws, None), RANDOM_TRIES) if changes]
-    fresh = next((changes for changes in drawn if _of_use(evidence, changes)), drawn[0] if drawn else {})
+    fresh = next((changes for changes in drawn if of_use(evidence, changes)), drawn[0] if drawn else {})
     return Proposal(agent, diagnosis, f"A random change of {', '.join(fresh) or 'nothing'}: {why}.", fresh)

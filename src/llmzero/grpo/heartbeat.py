@@ -15,19 +15,20 @@ MIN_INTERVAL = 0.3  # seconds between two heartbeats within a phase
 
 
 class Heartbeat:
-    """Writes state, phase, progress and the time spent. Time counts from process start and goes on over attempts.
+    """Writes state, phase, progress and the time spent. Time goes on over attempts.
 
     Args:
         devices: devices of the stage; a CPU process counts as one.
         writes: False for the processes that keep silent beside rank 0.
+        started: when this attempt began, on `time.time()`'s clock; None is the start of the process.
     """
 
-    def __init__(self, stage: StageDir, devices: int = 1, writes: bool = True) -> None:
+    def __init__(self, stage: StageDir, devices: int = 1, writes: bool = True, started: float | None = None) -> None:
         self._stage = stage
         self._devices = devices
         self._writes = writes
         self._earlier = float(stage.status().get("seconds") or 0.0)
-        self._started = psutil.Process().create_time()
+        self._started = psutil.Process().create_time() if started is None else started
         self._written = 0.0
         self._fields: dict[str, Any] = {}
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,30 +24,35 @@ from llmzero.grpo.heartbeat import Heartbeat
 from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import ADAPTER, Policy, deepspeed_engine, load_model, load_tokenizer, with_adapter
 from llmzero.grpo.trainer import Interrupted, Setup, Trainer
+from llmzero.processes import interruptible
 from llmzero.seeds import seed_of
 from llmzero.stage import StageDir, StageResult, StageSpec
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
-
-def run_stage(directory: str | Path) -> StageResult | None:
+def run_stage(directory: str | Path, *, started: float | None = None, interrupted: Callable[[], bool] | None = None) -> StageResult | None:
     """Run the stage that a directory describes and write its result; every process of the stage calls this.
 
     A stage that was interrupted goes on from its own last complete checkpoint. SIGTERM and SIGUSR2 make it write one after the
     step in hand and leave without a result: None. An exception ends it as `failed`, with its error and cause in the result and
     the traceback in its log.
+
+    Args:
+        directory: the stage directory, with its `stage.yaml`.
+        started: when the stage's time began, on `time.time()`'s clock; None is the start of the process.
+        interrupted: tells whether to leave, for a caller that goes on after the stage; None listens to the signals.
     """
     stage = StageDir(Path(directory))
     spec = stage.read_spec()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     world = join(spec.config["trainer"]["collective_timeout_s"])
-    heartbeat = Heartbeat(stage, world.size, world.leads)
+    heartbeat = Heartbeat(stage, world.size, world.leads, started)
     heartbeat.beat(phase="starting", progress=0.0)
     phases = Phases()
     try:
-        with _interruptible() as interrupted, prepared(spec, stage, world, heartbeat, phases, interrupted) as trainer:
+        listening = nullcontext(interrupted) if interrupted else interruptible()
+        with listening as told, prepared(spec, stage, world, heartbeat, phases, told) as trainer:
             result = trainer.run()
     except Interrupted:
         heartbeat.beat(phase="interrupted")
@@ -65,25 +69,6 @@ def run_stage(directory: str | Path) -> StageResult | None:
         stage.write_result(result)
         heartbeat.beat(result.state, phase="", error=result.error)
     return result
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether a signal has asked us to leave; a second signal does what it always does."""
-    received: list[int] = []
-    previous = {int(number): signal.getsignal(number) for number in SIGNALS}
-
-    def note(number: int, _frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-
-    for number in previous:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

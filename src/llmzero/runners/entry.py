@@ -29,11 +29,16 @@ def run(directory: str, entry_point: str, threads: int) -> None:
     log = stage.log_file.open("a")
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait starve the stage beside them
+    limit_threads(threads)
     module, function = entry_point.rsplit(".", 1)
     getattr(import_module(module), function)(directory)
     lock.close()
+
+
+def limit_threads(threads: int) -> None:
+    """Set the CPU threads of the numerical libraries that are imported from now on."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait starve the stage beside them
 
 
 def is_running(directory: Path) -> bool:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from llmzero.errors import UserError
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits; None is no limit. The search ends at whichever comes first; `disk_gb` only where dropping optimizer states no longer helps."""
+    """Limits; None is no limit. The search ends at whichever comes first; `disk_gb` only where dropping optimizer states no longer helps.
+
+    `deadline` is in seconds since the epoch.
+    """
 
     stages: int | None = None
     seconds: float | None = None
@@ -16,6 +24,20 @@ class Budget:
     llm_dollars: float | None = None
     llm_tokens: int | None = None
     disk_gb: float | None = None
+    deadline: float | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Budget:
+        """Read the group `budget`, in which the deadline is a date and time, of this machine's zone where none is given.
+
+        Raises:
+            UserError: that it is not.
+        """
+        deadline = config["deadline"]
+        try:
+            return cls(**{**config, "deadline": deadline and datetime.fromisoformat(deadline).timestamp()})
+        except ValueError as error:
+            raise UserError(f"budget.deadline={deadline}: must be a date and time, e.g. 2027-01-31T08:00 or 2027-01-31T08:00+01:00") from error
 
 
 @dataclass
@@ -47,6 +69,7 @@ class Ledger:
             "llm_dollars": self.llm_dollars,
             "llm_tokens": float(self.llm_tokens),
             "disk_gb": self.disk_gb,
+            "deadline": time.time(),
         }
         return _reached(spent, budget)
 
@@ -55,8 +78,8 @@ class Ledger:
         return _reached({"llm_dollars": self.llm_dollars, "llm_tokens": self.llm_tokens}, budget)
 
     def left(self, budget: Budget) -> dict[str, float]:
-        """Return what remains of every limited resource."""
-        spent = asdict(self)
+        """Return what remains of every limited resource; of a deadline, the seconds until then."""
+        spent = {**asdict(self), "deadline": time.time()}
         return {name: limit - spent[name] for name, limit in asdict(budget).items() if limit is not None}
 
     def to_dict(self) -> dict[str, float]:

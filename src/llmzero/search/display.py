@@ -16,6 +16,7 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from llmzero.search.budget import Budget
+from llmzero.search.confirm import confirmation_line
 from llmzero.search.driver import Driver
 from llmzero.search.store import EventStore
 from llmzero.search.tree import Node, Tree
@@ -23,6 +24,7 @@ from llmzero.search.workspace import Workspace
 
 STATE_STYLES = {"queued": "dim", "running": "cyan", "completed": "green", "stopped": "yellow", "failed": "red"}
 REFRESH_PER_SECOND = 4
+SHOWN_NODES = 40
 
 
 class Display:
@@ -32,13 +34,15 @@ class Display:
         self.workspace, self.budget, self.workers, self.agent = workspace, budget, workers, agent
         self.console = Console(highlight=False, soft_wrap=True)
         self._live: Live | None = None
-        self._told: dict[str, str] = {}
+        self._seen = 0  # nodes
+        self._open: dict[str, str] = {}  # of those seen, the ones that have not ended, with the state that was told last
         self._drawn = 0.0
 
     @contextmanager
     def live(self, store: EventStore) -> Iterator[None]:
         """Show the search while it runs."""
-        self._told = {node.node_id: node.state for node in store.tree}
+        self._seen = len(store.tree)
+        self._open = {node.node_id: node.state for node in store.tree if not node.final}
         if not self.console.is_terminal:
             yield
             return
@@ -62,14 +66,20 @@ class Display:
         """Print the tree, the result and where everything lies."""
         self.console.print(tree_view(store.tree))
         self.console.print(result_view(summary))
+        if summary["method"] != "replay":
+            self.console.print(confirmation_line(summary))
         for what, path in (("report", self.workspace.report_file), ("strategy", self.workspace.strategy_file)):
             self.console.print(f"{what}: {path}")
 
     def _print_news(self, tree: Tree) -> None:
-        for node in tree:
-            if self._told.get(node.node_id) != node.state:
-                self._told[node.node_id] = node.state
+        new = tree.since(self._seen)
+        self._seen += len(new)
+        for node in [*(tree[node_id] for node_id in self._open), *new]:
+            if self._open.get(node.node_id) != node.state:
+                self._open[node.node_id] = node.state
                 self.console.print(f"[{tree_time()}] {node_text(node, tree)}", markup=False)
+            if node.final:
+                self._open.pop(node.node_id, None)
 
     def _running_view(self, store: EventStore, driver: Driver) -> RenderableType:
         table = Table.grid(padding=(0, 1))
@@ -94,11 +104,13 @@ class Display:
 
 
 def tree_view(tree: Tree) -> RichTree:
-    """Return the tree with scores, states and changes, the best path in bold."""
+    """Return the tree with scores, states and changes, the best path in bold; of a large tree that path and the newest stages."""
     best = tree.best() if len(tree) else None
     path = {node.node_id for node in tree.path(best.node_id)} if best else set()
+    newest = tree.since(max(0, len(tree) - SHOWN_NODES))
+    shown = path | {above.node_id for node in newest for above in tree.path(node.node_id)}
     views: dict[str | None, RichTree] = {}
-    for node in tree:
+    for node in (tree[node_id] for node_id in sorted(shown, key=int)):
         style = STATE_STYLES[node.state] + (" bold" if node.node_id in path else "")
         label = Text(("* " if node.node_id in path else "") + node_text(node, tree), style=style)
         parent = views.get(node.parent_id)
@@ -111,7 +123,8 @@ def node_text(node: Node, tree: Tree) -> str:
     score = f"{node.score:.3f}" if node.score is not None else "  -  "
     if node.parent_id is None:
         return f"{node.node_id} {score} {node.state}: the base model"
-    changes = ", ".join(f"{name}={value}" for name, value in changed(node, tree).items()) or "practitioner's configuration"
+    unchanged = "practitioner's configuration" if node.hparams == tree.root.hparams else "unchanged"
+    changes = ", ".join(f"{name}={value}" for name, value in changed(node, tree).items()) or unchanged
     diagnosis = "+".join(node.proposal.get("diagnosis", ()))
     error = f" ({node.result.error})" if node.result and node.result.error else ""
     return f"{node.node_id} {score} {node.state}: {diagnosis + ' -> ' if diagnosis else ''}{changes}{error}"

@@ -127,7 +127,7 @@ class Driver:
         self.store.ledger.seconds = self.elapsed
         return self.store.ledger.spent_limits(
             self.budget,
-            planned_stages=len(self.store.tree.stages()),
+            planned_stages=len(self.store.tree) - 1,
             running_gpu_seconds=sum(r.status.gpu_seconds for r in self.running.values()),
         )
 
@@ -146,7 +146,7 @@ class Driver:
             parent_id=parent.node_id if parent else None,
             depth=parent.depth + 1 if parent else 0,
             hparams=expansion.hparams,
-            steps=self.plan.stage_steps if parent else 0,
+            steps=(expansion.steps or self.plan.stage_steps) if parent else 0,
             resume_from=str(resume_from) if resume_from else None,
             proposal=expansion.proposal.to_dict(),
             memo=expansion.memo,
@@ -175,7 +175,7 @@ class Driver:
         spec = self._spec(node)
         stage = StageDir(spec.directory)
         stage.write_spec(spec)
-        write_json(stage.proposal_file, node.proposal)
+        write_json(stage.proposal_file, node.proposal, sync=False)
         self._record("started", node_id=node.node_id, attempt=node.attempts + 1)
         self.running[node.node_id] = Running(self.runner.start(spec), StageStatus("queued"))
         self.on_change(self)
@@ -212,25 +212,38 @@ class Driver:
     # --- watching ---
 
     def _collect(self) -> bool:
-        """Look at every running stage once; return whether anything was new."""
+        """Look at every running stage once; return whether anything was new.
+
+        Stages found to have ended together are taken in the order in which they did, and each worker that is free again gets its next
+        stage before the next one is taken: what is decided does not depend on when we look.
+        """
         changed = False
-        for node_id in list(self.running):
-            running = self.running[node_id]
+        for node_id, running in self.running.items():
             status = running.handle.poll()
             news = len(status.validation) > len(running.status.validation)
             running.status = status
-            if status.final:
-                self._end_stage(node_id, running)
-            elif self.store.tree[node_id].parent_id is not None and not running.stopping:
+            if not status.final and self.store.tree[node_id].parent_id is not None and not running.stopping:
                 self._judge(node_id, running, news)
             changed |= news or status.final
+        for node_id in self._ended():
+            self._end_stage(node_id, self.running[node_id])
+            self._fill()
         self._let_method_watch()
         self.on_change(self)
         return changed
 
+    def _ended(self) -> list[str]:
+        """Return the running stages that are found to have ended, the first to end first; those that do not tell when come last."""
+
+        def moment(node_id: str) -> tuple[bool, float]:
+            ended_at = self.running[node_id].handle.result().ended_at
+            return ended_at is None, ended_at or 0.0
+
+        return sorted((node_id for node_id, running in self.running.items() if running.status.final), key=moment)
+
     def _judge(self, node_id: str, running: Running, news: bool) -> None:
         """Stop a stage when a time budget is spent, or when the early stopper finds it hopeless."""
-        spent = [name for name in self.spent_limits() if name in ("seconds", "gpu_seconds")]
+        spent = [name for name in self.spent_limits() if name in ("seconds", "gpu_seconds", "deadline")]
         if spent:
             self._stop(node_id, running, f"budget.{spent[0]} is spent")
         elif news and not self._audited(node_id) and running.status.seconds - running.judged_at >= self.stopper.interval_s:

@@ -41,10 +41,10 @@ class FinalTest:
         self.workspace, self.store, self.runner = workspace, store, runner
         self.config, self.defaults, self.seed = config, defaults, seed
 
-    def run(self) -> None:
+    def run(self, *, practitioner: bool = True) -> None:
         """Write `test.json`: score, stderr and n, with the training steps and device seconds behind each.
 
-        `practitioner` is null where that configuration could not be trained, because it needs more memory than there is, say.
+        `practitioner` is null where it is not wanted, or could not be trained, because it needs more memory than there is, say.
         """
         tree = self.store.tree
         best = tree.best()
@@ -54,7 +54,7 @@ class FinalTest:
         found = self._evaluate(f"best-{best.node_id}", _checkpoint(best), best.hparams)
         report = {
             "base": self._score(base, 0, 0.0),
-            "practitioner": self._practitioner(steps),
+            "practitioner": self._practitioner(steps) if practitioner else None,
             "best": {**self._score(found, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))), "node_id": best.node_id},
         }
         write_json(self.workspace.test_file, report)

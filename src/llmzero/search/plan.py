@@ -11,7 +11,7 @@ def describe(session: Session) -> str:
     """Return the plan in a few lines."""
     config = session.config
     search = config["search"]
-    limits = ", ".join(f"{name} {value:g}" for name, value in config["budget"].items() if value is not None) or "none"
+    limits = ", ".join(f"{name} {value}" for name, value in config["budget"].items() if value is not None) or "none"
     steps = (config["budget"]["stages"] or 0) * search["stage_steps"]
     lines = [
         f"LLMZero: search={search['name']} agent={session.agent_name} seed={config['seed']}",
@@ -23,6 +23,9 @@ def describe(session: Session) -> str:
     if steps:
         completions = _completions(session)
         lines.append(f"  at most      {steps} GRPO steps" + (f" of {completions[0]} to {completions[1]} completions" if completions else ""))
+    if search["confirm_seeds"]:
+        top, seeds = search["confirm_top"], search["confirm_seeds"]
+        lines.append(f"  confirm      the best {top} strategies and the practitioner's on {seeds} fresh seeds, beyond the budget")
     if "max_prompt_tokens" in config["agent"]:
         lines.append(_model(config))
     if session.agent_name == "rules":

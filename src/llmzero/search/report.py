@@ -58,7 +58,7 @@ class Detail:
 def write_report(search_dir: Path, store: EventStore, catalogue: Catalogue, *, live: bool) -> None:
     """Write `report.html` atomically; a `live` page reloads itself every few seconds and keeps its place."""
     before, after = _shell(live)
-    write_atomic(search_dir / "report.html", before + _payload(search_dir, store, catalogue) + after)
+    write_atomic(search_dir / "report.html", before + _payload(search_dir, store, catalogue) + after, sync=False)
 
 
 def report_data(search_dir: Path, store: EventStore, catalogue: Catalogue, detail: Detail) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def report_data(search_dir: Path, store: EventStore, catalogue: Catalogue, detai
         "search": _search(search_dir, store),
         "budget": store.ledger.to_dict(),
         "test": read_json(search_dir / "test.json"),
+        "confirmation": read_json(search_dir / "confirmation.json"),
         "base_score": tree.root.score if ROOT in tree.nodes else None,
         "best_path": [node.node_id for node in path],
         "parameters": [_parameter(parameter, path) for parameter in catalogue.values()],

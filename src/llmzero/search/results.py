@@ -29,8 +29,9 @@ def write_summary(workspace: Workspace, store: EventStore, *, method: str, agent
         "budget": store.ledger.to_dict(),
         "stopper": stopping_record(tree),
         "test": read_json(workspace.test_file),
+        "confirmation": read_json(workspace.confirmation_file),
     }
-    write_json(workspace.summary_file, summary)
+    write_json(workspace.summary_file, summary, sync=False)
     return summary
 
 

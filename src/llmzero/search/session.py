@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ from hydra.utils import instantiate
 from llmzero.agents.base import AsksModel, EarlyStopper, Proposal, Proposer
 from llmzero.agents.evidence import Evidence, EvidenceBuilder
 from llmzero.agents.journal import CallJournal
+from llmzero.agents.rule_file import RuleFileAgent
 from llmzero.config import catalogue_of, check_ranges, stage_config
+from llmzero.design_rule import write_rule
 from llmzero.errors import UserError
 from llmzero.hparams import Catalogue
 from llmzero.metrics import metric_catalogue
 from llmzero.runners.base import StageRunner
 from llmzero.search.budget import Budget, Ledger
+from llmzero.search.confirm import Confirmation
+from llmzero.search.derive_rule import derive, transitions
 from llmzero.search.display import Display
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.final_test import FinalTest
@@ -29,6 +34,8 @@ from llmzero.search.workspace import Workspace
 from llmzero.strategy import export_strategy
 
 TRACKING_TIMEOUT_S = 60.0
+MIRROR_SHARE = 0.1  # of the time of a search that summary, strategy and report may take
+FIRST_MIRROR_S = 0.5  # after the beginning
 UNTOLD = ("_target_", "cache_dir", "test_size", "seed")  # of a stage's configuration: of no use to an agent, or of the test split
 
 
@@ -44,6 +51,7 @@ class Session:
     proposer: Proposer
     tracking: Any
     budget: Budget
+    confirms: bool = False  # another search, which has a practitioner's configuration to compare with and tells the end
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Session:
@@ -55,15 +63,18 @@ class Session:
         check_ranges(config)
         check_parts(config)
         catalogue = catalogue_of(config)
+        proposer = _instance(config["agent"], "name")
+        if isinstance(proposer, RuleFileAgent):
+            proposer.read(catalogue)
         return cls(
             config=config,
             workspace=Workspace(Path(config["search_dir"]).absolute()),
             catalogue=catalogue,
             runner=instantiate(config["runner"]),
             stopper=_instance(config["stopper"], "audit_fraction"),
-            proposer=_instance(config["agent"], "name"),
+            proposer=proposer,
             tracking=instantiate(config["tracking"]),
-            budget=Budget(**config["budget"]),
+            budget=Budget.from_config(config["budget"]),
         )
 
     def run(self) -> dict[str, Any]:
@@ -75,11 +86,13 @@ class Session:
             self._connect(store)
             try:
                 self._search(store, display)
-            finally:
-                if not store.ended:
-                    self._mirror(store, "interrupted")
+                self._confirm(store, display)
+            except BaseException:
+                self._mirror(store, "interrupted")
+                raise
             summary = self._mirror(store, "finished")
-            display.finish(store, summary)
+            if not self.confirms:
+                display.finish(store, summary)
             self.tracking.finish(TRACKING_TIMEOUT_S)
             return summary
 
@@ -94,10 +107,18 @@ class Session:
             driver.run()
             if not store.ended:
                 self._mirror(store, "running")
-                display.say("Testing base, practitioner and best strategy on the test split (never read before) ...")
+                compared = "base and best" if self.confirms else "base, practitioner and best"
+                display.say(f"Testing {compared} strategy on the test split (never read before) ...")
                 config = self.stage_config
-                FinalTest(self.workspace, store, self.runner, config, self.catalogue.defaults(), self.config["seed"]).run()
+                test = FinalTest(self.workspace, store, self.runner, config, self.catalogue.defaults(), self.config["seed"])
+                test.run(practitioner=not self.confirms)
                 driver.end()
+
+    def _confirm(self, store: EventStore, display: Display) -> None:
+        """Run the best strategies and the practitioner's configuration on fresh seeds, where that is wanted."""
+        if self.config["search"]["confirm_seeds"]:
+            self._mirror(store, "running")
+            Confirmation(self.workspace, store, self.catalogue, self.config, _replay, display.say).run()
 
     def _driver(self, store: EventStore, display: Display) -> Driver:
         search, seed = self.config["search"], self.config["seed"]
@@ -113,14 +134,16 @@ class Session:
             self.catalogue, propose, search["max_depth"], seed, self.proposer, facts, self.workspace.path, self.budget.stages, search["workers"]
         )
         method: SearchMethod = instantiate(search["method"], context=context)
-        finished = len(store.trajectory)
+        mirrored, due = len(store.trajectory), time.monotonic() + FIRST_MIRROR_S
 
         def on_change(driver: Driver) -> None:
-            nonlocal finished
+            nonlocal mirrored, due
             display.update(store, driver)
-            if len(store.trajectory) != finished:
-                finished = len(store.trajectory)
+            began = time.monotonic()
+            if len(store.trajectory) != mirrored and began >= due:
+                mirrored = len(store.trajectory)
                 self._mirror(store, "running")
+                due = time.monotonic() + (time.monotonic() - began) * (1 / MIRROR_SHARE - 1)
 
         return Driver(
             workspace=self.workspace,
@@ -194,16 +217,29 @@ class Session:
                 "test": summary["test"],
             }
             export_strategy(self.workspace.strategy_file, store.tree, best, self.catalogue, provenance)
+            if state == "finished" and name != "replay":
+                self._export_rule(store, provenance)
         write_report(self.workspace.path, store, self.catalogue, live=state == "running")
         return summary
+
+    def _export_rule(self, store: EventStore, provenance: dict[str, Any]) -> None:
+        steps = transitions(store.tree, lambda node_id: self.evidence.for_proposal(store.tree, node_id, {}))
+        known = {name: provenance[name] for name in ("search_id", "method", "agent", "seed")}
+        known |= {"transitions": len(steps), "improved": sum(step.improved for step in steps)}
+        write_rule(self.workspace.rule_file, derive(steps, self.catalogue), known)
+
+
+def _replay(config: dict[str, Any]) -> dict[str, Any]:
+    """Run a replay that confirms another search; return its summary."""
+    return replace(Session.from_config(config), confirms=True).run()
 
 
 def check_parts(config: dict[str, Any]) -> None:
     """Raise `UserError` where the groups do not fit together."""
-    needs_training = "LocalRunner" in str(config["runner"]["_target_"])
+    trains = {"LocalRunner": "local", "InlineRunner": "inline"}.get(str(config["runner"]["_target_"]).rsplit(".", 1)[-1])
     for group in ("task", "model"):
-        if needs_training and config[group].get("_target_") is None:
-            raise UserError(f"{group}=none: runner=local trains, so it needs a {group}; name one, or use runner=simulated")
+        if trains and config[group].get("_target_") is None:
+            raise UserError(f"{group}=none: runner={trains} trains, so it needs a {group}; name one, or use runner=simulated")
     if config["search"]["name"] == "skill" and "model" not in config["agent"]:
         raise UserError("search=skill: needs a language model: agent=openai agent.model=NAME")
     for group in ("agent", "stopper"):

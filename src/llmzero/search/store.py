@@ -15,6 +15,10 @@ from llmzero.stage import StageResult
 log = logging.getLogger(__name__)
 
 
+# A node's creation is on the disk with the start that follows it, and a stage's end can be read again from its own result.
+UNSYNCED = ("created", "finished")
+
+
 class EventStore:
     """Appends events and keeps tree and ledger up to date. With `repair=False` it only reads, beside a driver at work.
 
@@ -39,7 +43,7 @@ class EventStore:
     def append(self, event: str, **fields: Any) -> None:
         """Make an event durable, then let it take effect."""
         record = {"event": event, **fields}
-        append_jsonl(self.path, [record], sync=True)
+        append_jsonl(self.path, [record], sync=event not in UNSYNCED)
         self._apply(record)
 
     def _apply(self, event: dict[str, Any]) -> None:

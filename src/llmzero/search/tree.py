@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,11 +59,16 @@ class Node:
 
 
 class Tree:
-    """Nodes by id, in order of creation."""
+    """Nodes by id, in order of creation.
+
+    Attributes:
+        finished: the stages that have ended, in that order.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self._finished = 0
+        self.finished: list[Node] = []
+        self._best: Node | None = None
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -87,8 +93,9 @@ class Tree:
     def finish(self, node_id: str, result: StageResult) -> None:
         """Record how a stage ended."""
         node = self.nodes[node_id]
-        node.state, node.result, node.finished_order = result.state, result, self._finished
-        self._finished += 1
+        node.state, node.result, node.finished_order = result.state, result, len(self.finished)
+        self.finished.append(node)
+        self._best = better(self._best, node)
 
     def children(self, node_id: str) -> list[Node]:
         """Return a node's children, in order of creation."""
@@ -107,13 +114,27 @@ class Tree:
 
     def best(self, nodes: Iterable[Node] | None = None) -> Node | None:
         """Return the usable node with the highest score, the earliest of equals; over all nodes by default."""
-        usable = [node for node in (self if nodes is None else nodes) if node.usable]
-        return max(usable, key=lambda node: (node.score, -int(node.node_id)), default=None)
+        return self._best if nodes is None else functools.reduce(better, nodes, None)
 
     def practitioner(self) -> Node | None:
         """Return the first usable stage under the root's own configuration, which the search is measured against."""
         return next((node for node in self.children(ROOT) if node.usable and node.hparams == self.root.hparams), None)
 
+    def since(self, number: int) -> list[Node]:
+        """Return the nodes that were created after the first `number`."""
+        return [self.nodes[_id(i)] for i in range(number, len(self.nodes))]
+
     def next_id(self) -> str:
         """Return the id of the next node to be created."""
-        return f"{len(self.nodes):04d}"
+        return _id(len(self.nodes))
+
+
+def better(a: Node | None, b: Node) -> Node | None:
+    """Return the better of two nodes: usable, of the higher score, the earlier of equals; None where neither is usable."""
+    if not b.usable:
+        return a
+    return b if a is None or (b.score or 0.0, -int(b.node_id)) > (a.score or 0.0, -int(a.node_id)) else a
+
+
+def _id(number: int) -> str:
+    return f"{number:04d}"

@@ -16,7 +16,7 @@ from llmzero.files import write_atomic
 # What may differ when a search is continued: it changes how much is done and where, not what the search is.
 ENDPOINT = ("base_url", "api_key_env", "timeout_s", "retries", "max_at_once", "price_input", "price_output", "breaker_failures", "breaker_pause_s")
 CHANGEABLE = (
-    *("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers", "model.cache_dir"),
+    *("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers", "search.confirm_seeds", "search.confirm_top", "model.cache_dir"),
     *(f"{group}.{key}" for group in ("agent", "stopper") for key in ENDPOINT),
 )
 
@@ -28,11 +28,14 @@ class Workspace:
         self.path = path
         self.nodes = path / "nodes"
         self.test = path / "test"
+        self.confirm = path / "confirm"
         self.config_file = path / "config.yaml"
         self.tree_file = path / "tree.jsonl"
         self.summary_file = path / "summary.json"
         self.test_file = path / "test.json"
+        self.confirmation_file = path / "confirmation.json"
         self.strategy_file = path / "strategy.yaml"
+        self.rule_file = path / "rule.yaml"
         self.report_file = path / "report.html"
 
     @contextmanager

@@ -17,12 +17,14 @@ from llmzero.search.tree import Node, Tree
 class Expansion:
     """One more stage: below `parent_id`, with `hparams`, because of `proposal`.
 
-    `memo` is kept with the node, in the event log: what the method has to know of it again after a restart.
+    `steps` is None for the steps of every stage of the search. `memo` is kept with the node, in the event log: what the method has to
+    know of it again after a restart.
     """
 
     parent_id: str
     hparams: HParams
     proposal: Proposal
+    steps: int | None = None
     memo: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,120 +1,138 @@
-"""UCT over training stages, with a virtual new child (LLMZero, arXiv 2606.18388)."""
+"""Tree search over training stages: which one is branched from next, and whether the agent changes anything."""
 
 from __future__ import annotations
 
-import math
 import random
-from statistics import fmean
-from typing import Literal
+from typing import Literal, Protocol
 
+from llmzero.agents.base import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
+from llmzero.search.methods.forecast import Forecast
+from llmzero.search.methods.uct import Uct
 from llmzero.search.tree import ROOT, Node, Tree
 
 
-def uct(quality: float, visits: float, parent_visits: float, c_uct: float) -> float:
-    """Return quality + c * sqrt(ln(parent visits) / visits): UCB1 applied to trees (Kocsis and Szepesvari, 2006)."""
-    return quality + c_uct * math.sqrt(math.log(max(parent_visits, 1.0)) / visits)
+class Rule(Protocol):
+    """Chooses among open nodes, those that may get a child. It hears of everything once, so that a choice needs no walk over the tree."""
+
+    def created(self, tree: Tree, node: Node) -> None:
+        """Hear of a stage that was decided on."""
+        ...
+
+    def ended(self, tree: Tree, node: Node) -> None:
+        """Hear of a stage that ended."""
+        ...
+
+    def opened(self, tree: Tree, node: Node) -> None:
+        """Hear of a node that may get a child from now on."""
+        ...
+
+    def closed(self, tree: Tree, node: Node) -> None:
+        """Hear of a node that may get no more children."""
+        ...
+
+    def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
+        """Return the open node to branch from; None where none is open."""
+        ...
 
 
 class TreeSearch:
-    """The paper's selection rule.
-
-    At node p, compare the non-terminal children with a *virtual new child* whose quality is p's own and whose visits are
-    N(p) / (k + 1). Where the virtual child is strictly ahead and k < k_max, p is expanded; else the search descends.
+    """The practitioner's configuration first; then stages below whichever node a rule chooses.
 
     Args:
-        c_uct: weight of exploration.
+        selection: `forecast` expands where the path is forecast to end best; `uct` is the paper's rule.
         k_max: children a node may have; fresh starts come on top at the root.
-        fresh_start_fraction: share of iterations that are forced to branch from the base model.
-        backup: a node's quality is the `mean` or the `max` of the normalised scores in its subtree.
-        failure_penalty: subtracted from the quality of a node once `failures_tolerated` stages below it have failed.
+        fresh_start_fraction: share of stages that are forced to branch from the base model.
+        descent_fraction: chance that the path of the stage that ended last goes on, wherever it stands: late starters show what they
+            are worth only at the end of their path.
+        unchanged_fraction: chance that a node's child trains on unchanged, where none does yet.
+        exploration: of `forecast`, how widely it draws around the most likely outcome.
+        c_uct: of `uct`, the weight of exploration.
+        backup: of `uct`, a node's quality is the `mean` or the `max` of the normalised scores in its subtree.
+        failure_penalty: subtracted from what a node promises, in units of the spread of scores, once `failures_tolerated` stages below
+            it have failed.
     """
 
     def __init__(
         self,
         context: MethodContext,
+        selection: Literal["forecast", "uct"] = "forecast",
+        k_max: int = 16,
+        fresh_start_fraction: float = 0.0,
+        descent_fraction: float = 1.0,
+        unchanged_fraction: float = 0.4,
+        exploration: float = 0.5,
         c_uct: float = 1.414,
-        k_max: int = 3,
-        fresh_start_fraction: float = 0.2,
         backup: Literal["mean", "max"] = "max",
         failure_penalty: float = 0.5,
         failures_tolerated: int = 2,
     ) -> None:
         self.context = context
-        self.c_uct = c_uct
         self.k_max = k_max
         self.fresh_start_fraction = fresh_start_fraction
-        self.backup = backup
-        self.failure_penalty = failure_penalty
-        self.failures_tolerated = failures_tolerated
+        self.descent_fraction = descent_fraction
+        self.unchanged_fraction = unchanged_fraction
+        self.rule: Rule = (
+            Forecast(context.max_depth, exploration, failure_penalty, failures_tolerated)
+            if selection == "forecast"
+            else Uct(c_uct, backup, failure_penalty, failures_tolerated)
+        )
+        self._configurations = context.catalogue.size
+        self._seen = 0  # nodes created, and ended, that we know of
+        self._ended = 0
+        self._open: set[str] = set()
+        self._continued: set[str] = set()  # nodes with a child that trains on unchanged
 
     def ask(self, tree: Tree) -> Expansion | None:
-        """Return the next stage: the practitioner's first, then by UCT, with forced fresh starts in between."""
+        """Return the next stage; None where every branch waits for a running stage or is closed."""
+        self._catch_up(tree)
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
-        if self._fresh_start(tree):
-            return expand(self.context, tree, ROOT)
-        node_id = self.select(tree)
-        return expand(self.context, tree, node_id) if node_id is not None else None
+        rng = random.Random(f"{self.context.seed}/{len(tree)}")  # a restarted search decides alike
+        node_id = self._parent(tree, rng)
+        return self._child(tree, tree[node_id], rng) if node_id is not None else None
 
     def tell(self, tree: Tree, node: Node) -> None:
-        """Nothing to learn: every choice is a function of the tree."""
+        """Nothing is learnt before it is needed."""
 
-    def select(self, tree: Tree) -> str | None:
-        """Return the node to expand; None where every branch waits for a running stage or is closed."""
-        visits, quality = self._statistics(tree)
-        own = self._normalised(tree)
-        open_nodes = self._open(tree)
-        node_id = ROOT
-        while node_id in open_nodes:
-            children = tree[node_id].children
-            n = visits[node_id]
-            ranked = [(uct(quality[c], visits[c], n, self.c_uct), c) for c in children if c in open_nodes]
-            virtual = uct(own.get(node_id, 0.0), n / (len(children) + 1), n, self.c_uct)
-            best = max((score for score, _ in ranked), default=-math.inf)
-            if self._expandable(tree, node_id) and virtual > best:
-                return node_id
-            if not ranked:
-                return node_id if self._expandable(tree, node_id) else None
-            node_id = max(ranked, key=lambda pair: (pair[0], -int(pair[1])))[1]
-        return None
-
-    def _fresh_start(self, tree: Tree) -> bool:
-        """Drawn from the seed and the number of nodes alone, so that a restarted search decides alike."""
-        return random.Random(f"{self.context.seed}/fresh/{len(tree)}").random() < self.fresh_start_fraction
-
-    def _expandable(self, tree: Tree, node_id: str) -> bool:
-        node = tree[node_id]
-        return node.usable and node.depth < self.context.max_depth and len(node.children) < self.k_max
-
-    def _open(self, tree: Tree) -> set[str]:
-        """Return the nodes below which something can still be expanded; the others are terminal."""
-        found: set[str] = set()
-        for node in reversed(list(tree)):
-            if self._expandable(tree, node.node_id) or any(child in found for child in node.children):
-                found.add(node.node_id)
-        return found
-
-    def _normalised(self, tree: Tree) -> dict[str, float]:
-        """Return every scored node's score between the worst (0) and the best (1) of the tree; 0.5 where all are equal."""
-        scores = {node.node_id: node.score for node in tree if node.score is not None}
-        low, high = min(scores.values(), default=0.0), max(scores.values(), default=0.0)
-        return {i: (score - low) / (high - low) if high > low else 0.5 for i, score in scores.items()}
-
-    def _statistics(self, tree: Tree) -> tuple[dict[str, int], dict[str, float]]:
-        """Return visits (1 + those of the children) and quality of every node. Running stages count as visits: a virtual loss."""
-        own = self._normalised(tree)
-        visits = {node.node_id: 1 for node in tree}
-        values = {node.node_id: [own[node.node_id]] if node.node_id in own else [] for node in tree}
-        failures = {node.node_id: int(node.state == "failed") for node in tree}
-        for node in reversed(list(tree)):
+    def _catch_up(self, tree: Tree) -> None:
+        """Take in what has happened since the last time; after a restart, everything."""
+        for node in tree.since(self._seen):
+            self._seen += 1
+            self.rule.created(tree, node)
             if node.parent_id is not None:
-                visits[node.parent_id] += visits[node.node_id]
-                values[node.parent_id] += values[node.node_id]
-                failures[node.parent_id] += failures[node.node_id]
-        combine = fmean if self.backup == "mean" else max
-        quality = {i: combine(v) if v else 0.0 for i, v in values.items()}
-        for node_id, failed in failures.items():
-            if failed >= self.failures_tolerated:
-                quality[node_id] -= self.failure_penalty
-        return visits, quality
+                self._has_child(tree, tree[node.parent_id], node)
+        for node in tree.finished[self._ended :]:
+            self._ended += 1
+            self.rule.ended(tree, node)
+            if node.usable and node.depth < self.context.max_depth and len(node.children) < self.k_max and any(self._choices(node)):
+                self._open.add(node.node_id)
+                self.rule.opened(tree, node)
+
+    def _has_child(self, tree: Tree, parent: Node, child: Node) -> None:
+        if child.hparams == parent.hparams:
+            self._continued.add(parent.node_id)
+        if parent.node_id in self._open and (len(parent.children) >= self.k_max or not any(self._choices(parent))):
+            self._open.remove(parent.node_id)
+            self.rule.closed(tree, parent)
+
+    def _choices(self, node: Node) -> tuple[bool, bool]:
+        """Return whether a child can change something that no sibling has, and whether one can train on unchanged."""
+        unchanged = node.node_id in self._continued
+        changed = len(node.children) - unchanged
+        return self._configurations is None or changed < self._configurations - 1, not unchanged
+
+    def _parent(self, tree: Tree, rng: random.Random) -> str | None:
+        if rng.random() < self.fresh_start_fraction and any(self._choices(tree.root)):
+            return ROOT
+        last = tree.finished[-1]
+        if rng.random() < self.descent_fraction and last.state == "completed" and not last.children and last.node_id in self._open:
+            return last.node_id
+        left = self.context.stages - len(tree) + 1 if self.context.stages is not None else None
+        return self.rule.choose(tree, rng, left)
+
+    def _child(self, tree: Tree, node: Node, rng: random.Random) -> Expansion:
+        may_change, may_continue = self._choices(node)
+        if may_continue and (not may_change or rng.random() < self.unchanged_fraction):
+            return Expansion(node.node_id, node.hparams, Proposal("search", (), "The path trains on unchanged.", {}))
+        return expand(self.context, tree, node.node_id)

@@ -217,7 +217,24 @@
       const { score: value, stderr } = data.test[name];
       return cells(name, score(value), stderr === null || stderr === undefined ? "" : `\u00b1 ${stderr.toFixed(3)}`);
     });
-    return tile("Test score \u00b1 standard error", el("table", { class: "tests", id: "test-scores" }, el("tbody", {}, rows)), null, "broad");
+    const note = data.confirmation ? null : "one seed; not confirmed";
+    return tile("Test score \u00b1 standard error", el("table", { class: "tests", id: "test-scores" }, el("tbody", {}, rows)), note, "broad");
+  }
+
+  /** Compare strategies with the practitioner's configuration over fresh seeds; the winner by validation comes first. */
+  function confirmationTile() {
+    const { winner, strategies, practitioner, base, seeds, stages } = data.confirmation;
+    const names = [winner, ...Object.keys(strategies).filter((name) => name !== winner)];
+    const p = (found) => (found ? `p = ${text(found.practitioner.p_welch && Number(found.practitioner.p_welch.toPrecision(2)))}` : "");
+    const parts = [...names.map((name) => [name, strategies[name]]), ["practitioner", practitioner], ["base", base]];
+    const rows = parts.map(([name, { mean, stderr, against }]) => {
+      const error = stderr === null ? "" : `\u00b1 ${stderr.toFixed(3)}`;
+      const cells = [el("td", {}, score(mean)), el("td", { class: "stderr" }, error), el("td", { class: "stderr" }, p(against))];
+      return el("tr", {}, el("th", { scope: "row" }, name.replace("-", " ")), cells);
+    });
+    const grown = [...nodes.values()].length - 1 - stages;
+    const note = `p: Welch's test against practitioner${grown > 0 ? `; before the last ${grown} stages` : ""}`;
+    return tile(`Test score on ${seeds.length} fresh seeds`, el("table", { class: "tests", id: "confirmation" }, el("tbody", {}, rows)), note, "compared");
   }
 
   function renderHeader() {
@@ -238,6 +255,7 @@
       tile("GPU time", duration(data.budget.gpu_seconds), calls),
       tile("Wall time", duration(data.budget.seconds), data.budget.setup_gpu_seconds ? `set-up and test: ${duration(data.budget.setup_gpu_seconds)} GPU` : null),
       ...(data.test ? [testTile()] : []),
+      ...(data.confirmation ? [confirmationTile()] : []),
     );
   }
 

@@ -1,0 +1,54 @@
+"""The agent that follows a design rule from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmzero.agents.base import Proposal
+from llmzero.agents.evidence import Evidence
+from llmzero.agents.rules import Move, apply, of_use, random_proposal
+from llmzero.design_rule import Clause, load_rule, observed
+from llmzero.hparams import Catalogue
+
+
+class RuleFileAgent:
+    """Applies every clause whose condition holds for the stage; where that was tried from it, all but the last of them, and so on.
+
+    Args:
+        path: a `rule.yaml`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path).absolute()
+        self._clauses: list[Clause] = []
+
+    def read(self, catalogue: Catalogue) -> list[Clause]:
+        """Return the rule's clauses, which are read once.
+
+        Raises:
+            UserError: the file is missing, malformed, or does not fit the catalogue.
+        """
+        self._clauses = self._clauses or load_rule("agent.path", self.path, catalogue)
+        return self._clauses
+
+    def propose(self, evidence: Evidence) -> Proposal:
+        """Return what the rule says of the stage; of one without dynamics it says nothing."""
+        holding = self.holding(evidence)
+        for count in range(len(holding), -1, -1):
+            changes = apply(_move(holding[:count]), evidence)
+            if of_use(evidence, changes):
+                reasons = {clause.parameter: str(clause.when) for clause in holding[:count] if clause.parameter in changes}
+                why = "; ".join(f"{name} as {reason}" for name, reason in reasons.items()) or "no clause asks for a change"
+                return Proposal("rule_file", (), f"By the rule: {why}.", changes, reasons=reasons)
+        return random_proposal(evidence, "rule_file", (), "all that the rule says was tried here")
+
+    def holding(self, evidence: Evidence) -> list[Clause]:
+        """Return the clauses that apply: of each parameter the first one whose condition holds."""
+        clauses, facts = self.read(evidence.catalogue), observed(evidence)
+        first = {clause.parameter: clause for clause in reversed(clauses) if clause.when.holds(facts)}
+        return [clause for clause in clauses if first.get(clause.parameter) is clause]
+
+
+def _move(clauses: list[Clause]) -> Move:
+    factors = {clause.parameter: clause.factor for clause in clauses if clause.factor is not None}
+    return Move("by the rule", factors, {clause.parameter: clause.notches for clause in clauses if clause.notches is not None})

@@ -1,0 +1,81 @@
+"""Runs every stage within the driver's own process, one after another: a replay as one batch job."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.utils import get_method
+
+from llmzero.processes import interruptible
+from llmzero.runners.entry import LOCK, is_running, limit_threads
+from llmzero.runners.local import LocalHandle
+from llmzero.stage import StageDir, StageSpec
+
+
+class InlineRunner:
+    """Stages in this very process: `start` returns once the stage has ended, so that nothing can stop it early.
+
+    SIGTERM and SIGUSR2 make the stage checkpoint after the step in hand and end the driver; the same command goes on from there.
+
+    Args:
+        entry_point: the function that trains a stage, as `package.module.function`; it is imported with the first stage. It takes
+            the stage directory, and as keywords `started` and `interrupted`, as `llmzero.grpo.main.run_stage` does.
+        threads: CPU threads; null is one a core.
+    """
+
+    def __init__(self, entry_point: str, threads: int | None = None) -> None:
+        self.entry_point = entry_point
+        self.threads = threads or os.cpu_count() or 1
+
+    def start(self, spec: StageSpec) -> LocalHandle:
+        """Run the stage to its end.
+
+        Raises:
+            KeyboardInterrupt: a signal came meanwhile.
+        """
+        started = time.time()
+        limit_threads(self.threads)
+        with interruptible() as interrupted, _alone(spec.directory), _logged(StageDir(spec.directory).log_file):
+            get_method(self.entry_point)(spec.directory, started=started, interrupted=interrupted)
+        gc.collect()  # an engine refers to itself in circles: its memory is wanted by the next stage
+        if interrupted():
+            raise KeyboardInterrupt
+        return LocalHandle(spec, None)
+
+    def attach(self, spec: StageSpec) -> LocalHandle | None:
+        """Return a handle of a stage that has ended, or that an earlier driver's process still runs; None where it is gone."""
+        ended = StageDir(spec.directory).result_file.exists()
+        return LocalHandle(spec, None) if ended or is_running(spec.directory) else None
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the stage's lock, as a stage's own process does."""
+    with (directory / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+@contextmanager
+def _logged(file: Path) -> Iterator[None]:
+    """Let everything that is printed go to a file, also what libraries print past Python."""
+    streams = {1: sys.stdout, 2: sys.stderr}
+    kept = {descriptor: os.dup(descriptor) for descriptor in streams}
+    with file.open("a") as log:
+        for descriptor, stream in streams.items():
+            stream.flush()
+            os.dup2(log.fileno(), descriptor)
+    try:
+        yield
+    finally:
+        for descriptor, stream in streams.items():
+            stream.flush()
+            os.dup2(kept[descriptor], descriptor)
+            os.close(kept[descriptor])

@@ -1,0 +1,92 @@
+"""The rule of `search=llmzero`: expand the node whose path is forecast to end best."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left, insort
+from itertools import chain, islice
+
+from llmzero.search.methods.gain_model import GainModel
+from llmzero.search.tree import Node, Tree
+
+CANDIDATES = 64  # at each depth, those with the best scores
+
+
+class Forecast:
+    """Thompson sampling over the final scores of paths.
+
+    How stages gain is learnt from the tree itself (`GainModel`). For every choice one such curve is drawn, each open node's path is
+    carried on along it to the greatest depth that is left, and the node whose path comes out best is chosen. So nodes are compared by
+    where they lead and not by where they stand: the base model by a whole path, a deep node by its last stages.
+
+    Args:
+        max_depth: stages of a path.
+        exploration: factor on what is drawn around the most likely curve; 0 believes in it.
+        failure_penalty: taken from a forecast, in units of the spread of scores, once `failures_tolerated` children of a node have failed.
+    """
+
+    def __init__(self, max_depth: int, exploration: float, failure_penalty: float, failures_tolerated: int) -> None:
+        self.max_depth = max_depth
+        self.exploration = exploration
+        self.failure_penalty = failure_penalty
+        self.failures_tolerated = failures_tolerated
+        self.model = GainModel()
+        self._open: list[list[tuple[float, str]]] = [[] for _ in range(max_depth)]  # by depth: (-score, id), sorted
+        self._failures: dict[str, int] = {}
+
+    def created(self, tree: Tree, node: Node) -> None:
+        """A running stage says nothing yet."""
+
+    def ended(self, tree: Tree, node: Node) -> None:
+        """Learn what a stage gained, or that it failed."""
+        if node.parent_id is None:
+            return
+        if node.state == "failed":
+            self._failures[node.parent_id] = self._failures.get(node.parent_id, 0) + 1
+        elif node.score is not None:
+            parent = tree[node.parent_id]
+            self.model.observe(_height(tree, parent), _momentum(tree, parent), _momentum(tree, node))
+
+    def opened(self, tree: Tree, node: Node) -> None:
+        """Add a node that may get a child."""
+        insort(self._open[node.depth], _entry(node))
+
+    def closed(self, tree: Tree, node: Node) -> None:
+        """Remove a node that may get no more."""
+        entries = self._open[node.depth]
+        del entries[bisect_left(entries, _entry(node))]
+
+    def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
+        """Return the open node that promises most; None where none is open."""
+        spread = _spread(tree)
+        curve = self.model.draw(spread, rng, self.exploration)
+
+        def promise(node_id: str) -> float:
+            node = tree[node_id]
+            ahead = min(self.max_depth - node.depth, stages_left or self.max_depth)
+            failed = self._failures.get(node_id, 0) >= self.failures_tolerated
+            best = curve.best_ahead(_height(tree, node) / spread, _momentum(tree, node) / spread, ahead, rng)
+            return best - self.failure_penalty * failed
+
+        candidates = chain.from_iterable(islice(entries, CANDIDATES) for entries in self._open)
+        return max((node_id for _, node_id in candidates), key=promise, default=None)
+
+
+def _entry(node: Node) -> tuple[float, str]:
+    return -(node.score or 0.0), node.node_id
+
+
+def _height(tree: Tree, node: Node) -> float:
+    """Return how far a node lies above the base model."""
+    return (node.score or 0.0) - (tree.root.score or 0.0)
+
+
+def _momentum(tree: Tree, node: Node) -> float:
+    """Return what a node's own stage gained; 0 of the base model."""
+    return (node.score or 0.0) - (tree[node.parent_id].score or 0.0) if node.parent_id else 0.0
+
+
+def _spread(tree: Tree) -> float:
+    """Return how far the best score lies above the base model, the unit of forecasts; 1 where nothing is better yet."""
+    best = tree.best()
+    return (_height(tree, best) if best else 0.0) or 1.0
