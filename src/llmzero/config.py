@@ -271,6 +271,7 @@ class SearchGroup:
     stage_steps: int = 16
     confirm_seeds: int = 0
     confirm_top: int = 2
+    test_incumbents: bool = False
     method: Any = MISSING
 
 
@@ -289,6 +290,40 @@ class TreeSearchConfig:
     backup: str = "max"
     failure_penalty: float = 0.5
     failures_tolerated: int = 2
+
+
+@dataclass
+class RandomConfig:
+    """Settings of `search=random` and `search=random_schedule`."""
+
+    _target_: str = "llmzero.search.methods.chains.RandomSearch"
+    schedules: bool = False
+
+
+@dataclass
+class GridConfig:
+    """Settings of `search=grid`."""
+
+    _target_: str = "llmzero.search.methods.chains.Grid"
+    parameters: dict[str, int] | None = None
+
+
+@dataclass
+class AshaConfig:
+    """Settings of `search=asha`."""
+
+    _target_: str = "llmzero.search.methods.asha.Asha"
+    eta: int = 3
+
+
+@dataclass
+class PbtConfig:
+    """Settings of `search=pbt`."""
+
+    _target_: str = "llmzero.search.methods.pbt.Pbt"
+    population: int | None = None
+    quantile: float = 0.25
+    resample: float = 0.25
 
 
 @dataclass
@@ -328,8 +363,8 @@ class SimulatedRunnerConfig:
 
     _target_: str = "llmzero.runners.simulated.SimulatedRunner"
     landscape: str = "easy"
-    noise: float = 0.01
-    step_seconds: float = 0.0
+    instance: int | None = None
+    noise: float = 0.05
 
 
 @dataclass
@@ -395,6 +430,35 @@ class ReplayConfig(SearchConfig):
 
 
 @dataclass
+class StudyConfig:
+    """What `launchers/compare.py` and `launchers/transfer.py` have in common: tasks and seeds, and where their searches run."""
+
+    study_dir: str = MISSING
+    tasks: Any = None
+    seeds: Any = 3
+    common: list[str] = field(default_factory=list)
+    at_once: int = 2
+    cluster: str | None = None
+    slurm: dict[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+
+
+@dataclass
+class CompareConfig(StudyConfig):
+    """The whole of `launchers/compare.py`."""
+
+    methods: Any = None
+
+
+@dataclass
+class TransferConfig(StudyConfig):
+    """The whole of `launchers/transfer.py`."""
+
+    strategies: Any = None
+    transfer: str = "values"
+
+
+@dataclass
 class ProposeConfig(SearchConfig):
     """The whole of `launchers/propose.py`."""
 
@@ -435,6 +499,8 @@ SCHEMAS: Mapping[str, type] = {
     "search": SearchConfig,
     "replay": ReplayConfig,
     "propose": ProposeConfig,
+    "compare": CompareConfig,
+    "transfer": TransferConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "plan": PlanConfig,
@@ -452,6 +518,10 @@ SCHEMAS: Mapping[str, type] = {
     "stopper_llm": LlmStopperConfig,
     "search_group": SearchGroup,
     "method_tree": TreeSearchConfig,
+    "method_random": RandomConfig,
+    "method_grid": GridConfig,
+    "method_asha": AshaConfig,
+    "method_pbt": PbtConfig,
     "method_skill": SkillConfig,
     "runner_local": LocalRunnerConfig,
     "runner_inline": InlineRunnerConfig,
@@ -495,11 +565,15 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "search.method.backup": frozenset({"mean", "max"}),
     "search.method.failure_penalty": (0, None),
     "search.method.failures_tolerated": (1, None),
+    "search.method.eta": (2, None),
+    "search.method.population": (2, None),
+    "search.method.quantile": (0, 0.5),
+    "search.method.resample": (0, 1),
     "search.method.max_turns": (1, None),
     "search.method.max_context_tokens": (8000, None),
     "stopper.interval_s": (0, None),
     "stopper.min_step": (1, None),
-    "stopper.min_points": (2, None),
+    "stopper.min_points": (1, None),
     "stopper.lookahead": (0, None),
     "stopper.z": (0, None),
     "stopper.audit_fraction": (0, 1),
@@ -525,9 +599,10 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "runner.threads": (1, None),
     "runner.gpus_per_stage": (0, None),
     "runner.processes_per_stage": (1, None),
-    "runner.landscape": frozenset({"easy", "deceptive", "collapse"}),
+    "runner.landscape": frozenset(
+        {"easy", "deceptive", "plateau", "kl_collapse", "entropy_collapse", "length_explosion", "noisy", "memory_wall", "nano"}
+    ),
     "runner.noise": (0, None),
-    "runner.step_seconds": (0, None),
     "tracking.mode": frozenset({"offline", "online"}),
     "trainer.dtype": frozenset({"float32", "bfloat16"}),
     "trainer.zero_stage": (0, 3),
@@ -557,6 +632,8 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "hardware.gpu_memory_gib": (0, None),
     "hardware.host_memory_gib": (0, None),
     "transfer": frozenset({"values", "relative"}),
+    "at_once": (1, None),
+    "cluster": frozenset({"slurm"}),
     "stages": (1, None),
     "steps": (0, None),
     "split": frozenset({"train", "val", "test"}),

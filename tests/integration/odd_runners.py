@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,15 @@ class TemptingRunner(SimulatedRunner):
         handle = super().start(spec)
         append_jsonl(StageDir(spec.directory).rollouts_file, [{"step": 1, "prompt": "p", "completion": order, "reward": 1.0}])
         return handle
+
+
+class DeadlyRunner(SimulatedRunner):
+    """Takes the process of the search of seed 1 with it."""
+
+    def start(self, spec: StageSpec) -> SimulatedHandle:
+        if "seed-1" in spec.directory.parts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().start(spec)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from tests.integration.test_search import TRAINED, assert_consistent, start_and_
 from tests.llm_server import Answer, Hostile, LLMServer, Request, answer_json, asked_schema, scripted
 
 SIMULATED = ["experiment=simulated", "search.workers=1"]
+ALWAYS_ASKING = "search.method.unchanged_fraction=0"
 KEY = "sk-secret-of-the-test-9876543210"
 
 
@@ -50,7 +51,7 @@ def test_a_search_shows_the_models_own_words_and_charges_its_calls(launch: Run, 
     search = tmp_path / "s"
     with LLMServer(scripted) as server:
         prices = ["agent.price_input=3", "agent.price_output=15"]
-        launch("search", *SIMULATED, *asking(server, *prices, "agent.vision=true"), "budget.stages=6", f"search_dir={search}")
+        launch("search", *SIMULATED, *asking(server, *prices, "agent.vision=true"), ALWAYS_ASKING, "budget.stages=6", f"search_dir={search}")
         asked = list(server.requests)
     assert_consistent(search, 6)
     assert_within_bounds(search)
@@ -195,7 +196,7 @@ def test_a_search_replays_from_its_own_directory_without_an_endpoint(launch: Run
 def test_a_budget_of_calls_ends_the_search_after_the_call_that_spends_it(launch: Run, tmp_path: Path, limit: str, value: float) -> None:
     with LLMServer(scripted) as server:
         settings = ["agent.price_input=3", "agent.price_output=15", f"budget.{limit}={value}", "budget.stages=100"]
-        launch("search", *SIMULATED, *asking(server, *settings), f"search_dir={tmp_path}/s")
+        launch("search", *SIMULATED, *asking(server, *settings), ALWAYS_ASKING, f"search_dir={tmp_path}/s")
     spent = summary(tmp_path / "s")["budget"]
     before = [event[limit.removeprefix("llm_")] for event in calls_of(tmp_path / "s")]
     assert sum(before[:-1]) < value <= sum(before)

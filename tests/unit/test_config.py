@@ -16,7 +16,7 @@ from llmzero.search.session import Session
 from tests.conftest import REPOSITORY
 
 CONF = REPOSITORY / "conf"
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "hydra", "schema"))
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "hydra", "schema", "study"))
 LLM = ["agent.model=some", "agent.api_key_env=null"]
 NEEDED = {
     **{f"agent={path.stem}": LLM for path in (CONF / "agent").glob("openai*.yaml")},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from statistics import fmean
+
 from llmzero.agents.base import StopDecision
 from llmzero.agents.diagnosis import slope
 from llmzero.agents.evidence import Evidence
@@ -43,9 +46,11 @@ class CurveStopper:
         points = evidence.validation
         if len(points) < self.min_points or points[-1].step < self.min_step or evidence.incumbent_score is None:
             return StopDecision(False, "too early to tell")
-        rate, error = slope(points)
+        start = [] if evidence.start_score is None else [replace(points[0], step=0, score=evidence.start_score)]
+        line = [*start, *points]
+        rate, error = slope(line)
         horizon = evidence.steps * (1 + self.lookahead) - points[-1].step
-        level = sum(p.score for p in points) / len(points) + rate * (points[-1].step - points[0].step) / 2
+        level = fmean(p.score for p in line) + rate * (points[-1].step - fmean(p.step for p in line))
         reach = max(level, points[-1].score) + self.z * points[-1].stderr + max(0.0, rate + self.z * error) * horizon
         details = {"level": level, "slope": rate, "slope_stderr": error, "reach": reach, "incumbent": evidence.incumbent_score}
         hopeless = reach < evidence.incumbent_score

@@ -1,214 +1,130 @@
-"""An analytic model of GRPO dynamics behind the runner protocol: whole searches in milliseconds, nothing is trained.
-
-The model is qualitative. A policy has a skill (its true score), an entropy and a divergence. A step moves the skill towards
-a ceiling that grows with capacity (completions a step), at a rate that peaks where the learning rate suits the batch: smaller
-steps are slow, larger ones lose skill and entropy. Without entropy nothing more is learnt.
-"""
+"""Stages of an analytic model of GRPO behind the runner protocol: whole searches in milliseconds, nothing is trained."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, Literal
 
-from llmzero.files import append_jsonl, read_json, write_json
-from llmzero.hparams import HParams
+from llmzero.files import read_json, write_json
+from llmzero.runners.simulation.clock import Clock
+from llmzero.runners.simulation.costs import step_seconds, validation_seconds
+from llmzero.runners.simulation.drive import Drive, drive_of
+from llmzero.runners.simulation.landscape import LANDSCAPES, Landscape
+from llmzero.runners.simulation.memory import out_of_memory
+from llmzero.runners.simulation.metrics import line
+from llmzero.runners.simulation.policy import Policy, advance, base_policy
 from llmzero.stage import StageDir, StageResult, StageSpec, StageStatus, ValidationPoint, best_point
 
-VALIDATION_EXAMPLES = 500
-PRACTITIONER_RATE = 1e-6  # the learning rate that counts as 1
-# Reference values at which the model is calibrated, for catalogues that lack a parameter.
-TYPICAL = {"group_size": 8.0, "prompts_per_step": 64.0, "kl_coef": 0.001, "entropy_coef": 0.0, "temperature": 1.0}
-
-
-@dataclass(frozen=True)
-class Landscape:
-    """Shape of a problem: the skill at the start, what the learning rate should be early and late (in multiples of the
-    practitioner's), how much capacity lifts the ceiling, and how much skill an oversized step costs.
-    """
-
-    start: float = 0.25
-    early_rate: float = 3.0
-    late_rate: float = 1.0
-    capacity_lift: float = 0.08
-    fragility: float = 0.02
-    delay: float = 0.0
-
-
-LANDSCAPES = {
-    "easy": Landscape(),
-    "deceptive": Landscape(early_rate=0.5, late_rate=1.0, delay=0.12),
-    "collapse": Landscape(early_rate=1.5, late_rate=0.5, fragility=0.1),
-}
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The simulated policy: its skill, its entropy in nats, its divergence in nats, and where it stands on its path."""
-
-    skill: float
-    entropy: float = 0.6
-    kl: float = 0.0
-    practice: float = 0.0
-    global_step: int = 0
+SHARED = 0.7  # of a validation's error that all validations of a search have in common: they ask the same questions
+LEAST_ERROR = 1e-4  # of a score, which is rounded
 
 
 class SimulatedRunner:
-    """Runs stages of the analytic model.
+    """Runs stages of the analytic model on a clock of its own: side by side they end in the order of their simulated durations.
+
+    What a stage does depends on the checkpoint it resumes from, its hyperparameters and the seed alone, so a path comes out alike
+    wherever it stands in a tree and whichever method grew it.
 
     Args:
         landscape: a key of `LANDSCAPES`.
-        noise: standard deviation of reported training metrics.
-        step_seconds: simulated device seconds of a step at the typical batch; 0 means one second.
+        instance: which problem of the family; null is the search's seed.
+        noise: multiplies the noise of scores, of metrics and of training itself; 0 is none.
+        reference: what counts as 1 for learning rate, batch, length and gradient norm; what is not given is the base model's stage's value.
     """
 
-    def __init__(self, landscape: str = "easy", noise: float = 0.01, step_seconds: float = 0.0) -> None:
-        self.landscape = LANDSCAPES[landscape]
-        self.noise = noise
-        self.step_seconds = step_seconds or 1.0
+    def __init__(self, landscape: str = "easy", instance: int | None = None, noise: float = 1.0, reference: Mapping[str, Any] | None = None) -> None:
+        self.landscape, self.instance, self.noise = landscape, instance, noise
+        self.reference = dict(reference or {})
+        self.clock = Clock()
+        self._problems: dict[int, Landscape] = {}
+        self._fresh = True
 
     def start(self, spec: StageSpec) -> SimulatedHandle:
-        """Start a stage from its beginning; every poll moves it on by one validation."""
-        StageDir(spec.directory).truncate_after(0)
-        return SimulatedHandle(spec, self.landscape, self.noise, self.step_seconds)
+        """Start a stage from its beginning, now. One without steps has ended at once."""
+        if self._fresh:
+            self._take_up_time(spec.directory.parent)
+        handle = SimulatedHandle(self, spec)
+        if spec.steps == 0:
+            handle.evaluate()
+        else:
+            handle.begin()
+        return handle
 
     def attach(self, spec: StageSpec) -> SimulatedHandle | None:
         """Return a handle of a finished stage; an unfinished one has gone with its driver."""
-        ended = StageDir(spec.directory).result_file.exists()
-        return SimulatedHandle(spec, self.landscape, self.noise, self.step_seconds) if ended else None
+        result = StageDir(spec.directory).result()
+        if result is None:
+            return None
+        self.clock.now = max(self.clock.now, result.ended_at or 0.0)
+        return SimulatedHandle(self, spec, result)
+
+    def problem(self, seed: int) -> Landscape:
+        """Return the problem of the family that a search of that seed is about."""
+        number = self.instance if self.instance is not None else seed
+        if number not in self._problems:
+            self._problems[number] = LANDSCAPES[self.landscape].instance(number)
+        return self._problems[number]
+
+    def _take_up_time(self, nodes: Path) -> None:
+        """Begin at the latest end among the stages that an earlier driver left."""
+        ends = [(read_json(file) or {}).get("ended_at") for file in nodes.glob("*/result.json")]
+        self.clock.now = max([self.clock.now, *(end for end in ends if end is not None)])
+        self._fresh = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a simulated checkpoint holds: the policy, what its path began with, and a hash of all that went before."""
+
+    policy: Policy
+    reference: Mapping[str, Any]
+    lineage: str
+
+    @classmethod
+    def of(cls, spec: StageSpec, land: Landscape) -> Origin:
+        """Return where a stage begins; the base model's own stage says what counts as the practitioner's values."""
+        if spec.resume_from is None:
+            return cls(base_policy(land), {} if spec.steps else spec.hparams, "base")
+        state = read_json(spec.resume_from / "COMPLETE")
+        assert state is not None, f"{spec.resume_from} holds no simulated policy"
+        return cls(Policy(**state["policy"]), state["reference"], state["lineage"])
 
 
 class SimulatedHandle:
-    """A simulated stage under way."""
+    """A simulated stage, under way or ended."""
 
-    def __init__(self, spec: StageSpec, landscape: Landscape, noise: float, step_seconds: float) -> None:
-        self._spec = spec
+    def __init__(self, runner: SimulatedRunner, spec: StageSpec, result: StageResult | None = None) -> None:
+        self._runner, self._spec, self._result = runner, spec, result
         self._stage = StageDir(spec.directory)
-        self._landscape, self._noise = landscape, noise
-        self._cost = step_seconds * _batch(spec.hparams) / (TYPICAL["group_size"] * TYPICAL["prompts_per_step"])
-        self._policy = _load(spec.resume_from) if spec.resume_from else Policy(landscape.start)
-        self._rng = random.Random(f"{spec.seed}/{spec.node_id}")
-        self._step = 0
-        self._stopped = False
+        self.moment = self._started = runner.clock.now
         self._points: list[ValidationPoint] = []
-        self._result = self._stage.result()
+        self._stopped = False
+
+    # --- the runner protocol ---
 
     def poll(self) -> StageStatus:
-        """Move on to the next validation and report."""
-        if self._result is None:
-            self._advance()
+        """Report; where it is this stage's turn on the clock, go on to its next validation."""
+        if self._result is None and self._runner.clock.turn(self):
+            self._go_on()
         if self._result is not None:
             r = self._result
             return StageStatus(r.state, r.validation, r.seconds, r.gpu_seconds)
-        seconds = self._seconds
-        return StageStatus("running", list(self._points), seconds, seconds, "training", self._step / max(1, self._spec.steps))
+        progress = self._points[-1].step / self._spec.steps if self._points else 0.0
+        return StageStatus("running", list(self._points), self._spent, self._spent, "training", progress)
 
     def stop(self) -> None:
-        """End at the validation that was reported last."""
+        """End at the validation that was reported last; before the first at that."""
         self._stopped = True
+        if self._points:
+            self.moment = self._started + self._spent
 
     def result(self) -> StageResult:
         """Return how the stage ended."""
         assert self._result is not None, "result() is for stages that have ended"
         return self._result
-
-    @property
-    def _seconds(self) -> float:
-        return round(self._step * self._cost, 3)
-
-    def _advance(self) -> None:
-        target = min(self._spec.steps, self._step + self._spec.config["trainer"]["validation_every"])
-        if not self._stopped:
-            append_jsonl(self._stage.metrics_file, [self._train_step() for _ in range(self._step, target)])
-            self._validate()
-        if self._stopped or self._step == self._spec.steps:
-            self._finish()
-
-    def _train_step(self) -> dict[str, Any]:
-        before = self._policy
-        self._policy = step(before, self._spec.hparams, self._landscape)
-        self._step += 1
-        observed = self._policy.skill + self._rng.gauss(0, self._noise)
-        return {
-            "step": self._step,
-            "global_step": self._policy.global_step,
-            "reward_mean": 0.1 + 0.9 * observed,
-            "entropy": self._policy.entropy,
-            "kl": self._policy.kl,
-            "clip_fraction_low": 0.0,
-            "clip_fraction_high": 0.0,
-            "truncated_fraction": 0.0,
-            "zero_variance_groups": max(0.0, 1 - 2 * self._policy.entropy),
-            "grad_norm": abs(self._rng.gauss(1.0, 0.1)),
-            "gpu_seconds": self._seconds,
-        }
-
-    def _validate(self) -> None:
-        p = min(max(self._policy.skill, 0.0), 1.0)
-        stderr = math.sqrt(max(p * (1 - p), 1e-4) / VALIDATION_EXAMPLES)
-        score = min(max(self._rng.gauss(p, stderr), 0.0), 1.0)
-        point = ValidationPoint(self._step, self._policy.global_step, round(score, 4), stderr, VALIDATION_EXAMPLES, 0.0)
-        self._points.append(point)
-        append_jsonl(self._stage.validation_file, [asdict(point)])
-        directory = self._stage.checkpoint(self._step)
-        directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / "policy.json", asdict(self._policy))
-        (directory / "COMPLETE").touch()
-
-    def _finish(self) -> None:
-        best = best_point(self._points)
-        assert best is not None
-        self._result = StageResult(
-            state="stopped" if self._step < self._spec.steps else "completed",
-            validation=self._points,
-            best_step=best.step,
-            best_score=best.score,
-            checkpoint=self._stage.checkpoint(best.step),
-            last_checkpoint=self._stage.checkpoint(self._step),
-            seconds=self._seconds,
-            gpu_seconds=self._seconds,
-        )
-        self._stage.write_result(self._result)
-
-
-def step(policy: Policy, hparams: HParams, land: Landscape) -> Policy:
-    """Return the policy after one GRPO step."""
-    rate = _value(hparams, "learning_rate", PRACTITIONER_RATE) / PRACTITIONER_RATE
-    capacity = math.log2(_batch(hparams) / 128 + 1)
-    ceiling = min(0.95, 0.45 + land.capacity_lift * capacity)
-    progress = min(1.0, max(0.0, (policy.skill - land.start) / 0.3))
-    wanted = (land.early_rate * (1 - progress) + land.late_rate * progress) * (1 + 0.3 * capacity)
-    fit = math.exp(-(math.log(rate / wanted) ** 2) / 2)
-    excess = max(0.0, math.log(rate / (2 * wanted)))
-    held = 1 / (1 + 20 * _value(hparams, "kl_coef", TYPICAL["kl_coef"]))
-    alive = min(1.0, policy.entropy / 0.15)
-    asleep = 0.1 if policy.practice < land.delay else 1.0
-    gain = 0.03 * fit * held * alive * asleep * (ceiling - policy.skill)
-    loss = land.fragility * excess * policy.skill
-    warmth = _value(hparams, "entropy_coef", 0.0) * 0.3 + max(0.0, _value(hparams, "temperature", 1.0) - 1) * 0.01
-    return replace(
-        policy,
-        skill=policy.skill + gain - loss,
-        entropy=max(0.01, policy.entropy * (1 - 0.004 * rate) + warmth * 0.05),
-        kl=policy.kl + 0.0005 * rate**2 * held,
-        practice=policy.practice + 0.002 * fit,
-        global_step=policy.global_step + 1,
-    )
-
-
-def _batch(hparams: Mapping[str, Any]) -> float:
-    """Return completions a step."""
-    return _value(hparams, "group_size", TYPICAL["group_size"]) * _value(hparams, "prompts_per_step", TYPICAL["prompts_per_step"])
-
-
-def _value(hparams: Mapping[str, Any], name: str, default: float) -> float:
-    return float(hparams.get(name, default))
-
-
-def _load(checkpoint: Path) -> Policy:
-    state = read_json(checkpoint / "policy.json")
-    assert state is not None, f"{checkpoint} holds no simulated policy"
-    return Policy(**state)

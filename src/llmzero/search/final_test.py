@@ -19,7 +19,7 @@ from llmzero.hparams import HParams
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.driver import DEATHS_FORGIVEN, POLL_S
 from llmzero.search.store import EventStore
-from llmzero.search.tree import Node
+from llmzero.search.tree import Node, Tree, better
 from llmzero.search.workspace import Workspace
 from llmzero.stage import StageDir, StageResult, StageSpec, best_point
 
@@ -34,6 +34,15 @@ class Measurement:
     handle: StageHandle
 
 
+@dataclass(frozen=True)
+class Incumbent:
+    """A node that became the best by validation, and what the search had spent by then."""
+
+    node: Node
+    stages: int
+    gpu_seconds: float
+
+
 class FinalTest:
     """Measures base, practitioner and best on the test split; resumable, and paid once."""
 
@@ -41,10 +50,11 @@ class FinalTest:
         self.workspace, self.store, self.runner = workspace, store, runner
         self.config, self.defaults, self.seed = config, defaults, seed
 
-    def run(self, *, practitioner: bool = True) -> None:
+    def run(self, *, practitioner: bool = True, incumbents: bool = False) -> None:
         """Write `test.json`: score, stderr and n, with the training steps and device seconds behind each.
 
         `practitioner` is null where it is not wanted, or could not be trained, because it needs more memory than there is, say.
+        With `incumbents` every node that ever was the best by validation is measured too, for `trajectory`.
         """
         tree = self.store.tree
         best = tree.best()
@@ -52,12 +62,26 @@ class FinalTest:
         steps = _trained_steps(best)
         base = self._evaluate("base", _checkpoint(tree.root), tree.root.hparams)
         found = self._evaluate(f"best-{best.node_id}", _checkpoint(best), best.hparams)
-        report = {
+        report: dict[str, Any] = {
             "base": self._score(base, 0, 0.0),
             "practitioner": self._practitioner(steps) if practitioner else None,
             "best": {**self._score(found, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))), "node_id": best.node_id},
         }
+        if incumbents:
+            report["trajectory"] = self._trajectory()
         write_json(self.workspace.test_file, report)
+
+    def _trajectory(self) -> list[dict[str, Any]]:
+        """Return the test score of what the search would have delivered, from each change of it on; the base model comes first."""
+        return [
+            {"stages": change.stages, "gpu_seconds": change.gpu_seconds, "node_id": change.node.node_id, **self._incumbent(change.node)}
+            for change in incumbents_of(self.store.tree)
+        ]
+
+    def _incumbent(self, node: Node) -> dict[str, Any]:
+        name = "base" if node.parent_id is None else f"best-{node.node_id}"
+        told = self._score(self._evaluate(name, _checkpoint(node), node.hparams), 0, 0.0)
+        return {key: told[key] for key in ("score", "stderr")}
 
     def _practitioner(self, steps: int) -> dict[str, Any] | None:
         """Train the practitioner's configuration for so many steps and measure it; None where it could not be trained at all."""
@@ -129,6 +153,20 @@ class FinalTest:
         point = best_point(self._wait(measurement).validation)
         assert point is not None, "a zero-step stage validates once"
         return {"score": point.score, "stderr": point.stderr, "n": point.n, "steps": steps, "gpu_seconds": round(gpu_seconds, 1)}
+
+
+def incumbents_of(tree: Tree) -> list[Incumbent]:
+    """Return the nodes that were the best by validation at some time, in that order."""
+    found: list[Incumbent] = []
+    best: Node | None = None
+    stages, gpu_seconds = 0, 0.0
+    for node in tree.finished:
+        if node.parent_id is not None:
+            stages, gpu_seconds = stages + 1, gpu_seconds + _gpu_seconds(node)
+        if better(best, node) is not best:
+            best = node
+            found.append(Incumbent(node, stages, round(gpu_seconds, 3)))
+    return found
 
 
 def _trained_steps(node: Node) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Session:
     tracking: Any
     budget: Budget
     confirms: bool = False  # another search, which has a practitioner's configuration to compare with and tells the end
+    _mirror_due: float = field(default_factory=lambda: time.monotonic() + FIRST_MIRROR_S, init=False)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Session:
@@ -106,12 +107,12 @@ class Session:
         with display.live(store):
             driver.run()
             if not store.ended:
-                self._mirror(store, "running")
+                self._mirror_in_passing(store)
                 compared = "base and best" if self.confirms else "base, practitioner and best"
                 display.say(f"Testing {compared} strategy on the test split (never read before) ...")
                 config = self.stage_config
                 test = FinalTest(self.workspace, store, self.runner, config, self.catalogue.defaults(), self.config["seed"])
-                test.run(practitioner=not self.confirms)
+                test.run(practitioner=not self.confirms, incumbents=self.config["search"]["test_incumbents"])
                 driver.end()
 
     def _confirm(self, store: EventStore, display: Display) -> None:
@@ -134,16 +135,14 @@ class Session:
             self.catalogue, propose, search["max_depth"], seed, self.proposer, facts, self.workspace.path, self.budget.stages, search["workers"]
         )
         method: SearchMethod = instantiate(search["method"], context=context)
-        mirrored, due = len(store.trajectory), time.monotonic() + FIRST_MIRROR_S
+        finished = len(store.trajectory)
 
         def on_change(driver: Driver) -> None:
-            nonlocal mirrored, due
+            nonlocal finished
             display.update(store, driver)
-            began = time.monotonic()
-            if len(store.trajectory) != mirrored and began >= due:
-                mirrored = len(store.trajectory)
-                self._mirror(store, "running")
-                due = time.monotonic() + (time.monotonic() - began) * (1 / MIRROR_SHARE - 1)
+            if len(store.trajectory) != finished:
+                finished = len(store.trajectory)
+                self._mirror_in_passing(store)
 
         return Driver(
             workspace=self.workspace,
@@ -200,6 +199,13 @@ class Session:
     def stage_config(self) -> dict[str, Any]:
         """The part of the configuration that a stage needs."""
         return stage_config(self.config)
+
+    def _mirror_in_passing(self, store: EventStore) -> None:
+        """Mirror, unless that would take more than its share of the time."""
+        began = time.monotonic()
+        if began >= self._mirror_due:
+            self._mirror(store, "running")
+            self._mirror_due = began + (time.monotonic() - began) / MIRROR_SHARE
 
     def _mirror(self, store: EventStore, state: str) -> dict[str, Any]:
         """Rewrite everything that is made from the log: summary, strategy, report."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from llmzero.files import write_atomic
 # What may differ when a search is continued: it changes how much is done and where, not what the search is.
 ENDPOINT = ("base_url", "api_key_env", "timeout_s", "retries", "max_at_once", "price_input", "price_output", "breaker_failures", "breaker_pause_s")
 CHANGEABLE = (
-    *("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers", "search.confirm_seeds", "search.confirm_top", "model.cache_dir"),
+    *("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers", "search.confirm_seeds", "search.confirm_top"),
+    *("search.test_incumbents", "model.cache_dir"),
     *(f"{group}.{key}" for group in ("agent", "stopper") for key in ENDPOINT),
 )
 
@@ -65,23 +66,33 @@ class Workspace:
 
     def check_identity(self, config: dict[str, Any]) -> None:
         """Raise `UserError` where the directory holds a search with another configuration."""
-        stored = _flat(yaml.load(self.config_file.read_text(), Loader=yaml.CSafeLoader))
-        wanted = _flat(config)
-        different = [key for key in sorted(stored.keys() | wanted.keys()) if stored.get(key) != wanted.get(key)]
-        if different:
-            listed = "; ".join(f"{key} is {stored.get(key)!r} there and {wanted.get(key)!r} here" for key in different[:5])
+        listed = differences(read_config(self.config_file), config)
+        if listed:
             raise UserError(f"search_dir={self.path} holds another search: {listed}. Choose another search_dir, or give the same values")
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a configuration that was written as YAML."""
+    config: dict[str, Any] = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+    return config
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], changeable: Collection[str] = CHANGEABLE) -> str:
+    """Return the first keys, with their values, that differ and may not; nothing where there are none."""
+    there, here = _flat(stored, changeable), _flat(wanted, changeable)
+    different = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+    return "; ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in different[:5])
+
+
+def _flat(config: Mapping[str, Any], changeable: Collection[str], prefix: str = "") -> dict[str, Any]:
     """Return dotted keys and values, without those that may change."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name in CHANGEABLE:
+        if name in changeable:
             continue
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{name}.")
+            found |= _flat(value, changeable, f"{name}.")
         else:
             found[name] = value
     return found

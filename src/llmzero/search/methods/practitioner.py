@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from llmzero.search.methods.base import Expansion, MethodContext, practitioner_stage
+from llmzero.search.methods.base import Expansion, practitioner_stage
+from llmzero.search.methods.chains import Chains
 from llmzero.search.tree import Node, Tree
 
 
-class Practitioner:
-    """Trains on with the catalogue's defaults, stage after stage."""
+class Practitioner(Chains):
+    """One chain under the catalogue's defaults. It ends at the greatest depth, or with a stage that failed."""
 
-    def __init__(self, context: MethodContext) -> None:
-        self.context = context
+    def begin(self, tree: Tree) -> Expansion | None:
+        """Return the first stage; None where there is one."""
+        return None if tree.root.children else practitioner_stage(self.context, tree.root)
 
-    def ask(self, tree: Tree) -> Expansion | None:
-        """Return the next stage of the chain; None while the last one runs, has failed or is at the greatest depth."""
-        last = max(tree, key=lambda node: node.depth)
-        if not last.usable or last.depth == self.context.max_depth:
-            return None
-        return practitioner_stage(self.context, last)
+    def go_on(self, tree: Tree, node: Node) -> Expansion:
+        """Return the next stage."""
+        return practitioner_stage(self.context, node)
 
-    def tell(self, tree: Tree, node: Node) -> None:
-        """Nothing to learn."""
+    def continues(self, node: Node) -> bool:
+        """Whether there is something to go on from: a stage that was stopped early is."""
+        return node.usable and node.depth < self.context.max_depth

@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Replay strategies on other tasks: `python launchers/transfer.py "strategies={a: runs/a}" "tasks={easy: ['runner.landscape=easy']}"`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmzero.cli import launch
+
+
+def run(config: dict[str, Any]) -> None:
+    """Run the replays that have not finished, and write what came out; exit code 1 where some failed."""
+    from llmzero.comparison.figures import transfer_figure
+    from llmzero.comparison.tables import transfer_table
+    from llmzero.comparison.transfers import transferred_gains
+    from llmzero.files import write_atomic, write_json
+    from llmzero.pool import describe_study, exit_code, run_study
+    from llmzero.study import study_of
+
+    def compose_replay(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+        return replay_of(Path(config["strategies"][name]).absolute(), config["transfer"], overrides)
+
+    study = study_of(config, "strategies", compose_replay)
+    print(describe_study(study), flush=True)
+    if config["dry_run"]:
+        return
+    failed = run_study(study, config)
+    found = transferred_gains(study)
+    write_json(study.directory / "transfer.json", found)
+    write_atomic(study.directory / "transfer.md", transfer_table(found))
+    transfer_figure(study.directory / "transfer.png", found)
+    print(f"transfer: {study.directory / 'transfer.md'}")
+    sys.exit(exit_code(failed))
+
+
+def replay_of(path: Path, transfer: Any, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration of a search that trains along a strategy: a file, or a search directory that holds one."""
+    from llmzero.config import catalogue_of
+    from llmzero.strategy import load_strategy, replay_config
+    from llmzero.study import search_config
+
+    config = search_config(overrides)
+    file = path / "strategy.yaml" if path.is_dir() else path
+    return replay_config(config, load_strategy(file, catalogue_of(config), transfer))
+
+
+if __name__ == "__main__":
+    launch("transfer", run)

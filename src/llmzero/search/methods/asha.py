@@ -1,0 +1,106 @@
+"""ASHA: asynchronous successive halving (Li et al., 2020, "A System for Massively Parallel Hyperparameter Tuning")."""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_left, insort
+
+from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.chains import ConstantChains, Start, last_score
+from llmzero.search.tree import Node, Tree
+
+Entry = tuple[float, int, str]  # score, negated, then number and id of a stage
+
+
+class Rung:
+    """The chains that have come to a depth, the best first."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.waiting: list[Entry] = []  # those that were not promoted and could be
+
+    def lose(self) -> None:
+        """Add a chain that failed, or was stopped, on its way here."""
+        self.entries.append((math.inf, 0, ""))
+
+    def arrive(self, node: Node) -> None:
+        """Add a chain by its last stage."""
+        insort(self.entries, _entry(node))
+        if not node.children:
+            insort(self.waiting, _entry(node))
+
+    def promote(self, node: Node) -> None:
+        """Take note that a chain has gone on."""
+        position = bisect_left(self.waiting, _entry(node))
+        if self.waiting[position : position + 1] == [_entry(node)]:
+            del self.waiting[position]
+
+    def promotable(self, eta: int) -> str | None:
+        """Return the best chain that waits, if it is among the best 1/eta of all that came here."""
+        if self.waiting and bisect_left(self.entries, self.waiting[0]) < len(self.entries) // eta:
+            return self.waiting[0][2]
+        return None
+
+
+class Asha(ConstantChains):
+    """Trains random configurations for one stage each, the best third of them for three, the best third of those for nine.
+
+    It never waits for a rung to fill: a free worker promotes where it can, from the highest rung down, and else begins a new chain.
+
+    Args:
+        eta: one in `eta` is promoted, to `eta` times as many stages; the greatest depth ends the last rung.
+    """
+
+    def __init__(self, context: MethodContext, eta: int = 3) -> None:
+        super().__init__(context, "asha")
+        self.eta = eta
+        self.rungs = {depth: Rung() for depth in rung_depths(eta, context.max_depth)}
+
+    def start(self, tree: Tree, number: int) -> Start | None:
+        """Return a random configuration that was not tried."""
+        hparams = self.tried.draw(random.Random(f"{self.context.seed}/{number}/1"))
+        return Start(hparams, "No chain is to be promoted; drawn at random.") if hparams else None
+
+    def begin(self, tree: Tree) -> Expansion | None:
+        """Return the first stage after a promotion, else that of a new chain."""
+        for depth, rung in reversed(self.rungs.items()):
+            node_id = rung.promotable(self.eta)
+            if node_id is not None:
+                return self._promoted(tree[node_id], depth, len(rung.entries))
+        return super().begin(tree)
+
+    def continues(self, node: Node) -> bool:
+        """Whether a chain is on its way to the next rung."""
+        return super().continues(node) and node.depth not in self.rungs
+
+    def over(self, tree: Tree, node: Node) -> None:
+        """A chain has come to a rung, or will come to none any more."""
+        above = [depth for depth in self.rungs if depth >= node.depth]
+        if above and above[0] == node.depth and node.usable and node.state == "completed":
+            self.rungs[node.depth].arrive(node)
+        elif above:
+            self.rungs[above[0]].lose()
+
+    def created(self, tree: Tree, node: Node) -> None:
+        """A chain that goes on beyond a rung was promoted."""
+        super().created(tree, node)
+        if node.depth - 1 in self.rungs:
+            self.rungs[node.depth - 1].promote(tree[node.parent_id or ""])
+
+    def _promoted(self, node: Node, depth: int, rivals: int) -> Expansion:
+        chain = node.memo["chain"]
+        why = f"Chain {chain} ({last_score(node):.3f}) is among the best 1/{self.eta} of the {rivals} that came to stage {depth}: promoted."
+        return self.stage(node, node.hparams, why, {"chain": chain})
+
+
+def rung_depths(eta: int, max_depth: int) -> list[int]:
+    """Return the depths at which chains wait for promotion: 1, eta, eta^2 ..., short of the greatest."""
+    depths = [1]
+    while depths[-1] * eta < max_depth:
+        depths.append(depths[-1] * eta)
+    return [depth for depth in depths if depth < max_depth]
+
+
+def _entry(node: Node) -> Entry:
+    return -last_score(node), int(node.node_id), node.node_id

@@ -1,0 +1,86 @@
+"""Grid search: chains under the configurations of a grid."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Mapping
+
+from llmzero.errors import UserError
+from llmzero.hparams import Catalogue, HParams, Parameter, Value, suggestion
+from llmzero.search.methods.base import MethodContext
+from llmzero.search.methods.chains import ConstantChains, Start
+from llmzero.search.tree import Tree
+
+TUNED = ("learning_rate", "kl_coef", "group_size", "temperature")  # what practitioners tune first, in this order
+CELLS = 27  # of a grid that chooses itself, where the budget has no limit of stages
+
+
+class GridSearch(ConstantChains):
+    """Trains each cell of a grid over a whole chain, in random order, so that a budget that ends early has seen all of the grid alike.
+
+    Args:
+        parameters: number of values by parameter; all others stay at the practitioner's. None chooses by the stages that there are.
+    """
+
+    def __init__(self, context: MethodContext, parameters: Mapping[str, int] | None = None) -> None:
+        super().__init__(context, "grid")
+        self.numbers = _chosen(context) if parameters is None else dict(parameters.items())
+        _check(context.catalogue, self.numbers)
+        self._cells: list[HParams] = []
+
+    def start(self, tree: Tree, number: int) -> Start | None:
+        """Return the next cell; None after the last. The first stage of all keeps the grid, should the budget change later."""
+        if not self._cells:
+            first = tree.root.children[:1]
+            self.numbers = tree[first[0]].memo["grid"] if first else self.numbers
+            self._cells = cells(self.context.catalogue, self.numbers)
+            random.Random(f"{self.context.seed}/grid").shuffle(self._cells)
+        if number >= len(self._cells):
+            return None
+        cell = self._cells[number]
+        told = ", ".join(f"{name}={value}" for name, value in cell.items())
+        memo = {"grid": self.numbers} if number == 0 else {}
+        return Start({**self.context.catalogue.defaults(), **cell}, f"Cell {number + 1} of {len(self._cells)}: {told}.", memo)
+
+
+def cells(catalogue: Catalogue, numbers: Mapping[str, int]) -> list[HParams]:
+    """Return the cells of a grid, each the values of its parameters."""
+    values = [spread(catalogue[name], number) for name, number in numbers.items()]
+    return [dict(zip(numbers, cell, strict=True)) for cell in itertools.product(*values)]
+
+
+def spread(parameter: Parameter, number: int) -> list[Value]:
+    """Return the middles of so many equal parts of a parameter's scale; of values that can be counted, each once."""
+    middles = [(i + 0.5) / number for i in range(number)]
+    if parameter.choices is not None:
+        return [parameter.choices[int(middle * len(parameter.choices))] for middle in middles]
+    return list(dict.fromkeys(parameter.at(middle) for middle in middles))
+
+
+def _chosen(context: MethodContext) -> dict[str, int]:
+    """Return a grid that takes up the stages there are: parameters get one more value in turn while there are no more cells than chains."""
+    catalogue = context.catalogue
+    names = [name for name in TUNED if name in catalogue] or list(catalogue)[: len(TUNED)]
+    chains = CELLS if context.stages is None else math.ceil(context.stages / context.max_depth)
+    numbers = dict.fromkeys(names, 1)
+    while True:
+        ample = [name for name in names if numbers[name] < (catalogue[name].count or math.inf)]
+        grown = [name for name in ample if math.prod(numbers.values()) // numbers[name] * (numbers[name] + 1) <= chains]
+        if not grown:
+            return {name: number for name, number in numbers.items() if number > 1} or dict.fromkeys(names[:1], 1)
+        numbers[min(grown, key=lambda name: numbers[name])] += 1
+
+
+def _check(catalogue: Catalogue, numbers: Mapping[str, int]) -> None:
+    """Raise `UserError` where a grid's parameter is unknown, or has not that many values."""
+    key = "search.method.parameters"
+    if not numbers:
+        raise UserError(f"{key}={{}}: has no parameter; name some with their numbers of values, e.g. {{{next(iter(catalogue))}: 2}}, or give null")
+    for name, number in numbers.items():
+        if name not in catalogue:
+            raise UserError(f"{key}.{name}={number}: unknown parameter{suggestion(name, catalogue)}")
+        most = catalogue[name].count or math.inf
+        if not 1 <= number <= most:
+            raise UserError(f"{key}.{name}={number}: must be " + (f"at least 1" if most == math.inf else f"from 1 to {most}, its number of values"))

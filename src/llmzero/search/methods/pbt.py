@@ -1,0 +1,169 @@
+"""Population based training (Jaderberg et al., 2017, "Population Based Training of Neural Networks"), in the form of Ray Tune's scheduler."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+from llmzero.hparams import Catalogue, HParams, Parameter, Value
+from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.chains import last_score, moved_on
+from llmzero.search.methods.configurations import random_configuration
+from llmzero.search.methods.follower import Follower
+from llmzero.search.tree import Node, Tree
+
+FACTORS = (1.2, 0.8)  # one of them multiplies a number that is perturbed
+SMALLEST = 4  # members, where the budget affords them
+UNLIMITED = 8  # members, where the budget has no limit of stages
+
+
+@dataclass
+class Member:
+    """One of a population, by the stages that it has trained, in order."""
+
+    stages: list[Node] = field(default_factory=list)
+
+    @property
+    def waits(self) -> bool:
+        """Whether none of its stages runs."""
+        return not self.stages or self.stages[-1].final
+
+    @property
+    def failed(self) -> bool:
+        """Whether its last stage left nothing to go on from."""
+        return bool(self.stages) and not self.stages[-1].usable
+
+    def at(self, depth: int) -> Node | None:
+        """Return its latest usable stage down to a depth."""
+        return next((stage for stage in reversed(self.stages) if stage.usable and stage.depth <= depth), None)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a member is judged by."""
+
+    score: float
+    number: int
+    node: Node
+
+
+class PopulationBasedTraining(Follower):
+    """Trains a population side by side, in which the last ones copy the first ones and vary their configuration.
+
+    A generation is a stage. A member that is ready for its next one is ranked among all members by their scores at its own depth, or by
+    their latest ones where they have not come that far (asynchronous: nobody is waited for). In the lowest quantile it copies weights and
+    configuration of a random member of the highest and perturbs the configuration; else it trains on as it is. A member whose stage
+    failed counts as lowest. At the greatest depth a member is done; once all are, a new population begins.
+
+    Args:
+        population: members; None is as many as the stages that are left can train to the end, and at least 4.
+        quantile: share of members that copy, and that are copied.
+        resample_probability: chance that a perturbed value is drawn anew.
+    """
+
+    def __init__(
+        self, context: MethodContext, population: int | None = None, quantile: float = 0.25, resample_probability: float = 0.25
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.population = population
+        self.quantile = quantile
+        self.resample_probability = resample_probability
+        self._number = -1  # of the population that trains
+        self._members: list[Member] = []
+
+    def created(self, tree: Tree, node: Node) -> None:
+        """Add a stage to its member, of a new population perhaps."""
+        if node.memo["population"] != self._number:
+            self._number = node.memo["population"]
+            self._members = [Member() for _ in range(node.memo["size"])]
+        self._members[node.memo["member"]].stages.append(node)
+
+    def ended(self, tree: Tree, node: Node) -> None:
+        """Members see for themselves."""
+
+    def ask(self, tree: Tree) -> Expansion | None:
+        """Return the next stage of the member that has come least far; None where all that are not done are at work."""
+        self.catch_up(tree)
+        if all(map(self._done, self._members)):
+            self._number += 1
+            self._members = [Member() for _ in range(self._size(tree))]
+        waiting = [number for number, member in enumerate(self._members) if member.waits and not self._done(member)]
+        return self._next(tree, min(waiting, key=lambda number: (self._generation(self._members[number]), number))) if waiting else None
+
+    def _done(self, member: Member) -> bool:
+        return bool(member.stages) and member.stages[-1].usable and member.stages[-1].depth == self.context.max_depth
+
+    def _size(self, tree: Tree) -> int:
+        """Return how many members a new population has."""
+        if self.population is not None:
+            return self.population
+        if self.context.stages is None:
+            return max(UNLIMITED, self.context.workers)
+        left = self.context.stages - len(tree) + 1
+        return max(1, min(left, max(SMALLEST, self.context.workers, left // self.context.max_depth)))
+
+    def _generation(self, member: Member) -> int:
+        """Return the depth that a member has come to, short of the greatest: one that failed there still has to train that stage."""
+        return min(member.stages[-1].depth, self.context.max_depth - 1) if member.stages else 0
+
+    def _next(self, tree: Tree, number: int) -> Expansion:
+        member, rng = self._members[number], random.Random(f"{self.context.seed}/{len(tree)}")
+        if not member.stages:
+            return self._begin(tree, number, rng)
+        ranked = self._ranked(number)
+        n = self._quantile(len(ranked))
+        if member.failed and not ranked:
+            return self._fresh(tree, number, rng, f"Member {number} failed and there is none to copy; it begins anew, drawn at random.")
+        if member.failed:
+            return self._copy(number, rng.choice(ranked[-max(1, n) :]), "failed", rng)
+        if any(standing.number == number for standing in ranked[:n]):
+            return self._copy(number, rng.choice(ranked[-n:]), f"{last_score(member.stages[-1]):.3f}", rng)
+        why = f"Member {number} ({last_score(member.stages[-1]):.3f}) is not among the last {n} of {len(ranked)}: it trains on unchanged."
+        return self._stage(number, member.stages[-1], member.stages[-1].hparams, why)
+
+    def _begin(self, tree: Tree, number: int, rng: random.Random) -> Expansion:
+        if self._number == 0 and number == 0:
+            return self._stage(number, tree.root, self.context.catalogue.defaults(), "Member 0 begins with the practitioner's configuration.")
+        return self._fresh(tree, number, rng, f"Member {number} begins, drawn at random.")
+
+    def _fresh(self, tree: Tree, number: int, rng: random.Random, why: str) -> Expansion:
+        return self._stage(number, tree.root, random_configuration(self.context.catalogue, rng), why)
+
+    def _ranked(self, number: int) -> list[Standing]:
+        """Return the members that have a score, the worst first; without the one in question if it failed."""
+        depth = self._generation(self._members[number])
+        found = [(other, member.at(depth)) for other, member in enumerate(self._members) if other != number or not member.failed]
+        standings = [Standing(last_score(node), other, node) for other, node in found if node is not None]
+        return sorted(standings, key=lambda standing: standing.score)
+
+    def _quantile(self, members: int) -> int:
+        """Return how many members are in the lowest quantile, and in the highest: never more than half of them in either."""
+        return min(math.ceil(members * self.quantile), members // 2)
+
+    def _copy(self, number: int, donor: Standing, standing: str, rng: random.Random) -> Expansion:
+        hparams = perturbed(self.context.catalogue, donor.node.hparams, self.resample_probability, rng)
+        names = ", ".join(self.context.catalogue.changes(donor.node.hparams, hparams)) or "nothing"
+        why = f"Member {number} ({standing}) copies member {donor.number} ({donor.score:.3f}) and perturbs {names}."
+        return self._stage(number, donor.node, hparams, why)
+
+    def _stage(self, number: int, parent: Node, hparams: HParams, why: str) -> Expansion:
+        memo = {"population": self._number, "size": len(self._members), "member": number}
+        return moved_on(self.context, "pbt", parent, hparams, why, memo)
+
+
+def perturbed(catalogue: Catalogue, hparams: HParams, resample_probability: float, rng: random.Random) -> HParams:
+    """Return a configuration with every value drawn anew, at that probability, or moved a little."""
+    return {
+        name: parameter.sample(rng) if rng.random() < resample_probability else nearby(parameter, hparams[name], rng)
+        for name, parameter in catalogue.items()
+    }
+
+
+def nearby(parameter: Parameter, value: Value, rng: random.Random) -> Value:
+    """Return a value multiplied by one of `FACTORS`, within bounds; of choices, one of the two beside it, or itself at an end."""
+    if parameter.choices is None:
+        return parameter.clamp(value * rng.choice(FACTORS))
+    index = parameter.choices.index(value) + rng.choice((-1, 1))
+    return parameter.choices[min(max(index, 0), len(parameter.choices) - 1)]

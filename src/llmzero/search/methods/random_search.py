@@ -1,0 +1,40 @@
+"""Random search: chains under configurations drawn at random (Bergstra and Bengio, 2012)."""
+
+from __future__ import annotations
+
+import random
+
+from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.chains import ConstantChains, Start
+from llmzero.search.methods.configurations import random_configuration
+from llmzero.search.tree import Node, Tree
+
+
+class RandomSearch(ConstantChains):
+    """Trains one random configuration after another, each over a whole chain.
+
+    Args:
+        every_stage: draw anew for every stage of a chain: random schedules instead of constant configurations.
+    """
+
+    def __init__(self, context: MethodContext, every_stage: bool = False) -> None:
+        super().__init__(context, "random_schedule" if every_stage else "random")
+        self.every_stage = every_stage
+
+    def start(self, tree: Tree, number: int) -> Start | None:
+        """Return a configuration that no chain began with; None where all were tried and nothing new can follow."""
+        hparams = self.tried.draw(self._rng(number, 1))
+        if hparams is None and self.every_stage:
+            hparams = random_configuration(self.context.catalogue, self._rng(number, 1))
+        return Start(hparams, "Drawn at random.") if hparams else None
+
+    def go_on(self, tree: Tree, node: Node) -> Expansion:
+        """Return a stage under the same configuration, or under one of its own."""
+        if not self.every_stage:
+            return super().go_on(tree, node)
+        chain = node.memo["chain"]
+        hparams = random_configuration(self.context.catalogue, self._rng(chain, node.depth + 1))
+        return self.stage(node, hparams, "Drawn at random, as every stage is.", {"chain": chain})
+
+    def _rng(self, chain: int, depth: int) -> random.Random:
+        return random.Random(f"{self.context.seed}/{chain}/{depth}")

@@ -1,0 +1,238 @@
+"""Comparisons and transfers by their launchers, on the simulator: numbers, resumption, bad input, failing cells."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmzero.cli import BAD_INPUT, INTERRUPTED
+from llmzero.comparison.statistics import interval, mean
+from llmzero.pool import FAILED
+from llmzero.search.final_test import incumbents_of
+from llmzero.search.store import EventStore
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import Run, command
+
+METHODS = "methods={paper: ['search=paper'], practitioner: ['search=practitioner']}"
+TASKS = "tasks={easy: ['runner.landscape=easy'], deceptive: ['runner.landscape=deceptive', 'budget.stages=6']}"
+COMMON = "common=['experiment=simulated', 'budget.stages=8', 'stopper.audit_fraction=0.5']"
+SMALL = [METHODS, TASKS, COMMON, "seeds=2"]
+FIGURES = ("curves_stages.png", "curves_gpu_seconds.png", "final_scores.png", "improvement.png")
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def replaced(change: str) -> list[str]:
+    """Return the small comparison with one of its settings changed: mappings given twice would be merged."""
+    key = change.partition("=")[0]
+    return [change if given.partition("=")[0] == key else given for given in SMALL]
+
+
+@pytest.fixture(scope="module")
+def compared(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    study = tmp_path_factory.mktemp("compared") / "study"
+    printed = launch("compare", *SMALL, f"study_dir={study}").stdout
+    assert "2 x 2 tasks x 2 seeds = 8 searches, 0 of them finished" in printed
+    return study
+
+
+def summaries(study: Path, task: str, method: str) -> list[dict[str, Any]]:
+    return [read(study / task / method / f"seed-{seed}" / "summary.json") for seed in (0, 1)]
+
+
+def by_hand(trajectory: list[dict[str, Any]], stages: int) -> float:
+    return [point["score"] for point in trajectory if point["stages"] <= stages][-1]
+
+
+def test_every_incumbent_is_tested(compared: Path) -> None:
+    directory = compared / "easy" / "paper" / "seed-0"
+    test, tree = read(directory / "test.json"), EventStore(directory / "tree.jsonl", repair=False).tree
+    first, *changes = test["trajectory"]
+    assert (first["stages"], first["gpu_seconds"], first["node_id"], first["score"]) == (0, 0.0, "0000", test["base"]["score"])
+    best, found = tree.root.score, []
+    for number, node in enumerate(tree.finished[1:], 1):
+        if node.usable and node.score > best:
+            best = node.score
+            found.append((number, node.node_id))
+    assert [(change["stages"], change["node_id"]) for change in changes] == found
+    assert [change.node.node_id for change in incumbents_of(tree)][-1] == tree.best().node_id == test["best"]["node_id"]
+    assert (changes[-1]["score"], changes[-1]["stderr"]) == (test["best"]["score"], test["best"]["stderr"])
+    spent = [point["gpu_seconds"] for point in read(directory / "summary.json")["trajectory"]]
+    assert [change["gpu_seconds"] for change in changes] == pytest.approx([spent[change["stages"] - 1] for change in changes])
+
+
+@pytest.mark.parametrize(("task", "budget"), [("easy", 8), ("deceptive", 6)])
+def test_scores_and_areas_are_those_of_the_searches(compared: Path, task: str, budget: int) -> None:
+    found = read(compared / "comparison.json")
+    tests = {method: [summary["test"] for summary in summaries(compared, task, method)] for method in found["methods"]}
+    for method in found["methods"]:
+        areas = []
+        for seed in (0, 1):
+            base = np.mean([tests[other][seed]["base"]["score"] for other in tests])
+            top = max(point["score"] for other in tests for point in tests[other][seed]["trajectory"])
+            values = [(by_hand(tests[method][seed]["trajectory"], stage) - base) / (top - base) for stage in range(1, budget + 1)]
+            areas.append(np.mean(values))
+        entry = found["per_task"][task][method]
+        assert found["budget_stages"][task] == budget
+        assert entry["area"]["value"] == pytest.approx(np.mean(areas))
+        finals = np.array([test["best"]["score"] for test in tests[method]])
+        assert entry["final"] == pytest.approx(vars(interval(mean, [finals])))
+        curve = found["curves"][task][method]["stages"]
+        assert curve["mean"] == pytest.approx([np.mean([by_hand(test["trajectory"], at) for test in tests[method]]) for at in curve["at"]])
+
+
+def test_the_first_method_is_set_against_the_other(compared: Path) -> None:
+    found = read(compared / "comparison.json")
+    wins, places = [], []
+    for task in found["tasks"]:
+        ours, theirs = ([summary["test"]["best"]["score"] for summary in summaries(compared, task, method)] for method in found["methods"])
+        against = found["per_task"][task]["practitioner"]["against"]
+        wins += [(a > b) + (a == b) / 2 for a in ours for b in theirs]
+        assert against["improvement"]["value"] == pytest.approx(np.mean(wins[-4:]))
+        assert against["p_holm"] == against["p_wilcoxon"]  # there is one other method
+        places += [1.5 if a == b else 1 if a > b else 2 for a, b in zip(ours, theirs, strict=True)]
+    assert found["overall"]["paper"]["against"] is None
+    assert found["overall"]["paper"]["rank"] == pytest.approx(np.mean(places))
+
+
+def test_costs_are_those_of_the_searches(compared: Path) -> None:
+    entry = read(compared / "comparison.json")["overall"]["paper"]
+    told = [summary for task in ("easy", "deceptive") for summary in summaries(compared, task, "paper")]
+    spent, saved = (sum(summary[part][key] for summary in told) for part, key in (("budget", "gpu_seconds"), ("stopper", "saved_gpu_seconds")))
+    assert entry["gpu_seconds"] == pytest.approx(spent / 4)
+    assert entry["stopper"]["saved_share"] == pytest.approx(saved / (spent + saved))
+    assert entry["stopper"]["audited"] == sum(summary["stopper"]["audited"] for summary in told)
+    assert entry["llm"] == {"calls": 0.0, "tokens": 0.0, "dollars": 0.0}
+
+
+def test_people_get_a_table_and_figures(compared: Path) -> None:
+    table = (compared / "comparison.md").read_text()
+    assert [line for line in table.splitlines() if line.startswith("## ")] == ["## All tasks", "## easy", "## deceptive"]
+    assert table.count("| paper | ") == 3
+    assert all((compared / name).read_bytes().startswith(b"\x89PNG") for name in FIGURES)
+    assert "Testing" in (compared / "easy" / "paper" / "seed-0" / "log.txt").read_text()
+
+
+def test_a_killed_comparison_goes_on_to_the_same_numbers(compared: Path, environment: dict[str, str], launch: Run, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    arguments = command("compare", *SMALL, "at_once=1", f"study_dir={study}")
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(study.glob("*/*/*/rule.yaml")):  # the last file that a search writes
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)  # its worker notices
+    finished = [path for path in study.glob("*/*/*/summary.json") if read(path)["state"] == "finished"]
+    before = {path: path.stat().st_mtime_ns for path in finished}
+    assert 1 <= len(finished) < 8
+    again = launch("compare", *SMALL, f"study_dir={study}").stdout
+    assert f"= 8 searches, {len(finished)} of them finished" in again
+    assert {path: path.stat().st_mtime_ns for path in finished} == before
+    assert (study / "comparison.json").read_text() == (compared / "comparison.json").read_text()
+
+
+def test_an_interruption_ends_the_workers_too(environment: dict[str, str], launch: Run, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    arguments = command("compare", *SMALL, "seeds=50", f"study_dir={study}")
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(study.glob("*/*/*/tree.jsonl")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, "the same command goes on" in errors) == (INTERRUPTED, True)
+    begun = set(study.glob("*/*/*/tree.jsonl"))
+    time.sleep(0.5)
+    assert set(study.glob("*/*/*/tree.jsonl")) == begun
+    assert len(begun) < 200
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("methods={good: ['search=paper'], bad: ['search=nothing']}", "methods.bad on tasks.easy: search=nothing: must be one of"),
+        ("methods={good: ['search=paper'], bad: ['search.depth=3']}", "methods.bad on tasks.easy: "),
+        ("tasks={easy: [], hard: ['runner.landscape=hard']}", "methods.paper on tasks.hard: runner.landscape=hard: must be one of"),
+        ("methods={paper: ['seed=3']}", "seed=3: the study gives every search its own seed"),
+        ("methods={a/b: ['search=paper']}", "names become directories"),
+        ("methods={paper: 'search=paper'}", "methods.paper=search=paper: give methods={NAME: ['KEY=VALUE']}"),
+        ("methods={a: ['search=paper'], b: ['budget.stages=99']}", "budget.stages on tasks.easy: is 8 for methods.a and 99 for methods.b"),
+        ("seeds=0", "seeds=0: must be how many"),
+        ("seeds=[1,1]", "different integers"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs(launch: Run, tmp_path: Path, change: str, message: str) -> None:
+    refused = launch("compare", *replaced(change), f"study_dir={tmp_path}/study", ok=False)
+    assert refused.returncode == BAD_INPUT
+    assert message in refused.stderr
+    assert not (tmp_path / "study").exists()
+
+
+def test_other_searches_are_not_mixed_in(launch: Run, compared: Path) -> None:
+    """The budget counts too: searches of other budgets cannot be compared."""
+    changed = COMMON.replace("stages=8", "stages=9")
+    refused = launch("compare", *replaced(changed), f"study_dir={compared}", ok=False)
+    assert refused.returncode == BAD_INPUT
+    assert "budget.stages is 8 there and 9 here. Choose another study_dir" in refused.stderr
+
+
+def test_a_failing_cell_is_reported_and_leaves_the_others_alone(launch: Run, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    launch("compare", *SMALL, f"study_dir={study}", "dry_run=true")
+    assert not study.exists()
+    in_the_way = study / "easy" / "paper" / "seed-1" / "tree.jsonl"
+    in_the_way.mkdir(parents=True)
+    failed = launch("compare", *SMALL, f"study_dir={study}", ok=False)
+    assert failed.returncode == FAILED
+    assert "failed: paper on easy, seed 1: " in failed.stdout.splitlines()[-1]
+    found = read(study / "comparison.json")
+    assert found["unfinished"] == ["paper on easy, seed 1"]
+    assert [found["per_task"]["easy"][method]["runs"] for method in found["methods"]] == [1, 2]
+    assert "- paper on easy, seed 1" in (study / "comparison.md").read_text()
+    in_the_way.rmdir()
+    launch("compare", *SMALL, f"study_dir={study}")
+    assert read(study / "comparison.json")["unfinished"] == []
+
+
+def test_a_process_that_dies_takes_no_other_cell_with_it(launch: Run, tmp_path: Path) -> None:
+    deadly = ["methods={deadly: ['runner._target_=tests.integration.odd_runners.DeadlyRunner']}", "tasks={easy: []}", COMMON, "at_once=1"]
+    died = launch("compare", *deadly, "seeds=4", f"study_dir={tmp_path}/study", ok=False, PYTHONPATH=str(REPOSITORY))
+    assert died.returncode == FAILED
+    assert "failed: deadly on easy, seed 1: its process ended: " in died.stdout
+    assert read(tmp_path / "study" / "comparison.json")["unfinished"] == ["deadly on easy, seed 1"]
+
+
+def test_strategies_are_replayed_on_every_task(launch: Run, compared: Path, tmp_path: Path) -> None:
+    sources = {name: compared / name / "paper" / "seed-0" for name in ("easy", "deceptive")}
+    strategies = f"strategies={{of_easy: {sources['easy']}, of_deceptive: {sources['deceptive']}/strategy.yaml}}"
+    tasks = TASKS.replace(", 'budget.stages=6'", "")
+    launch("transfer", strategies, tasks, "common=['experiment=simulated']", "seeds=3", f"study_dir={tmp_path}/t")
+    found = read(tmp_path / "t" / "transfer.json")
+    assert found["unfinished"] == []
+    for task in ("easy", "deceptive"):
+        for name, source in (("of_easy", sources["easy"]), ("of_deceptive", sources["deceptive"])):
+            directories = [tmp_path / "t" / task / name / f"seed-{seed}" for seed in range(3)]
+            tests = [read(directory / "test.json") for directory in directories]
+            apart = np.array([test["best"]["score"] - test["practitioner"]["score"] for test in tests])
+            gain = found["gains"][task][name]
+            assert (gain["runs"], gain["mean"]) == (3, pytest.approx(apart.mean()))
+            assert gain["stderr"] == pytest.approx(apart.std(ddof=1) / np.sqrt(3))
+            replayed = EventStore(directories[0] / "tree.jsonl", repair=False).tree
+            known = EventStore(source / "tree.jsonl", repair=False).tree
+            assert [n.hparams for n in replayed.stages()] == [n.hparams for n in known.path(known.best().node_id)[1:]]
+    assert (tmp_path / "t" / "transfer.md").read_text().count("| of_easy |") == 1
+    assert (tmp_path / "t" / "transfer.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missing_strategy_is_refused(launch: Run, tmp_path: Path) -> None:
+    refused = launch("transfer", f"strategies={{gone: {tmp_path}/gone.yaml}}", TASKS, COMMON, f"study_dir={tmp_path}/t", ok=False)
+    assert refused.returncode == BAD_INPUT
+    assert "strategies.gone on tasks.easy: " in refused.stderr
