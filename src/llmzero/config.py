@@ -296,7 +296,7 @@ class TreeSearchConfig:
 class RandomConfig:
     """Settings of `search=random` and `search=random_schedule`."""
 
-    _target_: str = "llmzero.search.methods.chains.RandomSearch"
+    _target_: str = "llmzero.search.methods.random_search.RandomSearch"
     schedules: bool = False
 
 
@@ -304,7 +304,7 @@ class RandomConfig:
 class GridConfig:
     """Settings of `search=grid`."""
 
-    _target_: str = "llmzero.search.methods.chains.Grid"
+    _target_: str = "llmzero.search.methods.grid.Grid"
     parameters: dict[str, int] | None = None
 
 
@@ -324,6 +324,15 @@ class PbtConfig:
     population: int | None = None
     quantile: float = 0.25
     resample: float = 0.25
+
+
+@dataclass
+class OptunaConfig:
+    """Settings of `search=tpe` and `search=cmaes`."""
+
+    _target_: str = "llmzero.search.methods.optuna_search.OptunaSearch"
+    sampler: str = MISSING
+    n_startup_trials: int = MISSING
 
 
 @dataclass
@@ -522,6 +531,7 @@ SCHEMAS: Mapping[str, type] = {
     "method_grid": GridConfig,
     "method_asha": AshaConfig,
     "method_pbt": PbtConfig,
+    "method_optuna": OptunaConfig,
     "method_skill": SkillConfig,
     "runner_local": LocalRunnerConfig,
     "runner_inline": InlineRunnerConfig,
@@ -569,11 +579,13 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "search.method.population": (2, None),
     "search.method.quantile": (0, 0.5),
     "search.method.resample": (0, 1),
+    "search.method.sampler": frozenset({"tpe", "cmaes"}),
+    "search.method.n_startup_trials": (1, None),
     "search.method.max_turns": (1, None),
     "search.method.max_context_tokens": (8000, None),
     "stopper.interval_s": (0, None),
     "stopper.min_step": (1, None),
-    "stopper.min_points": (1, None),
+    "stopper.min_points": (2, None),
     "stopper.lookahead": (0, None),
     "stopper.z": (0, None),
     "stopper.audit_fraction": (0, 1),

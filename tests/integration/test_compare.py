@@ -186,11 +186,12 @@ def test_other_searches_are_not_mixed_in(launch: Run, compared: Path) -> None:
 
 def test_a_failing_cell_is_reported_and_leaves_the_others_alone(launch: Run, tmp_path: Path) -> None:
     study = tmp_path / "study"
-    launch("compare", *SMALL, f"study_dir={study}", "dry_run=true")
+    one_task = [*replaced("tasks={easy: []}"), f"study_dir={study}"]
+    launch("compare", *one_task, "dry_run=true")
     assert not study.exists()
     in_the_way = study / "easy" / "paper" / "seed-1" / "tree.jsonl"
     in_the_way.mkdir(parents=True)
-    failed = launch("compare", *SMALL, f"study_dir={study}", ok=False)
+    failed = launch("compare", *one_task, ok=False)
     assert failed.returncode == FAILED
     assert "failed: paper on easy, seed 1: " in failed.stdout.splitlines()[-1]
     found = read(study / "comparison.json")
@@ -198,7 +199,7 @@ def test_a_failing_cell_is_reported_and_leaves_the_others_alone(launch: Run, tmp
     assert [found["per_task"]["easy"][method]["runs"] for method in found["methods"]] == [1, 2]
     assert "- paper on easy, seed 1" in (study / "comparison.md").read_text()
     in_the_way.rmdir()
-    launch("compare", *SMALL, f"study_dir={study}")
+    launch("compare", *one_task)
     assert read(study / "comparison.json")["unfinished"] == []
 
 

@@ -93,9 +93,11 @@ def test_every_range_is_of_a_key_that_exists() -> None:
         *(composed(f"rollout={option}", *NEEDED.get(f"rollout={option}", ())) for option in options("rollout")),
         composed("runner=simulated", "model=none", "task=none"),
         composed("agent=openai", "stopper=llm", "search=skill", *LLM),
+        *(composed(f"search={name}") for name in ("asha", "pbt", "tpe")),
         resolved(compose("train", ["trainer.lora.rank=8"])),
         resolved(compose("evaluate")),
         resolved(compose("replay", ["search_dir=runs/replay"])),
+        resolved(compose("compare")),
     ]
     for key in RANGES:
         assert any(_has(config, key.split(".")) for config in configs), key

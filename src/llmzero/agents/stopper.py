@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from statistics import fmean
-
 from llmzero.agents.base import StopDecision
 from llmzero.agents.diagnosis import slope
 from llmzero.agents.evidence import Evidence
@@ -46,11 +43,9 @@ class CurveStopper:
         points = evidence.validation
         if len(points) < self.min_points or points[-1].step < self.min_step or evidence.incumbent_score is None:
             return StopDecision(False, "too early to tell")
-        start = [] if evidence.start_score is None else [replace(points[0], step=0, score=evidence.start_score)]
-        line = [*start, *points]
-        rate, error = slope(line)
+        rate, error = slope(points)
         horizon = evidence.steps * (1 + self.lookahead) - points[-1].step
-        level = fmean(p.score for p in line) + rate * (points[-1].step - fmean(p.step for p in line))
+        level = sum(p.score for p in points) / len(points) + rate * (points[-1].step - points[0].step) / 2
         reach = max(level, points[-1].score) + self.z * points[-1].stderr + max(0.0, rate + self.z * error) * horizon
         details = {"level": level, "slope": rate, "slope_stderr": error, "reach": reach, "incumbent": evidence.incumbent_score}
         hopeless = reach < evidence.incumbent_score

@@ -38,7 +38,7 @@ class Chains(Follower):
         """Whether the chain goes on after a stage: not when that failed or was stopped early, nor at the greatest depth."""
         return node.usable and node.state == "completed" and node.depth < self.context.max_depth
 
-    def over(self, tree: Tree, node: Node) -> None:  # noqa: B027  # most methods learn nothing
+    def over(self, tree: Tree, node: Node) -> None:
         """Hear of a chain that does not go on by itself, by its last stage."""
 
     def ask(self, tree: Tree) -> Expansion | None:

@@ -37,4 +37,5 @@ class Follower(ABC):
             self.ended(tree, node)
 
     def tell(self, tree: Tree, node: Node) -> None:
-        """Nothing is learnt before it is needed."""
+        """Take in that it ended."""
+        self.catch_up(tree)

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-import heapq
+from bisect import insort
 
 from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
 from llmzero.search.methods.follower import Follower
 from llmzero.search.tree import Node, Tree
 
+Entry = tuple[float, int, str]  # score, negated, then number and id
+
 
 class Greedy(Follower):
     """Expands the best node that is not at the greatest depth, whatever its depth and however often it was expanded.
 
-    A node is left only where every other configuration of a small catalogue has been tried below it.
+    A node waits while a child of it runs, so several workers share the best nodes out among them. A node is left for good only where
+    every other configuration of a small catalogue has been tried below it.
     """
 
     def __init__(self, context: MethodContext) -> None:
         super().__init__()
         self.context = context
         self._configurations = context.catalogue.size
-        self._open: list[tuple[float, int, str]] = []  # a heap: score, negated, then number and id
+        self._open: list[Entry] = []  # nodes that can be expanded, the best first
+        self._busy: set[str] = set()  # nodes with a child that runs
 
     def created(self, tree: Tree, node: Node) -> None:
-        """A child is counted where its parent is."""
+        """The parent waits."""
+        self._busy.add(node.parent_id or "")
 
     def ended(self, tree: Tree, node: Node) -> None:
-        """Add a stage that can be expanded."""
+        """The parent waits no longer, and the stage can be expanded itself."""
+        self._busy.discard(node.parent_id or "")
         if node.usable and node.depth < self.context.max_depth:
-            heapq.heappush(self._open, (-(node.score or 0.0), int(node.node_id), node.node_id))
+            insort(self._open, (-(node.score or 0.0), int(node.node_id), node.node_id))
 
     def ask(self, tree: Tree) -> Expansion | None:
-        """Return a child of the best node; None where none can get one."""
+        """Return a child of the best node that does not wait; None where there is none."""
         self.catch_up(tree)
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
         while self._open and self._exhausted(tree[self._open[0][2]]):
-            heapq.heappop(self._open)
-        return expand(self.context, tree, self._open[0][2]) if self._open else None
+            del self._open[0]
+        free = (node_id for _, _, node_id in self._open if node_id not in self._busy and not self._exhausted(tree[node_id]))
+        node_id = next(free, None)
+        return expand(self.context, tree, node_id) if node_id is not None else None
 
     def _exhausted(self, node: Node) -> bool:
         return self._configurations is not None and len(node.children) >= self._configurations - (node.parent_id is not None)

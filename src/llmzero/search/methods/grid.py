@@ -17,7 +17,7 @@ TUNED = ("learning_rate", "kl_coef", "group_size", "temperature")  # what practi
 CELLS = 27  # of a grid that chooses itself, where the budget has no limit of stages
 
 
-class GridSearch(ConstantChains):
+class Grid(ConstantChains):
     """Trains each cell of a grid over a whole chain, in random order, so that a budget that ends early has seen all of the grid alike.
 
     Args:
@@ -83,4 +83,4 @@ def _check(catalogue: Catalogue, numbers: Mapping[str, int]) -> None:
             raise UserError(f"{key}.{name}={number}: unknown parameter{suggestion(name, catalogue)}")
         most = catalogue[name].count or math.inf
         if not 1 <= number <= most:
-            raise UserError(f"{key}.{name}={number}: must be " + (f"at least 1" if most == math.inf else f"from 1 to {most}, its number of values"))
+            raise UserError(f"{key}.{name}={number}: must be " + ("at least 1" if most == math.inf else f"from 1 to {most}, its number of values"))

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from llmzero.hparams import Catalogue, HParams, Parameter, Value
+from llmzero.hparams import HParams, Parameter, Value
 from llmzero.search.methods.base import MethodContext
 from llmzero.search.methods.chains import ConstantChains, Start
 from llmzero.search.tree import Node, Tree

@@ -48,7 +48,7 @@ class Standing:
     node: Node
 
 
-class PopulationBasedTraining(Follower):
+class Pbt(Follower):
     """Trains a population side by side, in which the last ones copy the first ones and vary their configuration.
 
     A generation is a stage. A member that is ready for its next one is ranked among all members by their scores at its own depth, or by
@@ -59,17 +59,15 @@ class PopulationBasedTraining(Follower):
     Args:
         population: members; None is as many as the stages that are left can train to the end, and at least 4.
         quantile: share of members that copy, and that are copied.
-        resample_probability: chance that a perturbed value is drawn anew.
+        resample: chance that a perturbed value is drawn anew.
     """
 
-    def __init__(
-        self, context: MethodContext, population: int | None = None, quantile: float = 0.25, resample_probability: float = 0.25
-    ) -> None:
+    def __init__(self, context: MethodContext, population: int | None = None, quantile: float = 0.25, resample: float = 0.25) -> None:
         super().__init__()
         self.context = context
         self.population = population
         self.quantile = quantile
-        self.resample_probability = resample_probability
+        self.resample = resample
         self._number = -1  # of the population that trains
         self._members: list[Member] = []
 
@@ -143,7 +141,7 @@ class PopulationBasedTraining(Follower):
         return min(math.ceil(members * self.quantile), members // 2)
 
     def _copy(self, number: int, donor: Standing, standing: str, rng: random.Random) -> Expansion:
-        hparams = perturbed(self.context.catalogue, donor.node.hparams, self.resample_probability, rng)
+        hparams = perturbed(self.context.catalogue, donor.node.hparams, self.resample, rng)
         names = ", ".join(self.context.catalogue.changes(donor.node.hparams, hparams)) or "nothing"
         why = f"Member {number} ({standing}) copies member {donor.number} ({donor.score:.3f}) and perturbs {names}."
         return self._stage(number, donor.node, hparams, why)
@@ -153,11 +151,10 @@ class PopulationBasedTraining(Follower):
         return moved_on(self.context, "pbt", parent, hparams, why, memo)
 
 
-def perturbed(catalogue: Catalogue, hparams: HParams, resample_probability: float, rng: random.Random) -> HParams:
+def perturbed(catalogue: Catalogue, hparams: HParams, resample: float, rng: random.Random) -> HParams:
     """Return a configuration with every value drawn anew, at that probability, or moved a little."""
     return {
-        name: parameter.sample(rng) if rng.random() < resample_probability else nearby(parameter, hparams[name], rng)
-        for name, parameter in catalogue.items()
+        name: parameter.sample(rng) if rng.random() < resample else nearby(parameter, hparams[name], rng) for name, parameter in catalogue.items()
     }
 
 

@@ -14,23 +14,23 @@ class RandomSearch(ConstantChains):
     """Trains one random configuration after another, each over a whole chain.
 
     Args:
-        every_stage: draw anew for every stage of a chain: random schedules instead of constant configurations.
+        schedules: draw anew for every stage of a chain: random schedules instead of constant configurations.
     """
 
-    def __init__(self, context: MethodContext, every_stage: bool = False) -> None:
-        super().__init__(context, "random_schedule" if every_stage else "random")
-        self.every_stage = every_stage
+    def __init__(self, context: MethodContext, schedules: bool = False) -> None:
+        super().__init__(context, "random_schedule" if schedules else "random")
+        self.schedules = schedules
 
     def start(self, tree: Tree, number: int) -> Start | None:
         """Return a configuration that no chain began with; None where all were tried and nothing new can follow."""
         hparams = self.tried.draw(self._rng(number, 1))
-        if hparams is None and self.every_stage:
+        if hparams is None and self.schedules:
             hparams = random_configuration(self.context.catalogue, self._rng(number, 1))
         return Start(hparams, "Drawn at random.") if hparams else None
 
     def go_on(self, tree: Tree, node: Node) -> Expansion:
         """Return a stage under the same configuration, or under one of its own."""
-        if not self.every_stage:
+        if not self.schedules:
             return super().go_on(tree, node)
         chain = node.memo["chain"]
         hparams = random_configuration(self.context.catalogue, self._rng(chain, node.depth + 1))
