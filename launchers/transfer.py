@@ -31,7 +31,7 @@ def run(config: dict[str, Any]) -> None:
     found = transferred_gains(study)
     write_json(study.directory / "transfer.json", found)
     write_atomic(study.directory / "transfer.md", transfer_table(found))
-    transfer_figure(study.directory / "transfer.png", found)
+    transfer_figure(study.directory, found)
     print(f"transfer: {study.directory / 'transfer.md'}")
     sys.exit(exit_code(failed))
 

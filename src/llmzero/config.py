@@ -448,7 +448,7 @@ class StudyConfig:
     common: list[str] = field(default_factory=list)
     at_once: int = 2
     cluster: str | None = None
-    slurm: dict[str, Any] = field(default_factory=dict)
+    slurm: Any = None
     dry_run: bool = False
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,13 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from llmzero.cli import INTERRUPTED
 from llmzero.errors import UserError
+from llmzero.files import read_json, write_json
 from llmzero.search.session import Session
 from llmzero.study import Cell, Study
+from llmzero.workers import workers
 
 POLL_S = 0.1
-FAILED = 1  # exit code
 LOG = "log.txt"  # of a cell
+FAILED = 1  # exit code
 SLURM_TIMEOUT_MIN = 60 * 24
+UNDER_WAY = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING")  # states of a SLURM job
 
 Config = dict[str, Any]
 
@@ -40,54 +38,22 @@ class Job(Protocol):
         """What went wrong in it."""
 
 
-Submit = Callable[[Sequence[Config]], Sequence[Job]]
-
-
 def run_study(study: Study, config: Config) -> list[str]:
     """Run what has not finished; return which cells failed, and why. One that fails leaves the others alone."""
     for pair in study.pairs:
         pair.claim()
     left = [cell for cell in study.cells if cell.summary() is None]
+    cluster = _cluster(study, config) if config["cluster"] else workers(run_cell, config["at_once"])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
-    failed: list[str] = []
-    with Progress(*columns) as progress:
+    with Progress(*columns) as progress, cluster as submit:
         bar = progress.add_task("cells", total=len(study.cells), completed=len(study.cells) - len(left))
-
-        def note(cell: Cell, error: str | None) -> None:
+        failed: list[str] = []
+        for cell, error in _ended(dict(zip(left, submit([cell.config for cell in left]), strict=True))):
             progress.advance(bar)
             if error is not None:
                 failed.append(f"{cell}: {error}")
                 progress.print(f"failed: {failed[-1]}", markup=False, highlight=False, soft_wrap=True)
-
-        while left:
-            left = _run_round(left, _cluster(study, config) if config["cluster"] else _local_pool(config["at_once"]), note)
     return failed
-
-
-def _run_round(cells: Sequence[Cell], executor: AbstractContextManager[Submit], note: Callable[[Cell, str | None], None]) -> list[Cell]:
-    """Run cells and note how they end; return those that never began, because the process of another one ended and the pool with it.
-
-    Raises:
-        UserError: none of them began.
-    """
-    began, again = time.time(), []
-    with executor as submit:
-        for cell, job in _ended(dict(zip(cells, submit([cell.config for cell in cells]), strict=True))):
-            try:
-                note(cell, job.result())
-            except Exception as error:  # whatever an executor says of a process that is gone
-                if isinstance(error, BrokenProcessPool) and not _begun(cell, began):
-                    again.append(cell)
-                else:
-                    note(cell, f"its process ended: {str(error) or type(error).__name__}")
-    if len(again) == len(cells):
-        raise UserError("study: worker processes end before their searches begin; run one by hand: python launchers/search.py")
-    return again
-
-
-def _begun(cell: Cell, since: float) -> bool:
-    log = cell.directory / LOG
-    return log.exists() and log.stat().st_mtime >= since
 
 
 def run_cell(config: Config) -> str | None:
@@ -105,69 +71,74 @@ def run_cell(config: Config) -> str | None:
     return None
 
 
-def _ended(jobs: dict[Cell, Job]) -> Iterator[tuple[Cell, Job]]:
-    """Yield cells with their jobs as they end."""
+def _ended(jobs: dict[Cell, Job]) -> Iterator[tuple[Cell, str | None]]:
+    """Yield the cells as they end, with what went wrong."""
     while jobs:
         done = [cell for cell, job in jobs.items() if job.done()]
         for cell in done:
-            yield cell, jobs.pop(cell)
+            yield cell, _error(jobs.pop(cell))
         if not done:
             time.sleep(POLL_S)
 
 
-@contextmanager
-def _local_pool(at_once: int) -> Iterator[Submit]:
-    """Give what submits to worker processes, which end with this process however it ends."""
-    pool = ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+def _error(job: Job) -> str | None:
     try:
-        yield lambda configs: [pool.submit(run_cell, config) for config in configs]
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in multiprocessing.active_children():
-            os.kill(worker.pid or 0, signal.SIGINT)
-        raise
-    finally:
-        pool.shutdown()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(INTERRUPTED)
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=watch, daemon=True).start()
+        return job.result()
+    except Exception as error:  # whatever an executor says of a process that is gone
+        return str(error) or type(error).__name__
 
 
 @contextmanager
-def _cluster(study: Study, config: Config) -> Iterator[Submit]:
-    """Give what submits one job array; its jobs are cancelled when this process is interrupted."""
+def _cluster(study: Study, config: Config) -> Iterator[Any]:
+    """Give what submits one job array; its jobs are cancelled when this process is interrupted.
+
+    `jobs.json` names them, as they go on where this process is killed: those that wait or run by then are not submitted again.
+    """
     import submitit
 
-    executor = submitit.AutoExecutor(study.directory / "jobs", cluster=config["cluster"])
-    executor.update_parameters(**{"timeout_min": SLURM_TIMEOUT_MIN, "slurm_array_parallelism": config["at_once"], **config["slurm"]})
-    jobs: list[Any] = []
+    folder, record = study.directory / "jobs", study.directory / "jobs.json"
+    known = read_json(record) or {}
+    parameters = {"timeout_min": SLURM_TIMEOUT_MIN, "slurm_array_parallelism": config["at_once"], **(config["slurm"] or {})}
+    with _refusals_told(config):
+        executor = submitit.AutoExecutor(folder, cluster=config["cluster"])
+        executor.update_parameters(**parameters)
+    jobs: dict[str, Any] = {}
 
     def submit(configs: Sequence[Config]) -> list[Any]:
-        jobs.extend(executor.map_array(run_cell, configs) if configs else [])
-        return list(jobs)
+        wanted = {config["search_dir"]: config for config in configs}
+        found = {place: submitit.SlurmJob(folder, known[place]) for place in wanted if place in known}
+        jobs.update({place: job for place, job in found.items() if job.state in UNDER_WAY})
+        new = [place for place in wanted if place not in jobs]
+        if new:
+            with _refusals_told(config):
+                jobs.update(zip(new, executor.map_array(run_cell, [wanted[place] for place in new]), strict=True))
+        write_json(record, {place: job.job_id for place, job in jobs.items()})
+        return [jobs[place] for place in wanted]
 
     try:
         yield submit
     except BaseException:
-        for job in jobs:
+        for job in jobs.values():
             job.cancel()
         raise
+
+
+@contextmanager
+def _refusals_told(config: Config) -> Iterator[None]:
+    """Tell users of options that submitit does not know or SLURM refuses, and of a machine without SLURM."""
+    try:
+        yield
+    except (NameError, TypeError, AssertionError, RuntimeError) as error:  # as submitit raises them
+        raise UserError(f"cluster={config['cluster']} slurm={config['slurm']}: {' '.join(str(error).splitlines()[:2])}") from error
 
 
 def describe_study(study: Study) -> str:
     """Return what a study is, in a line."""
     done = sum(cell.summary() is not None for cell in study.cells)
     shape = f"{len(study.rows)} x {len(study.tasks)} tasks x {len(study.seeds)} seeds"
-    return f"study {study.directory}: {', '.join(study.rows)}: {shape} = {len(study.cells)} searches, {done} of them finished"
+    limits = [cell.config["budget"]["stages"] for cell in study.cells]
+    stages = f" of up to {sum(limits)} stages" if None not in limits else ""
+    return f"study {study.directory}: {', '.join(study.rows)}: {shape} = {len(study.cells)} searches{stages}, {done} of them finished"
 
 
 def exit_code(failed: Sequence[str]) -> int:

@@ -124,6 +124,7 @@ def study_of(config: dict[str, Any], group: str, compose_row: Compose) -> Study:
         _check_named(key, config[key], str if key == "strategies" else list)
     directory = Path(config["study_dir"]).absolute()
     seeds = _seeds(config["seeds"])
+    print(f"checking {len(config[group])} {group} on {len(config['tasks'])} tasks ...", flush=True)
     pairs = [
         Pair(row, task, _checked(f"{group}.{row} on tasks.{task}", compose_row, row, [*config["common"], *given]), directory / task / row)
         for task, given in config["tasks"].items()

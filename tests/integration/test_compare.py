@@ -22,9 +22,9 @@ from tests.integration.conftest import Run, command
 
 METHODS = "methods={paper: ['search=paper'], practitioner: ['search=practitioner']}"
 TASKS = "tasks={easy: ['runner.landscape=easy'], deceptive: ['runner.landscape=deceptive', 'budget.stages=6']}"
-COMMON = "common=['experiment=simulated', 'budget.stages=8', 'stopper.audit_fraction=0.5']"
+COMMON = "common=['experiment=simulated', 'budget.stages=8', 'search.workers=1', 'stopper.audit_fraction=0.5']"
 SMALL = [METHODS, TASKS, COMMON, "seeds=2"]
-FIGURES = ("curves_stages.png", "curves_gpu_seconds.png", "final_scores.png", "improvement.png")
+FIGURES = ("curves_stages", "curves_gpu_seconds", "final_scores", "improvement")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def replaced(change: str) -> list[str]:
 def compared(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = tmp_path_factory.mktemp("compared") / "study"
     printed = launch("compare", *SMALL, f"study_dir={study}").stdout
-    assert "2 x 2 tasks x 2 seeds = 8 searches, 0 of them finished" in printed
+    assert "2 x 2 tasks x 2 seeds = 8 searches of up to 56 stages, 0 of them finished" in printed
     return study
 
 
@@ -118,7 +118,8 @@ def test_people_get_a_table_and_figures(compared: Path) -> None:
     table = (compared / "comparison.md").read_text()
     assert [line for line in table.splitlines() if line.startswith("## ")] == ["## All tasks", "## easy", "## deceptive"]
     assert table.count("| paper | ") == 3
-    assert all((compared / name).read_bytes().startswith(b"\x89PNG") for name in FIGURES)
+    assert all((compared / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in FIGURES)
+    assert all((compared / f"{name}.pdf").read_bytes().startswith(b"%PDF") for name in FIGURES)
     assert "Testing" in (compared / "easy" / "paper" / "seed-0" / "log.txt").read_text()
 
 
@@ -135,7 +136,7 @@ def test_a_killed_comparison_goes_on_to_the_same_numbers(compared: Path, environ
     before = {path: path.stat().st_mtime_ns for path in finished}
     assert 1 <= len(finished) < 8
     again = launch("compare", *SMALL, f"study_dir={study}").stdout
-    assert f"= 8 searches, {len(finished)} of them finished" in again
+    assert f"= 8 searches of up to 56 stages, {len(finished)} of them finished" in again
     assert {path: path.stat().st_mtime_ns for path in finished} == before
     assert (study / "comparison.json").read_text() == (compared / "comparison.json").read_text()
 
@@ -204,11 +205,45 @@ def test_a_failing_cell_is_reported_and_leaves_the_others_alone(launch: Run, tmp
 
 
 def test_a_process_that_dies_takes_no_other_cell_with_it(launch: Run, tmp_path: Path) -> None:
-    deadly = ["methods={deadly: ['runner._target_=tests.integration.odd_runners.DeadlyRunner']}", "tasks={easy: []}", COMMON, "at_once=1"]
+    deadly = ["methods={deadly: ['runner._target_=tests.integration.odd_runners.DeadlyRunner']}", "tasks={easy: []}", COMMON]
     died = launch("compare", *deadly, "seeds=4", f"study_dir={tmp_path}/study", ok=False, PYTHONPATH=str(REPOSITORY))
     assert died.returncode == FAILED
     assert "failed: deadly on easy, seed 1: its process ended: " in died.stdout
     assert read(tmp_path / "study" / "comparison.json")["unfinished"] == ["deadly on easy, seed 1"]
+
+
+DEADLY = "runner._target_=tests.integration.odd_runners.DeadlyRunner"
+
+
+@pytest.mark.parametrize(
+    ("methods", "tasks", "finished", "complete"),
+    [
+        (METHODS, f"tasks={{easy: [], deadly: ['{DEADLY}']}}", {"easy": ["paper", "practitioner"], "deadly": []}, ["easy"]),
+        (f"methods={{deadly: ['{DEADLY}'], paper: ['search=paper']}}", "tasks={easy: []}", {"easy": ["paper"]}, []),
+        (f"methods={{deadly: ['{DEADLY}']}}", "tasks={easy: []}", {"easy": []}, []),
+    ],
+)
+def test_methods_are_compared_where_all_have_finished(
+    launch: Run, tmp_path: Path, methods: str, tasks: str, finished: dict[str, list[str]], complete: list[str]
+) -> None:
+    study = tmp_path / "study"
+    launched = launch("compare", methods, tasks, COMMON, "seeds=[1]", f"study_dir={study}", ok=False, PYTHONPATH=str(REPOSITORY))
+    assert launched.returncode == FAILED
+    found = read(study / "comparison.json")
+    assert {task: list(table) for task, table in found["per_task"].items()} == finished
+    assert found["complete_tasks"] == complete
+    assert list(found["overall"]) == (["paper", "practitioner"] if complete else [])
+    assert ("Without deadly" in (study / "comparison.md").read_text()) == bool(complete)
+    assert (study / "final_scores.png").exists() == any(finished.values())
+
+
+def test_a_finished_search_has_its_incumbents_tested_when_asked_later(launch: Run, tmp_path: Path) -> None:
+    search = ["experiment=simulated", "budget.stages=4", f"search_dir={tmp_path}/s"]
+    launch("search", *search)
+    without = read(tmp_path / "s" / "test.json")
+    launch("search", *search, "search.test_incumbents=true")
+    assert {key: value for key, value in read(tmp_path / "s" / "test.json").items() if key != "trajectory"} == without
+    assert read(tmp_path / "s" / "summary.json")["test"]["trajectory"][-1]["score"] == without["best"]["score"]
 
 
 def test_strategies_are_replayed_on_every_task(launch: Run, compared: Path, tmp_path: Path) -> None:

@@ -435,7 +435,7 @@ def test_every_profile_fits_with_room_to_spare(model: str, profile: str) -> None
 
 @pytest.mark.parametrize("name", ["train", "search", "evaluate", "replay"])
 def test_a_profile_sets_trainer_and_rollout_and_the_command_line_wins(name: str) -> None:
-    given = ["model=qwen3_8b", "hardware=eight_80gb", *(["strategy=a.yaml"] if name == "replay" else [])]
+    given = ["model=qwen3_8b", "hardware=eight_80gb", *(["strategy=a.yaml", "search_dir=runs/a"] if name == "replay" else [])]
     config = composed(*given, "trainer.micro_batch_tokens=2048", name=name)
     check_ranges(config)
     profile = config["model"]["profiles"]["eight_80gb"]

@@ -1,4 +1,4 @@
-"""Figures of comparisons and transfers, as PNG files."""
+"""Figures of comparisons and transfers, as PNG for the screen and PDF for papers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ AXES = {"stages": "stages", "gpu_seconds": "device seconds"}
 
 
 def comparison_figures(directory: Path, found: dict[str, Any]) -> None:
-    """Write the figures of a comparison."""
+    """Write the figures of a comparison; none where nothing has finished."""
+    if not found["runs"]:
+        return
     for axis, name in AXES.items():
-        _save(directory / f"curves_{axis}.png", _curves(found, axis, name))
-    _save(directory / "final_scores.png", _final_scores(found))
-    if len(found["methods"]) > 1:
-        _save(directory / "improvement.png", _improvement(found))
+        _save(directory / f"curves_{axis}", _curves(found, axis, name))
+    _save(directory / "final_scores", _final_scores(found))
+    if len(found["overall"]) > 1:
+        _save(directory / "improvement", _improvement(found))
 
 
 def _curves(found: dict[str, Any], axis: str, name: str) -> Figure:
@@ -37,12 +39,14 @@ def _curves(found: dict[str, Any], axis: str, name: str) -> Figure:
             panel.step(curve["at"], curve["mean"], dash, where="post", color=colour, label=method)
             panel.fill_between(curve["at"], curve["low"], curve["high"], step="post", color=colour, alpha=0.12, linewidth=0)
         panel.set(title=task, xlabel=name, ylabel="test score of the best so far")
-    panels[0].legend(fontsize="x-small", ncols=2)
+    lines = {str(line.get_label()): line for panel in panels for line in panel.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=6, fontsize="small")
     return figure
 
 
 def _final_scores(found: dict[str, Any]) -> Figure:
-    tables = {"all tasks, normalised": found["overall"], **found["per_task"]}
+    tables = {"all tasks, normalised": found["overall"]} if found["overall"] else {}
+    tables |= {task: table for task, table in found["per_task"].items() if table}
     figure, panels = _panels(len(tables), PANEL[0], 1.2 + LINE * len(found["methods"]))
     for (title, table), panel in zip(tables.items(), panels, strict=True):
         _intervals(panel, list(table), [entry["final"] for entry in table.values()], found["methods"])
@@ -71,7 +75,7 @@ def _intervals(panel: Axes, names: Sequence[str], intervals: Sequence[dict[str, 
     panel.grid(axis="x", alpha=0.3)
 
 
-def transfer_figure(path: Path, found: dict[str, Any]) -> None:
+def transfer_figure(directory: Path, found: dict[str, Any]) -> None:
     """Write the heat-map of a transfer: the gain of each strategy on each task."""
     strategies, tasks = found["strategies"], found["tasks"]
     gains = [[found["gains"][task][name]["mean"] for task in tasks] for name in strategies]
@@ -86,7 +90,7 @@ def transfer_figure(path: Path, found: dict[str, Any]) -> None:
             ink = "white" if gain is not None and abs(gain) > 0.7 * limit else "black"
             panel.text(column, row, "-" if gain is None else f"{gain:+.3f}", ha="center", va="center", color=ink)
     figure.colorbar(image, label="gain over the practitioner")
-    _save(path, figure)
+    _save(directory / "transfer", figure)
 
 
 def _styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -104,4 +108,6 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]
 
 
 def _save(path: Path, figure: Figure) -> None:
-    figure.savefig(path, dpi=DPI)
+    """Write a figure as files of that name."""
+    for kind in (".png", ".pdf"):
+        figure.savefig(path.with_suffix(kind), dpi=DPI)

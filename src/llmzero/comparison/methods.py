@@ -35,22 +35,22 @@ def check_budgets(study: Study) -> None:
 def compared(study: Study) -> dict[str, Any]:
     """Return all numbers of a comparison.
 
-    Raises:
-        UserError: some method has no finished search on some task.
+    A method without a finished search on a task is left out there, and such a task is left out of `overall`, which would else compare
+    methods on different tasks.
     """
     runs = Runs(finished_runs(study), _stage_budgets(study))
-    empty = [f"{method} on {task}" for task in study.tasks for method in study.rows if not runs.on(task, method)]
-    if empty:
-        raise UserError(f"nothing to compare: no search has finished of {', '.join(empty)}; see their log.txt, then run the same command again")
+    methods = {task: [method for method in study.rows if runs.on(task, method)] for task in study.tasks}
+    complete = [task for task in study.tasks if methods[task] == study.rows]
     return {
         "methods": study.rows,
         "tasks": study.tasks,
+        "complete_tasks": complete,
         "seeds": list(study.seeds),
         "budget_stages": runs.budgets,
         "unfinished": [str(cell) for cell in study.cells if cell.summary() is None],
-        "per_task": {task: _table(runs, [task], study.rows, _final) for task in study.tasks},
-        "overall": _table(runs, study.tasks, study.rows, runs.normalised_final),
-        "curves": {task: _curves(runs, task, study.rows) for task in study.tasks},
+        "per_task": {task: _table(runs, [task], methods[task], study.rows[0], _final) for task in study.tasks},
+        "overall": _table(runs, complete, study.rows, study.rows[0], runs.normalised_final) if complete else {},
+        "curves": {task: _curves(runs, task, methods[task]) for task in study.tasks},
         "runs": [_told(runs, run) for run in runs.runs],
     }
 
@@ -67,11 +67,11 @@ def _final(run: Run) -> float:
     return run.final
 
 
-def _table(runs: Runs, tasks: Sequence[str], methods: Sequence[str], final: Value) -> dict[str, Any]:
-    """Return the numbers of each method on some tasks; the first method is set against each other one."""
+def _table(runs: Runs, tasks: Sequence[str], methods: Sequence[str], first: str, final: Value) -> dict[str, Any]:
+    """Return the numbers of each method on some tasks; the first method of the study is set against each other one, if it is there."""
     scores = {method: _scores(runs, tasks, method, final) for method in methods}
     rank = _mean_ranks(runs, tasks, methods)
-    against = _against(runs, tasks, methods, final)
+    against = _against(runs, tasks, methods, final) if first in methods else {}
     return {
         method: {
             "runs": sum(map(len, scores[method])),
@@ -133,7 +133,7 @@ def _spent(runs: Sequence[Run]) -> dict[str, Any]:
 def _curves(runs: Runs, task: str, methods: Sequence[str]) -> dict[str, Any]:
     """Return the test scores that each method would have delivered, over stages and over device seconds, with bands."""
     stages = np.arange(runs.budgets[task] + 1, dtype=float)
-    longest = max(run.summary["budget"]["gpu_seconds"] for run in runs.runs if run.task == task)
+    longest = max((run.summary["budget"]["gpu_seconds"] for run in runs.runs if run.task == task), default=0.0)
     times = np.linspace(0.0, longest, TIME_POINTS)
     return {
         method: {

@@ -20,12 +20,19 @@ def comparison_table(found: dict[str, Any]) -> str:
     """Return `comparison.md`."""
     first, seeds = found["methods"][0], len(found["seeds"])
     parts = [f"# Comparison\n\n{len(found['methods'])} methods, {len(found['tasks'])} tasks, {seeds} seeds.\n", NOTES.format(first=first)]
-    parts += ["## All tasks\n\nFinal scores are normalised here.\n", _methods(found["overall"], first)]
+    if found["overall"]:
+        parts += [f"## All tasks\n\nFinal scores are normalised here.{_left_out(found)}\n", _methods(found["overall"], first)]
     for task in found["tasks"]:
         parts += [f"## {task}\n\nUp to {found['budget_stages'][task]} stages a search.\n", _methods(found["per_task"][task], first)]
     if found["unfinished"]:
         parts += ["## Not finished\n", "".join(f"- {cell}\n" for cell in found["unfinished"])]
     return "\n".join(parts)
+
+
+def _left_out(found: dict[str, Any]) -> str:
+    """Say which tasks are not among all tasks, as some method has no finished search there."""
+    tasks = [task for task in found["tasks"] if task not in found["complete_tasks"]]
+    return f" Without {', '.join(tasks)}, where not all methods have a finished search." if tasks else ""
 
 
 def _methods(entries: dict[str, Entry], first: str) -> str:

@@ -16,6 +16,7 @@ from llmzero.agents.rule_file import RuleFileAgent
 from llmzero.config import catalogue_of, check_ranges, stage_config
 from llmzero.design_rule import write_rule
 from llmzero.errors import UserError
+from llmzero.files import read_json
 from llmzero.hparams import Catalogue
 from llmzero.metrics import metric_catalogue
 from llmzero.runners.base import StageRunner
@@ -106,13 +107,14 @@ class Session:
         driver = self._driver(store, display)
         with display.live(store):
             driver.run()
-            if not store.ended:
+            incumbents = self.config["search"]["test_incumbents"]
+            if not store.ended or (incumbents and "trajectory" not in (read_json(self.workspace.test_file) or {})):
                 self._mirror_in_passing(store)
                 compared = "base and best" if self.confirms else "base, practitioner and best"
                 display.say(f"Testing {compared} strategy on the test split (never read before) ...")
                 config = self.stage_config
                 test = FinalTest(self.workspace, store, self.runner, config, self.catalogue.defaults(), self.config["seed"])
-                test.run(practitioner=not self.confirms, incumbents=self.config["search"]["test_incumbents"])
+                test.run(practitioner=not self.confirms, incumbents=incumbents)
                 driver.end()
 
     def _confirm(self, store: EventStore, display: Display) -> None:
