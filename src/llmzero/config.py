@@ -305,7 +305,7 @@ class GridConfig:
     """Settings of `search=grid`."""
 
     _target_: str = "llmzero.search.methods.grid.Grid"
-    parameters: dict[str, int] | None = None
+    parameters: Any = None
 
 
 @dataclass

@@ -37,5 +37,5 @@ class Follower(ABC):
             self.ended(tree, node)
 
     def tell(self, tree: Tree, node: Node) -> None:
-        """Take in that it ended."""
+        """Take in the stage's end."""
         self.catch_up(tree)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 
 from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
 from llmzero.search.methods.follower import Follower
@@ -23,15 +24,15 @@ class Greedy(Follower):
         self.context = context
         self._configurations = context.catalogue.size
         self._open: list[Entry] = []  # nodes that can be expanded, the best first
-        self._busy: set[str] = set()  # nodes with a child that runs
+        self._busy: Counter[str] = Counter()  # children that run, by their parent
 
     def created(self, tree: Tree, node: Node) -> None:
         """The parent waits."""
-        self._busy.add(node.parent_id or "")
+        self._busy[node.parent_id or ""] += 1
 
     def ended(self, tree: Tree, node: Node) -> None:
         """The parent waits no longer, and the stage can be expanded itself."""
-        self._busy.discard(node.parent_id or "")
+        self._busy[node.parent_id or ""] -= 1
         if node.usable and node.depth < self.context.max_depth:
             insort(self._open, (-(node.score or 0.0), int(node.node_id), node.node_id))
 
@@ -42,7 +43,7 @@ class Greedy(Follower):
             return practitioner_stage(self.context, tree.root)
         while self._open and self._exhausted(tree[self._open[0][2]]):
             del self._open[0]
-        free = (node_id for _, _, node_id in self._open if node_id not in self._busy and not self._exhausted(tree[node_id]))
+        free = (node_id for _, _, node_id in self._open if not self._busy[node_id] and not self._exhausted(tree[node_id]))
         node_id = next(free, None)
         return expand(self.context, tree, node_id) if node_id is not None else None
 

@@ -26,6 +26,8 @@ class Grid(ConstantChains):
 
     def __init__(self, context: MethodContext, parameters: Mapping[str, int] | None = None) -> None:
         super().__init__(context, "grid")
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise UserError(f"search.method.parameters={parameters}: must be numbers of values by name, e.g. {{{next(iter(context.catalogue))}: 2}}")
         self.numbers = _chosen(context) if parameters is None else dict(parameters.items())
         _check(context.catalogue, self.numbers)
         self._cells: list[HParams] = []
@@ -82,5 +84,5 @@ def _check(catalogue: Catalogue, numbers: Mapping[str, int]) -> None:
         if name not in catalogue:
             raise UserError(f"{key}.{name}={number}: unknown parameter{suggestion(name, catalogue)}")
         most = catalogue[name].count or math.inf
-        if not 1 <= number <= most:
+        if not isinstance(number, int) or not 1 <= number <= most:
             raise UserError(f"{key}.{name}={number}: must be " + ("at least 1" if most == math.inf else f"from 1 to {most}, its number of values"))

@@ -48,6 +48,7 @@ class OptunaSearch(ConstantChains):
         self._trials: dict[str, int] = {}  # by the first stage of their chains
         self._over: list[Node] = []  # the last stages of chains, in the order in which they ended
         self._told = 0  # of those
+        self._offered: tuple[tuple[int, int], Start | None] = ((-1, -1), None)  # what was asked for last: chain, stages that had ended
 
     def start(self, tree: Tree, number: int) -> Start | None:
         """Return the practitioner's configuration first, then what the sampler suggests; None where all configurations were tried."""
@@ -56,9 +57,12 @@ class OptunaSearch(ConstantChains):
         for chain in tree.root.children[len(self._trials) :]:
             self._remember(tree, tree[chain])
         ended = len(tree.finished)
-        self._tell(tree, ended)
-        params, why = self._suggested(number)
-        return Start(self._hparams(params), why, {"trial": self._asked - 1, "ended": ended, "params": params})
+        if self._offered[0] != (number, ended):
+            self._tell(tree, ended)
+            params, why = self._suggested(number)
+            memo = {"trial": self._asked - 1, "ended": ended, "params": params}
+            self._offered = (number, ended), Start(self._hparams(params), why, memo)
+        return self._offered[1]
 
     def over(self, tree: Tree, node: Node) -> None:
         """Note that a trial has a value."""
@@ -99,12 +103,17 @@ class OptunaSearch(ConstantChains):
         return self._ask(self._sampler(f"{number}"), self._params(untried)), f"{self.sampler} suggests what was tried already; drawn at random."
 
     def _ask(self, sampler: BaseSampler, params: Params | None = None) -> Params:
-        """Return the parameters of the study's next trial: those given, or what the sampler suggests."""
+        """Return the parameters of the study's next trial: those given, or what the sampler suggests.
+
+        It samples in either case: where all parameters are given Optuna would leave that out, and CMA-ES notes the generation of a trial
+        when it samples.
+        """
         self._study.sampler = sampler
         if params is not None:
             self._study.enqueue_trial(params)
         self._asked += 1
-        return self._study.ask(self.space).params
+        trial = self._study.ask(self.space)
+        return {**trial.relative_params, **trial.params}
 
     def _sampler(self, name: str) -> BaseSampler:
         seed = random.Random(f"{self.context.seed}/{name}").randrange(2**31)

@@ -15,6 +15,7 @@ from llmzero.search.tree import Node, Tree
 
 FACTORS = (1.2, 0.8)  # one of them multiplies a number that is perturbed
 SMALLEST = 4  # members, where the budget affords them
+LARGEST = 64  # members, where there are no more workers; a larger budget trains several populations (the paper's have 10 to 80)
 UNLIMITED = 8  # members, where the budget has no limit of stages
 
 
@@ -57,7 +58,7 @@ class Pbt(Follower):
     failed counts as lowest. At the greatest depth a member is done; once all are, a new population begins.
 
     Args:
-        population: members; None is as many as the stages that are left can train to the end, and at least 4.
+        population: members; None is as many as the stages that are left can train to the end, from 4 to 64.
         quantile: share of members that copy, and that are copied.
         resample: chance that a perturbed value is drawn anew.
     """
@@ -87,8 +88,12 @@ class Pbt(Follower):
         if all(map(self._done, self._members)):
             self._number += 1
             self._members = [Member() for _ in range(self._size(tree))]
-        waiting = [number for number, member in enumerate(self._members) if member.waits and not self._done(member)]
-        return self._next(tree, min(waiting, key=lambda number: (self._generation(self._members[number]), number))) if waiting else None
+        waiting = [
+            (self._generation(member), len(member.stages), number)
+            for number, member in enumerate(self._members)
+            if member.waits and not self._done(member)
+        ]
+        return self._next(tree, min(waiting)[-1]) if waiting else None
 
     def _done(self, member: Member) -> bool:
         return bool(member.stages) and member.stages[-1].usable and member.stages[-1].depth == self.context.max_depth
@@ -100,7 +105,8 @@ class Pbt(Follower):
         if self.context.stages is None:
             return max(UNLIMITED, self.context.workers)
         left = self.context.stages - len(tree) + 1
-        return max(1, min(left, max(SMALLEST, self.context.workers, left // self.context.max_depth)))
+        wanted = min(max(SMALLEST, left // self.context.max_depth), LARGEST)
+        return max(1, min(left, max(wanted, self.context.workers)))
 
     def _generation(self, member: Member) -> int:
         """Return the depth that a member has come to, short of the greatest: one that failed there still has to train that stage."""
