@@ -1,0 +1,91 @@
+"""Every method on a real driver with simulated stages: killed at any event, or continued under a larger budget, it does as if it had not been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from llmzero.cli import resolved
+from llmzero.config import register
+from llmzero.search.session import Session
+from llmzero.search.store import EventStore
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import read_lines
+
+METHODS = sorted(path.stem for path in (REPOSITORY / "conf/search").glob("*.yaml") if path.stem != "skill")
+FORECASTS = "llmzero"  # looks at how many stages the budget leaves, so a larger one is another search
+EVENTS = 7  # that a driver writes before it is killed
+
+
+class KilledError(BaseException):
+    """The driver's process ends here."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra() -> Iterator[None]:
+    register()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        yield
+
+
+def composed(method: str, *overrides: str) -> dict[str, Any]:
+    grid = ["search.method.parameters={learning_rate: 3, group_size: 2}"] if method == "grid" else []
+    return resolved(compose("search", ["experiment=simulated", "search.max_depth=3", f"search={method}", *grid, *overrides]))
+
+
+def run(config: dict[str, Any], directory: Path, **budget: Any) -> list[tuple[Any, ...]]:
+    """Run a search to its end and return its decisions, in order."""
+    config = deepcopy(config) | {"search_dir": str(directory)}
+    config["budget"] |= budget
+    Session.from_config(config).run()
+    created = [event for event in read_lines(directory / "tree.jsonl") if event["event"] == "created"]
+    return [tuple(event[key] for key in ("node_id", "parent_id", "hparams", "proposal", "memo")) for event in created]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_or_continued_search_decides_as_an_uninterrupted_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str) -> None:
+    """Twelve stages at once, by drivers that are killed again and again, and as five stages and then seven more."""
+    config = composed(method, "search.workers=1")
+    whole = run(config, tmp_path / "whole", stages=12)
+    assert len(whole) == (4 if method == "practitioner" else 13)
+    assert run_killed(monkeypatch, config, tmp_path / "killed", stages=12) == whole
+    if method != FORECASTS:
+        assert run(config, tmp_path / "parts", stages=5) == whole[:6]
+        assert run(config, tmp_path / "parts", stages=12) == whole
+
+
+def run_killed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], directory: Path, **budget: Any) -> list[tuple[Any, ...]]:
+    """Run a search to its end by drivers of which each is killed once it has written `EVENTS` events."""
+    append, written = EventStore.append, 0
+
+    def killing(self: EventStore, event: str, **fields: Any) -> None:
+        nonlocal written
+        append(self, event, **fields)
+        written += 1
+        if written % EVENTS == 0:
+            raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EventStore, "append", killing)
+        for attempt in range(100):
+            try:
+                found = run(config, directory, **budget)
+            except KilledError:
+                continue
+            assert attempt > 0
+            return found
+    raise AssertionError("it never came to an end")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_three_stages_at_a_time_and_no_limit_of_stages(tmp_path: Path, method: str) -> None:
+    """Of a search that a limit of device seconds ends."""
+    found = run(composed(method, "search.workers=3"), tmp_path / "s", stages=None, gpu_seconds=1000)
+    assert len(found) > 3
+    assert {proposal["agent"] for _, _, _, proposal, _ in found[1:]} <= {method, "practitioner", "rules", "search"}
+    assert all(proposal["rationale"] for _, _, _, proposal, _ in found)
