@@ -15,8 +15,7 @@ def run(config: dict[str, Any]) -> None:
     from llmzero.comparison.figures import comparison_figures
     from llmzero.comparison.methods import check_budgets, compared
     from llmzero.comparison.tables import comparison_table
-    from llmzero.files import write_atomic, write_json
-    from llmzero.pool import describe_study, exit_code, run_study
+    from llmzero.pool import carry_out
     from llmzero.study import search_config, study_of
 
     def compose_method(method: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -24,16 +23,7 @@ def run(config: dict[str, Any]) -> None:
 
     study = study_of(config, "methods", compose_method)
     check_budgets(study)
-    print(describe_study(study), flush=True)
-    if config["dry_run"]:
-        return
-    failed = run_study(study, config)
-    found = compared(study)
-    write_json(study.directory / "comparison.json", found)
-    write_atomic(study.directory / "comparison.md", comparison_table(found))
-    comparison_figures(study.directory, found)
-    print(f"comparison: {study.directory / 'comparison.md'}")
-    sys.exit(exit_code(failed))
+    sys.exit(carry_out(study, config, "comparison", compared, comparison_table, comparison_figures))
 
 
 if __name__ == "__main__":

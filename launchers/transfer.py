@@ -16,24 +16,14 @@ def run(config: dict[str, Any]) -> None:
     from llmzero.comparison.figures import transfer_figure
     from llmzero.comparison.tables import transfer_table
     from llmzero.comparison.transfers import transferred_gains
-    from llmzero.files import write_atomic, write_json
-    from llmzero.pool import describe_study, exit_code, run_study
+    from llmzero.pool import carry_out
     from llmzero.study import study_of
 
     def compose_replay(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         return replay_of(Path(config["strategies"][name]).absolute(), config["transfer"], overrides)
 
     study = study_of(config, "strategies", compose_replay)
-    print(describe_study(study), flush=True)
-    if config["dry_run"]:
-        return
-    failed = run_study(study, config)
-    found = transferred_gains(study)
-    write_json(study.directory / "transfer.json", found)
-    write_atomic(study.directory / "transfer.md", transfer_table(found))
-    transfer_figure(study.directory, found)
-    print(f"transfer: {study.directory / 'transfer.md'}")
-    sys.exit(exit_code(failed))
+    sys.exit(carry_out(study, config, "transfer", transferred_gains, transfer_table, transfer_figure))
 
 
 def replay_of(path: Path, transfer: Any, overrides: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from llmzero.errors import UserError
@@ -141,7 +142,7 @@ class Catalogue(Mapping[str, Parameter]):
     def __len__(self) -> int:
         return len(self._parameters)
 
-    @property
+    @cached_property
     def size(self) -> int | None:
         """How many configurations there are; None where they cannot be counted, as a parameter is continuous."""
         counts = [parameter.count for parameter in self.values()]

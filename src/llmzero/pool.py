@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from llmzero.cli import INTERRUPTED
 from llmzero.errors import UserError
-from llmzero.files import read_json, write_json
+from llmzero.files import read_json, write_atomic, write_json
 from llmzero.search.session import Session
 from llmzero.study import Cell, Study
 from llmzero.workers import workers
@@ -42,7 +42,7 @@ def run_study(study: Study, config: Config) -> list[str]:
     """Run what has not finished; return which cells failed, and why. One that fails leaves the others alone."""
     for pair in study.pairs:
         pair.claim()
-    left = [cell for cell in study.cells if cell.summary() is None]
+    left = study.unfinished
     cluster = _cluster(study, config) if config["cluster"] else workers(run_cell, config["at_once"])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
     with Progress(*columns) as progress, cluster as submit:
@@ -132,9 +132,34 @@ def _refusals_told(config: Config) -> Iterator[None]:
         raise UserError(f"cluster={config['cluster']} slurm={config['slurm']}: {' '.join(str(error).splitlines()[:2])}") from error
 
 
+def carry_out(
+    study: Study,
+    config: Config,
+    name: str,
+    found_in: Callable[[Study], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+    figures: Callable[[Path, dict[str, Any]], None],
+) -> int:
+    """Run the searches that have not finished, and write `name`.json, `name`.md and figures of what came out.
+
+    Returns:
+        the exit code: 1 where some failed. A dry run only says what there is to do.
+    """
+    print(describe_study(study), flush=True)
+    if config["dry_run"]:
+        return 0
+    failed = run_study(study, config)
+    found, page = found_in(study), study.directory / f"{name}.md"
+    write_json(page.with_suffix(".json"), found)
+    write_atomic(page, table(found))
+    figures(study.directory, found)
+    print(f"{name}: {page}")
+    return exit_code(failed)
+
+
 def describe_study(study: Study) -> str:
     """Return what a study is, in a line."""
-    done = sum(cell.summary() is not None for cell in study.cells)
+    done = len(study.cells) - len(study.unfinished)
     shape = f"{len(study.rows)} x {len(study.tasks)} tasks x {len(study.seeds)} seeds"
     limits = [cell.config["budget"]["stages"] for cell in study.cells]
     stages = f" of up to {sum(limits)} stages" if None not in limits else ""

@@ -11,6 +11,7 @@ from llmzero.agents.base import Proposal, Resume
 from llmzero.documents import is_whole, read_document, refuse, unknown_keys, write_document
 from llmzero.hparams import Catalogue, HParams
 from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.chains import SingleChain
 from llmzero.search.tree import Node, Tree
 from llmzero.transfer import Source, transferred
 
@@ -200,7 +201,7 @@ def _resume_problems(stages: Sequence[StrategyStage]) -> list[str]:
     return found
 
 
-class ReplayMethod:
+class ReplayMethod(SingleChain):
     """Runs a strategy's stages one after the other: a chain, and no agent.
 
     Args:
@@ -208,20 +209,14 @@ class ReplayMethod:
     """
 
     def __init__(self, context: MethodContext, stages: Mapping[str, Mapping[str, Any]]) -> None:
-        self.context = context
+        super().__init__(context)
         self.stages = [StrategyStage(**stage) for stage in stages.values()]
 
-    def ask(self, tree: Tree) -> Expansion | None:
-        """Return the next stage of the schedule; None while one runs, after the last, or once one has failed."""
-        last = max(tree, key=lambda node: node.depth)
-        if not last.usable or last.depth == len(self.stages):
-            return None
-        stage = self.stages[last.depth]
+    def go_on(self, tree: Tree, node: Node) -> Expansion:
+        """Return the next stage of the schedule."""
+        stage = self.stages[node.depth]
         proposal = Proposal("replay", tuple(stage.diagnosis), "Replayed.", stage.changes, stage.resume, notes=tuple(stage.notes))
-        return Expansion(last.node_id, stage.hparams, proposal, steps=stage.end)
-
-    def tell(self, tree: Tree, node: Node) -> None:
-        """Nothing to learn."""
+        return Expansion(node.node_id, stage.hparams, proposal, steps=stage.end)
 
 
 def as_trained(stages: Sequence[StrategyStage]) -> list[StrategyStage]:
@@ -238,7 +233,7 @@ def replay_config(config: dict[str, Any], stages: Sequence[StrategyStage]) -> di
     """
     stages = as_trained(stages)
     numbered = {str(number): stage.to_dict() for number, stage in enumerate(stages, 1)}
-    method = {"_target_": "llmzero.strategy.ReplayMethod", "_convert_": "all", "stages": numbered}
+    method = {"_target_": "llmzero.strategy.ReplayMethod", "_convert_": "object", "stages": numbered}
     nobody = {"_target_": "llmzero.agents.rules.RuleAgent", "name": "none"}  # is never asked
     return chain_config(config, method, nobody, len(stages), max(stage.end for stage in stages))
 

@@ -95,6 +95,11 @@ class Study:
         return [pair.cell(seed) for seed in self.seeds for pair in self.pairs]
 
     @property
+    def unfinished(self) -> list[Cell]:
+        """The searches that have not finished."""
+        return [cell for cell in self.cells if cell.summary() is None]
+
+    @property
     def rows(self) -> list[str]:
         """Their names, in the order given."""
         return list(dict.fromkeys(pair.row for pair in self.pairs))

@@ -31,7 +31,7 @@ def method(max_depth: int = 6, **settings: Any) -> TreeSearch:
 
 def chosen(search: TreeSearch, tree: Tree) -> str | None:
     """Return the node that the rule would expand."""
-    search._catch_up(tree)
+    search.catch_up(tree)
     return search.rule.choose(tree, random.Random(0), None)
 
 
@@ -153,7 +153,7 @@ def test_max_backup_follows_the_best_descendant() -> None:
     tree = grow((None, 0.0), ("0000", 0.5), ("0000", 0.6), ("0001", 1.0), ("0001", 0.0))
     for backup, quality in (("mean", 0.5), ("max", 1.0)):
         search = method(backup=backup)
-        search._catch_up(tree)
+        search.catch_up(tree)
         assert isinstance(search.rule, Uct)
         assert search.rule._quality("0001") == quality
 
@@ -247,7 +247,7 @@ def test_without_exploration_a_forecast_repeats_and_with_it_several_nodes_are_tr
     tree = grow((None, 0.0), ("0000", 0.5), ("0000", 0.45), ("0000", 0.4), ("0001", 0.52))
     for exploration, several in ((0.0, False), (1.0, True)):
         search = method(selection="forecast", exploration=exploration)
-        search._catch_up(tree)
+        search.catch_up(tree)
         found = {search.rule.choose(tree, random.Random(seed), None) for seed in range(50)}
         assert (len(found) > 1) == several
 

@@ -47,7 +47,7 @@ def compared(study: Study) -> dict[str, Any]:
         "complete_tasks": complete,
         "seeds": list(study.seeds),
         "budget_stages": runs.budgets,
-        "unfinished": [str(cell) for cell in study.cells if cell.summary() is None],
+        "unfinished": [str(cell) for cell in study.unfinished],
         "per_task": {task: _table(runs, [task], methods[task], study.rows[0], _final) for task in study.tasks},
         "overall": _table(runs, complete, study.rows, study.rows[0], runs.normalised_final) if complete else {},
         "curves": {task: _curves(runs, task, methods[task]) for task in study.tasks},

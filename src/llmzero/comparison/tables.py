@@ -24,9 +24,7 @@ def comparison_table(found: dict[str, Any]) -> str:
         parts += [f"## All tasks\n\nFinal scores are normalised here.{_left_out(found)}\n", _methods(found["overall"], first)]
     for task in found["tasks"]:
         parts += [f"## {task}\n\nUp to {found['budget_stages'][task]} stages a search.\n", _methods(found["per_task"][task], first)]
-    if found["unfinished"]:
-        parts += ["## Not finished\n", "".join(f"- {cell}\n" for cell in found["unfinished"])]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_unfinished(found)])
 
 
 def _left_out(found: dict[str, Any]) -> str:
@@ -61,9 +59,11 @@ def transfer_table(found: dict[str, Any]) -> str:
     title += "error over seeds, and the p-value of Student's paired test.\n"
     rows = [[name, *(_gain(found["gains"][task][name]) for task in found["tasks"])] for name in found["strategies"]]
     parts = [title, markdown(["strategy", *found["tasks"]], rows)]
-    if found["unfinished"]:
-        parts += ["## Not finished\n", "".join(f"- {cell}\n" for cell in found["unfinished"])]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_unfinished(found)])
+
+
+def _unfinished(found: dict[str, Any]) -> list[str]:
+    return ["## Not finished\n", "".join(f"- {cell}\n" for cell in found["unfinished"])] if found["unfinished"] else []
 
 
 def _gain(gain: Entry) -> str:

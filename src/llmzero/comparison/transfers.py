@@ -19,7 +19,7 @@ def transferred_gains(study: Study) -> dict[str, Any]:
         "strategies": study.rows,
         "tasks": study.tasks,
         "seeds": list(study.seeds),
-        "unfinished": [str(cell) for cell in study.cells if cell.summary() is None],
+        "unfinished": [str(cell) for cell in study.unfinished],
         "gains": {task: {row: gain(_summaries(study, task, row)) for row in study.rows} for task in study.tasks},
     }
 

@@ -231,7 +231,8 @@ class Session:
         return summary
 
     def _export_rule(self, store: EventStore, provenance: dict[str, Any]) -> None:
-        steps = transitions(store.tree, lambda node_id: self.evidence.for_proposal(store.tree, node_id, {}))
+        evidence = self.evidence
+        steps = transitions(store.tree, lambda node_id: evidence.for_proposal(store.tree, node_id, {}))
         known = {name: provenance[name] for name in ("search_id", "method", "agent", "seed")}
         known |= {"transitions": len(steps), "improved": sum(step.improved for step in steps)}
         write_rule(self.workspace.rule_file, derive(steps, self.catalogue), known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
+from llmzero.search.methods.base import Expansion, exhausted, expand, practitioner_stage
 from llmzero.search.methods.chains import Chains
 from llmzero.search.tree import ROOT, Node, Tree
 
@@ -14,29 +14,19 @@ class AgentChain(Chains):
     budget a new one begins from the base model, with what the agent proposes there.
     """
 
-    def __init__(self, context: MethodContext) -> None:
-        super().__init__(context)
-        self._configurations = context.catalogue.size
-
     def begin(self, tree: Tree) -> Expansion | None:
         """Return the first stage of a chain; None where every configuration of a small catalogue has been one."""
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
-        exhausted = self._configurations is not None and len(tree.root.children) >= self._configurations
-        return None if exhausted else expand(self.context, tree, ROOT)
+        return None if exhausted(self.context, tree.root) else expand(self.context, tree, ROOT)
 
     def go_on(self, tree: Tree, node: Node) -> Expansion:
         """Return the stage that the agent proposes."""
         return expand(self.context, tree, node.node_id)
 
-    def continues(self, node: Node) -> bool:
-        """Whether there is something to go on from: a stage that was stopped early is."""
-        return node.usable and node.depth < self.context.max_depth
-
     def over(self, tree: Tree, node: Node) -> None:
         """Go back to the parent of a stage that failed, unless every other configuration was tried below it."""
         parent = tree[node.parent_id or ROOT]
         alive = any(child.state != "failed" for child in tree.children(parent.node_id))
-        exhausted = self._configurations is not None and len(parent.children) >= self._configurations - 1
-        if not node.usable and parent.parent_id is not None and not alive and not exhausted:
+        if not node.usable and parent.parent_id is not None and not alive and not exhausted(self.context, parent):
             self._ready.add(parent.node_id)

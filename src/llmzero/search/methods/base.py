@@ -88,6 +88,12 @@ def expand(context: MethodContext, tree: Tree, node_id: str) -> Expansion:
     return Expansion(node_id, {**tree[node_id].hparams, **proposal.changes}, proposal)
 
 
+def exhausted(context: MethodContext, node: Node) -> bool:
+    """Whether every configuration of a small catalogue was tried below a node; elsewhere than at the root, every one but its own."""
+    configurations = context.catalogue.size
+    return configurations is not None and len(node.children) >= configurations - (node.parent_id is not None)
+
+
 def practitioner_stage(context: MethodContext, parent: Node) -> Expansion:
     """Return a child that trains on with the practitioner's configuration."""
     proposal = Proposal("practitioner", (), "The practitioner's configuration: the catalogue's defaults.", {})

@@ -35,8 +35,8 @@ class Chains(Follower):
         """Return the stage that follows the last one of a chain."""
 
     def continues(self, node: Node) -> bool:
-        """Whether the chain goes on after a stage: not when that failed or was stopped early, nor at the greatest depth."""
-        return node.usable and node.state == "completed" and node.depth < self.context.max_depth
+        """Whether the chain goes on after a stage: there is something to go on from, and the greatest depth is not reached."""
+        return node.usable and node.depth < self.context.max_depth
 
     def over(self, tree: Tree, node: Node) -> None:
         """Hear of a chain that does not go on by itself, by its last stage."""
@@ -60,6 +60,14 @@ class Chains(Follower):
             self._ready.add(node.node_id)
 
 
+class SingleChain(Chains):
+    """One chain. It ends at the greatest depth, or with a stage that failed."""
+
+    def begin(self, tree: Tree) -> Expansion | None:
+        """Return the first stage; None where there is one."""
+        return None if tree.root.children else self.go_on(tree, tree.root)
+
+
 @dataclass(frozen=True)
 class Start:
     """The configuration of a new chain, and why; `memo` is kept with its first stage."""
@@ -80,6 +88,10 @@ class ConstantChains(Chains):
         super().__init__(context)
         self.name = name
         self.tried = Tried(context.catalogue)
+
+    def continues(self, node: Node) -> bool:
+        """Whether the chain goes on after a stage: not when that was stopped early either."""
+        return super().continues(node) and node.state == "completed"
 
     @abstractmethod
     def start(self, tree: Tree, number: int) -> Start | None:

@@ -27,11 +27,10 @@ class Follower(ABC):
         """Hear of a stage that ended."""
 
     def catch_up(self, tree: Tree) -> None:
-        """Hear of what has happened since the last time; at first, of everything but the base model's creation."""
+        """Hear of what has happened since the last time; at first, of everything."""
         for node in tree.since(self._created):
             self._created += 1
-            if node.parent_id is not None:
-                self.created(tree, node)
+            self.created(tree, node)
         for node in tree.finished[self._ended :]:
             self._ended += 1
             self.ended(tree, node)

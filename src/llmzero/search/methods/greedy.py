@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 
-from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
+from llmzero.search.methods.base import Expansion, MethodContext, exhausted, expand, practitioner_stage
 from llmzero.search.methods.follower import Follower
 from llmzero.search.tree import Node, Tree
 
@@ -22,7 +22,6 @@ class Greedy(Follower):
     def __init__(self, context: MethodContext) -> None:
         super().__init__()
         self.context = context
-        self._configurations = context.catalogue.size
         self._open: list[Entry] = []  # nodes that can be expanded, the best first
         self._busy: Counter[str] = Counter()  # children that run, by their parent
 
@@ -41,11 +40,8 @@ class Greedy(Follower):
         self.catch_up(tree)
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
-        while self._open and self._exhausted(tree[self._open[0][2]]):
+        while self._open and exhausted(self.context, tree[self._open[0][2]]):
             del self._open[0]
-        free = (node_id for _, _, node_id in self._open if not self._busy[node_id] and not self._exhausted(tree[node_id]))
+        free = (node_id for _, _, node_id in self._open if not self._busy[node_id] and not exhausted(self.context, tree[node_id]))
         node_id = next(free, None)
         return expand(self.context, tree, node_id) if node_id is not None else None
-
-    def _exhausted(self, node: Node) -> bool:
-        return self._configurations is not None and len(node.children) >= self._configurations - (node.parent_id is not None)

@@ -74,6 +74,8 @@ class Pbt(Follower):
 
     def created(self, tree: Tree, node: Node) -> None:
         """Add a stage to its member, of a new population perhaps."""
+        if node.parent_id is None:
+            return
         if node.memo["population"] != self._number:
             self._number = node.memo["population"]
             self._members = [Member() for _ in range(node.memo["size"])]

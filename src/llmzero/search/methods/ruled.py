@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
+from llmzero.search.methods.base import Expansion, expand, practitioner_stage
+from llmzero.search.methods.chains import SingleChain
 from llmzero.search.tree import Node, Tree
 
 
-class RuledChain:
+class RuledChain(SingleChain):
     """Begins with the practitioner's configuration and goes on as the agent says, without a search."""
 
-    def __init__(self, context: MethodContext) -> None:
-        self.context = context
-
-    def ask(self, tree: Tree) -> Expansion | None:
-        """Return the next stage of the chain; None while the last one runs, has failed or is at the greatest depth."""
-        last = max(tree, key=lambda node: node.depth)
-        if not last.usable or last.depth == self.context.max_depth:
-            return None
-        return expand(self.context, tree, last.node_id) if last.depth else practitioner_stage(self.context, last)
-
-    def tell(self, tree: Tree, node: Node) -> None:
-        """Nothing to learn."""
+    def go_on(self, tree: Tree, node: Node) -> Expansion:
+        """Return the next stage."""
+        return expand(self.context, tree, node.node_id) if node.depth else practitioner_stage(self.context, node)

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from llmzero.agents.base import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
+from llmzero.search.methods.follower import Follower
 from llmzero.search.methods.forecast import Forecast
 from llmzero.search.methods.uct import Uct
 from llmzero.search.tree import ROOT, Node, Tree
@@ -36,7 +37,7 @@ class Rule(Protocol):
         ...
 
 
-class TreeSearch:
+class TreeSearch(Follower):
     """The practitioner's configuration first; then stages below whichever node a rule chooses.
 
     Args:
@@ -67,6 +68,7 @@ class TreeSearch:
         failure_penalty: float = 0.5,
         failures_tolerated: int = 2,
     ) -> None:
+        super().__init__()
         self.context = context
         self.k_max = k_max
         self.fresh_start_fraction = fresh_start_fraction
@@ -78,43 +80,40 @@ class TreeSearch:
             else Uct(c_uct, backup, failure_penalty, failures_tolerated)
         )
         self._configurations = context.catalogue.size
-        self._seen = 0  # nodes created, and ended, that we know of
-        self._ended = 0
         self._open: set[str] = set()
         self._continued: set[str] = set()  # nodes with a child that trains on unchanged
 
     def ask(self, tree: Tree) -> Expansion | None:
         """Return the next stage; None where every branch waits for a running stage or is closed."""
-        self._catch_up(tree)
+        self.catch_up(tree)
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
         rng = random.Random(f"{self.context.seed}/{len(tree)}")  # a restarted search decides alike
         node_id = self._parent(tree, rng)
         return self._child(tree, tree[node_id], rng) if node_id is not None else None
 
-    def tell(self, tree: Tree, node: Node) -> None:
-        """Nothing is learnt before it is needed."""
-
-    def _catch_up(self, tree: Tree) -> None:
-        """Take in what has happened since the last time; after a restart, everything."""
-        for node in tree.since(self._seen):
-            self._seen += 1
-            self.rule.created(tree, node)
-            if node.parent_id is not None:
-                self._has_child(tree, tree[node.parent_id], node)
-        for node in tree.finished[self._ended :]:
-            self._ended += 1
-            self.rule.ended(tree, node)
-            if node.usable and node.depth < self.context.max_depth and len(node.children) < self.k_max and any(self._choices(node)):
-                self._open.add(node.node_id)
-                self.rule.opened(tree, node)
-
-    def _has_child(self, tree: Tree, parent: Node, child: Node) -> None:
-        if child.hparams == parent.hparams:
+    def created(self, tree: Tree, node: Node) -> None:
+        """Tell the rule, and close a parent that may get no more children."""
+        self.rule.created(tree, node)
+        if node.parent_id is None:
+            return
+        parent = tree[node.parent_id]
+        if node.hparams == parent.hparams:
             self._continued.add(parent.node_id)
-        if parent.node_id in self._open and (len(parent.children) >= self.k_max or not any(self._choices(parent))):
+        if parent.node_id in self._open and not self._branches(parent):
             self._open.remove(parent.node_id)
             self.rule.closed(tree, parent)
+
+    def ended(self, tree: Tree, node: Node) -> None:
+        """Tell the rule, and open a node that may get children."""
+        self.rule.ended(tree, node)
+        if self._branches(node):
+            self._open.add(node.node_id)
+            self.rule.opened(tree, node)
+
+    def _branches(self, node: Node) -> bool:
+        """Whether a node may get a child."""
+        return node.usable and node.depth < self.context.max_depth and len(node.children) < self.k_max and any(self._choices(node))
 
     def _choices(self, node: Node) -> tuple[bool, bool]:
         """Return whether a child can change something that no sibling has, and whether one can train on unchanged."""
