@@ -373,7 +373,8 @@ class SimulatedRunnerConfig:
     _target_: str = "llmzero.runners.simulated.SimulatedRunner"
     landscape: str = "easy"
     instance: int | None = None
-    noise: float = 0.05
+    noise: float = 1.0
+    reference: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -51,7 +51,9 @@ def test_a_search_shows_the_models_own_words_and_charges_its_calls(launch: Run, 
     search = tmp_path / "s"
     with LLMServer(scripted) as server:
         prices = ["agent.price_input=3", "agent.price_output=15"]
-        launch("search", *SIMULATED, *asking(server, *prices, "agent.vision=true"), ALWAYS_ASKING, "budget.stages=6", f"search_dir={search}")
+        launch(
+            "search", *SIMULATED, *asking(server, *prices, "agent.vision=true"), ALWAYS_ASKING, "budget.stages=6", "seed=1", f"search_dir={search}"
+        )
         asked = list(server.requests)
     assert_consistent(search, 6)
     assert_within_bounds(search)

@@ -84,7 +84,7 @@ def test_an_edited_strategy_trains_what_it_says(launch: Run, tmp_path: Path) -> 
 def test_an_early_stop_is_part_of_a_strategy(launch: Run, tmp_path: Path) -> None:
     """The budget ends the third stage, and with it the search, at its second validation."""
     quick = ["hparams.parameters.learning_rate.default=3e-6", "search=practitioner", "search.workers=1"]
-    launch("search", *SIMULATED, *quick, "budget.gpu_seconds=48", f"search_dir={tmp_path}/s")
+    launch("search", *SIMULATED, *quick, "budget.gpu_seconds=16", f"search_dir={tmp_path}/s")
     assert [node.state for node in stages_of(tmp_path / "s")] == ["completed", "completed", "stopped"]
     strategy = yaml.safe_load((tmp_path / "s/strategy.yaml").read_text())
     assert [(stage["steps"], stage.get("stop_at")) for stage in strategy["stages"]] == [(16, None), (16, None), (16, 8)]

@@ -1,0 +1,1 @@
+"""An analytic model of GRPO training dynamics: what `runner=simulated` runs instead of a trainer. docs/simulator.md explains it."""

@@ -1,0 +1,55 @@
+"""What a simulated stage costs: device seconds, by phase as a trainer tells them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmzero.runners.simulation.drive import Drive
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Device seconds at the reference: of a step's phases, of a validation of 1000 examples, and of starting a stage.
+
+    `sampling`, `logprobs`, `update` go with the completion tokens of a batch; `decode` with their greatest length; `optimizer` is an update's own.
+    """
+
+    sampling: float = 0.04
+    decode: float = 0.03
+    reward: float = 0.005
+    logprobs: float = 0.03
+    update: float = 0.11
+    optimizer: float = 0.01
+    validation: float = 0.6
+    startup: float = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class StepSeconds:
+    """Device seconds of one step."""
+
+    generation: float
+    reward: float
+    logprobs: float
+    update: float
+
+    @property
+    def total(self) -> float:
+        """All phases together."""
+        return self.generation + self.reward + self.logprobs + self.update
+
+
+def step_seconds(costs: Costs, drive: Drive, length: float) -> StepSeconds:
+    """Return what a step costs whose completions are so long, in multiples of the base model's."""
+    tokens = drive.batch * length
+    return StepSeconds(
+        generation=costs.sampling * tokens + costs.decode * length,
+        reward=costs.reward * drive.batch,
+        logprobs=costs.logprobs * tokens if drive.kl_coef > 0 else 0.0,
+        update=costs.update * tokens * drive.epochs + costs.optimizer * drive.updates,
+    )
+
+
+def validation_seconds(costs: Costs, examples: int, length: float) -> float:
+    """Return what a validation costs."""
+    return costs.validation * length * examples / 1000

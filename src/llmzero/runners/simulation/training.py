@@ -1,0 +1,163 @@
+"""One simulated stage: its steps, its validations, and the files that a trainer would leave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from llmzero.files import read_json, write_json
+from llmzero.runners.simulation.costs import step_seconds, validation_seconds
+from llmzero.runners.simulation.drive import REFERENCE, drive_of
+from llmzero.runners.simulation.landscape import Landscape
+from llmzero.runners.simulation.memory import OutOfMemory, out_of_memory
+from llmzero.runners.simulation.metrics import Metrics
+from llmzero.runners.simulation.policy import Policy, advance, base_policy
+from llmzero.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
+
+SHARED = 0.7  # of a validation's error that all validations of a search have in common: they ask the same questions
+LEAST_ERROR = 1e-4  # of a score, which is rounded to it
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a simulated checkpoint holds: a policy, the practitioner's values that its path measures by, and a hash of all that went before."""
+
+    policy: Policy
+    reference: Mapping[str, Any]
+    lineage: str
+
+    @classmethod
+    def of(cls, spec: StageSpec, land: Landscape) -> Origin:
+        """Return where a stage begins; the base model's own stage says what the practitioner's values are."""
+        if spec.resume_from is None:
+            told = {} if spec.steps else {name: value for name, value in spec.hparams.items() if name in REFERENCE}
+            return cls(base_policy(land), told, "base")
+        state = read_json(spec.resume_from / "COMPLETE")
+        assert state is not None, f"{spec.resume_from} holds no simulated policy"
+        return cls(Policy(**state["policy"]), state["reference"], state["lineage"])
+
+    def save(self, checkpoint: Path) -> None:
+        """Write a checkpoint that is this; its directory's parent exists."""
+        checkpoint.mkdir(exist_ok=True)
+        policy = {entry.name: getattr(self.policy, entry.name) for entry in fields(Policy)}
+        _write(checkpoint / "COMPLETE", json.dumps({"policy": policy, "reference": self.reference, "lineage": self.lineage}))
+
+
+class Training:
+    """A stage from its beginning; `prepare` computes up to the next validation and `validate` makes that known.
+
+    Args:
+        noise: multiplies all standard deviations.
+        reference: practitioner's values that replace those of the path.
+
+    Attributes:
+        points: the validations so far.
+        spent: device seconds up to the last of them; `due`: up to the next.
+        failure: how it fails in its first step, at `due`; None where it fits.
+    """
+
+    def __init__(self, spec: StageSpec, land: Landscape, noise: float, reference: Mapping[str, Any]) -> None:
+        self.spec, self.land, self.noise = spec, land, noise
+        self.stage = StageDir(spec.directory)
+        self.settings = spec.config["trainer"]
+        origin = Origin.of(spec, land)
+        self.policy, self.reference = origin.policy, origin.reference
+        self.drive = drive_of(spec.hparams, {**origin.reference, **reference})
+        self.split = self.settings.get("evaluation_split", "val")
+        told = json.dumps([origin.lineage, spec.seed, self.split, spec.hparams], sort_keys=True, default=str)
+        self.lineage = hashlib.sha1(told.encode()).hexdigest()
+        self._training, self._validation = Random(self.lineage), Random(f"{self.lineage}/validation")
+        self._bias = Random(f"{self.split}/{spec.seed}").gauss(0, 1)
+        self._anchor = self.policy.kl if self.drive.to_parent else 0.0
+        self._metrics = Metrics(land, self.drive, self._anchor, noise, self._training)
+        if self.drive.reset:
+            self.policy.moments = 0
+        self.points: list[ValidationPoint] = []
+        self._kept: dict[int, Origin] = {}  # checkpoints by step
+        self._lines: list[str] = []
+        self._step = 0
+        self.spent = 0.0
+        self.due = land.costs.startup
+        self.failure: OutOfMemory | None = out_of_memory(land, self.drive, spec.hparams) if spec.steps else None
+
+    def prepare(self) -> None:
+        """Take the steps up to the next validation, or that in which the stage fails."""
+        step = 1 if self.failure else min(self.spec.steps, self._step + self.settings["validation_every"])
+        validating = validation_seconds(self.land.costs, self.land.examples, self.policy.length / self.land.length)
+        for number in range(self._step + 1, step + 1):
+            seconds = step_seconds(self.land.costs, self.drive, min(self.policy.length, self.drive.room) / self.land.length)
+            self.due += seconds.total
+            seen = advance(self.policy, self.land, self.drive, number - 1, self._anchor, self.noise * self._training.gauss(0, 1))
+            after = validating if number == step else 0.0
+            self._lines.append(self._metrics.line(number, self.policy, seen, seconds, after, self.due + after))
+        self._step = step
+        self.due += 0.0 if self.failure else validating
+
+    def validate(self) -> None:
+        """Score the policy, and write what has become known."""
+        seconds = validation_seconds(self.land.costs, self.land.examples, self.policy.length / self.land.length)
+        score, stderr = self._observed()
+        point = ValidationPoint(self._step, self.policy.global_step, score, stderr, self.land.examples, round(seconds, 3))
+        self.points.append(point)
+        self.spent = round(self.due, 3)
+        self._kept[self._step] = Origin(replace(self.policy), self.reference, f"{self.lineage}/{self._step}")
+        anew = len(self.points) == 1  # what an earlier attempt left is overwritten
+        if self._lines:
+            _write(self.stage.metrics_file, "".join(self._lines), anew=anew)
+        _write(self.stage.validation_file, json.dumps(vars(point)) + "\n", anew=anew)
+        self._lines = []
+
+    def _observed(self) -> tuple[float, float]:
+        """Return a validation score and its standard error: so many questions, the same ones at every validation of a search."""
+        true = self.policy.score(self.land, self.drive.room)
+        stderr = max(LEAST_ERROR, self.noise * math.sqrt(true * (1 - true) / self.land.examples))
+        error = self.noise and stderr * (SHARED * self._bias + math.sqrt(1 - SHARED**2) * self._validation.gauss(0, 1))
+        return round(min(1.0, max(0.0, true + error)), 4), stderr
+
+    def end(self, state: FinalState, began: float) -> StageResult:
+        """Write checkpoints and result of a stage that began at that moment and ends with its last validation."""
+        best = best_point(self.points)
+        assert best is not None, "a stage validates before it ends"
+        evaluates = self.spec.steps == 0 and self.spec.resume_from is not None
+        if not evaluates:
+            self.stage.checkpoints.mkdir(parents=True, exist_ok=True)
+            for step, origin in self._kept.items():
+                origin.save(self.stage.checkpoint(step))
+        paths = {step: self.spec.resume_from if evaluates else self.stage.checkpoint(step) for step in self._kept}
+        return self._written(
+            StageResult(
+                state=state,
+                validation=self.points,
+                best_step=best.step,
+                best_score=best.score,
+                checkpoint=paths[best.step],
+                last_checkpoint=paths[self.points[-1].step],
+                seconds=self.spent,
+                gpu_seconds=self.spent,
+                ended_at=round(began + self.spent, 3),
+            )
+        )
+
+    def fail(self, failure: OutOfMemory, began: float) -> StageResult:
+        """Write the result of a stage that did not fit; it has used its start and what its first step took."""
+        spent = round(self.due, 3)
+        ended_at = round(began + spent, 3)
+        return self._written(StageResult("failed", [], None, None, None, spent, spent, failure.error, None, failure.cause, ended_at))
+
+    def _written(self, result: StageResult) -> StageResult:
+        write_json(self.stage.result_file, result.to_dict(), sync=False)
+        return result
+
+
+def _write(file: Path, text: str, *, anew: bool = True) -> None:
+    """Write a file or append to it, in as few calls of the system as there can be: a simulated stage can be run again."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if anew else os.O_APPEND), 0o644)
+    os.write(descriptor, text.encode())
+    os.close(descriptor)
