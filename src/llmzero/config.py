@@ -254,9 +254,9 @@ class CurveStopperConfig:
 
     _target_: str = "llmzero.agents.stopper.CurveStopper"
     interval_s: float = 1.0
-    min_step: int = 10
+    min_step: int = 8
     min_points: int = 3
-    lookahead: float = 1.0
+    lookahead: float = 0.0
     z: float = 1.0
     audit_fraction: float = 0.0
 
@@ -284,7 +284,7 @@ class TreeSearchConfig:
     k_max: int = 16
     fresh_start_fraction: float = 0.0
     descent_fraction: float = 1.0
-    unchanged_fraction: float = 0.4
+    unchanged_fraction: float = 0.2
     exploration: float = 0.5
     c_uct: float = 1.414
     backup: str = "max"

@@ -157,9 +157,10 @@ def running(catalogue: Catalogue, scores: list[float], incumbent: float) -> Evid
 
 def test_the_stopper_judges_by_the_rate_of_improvement(catalogue: Catalogue) -> None:
     stopper = CurveStopper()
-    flat, steep = [0.3, 0.3, 0.3], [0.1, 0.2, 0.3]
+    flat, steep = [0.3, 0.3, 0.3], [0.36, 0.43, 0.5]
     assert stopper.decide(running(catalogue, flat, 0.6)).stop
     assert not stopper.decide(running(catalogue, steep, 0.6)).stop
     assert not stopper.decide(running(catalogue, flat, 0.31)).stop
-    assert not stopper.decide(running(catalogue, [0.3], 0.9)).stop, "before step 10 and three points nothing is judged"
+    assert stopper.decide(running(catalogue, flat[:2], 0.6)).stop, "the score it began with is a point"
+    assert not stopper.decide(running(catalogue, flat[:1], 0.9)).stop, "before step 8 and three points nothing is judged"
     assert not NeverStop().decide(running(catalogue, flat, 0.9)).stop

@@ -83,6 +83,13 @@ def test_every_experiment_is_a_search_that_could_start(experiment: str, tmp_path
     assert len(session.catalogue) > 10
 
 
+def test_settings_that_a_method_cannot_work_with_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    config = composed("experiment=simulated", "search=grid", "search.method.parameters={no_such: 3}", f"search_dir={tmp_path}/s")
+    with pytest.raises(UserError, match=r"search\.method\.parameters.*no_such"):
+        Session.from_config(config)
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_the_other_launchers_compose(name: str) -> None:
     check_ranges(resolved(compose(name)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from llmzero.agents.base import StopDecision
 from llmzero.agents.diagnosis import slope
 from llmzero.agents.evidence import Evidence
+from llmzero.stage import ValidationPoint
 
 
 class NeverStop:
@@ -20,18 +23,18 @@ class NeverStop:
 class CurveStopper:
     """Stops a stage whose validation curve has no realistic chance of passing the best score of the search.
 
-    A line through the stage's points (its start included) is carried on at its *optimistic* slope; score curves bend down, so
-    a line is generous. As a stage may be continued by others, the line runs `lookahead` stage lengths beyond its end.
+    A line through the stage's points, its start included, is carried on at its *optimistic* slope to the stage's end; score curves bend
+    down, so a line is generous.
 
     Args:
         interval_s: seconds between two judgements.
-        min_step: no judgement before this step (the paper's is 10).
-        min_points: validation points needed.
-        lookahead: stage lengths beyond the end of this one in which it may still catch up.
+        min_step: no judgement before this step.
+        min_points: points needed, the start among them.
+        lookahead: stage lengths beyond the end of this one in which its children may still catch up.
         z: standard errors of optimism in level and slope.
     """
 
-    def __init__(self, interval_s: float = 1.0, min_step: int = 10, min_points: int = 3, lookahead: float = 1.0, z: float = 1.0) -> None:
+    def __init__(self, interval_s: float = 1.0, min_step: int = 8, min_points: int = 3, lookahead: float = 0.0, z: float = 1.0) -> None:
         self.interval_s = interval_s
         self.min_step = min_step
         self.min_points = min_points
@@ -40,7 +43,7 @@ class CurveStopper:
 
     def decide(self, evidence: Evidence) -> StopDecision:
         """Judge by the validation trajectory alone."""
-        points = evidence.validation
+        points = _trajectory(evidence)
         if len(points) < self.min_points or points[-1].step < self.min_step or evidence.incumbent_score is None:
             return StopDecision(False, "too early to tell")
         rate, error = slope(points)
@@ -51,3 +54,11 @@ class CurveStopper:
         hopeless = reach < evidence.incumbent_score
         verdict = "cannot reach" if hopeless else "may still reach"
         return StopDecision(hopeless, f"at best {reach:.3f} within {horizon:.0f} steps: {verdict} {evidence.incumbent_score:.3f}", details)
+
+
+def _trajectory(evidence: Evidence) -> list[ValidationPoint]:
+    """Return the stage's validation points, after the score it began with, whose error is taken to be the first point's."""
+    points = list(evidence.validation)
+    if points and evidence.start_score is not None:
+        points.insert(0, replace(points[0], step=0, score=evidence.start_score))
+    return points

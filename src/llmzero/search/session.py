@@ -68,16 +68,18 @@ class Session:
         proposer = _instance(config["agent"], "name")
         if isinstance(proposer, RuleFileAgent):
             proposer.read(catalogue)
-        return cls(
+        session = cls(
             config=config,
             workspace=Workspace(Path(config["search_dir"]).absolute()),
             catalogue=catalogue,
-            runner=instantiate(config["runner"]),
+            runner=_instance(config["runner"]),
             stopper=_instance(config["stopper"], "audit_fraction"),
             proposer=proposer,
-            tracking=instantiate(config["tracking"]),
+            tracking=_instance(config["tracking"]),
             budget=Budget.from_config(config["budget"]),
         )
+        session._method(Ledger())  # refuses settings that it cannot work with
+        return session
 
     def run(self) -> dict[str, Any]:
         """Search, test, report; return the summary. A search that is over already is not run again."""
@@ -123,20 +125,32 @@ class Session:
             self._mirror(store, "running")
             Confirmation(self.workspace, store, self.catalogue, self.config, _replay, display.say).run()
 
-    def _driver(self, store: EventStore, display: Display) -> Driver:
-        search, seed = self.config["search"], self.config["seed"]
-        evidence = self.evidence
+    def _method(self, ledger: Ledger) -> SearchMethod:
+        """Make the search method, whose proposals know what a ledger leaves of the budget."""
+        search, evidence = self.config["search"], self.evidence
 
         def facts(tree: Tree, node_id: str) -> Evidence:
-            return evidence.for_proposal(tree, node_id, store.ledger.left(self.budget))
+            return evidence.for_proposal(tree, node_id, ledger.left(self.budget))
 
         def propose(tree: Tree, node_id: str) -> Proposal:
             return self.proposer.propose(facts(tree, node_id))
 
         context = MethodContext(
-            self.catalogue, propose, search["max_depth"], seed, self.proposer, facts, self.workspace.path, self.budget.stages, search["workers"]
+            catalogue=self.catalogue,
+            propose=propose,
+            max_depth=search["max_depth"],
+            seed=self.config["seed"],
+            proposer=self.proposer,
+            evidence=facts,
+            directory=self.workspace.path,
+            stages=self.budget.stages,
+            workers=search["workers"],
         )
-        method: SearchMethod = instantiate(search["method"], context=context)
+        method: SearchMethod = _maker(search["method"])(context=context)
+        return method
+
+    def _driver(self, store: EventStore, display: Display) -> Driver:
+        search, seed = self.config["search"], self.config["seed"]
         finished = len(store.trajectory)
 
         def on_change(driver: Driver) -> None:
@@ -149,10 +163,10 @@ class Session:
         return Driver(
             workspace=self.workspace,
             store=store,
-            method=method,
+            method=self._method(store.ledger),
             runner=self.runner,
             stopper=self.stopper,
-            evidence=evidence,
+            evidence=self.evidence,
             budget=self.budget,
             plan=Plan(search["stage_steps"], search["workers"], seed, self.stage_config, self.config["stopper"].get("audit_fraction", 0.0)),
             root_hparams=self.catalogue.defaults(),
@@ -272,4 +286,9 @@ def setting(config: dict[str, Any]) -> dict[str, str]:
 
 def _instance(config: dict[str, Any], *ours: str) -> Any:
     """Make the object of a group, without the keys that are read elsewhere."""
-    return instantiate({key: value for key, value in config.items() if key not in ours}, _convert_="all")
+    return _maker({key: value for key, value in config.items() if key not in ours})()
+
+
+def _maker(config: dict[str, Any]) -> Any:
+    """Return what makes the object of a group; its errors come as they are, not wrapped by Hydra."""
+    return instantiate(config, _partial_=True, _convert_="all")
