@@ -38,12 +38,12 @@ class Forecast:
         """A running stage says nothing yet."""
 
     def ended(self, tree: Tree, node: Node) -> None:
-        """Learn what a stage gained, or that it failed."""
+        """Learn what a whole stage gained, or that it failed; one that was stopped early does not tell."""
         if node.parent_id is None:
             return
         if node.state == "failed":
             self._failures[node.parent_id] = self._failures.get(node.parent_id, 0) + 1
-        elif node.score is not None:
+        elif node.score is not None and node.state == "completed":
             parent = tree[node.parent_id]
             self.model.observe(_height(tree, parent), _momentum(tree, parent), _momentum(tree, node))
 

@@ -61,7 +61,7 @@ class TreeSearch(Follower):
         k_max: int = 16,
         fresh_start_fraction: float = 0.0,
         descent_fraction: float = 1.0,
-        unchanged_fraction: float = 0.2,
+        unchanged_fraction: float = 0.1,
         exploration: float = 0.5,
         c_uct: float = 1.414,
         backup: Literal["mean", "max"] = "max",
