@@ -367,6 +367,32 @@ class InlineRunnerConfig:
 
 
 @dataclass
+class SlurmRunnerConfig:
+    """`runner=slurm`."""
+
+    _target_: str = "llmzero.runners.slurm.SlurmRunner"
+    entry_point: str = "llmzero.grpo.main.run_stage"
+    nodes: int = 1
+    gpus_per_node: int = 0
+    tasks_per_node: int | None = None
+    cpus_per_task: int = 4
+    mem_gb: float | None = None
+    timeout_min: int = 240
+    signal_delay_s: int = 120
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    scale: dict[str, dict[str, float]] = field(default_factory=dict)
+    setup: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+    max_gpus: int | None = None
+    poll_s: float = 2.0
+    grace_s: float = 15.0
+    snapshot: bool = True
+
+
+@dataclass
 class SimulatedRunnerConfig:
     """`runner=simulated`."""
 
@@ -537,6 +563,7 @@ SCHEMAS: Mapping[str, type] = {
     "runner_local": LocalRunnerConfig,
     "runner_inline": InlineRunnerConfig,
     "runner_simulated": SimulatedRunnerConfig,
+    "runner_slurm": SlurmRunnerConfig,
     "tracking_wandb": Tracking,
 }
 
@@ -612,6 +639,16 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "runner.threads": (1, None),
     "runner.gpus_per_stage": (0, None),
     "runner.processes_per_stage": (1, None),
+    "runner.nodes": (1, None),
+    "runner.gpus_per_node": (0, None),
+    "runner.tasks_per_node": (1, None),
+    "runner.cpus_per_task": (1, None),
+    "runner.mem_gb": (0, None),
+    "runner.timeout_min": (1, None),
+    "runner.signal_delay_s": (1, None),
+    "runner.max_gpus": (1, None),
+    "runner.poll_s": (0, None),
+    "runner.grace_s": (0, None),
     "runner.landscape": frozenset(
         {"easy", "deceptive", "plateau", "kl_collapse", "entropy_collapse", "length_explosion", "noisy", "memory_wall", "nano"}
     ),

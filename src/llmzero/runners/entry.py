@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from llmzero.processes import identity
 from llmzero.stage import StageDir
@@ -26,13 +28,24 @@ def run(directory: str, entry_point: str, threads: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
+    log_to(stage)
+    limit_threads(threads)
+    function_of(entry_point)(directory)
+    lock.close()
+
+
+def log_to(stage: StageDir) -> None:
+    """Append what this process prints to the stage's log."""
     log = stage.log_file.open("a")
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
-    limit_threads(threads)
+
+
+def function_of(entry_point: str) -> Callable[..., Any]:
+    """Return the function named `package.module.function`."""
     module, function = entry_point.rsplit(".", 1)
-    getattr(import_module(module), function)(directory)
-    lock.close()
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found
 
 
 def limit_threads(threads: int) -> None:

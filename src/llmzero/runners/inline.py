@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra.utils import get_method
-
 from llmzero.processes import interruptible
-from llmzero.runners.entry import LOCK, is_running, limit_threads
+from llmzero.runners.entry import LOCK, function_of, is_running, limit_threads
 from llmzero.runners.local import LocalHandle
 from llmzero.stage import StageDir, StageSpec
 
@@ -43,7 +41,7 @@ class InlineRunner:
         started = time.time()
         limit_threads(self.threads)
         with interruptible() as interrupted, _alone(spec.directory), _logged(StageDir(spec.directory).log_file):
-            get_method(self.entry_point)(spec.directory, started=started, interrupted=interrupted)
+            function_of(self.entry_point)(spec.directory, started=started, interrupted=interrupted)
         gc.collect()  # an engine refers to itself in circles: its memory is wanted by the next stage
         if interrupted():
             raise KeyboardInterrupt

@@ -11,10 +11,10 @@ from typing import Any
 import submitit
 
 from llmzero.runners import entry
-from llmzero.stage import StageDir, StageResult, StageSpec, StageStatus
+from llmzero.runners.directory import DirectoryHandle
+from llmzero.stage import StageDir, StageSpec
 
 TIMEOUT_MIN = 60 * 24 * 30  # submitit wants a limit; the budget is what ends a stage
-LOG_TAIL_CHARS = 2000
 
 
 class LocalRunner:
@@ -50,48 +50,17 @@ class LocalRunner:
         return LocalHandle(spec, None) if ended or entry.is_running(spec.directory) else None
 
 
-class LocalHandle:
-    """A stage's process, seen through its directory."""
+class LocalHandle(DirectoryHandle):
+    """A stage's process on this machine."""
 
     def __init__(self, spec: StageSpec, job: submitit.Job[Any] | None) -> None:
-        self._stage = StageDir(spec.directory)
-        self._job = job
+        super().__init__(spec)
+        self._directory, self._job = spec.directory, job
 
-    def poll(self) -> StageStatus:
-        """Return the last heartbeat, or the result. A process that ended without one has died."""
-        alive = self._alive()  # asked first: a process may write its result and end between two looks
-        heartbeat = self._stage.status()
-        result = self._stage.result()
-        if result is not None:
-            return StageStatus(result.state, result.validation, result.seconds, result.gpu_seconds)
-        return StageStatus(
-            state="running" if alive else "failed",
-            validation=self._stage.validation(),
-            seconds=heartbeat.get("seconds", 0.0),
-            gpu_seconds=heartbeat.get("gpu_seconds", 0.0),
-            phase=heartbeat.get("phase") or "starting",
-            progress=heartbeat.get("progress", 0.0),
-            died=not alive,
-        )
-
-    def stop(self) -> None:
-        """Ask the trainer to checkpoint and end."""
-        self._stage.request_stop()
-
-    def result(self) -> StageResult:
-        """Return the trainer's result, or a failure made from what a dead process left behind."""
-        result = self._stage.result()
-        if result is not None:
-            return result
-        heartbeat = self._stage.status()
-        log = self._stage.log_file
-        tail = log.read_text(errors="replace")[-LOG_TAIL_CHARS:].strip().splitlines() if log.exists() else []
-        error = f"the process died without a result (its log: {log}){': ' + tail[-1] if tail else ''}"
-        return self._stage.failure(error, heartbeat.get("seconds", 0.0), heartbeat.get("gpu_seconds", 0.0))
-
-    def _alive(self) -> bool:
+    def alive(self) -> bool:
+        """Whether the process runs."""
         started_here = self._job is not None and not self._job.done()
-        return started_here or entry.is_running(self._stage.path)
+        return started_here or entry.is_running(self._directory)
 
 
 @contextmanager

@@ -259,7 +259,7 @@ def _replay(config: dict[str, Any]) -> dict[str, Any]:
 
 def check_parts(config: dict[str, Any]) -> None:
     """Raise `UserError` where the groups do not fit together."""
-    trains = {"LocalRunner": "local", "InlineRunner": "inline"}.get(str(config["runner"]["_target_"]).rsplit(".", 1)[-1])
+    trains = {"LocalRunner": "local", "InlineRunner": "inline", "SlurmRunner": "slurm"}.get(str(config["runner"]["_target_"]).rsplit(".", 1)[-1])
     for group in ("task", "model"):
         if trains and config[group].get("_target_") is None:
             raise UserError(f"{group}=none: runner={trains} trains, so it needs a {group}; name one, or use runner=simulated")

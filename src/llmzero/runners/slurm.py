@@ -1,0 +1,200 @@
+"""Runs every stage as a SLURM job of its own, by submitit."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError
+
+from llmzero.errors import UserError
+from llmzero.files import read_json, write_json
+from llmzero.runners.directory import DirectoryHandle
+from llmzero.runners.slurm_job import Job, run_job
+from llmzero.runners.slurm_queue import JobState, Queue, cancel
+from llmzero.runners.snapshot import snapshot
+from llmzero.stage import StageDir, StageSpec, StageStatus
+
+log = logging.getLogger(__name__)
+
+JOB_FILE = "job.json"  # of a stage: the id of its job
+RETRY_S = 30.0  # after sbatch was refused for a reason that passes
+# What sbatch says where waiting helps: a controller that is busy or down, and limits on the number of jobs.
+PASSING = ("timed out", "Unable to contact", "temporarily", "MaxSubmitJob", "Connection refused", "Resource temporarily")
+# Of another job, torchrun or submitit: what a job would take for its own.
+LAUNCHERS = ("SLURM_", "SBATCH_", "SUBMITIT_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")
+
+
+class SlurmRunner:
+    """Stages as SLURM jobs. A job outlives the driver, and is found again by its name.
+
+    Args:
+        entry_point: the function that trains a stage, as `package.module.function`. It takes the stage directory, and as keyword
+            `interrupted`, as `llmzero.grpo.main.run_stage` does.
+        max_gpus: devices that all jobs of this search may hold at a time; a CPU process counts as one. null is no limit.
+        poll_s: seconds between two questions to SLURM, each about all jobs.
+        grace_s: seconds after the end of a job in which its result may appear on the shared file system.
+        snapshot: whether jobs run a copy of this package as it was at their submission.
+        job: what `Job` takes.
+    """
+
+    def __init__(
+        self, *, entry_point: str, max_gpus: int | None = None, poll_s: float = 2.0, grace_s: float = 15.0, snapshot: bool = True, **job: Any
+    ) -> None:
+        self.entry_point = entry_point
+        self.job = Job(**job)
+        self.max_gpus, self.grace_s, self.snapshot = max_gpus, grace_s, snapshot
+        if max_gpus is not None and max_gpus < self.job.devices:
+            raise UserError(f"runner.max_gpus={max_gpus}: one stage takes {self.job.devices}")
+        self.queue = Queue(poll_s)
+        self._submitted: list[SlurmHandle] = []
+        self._waiting: list[SlurmHandle] = []
+        self._not_before = float("-inf")
+
+    def start(self, spec: StageSpec) -> SlurmHandle:
+        """Submit the stage's job, at once or when `max_gpus` allows it.
+
+        Raises:
+            UserError: SLURM refuses it for good.
+        """
+        handle = SlurmHandle(self, spec)
+        self._waiting.append(handle)
+        self.submit_waiting()
+        return handle
+
+    def attach(self, spec: StageSpec) -> SlurmHandle | None:
+        """Return a handle of a stage that has ended, or whose job SLURM knows; None where it was never submitted."""
+        handle = SlurmHandle(self, spec)
+        if StageDir(spec.directory).result_file.exists():
+            return handle
+        recorded = (read_json(spec.directory / JOB_FILE) or {}).get("job_id")
+        job_id = self.queue.named(job_name(spec)) or recorded
+        if job_id is None:
+            return None
+        handle.take(job_id)
+        self._submitted.append(handle)
+        self.queue.refresh()
+        return handle
+
+    def submit_waiting(self) -> None:
+        """Submit as many of the waiting stages as may run now, in their order."""
+        while self._waiting and time.monotonic() >= self._not_before and self._fits():
+            handle = self._waiting[0]
+            try:
+                handle.take(self._submit(handle.spec))
+            except FailedJobError as error:
+                words = " ".join(str(error).split())
+                if not any(passing in words for passing in PASSING):
+                    raise UserError(f"sbatch refuses the job of stage {handle.spec.node_id}: {words}; see the settings of runner") from error
+                log.warning("sbatch: %s; trying again in %.0f s", words, RETRY_S)
+                self._not_before = time.monotonic() + RETRY_S
+                return
+            self._submitted.append(self._waiting.pop(0))
+
+    def withdraw(self, handle: SlurmHandle) -> None:
+        """Take a stage that was not submitted off the list."""
+        self._waiting.remove(handle)
+
+    def release(self, handle: SlurmHandle) -> None:
+        """Count the devices of a stage that has ended no more."""
+        if handle in self._submitted:
+            self._submitted.remove(handle)
+
+    def _fits(self) -> bool:
+        return self.max_gpus is None or (len(self._submitted) + 1) * self.job.devices <= self.max_gpus
+
+    def _submit(self, spec: StageSpec) -> str:
+        code = snapshot(spec.directory.parent.parent / "code") if self.snapshot else None
+        executor = submitit.SlurmExecutor(folder=spec.directory / "submitit")
+        executor.update_parameters(**self.job.parameters(spec.hparams, job_name(spec), code))
+        with _no_launcher():
+            job = executor.submit(run_job, str(spec.directory), self.entry_point, self.job.cpus_per_task)
+        write_json(spec.directory / JOB_FILE, {"job_id": job.job_id, "name": job_name(spec), "submitted_at": time.time()})
+        return str(job.job_id)
+
+
+class SlurmHandle(DirectoryHandle):
+    """A stage's job, queued, running or ended."""
+
+    def __init__(self, runner: SlurmRunner, spec: StageSpec) -> None:
+        super().__init__(spec)
+        self.spec = spec
+        self.job_id: str | None = None
+        self._runner = runner
+        self._ended_at: float | None = None
+
+    def take(self, job_id: str) -> None:
+        """Follow a job."""
+        self.job_id = job_id
+        self._runner.queue.follow(job_id)
+
+    @property
+    def _job(self) -> JobState:
+        return self._runner.queue.state(self.job_id) if self.job_id else JobState("WAITING")
+
+    def alive(self) -> bool:
+        """Whether the job may still run or its result appear."""
+        self._runner.submit_waiting()
+        if self.job_id is None or self._job.alive:
+            self._ended_at = None
+            return True
+        self._ended_at = self._ended_at or time.monotonic()
+        return time.monotonic() - self._ended_at < self._runner.grace_s
+
+    def poll(self) -> StageStatus:
+        """Return the last heartbeat, the place in the queue, or the result."""
+        status = super().poll()
+        if status.final:
+            self._runner.release(self)
+            if self.job_id:
+                self._runner.queue.forget(self.job_id)
+        elif not status.seconds and self._job.state in ("WAITING", "PENDING"):
+            return StageStatus("queued", phase="queued")
+        return status
+
+    def stop(self) -> None:
+        """Ask the trainer to checkpoint and end; what has not begun is taken back."""
+        super().stop()
+        if self.job_id is None:
+            self._runner.withdraw(self)
+        elif self._job.state == "PENDING" and not self._stage.status():
+            cancel(self.job_id)
+        else:
+            return
+        self._stage.write_result(self._stage.failure("stopped before it began", 0.0, 0.0))
+
+    def lost(self) -> str:
+        """Say how a job ended that left no result."""
+        return f"job {self.job_id} ended without a result: {self._job.state}"
+
+    @property
+    def worth_another_try(self) -> bool:
+        """A job that somebody cancelled stays cancelled."""
+        return self._job.state != "CANCELLED"
+
+
+def job_name(spec: StageSpec) -> str:
+    """Return the name of a stage's job, which no other stage has."""
+    return f"{search_name(spec.directory.parent)}-{spec.node_id}"
+
+
+def search_name(nodes: Path) -> str:
+    """Return what the names of all jobs of a search begin with, by the directory of its stages."""
+    return f"llmzero-{hashlib.sha1(str(nodes.resolve()).encode()).hexdigest()[:10]}"
+
+
+@contextmanager
+def _no_launcher() -> Iterator[None]:
+    """Hide the variables of the job that the driver itself may be: sbatch hands its environment on."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(LAUNCHERS) and name != "SLURM_CONF"}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

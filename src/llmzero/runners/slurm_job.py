@@ -1,0 +1,148 @@
+"""What SLURM gives a stage, and what a stage's job does there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmzero.errors import UserError
+from llmzero.files import append_jsonl, read_jsonl
+from llmzero.hparams import HParams
+from llmzero.processes import identity, interruptible
+from llmzero.runners.entry import function_of, limit_threads, log_to
+from llmzero.stage import StageDir
+
+log = logging.getLogger(__name__)
+
+EARLY_SIGNAL_S = 60  # SLURM may send a signal so much earlier than told
+IDLE_REQUEUES = 5  # jobs in a row that end without a new checkpoint
+REQUEUES = "requeues.jsonl"  # of a stage: when its job was put back into the queue, and from where the next one goes on
+LAST_SECONDS = 600  # that a job waits to be ended after it was put back
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage asks SLURM for; None leaves it to the cluster.
+
+    Attributes:
+        tasks_per_node: processes on each node; None is one a GPU, or one.
+        timeout_min: of one job, in minutes. A stage that takes longer spans several.
+        signal_delay_s: seconds before that limit in which the stage writes a checkpoint.
+        scale: which of `timeout_min` and `mem_gb` grow with which hyperparameters, and the values that they are meant for:
+            `{timeout_min: {max_completion_length: 1024}}` asks for twice the minutes at 2048. Nothing shrinks.
+        setup: lines of shell that a job runs first, such as `module load cuda`.
+        extra: further flags of sbatch, such as `{nice: 100, exclude: node7}`.
+    """
+
+    nodes: int = 1
+    gpus_per_node: int = 0
+    tasks_per_node: int | None = None
+    cpus_per_task: int = 4
+    mem_gb: float | None = None
+    timeout_min: int = 240
+    signal_delay_s: int = 120
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    setup: Sequence[str] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.timeout_min * 60 <= self.signal_delay_s + EARLY_SIGNAL_S:
+            raise UserError(
+                f"runner.timeout_min={self.timeout_min}: leaves no time to train; SLURM may signal {EARLY_SIGNAL_S} s before "
+                f"runner.signal_delay_s={self.signal_delay_s}"
+            )
+
+    @property
+    def tasks(self) -> int:
+        """Processes on each node."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    @property
+    def devices(self) -> int:
+        """Devices of a stage; a CPU process counts as one."""
+        return self.nodes * self.tasks
+
+    def parameters(self, hparams: HParams, name: str, code: Path | None) -> dict[str, Any]:
+        """Return what submitit's executor is told for a stage.
+
+        Args:
+            code: where the job finds this package; None is where it is installed.
+        """
+        asked = {
+            "nodes": self.nodes,
+            "ntasks_per_node": self.tasks,
+            "gpus_per_node": self.gpus_per_node or None,
+            "cpus_per_task": self.cpus_per_task,
+            "mem": f"{self._scaled('mem_gb', self.mem_gb, hparams):.0f}GB" if self.mem_gb else None,
+            "time": round(self._scaled("timeout_min", self.timeout_min, hparams)),
+            "signal_delay_s": self.signal_delay_s,
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "job_name": name,
+            "setup": [*self.setup, *([f'export PYTHONPATH="{code}:$PYTHONPATH"'] if code else [])],
+            "srun_args": [f"--cpus-per-task={self.cpus_per_task}"],  # srun does not take it over from sbatch
+            "additional_parameters": {"requeue": True, **self.extra},
+        }
+        return {key: value for key, value in asked.items() if value is not None}
+
+    def _scaled(self, resource: str, value: float, hparams: HParams) -> float:
+        for name, reference in self.scale.get(resource, {}).items():
+            if name not in hparams:
+                raise UserError(f"runner.scale.{resource}.{name}: no such hyperparameter; there are {', '.join(hparams)}")
+            value *= max(1.0, hparams[name] / reference)
+        return value
+
+
+def run_job(directory: str, entry_point: str, threads: int) -> None:
+    """Run `entry_point(directory, interrupted=...)` in a job; put the job back into the queue where it was told to leave early.
+
+    SLURM sees to it that a job runs once at a time, so there is no lock.
+    """
+    stage = StageDir(Path(directory))
+    log_to(stage)
+    limit_threads(threads)
+    with interruptible() as told:
+        function_of(entry_point)(directory, interrupted=told)
+        rank, _, _ = identity()
+        if rank == 0 and not stage.result_file.exists():
+            requeue(stage)
+        elif told():
+            _wait_for_the_end()
+
+
+def requeue(stage: StageDir) -> None:
+    """Put this job back into the queue, to go on in the same directory; one that was cancelled just ends."""
+    job_id = os.environ["SLURM_JOB_ID"]
+    own = stage.complete_checkpoints()
+    reached = own[-1].name if own else "none"
+    before = [line["checkpoint"] for line in read_jsonl(stage.path / REQUEUES)]
+    if len(before) >= IDLE_REQUEUES and set(before[-IDLE_REQUEUES:]) == {reached}:
+        status = stage.status()
+        error = f"{IDLE_REQUEUES + 1} jobs in a row ended before a new checkpoint; give stages more time (runner.timeout_min)"
+        stage.write_result(stage.failure(error, status.get("seconds", 0.0), status.get("gpu_seconds", 0.0)))
+        return
+    found = subprocess.run(["squeue", "--noheader", f"--jobs={job_id}", "--format=%T"], capture_output=True, text=True, check=True)
+    if found.stdout.split() != ["RUNNING"]:
+        return
+    append_jsonl(stage.path / REQUEUES, [{"job_id": job_id, "time": time.time(), "checkpoint": reached}])
+    subprocess.run(["scontrol", "requeue", job_id], check=True)
+    _wait_for_the_end()
+
+
+def _wait_for_the_end() -> None:
+    """Sleep until SLURM ends this job: one that ends by itself counts as completed."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(LAST_SECONDS)
