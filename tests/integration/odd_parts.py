@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,15 @@ class Hungry(TorchEngine):
     def _ask(self, phase: str) -> None:
         if (phase, self.current) == (self.phase, self.step):
             torch.empty(NO_MACHINE_HAS, dtype=torch.uint8)
+
+
+class Slow(Countdown):
+    """Every reward takes its time."""
+
+    def __init__(self, pause_s: float, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.pause_s = pause_s
+
+    def reward(self, example: Example, completion: str) -> Reward:
+        time.sleep(self.pause_s)
+        return super().reward(example, completion)

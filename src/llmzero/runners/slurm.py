@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import submitit
@@ -18,13 +16,12 @@ from llmzero.errors import UserError
 from llmzero.files import read_json, write_json
 from llmzero.runners.directory import DirectoryHandle
 from llmzero.runners.slurm_job import Job, run_job
-from llmzero.runners.slurm_queue import JobState, Queue, cancel
+from llmzero.runners.slurm_queue import JOB_FILE, JobState, Queue, cancel, job_name
 from llmzero.runners.snapshot import snapshot
 from llmzero.stage import StageDir, StageSpec, StageStatus
 
 log = logging.getLogger(__name__)
 
-JOB_FILE = "job.json"  # of a stage: the id of its job
 RETRY_S = 30.0  # after sbatch was refused for a reason that passes
 # What sbatch says where waiting helps: a controller that is busy or down, and limits on the number of jobs.
 PASSING = ("timed out", "Unable to contact", "temporarily", "MaxSubmitJob", "Connection refused", "Resource temporarily")
@@ -54,7 +51,6 @@ class SlurmRunner:
         if max_gpus is not None and max_gpus < self.job.devices:
             raise UserError(f"runner.max_gpus={max_gpus}: one stage takes {self.job.devices}")
         self.queue = Queue(poll_s)
-        self._submitted: list[SlurmHandle] = []
         self._waiting: list[SlurmHandle] = []
         self._not_before = float("-inf")
 
@@ -75,12 +71,10 @@ class SlurmRunner:
         if StageDir(spec.directory).result_file.exists():
             return handle
         recorded = (read_json(spec.directory / JOB_FILE) or {}).get("job_id")
-        job_id = self.queue.named(job_name(spec)) or recorded
+        job_id = self.queue.named(job_name(spec.directory)) or recorded
         if job_id is None:
             return None
         handle.take(job_id)
-        self._submitted.append(handle)
-        self.queue.refresh()
         return handle
 
     def submit_waiting(self) -> None:
@@ -96,27 +90,22 @@ class SlurmRunner:
                 log.warning("sbatch: %s; trying again in %.0f s", words, RETRY_S)
                 self._not_before = time.monotonic() + RETRY_S
                 return
-            self._submitted.append(self._waiting.pop(0))
+            self._waiting.pop(0)
 
     def withdraw(self, handle: SlurmHandle) -> None:
         """Take a stage that was not submitted off the list."""
         self._waiting.remove(handle)
 
-    def release(self, handle: SlurmHandle) -> None:
-        """Count the devices of a stage that has ended no more."""
-        if handle in self._submitted:
-            self._submitted.remove(handle)
-
     def _fits(self) -> bool:
-        return self.max_gpus is None or (len(self._submitted) + 1) * self.job.devices <= self.max_gpus
+        return self.max_gpus is None or (self.queue.alive + 1) * self.job.devices <= self.max_gpus
 
     def _submit(self, spec: StageSpec) -> str:
         code = snapshot(spec.directory.parent.parent / "code") if self.snapshot else None
         executor = submitit.SlurmExecutor(folder=spec.directory / "submitit")
-        executor.update_parameters(**self.job.parameters(spec.hparams, job_name(spec), code))
+        executor.update_parameters(**self.job.parameters(spec.hparams, job_name(spec.directory), code))
         with _no_launcher():
             job = executor.submit(run_job, str(spec.directory), self.entry_point, self.job.cpus_per_task)
-        write_json(spec.directory / JOB_FILE, {"job_id": job.job_id, "name": job_name(spec), "submitted_at": time.time()})
+        write_json(spec.directory / JOB_FILE, {"job_id": job.job_id, "name": job_name(spec.directory), "submitted_at": time.time()})
         return str(job.job_id)
 
 
@@ -151,10 +140,8 @@ class SlurmHandle(DirectoryHandle):
     def poll(self) -> StageStatus:
         """Return the last heartbeat, the place in the queue, or the result."""
         status = super().poll()
-        if status.final:
-            self._runner.release(self)
-            if self.job_id:
-                self._runner.queue.forget(self.job_id)
+        if status.final and self.job_id:
+            self._runner.queue.leave(self.job_id)
         elif not status.seconds and self._job.state in ("WAITING", "PENDING"):
             return StageStatus("queued", phase="queued")
         return status
@@ -178,16 +165,6 @@ class SlurmHandle(DirectoryHandle):
     def worth_another_try(self) -> bool:
         """A job that somebody cancelled stays cancelled."""
         return self._job.state != "CANCELLED"
-
-
-def job_name(spec: StageSpec) -> str:
-    """Return the name of a stage's job, which no other stage has."""
-    return f"{search_name(spec.directory.parent)}-{spec.node_id}"
-
-
-def search_name(nodes: Path) -> str:
-    """Return what the names of all jobs of a search begin with, by the directory of its stages."""
-    return f"llmzero-{hashlib.sha1(str(nodes.resolve()).encode()).hexdigest()[:10]}"
 
 
 @contextmanager

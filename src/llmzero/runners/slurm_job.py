@@ -77,6 +77,8 @@ class Job:
         """Return what submitit's executor is told for a stage.
 
         Args:
+            hparams: the stage's.
+            name: of the job.
             code: where the job finds this package; None is where it is installed.
         """
         asked = {

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 # States of a job that may still run, or run again.
-ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "SIGNALING", "STAGE_OUT")
+ALIVE = (
+    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "RESIZING", "SIGNALING", "STAGE_OUT"),
+    *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"),
+)
+JOB_FILE = "job.json"  # of a stage: the id of its job
 TIMEOUT_S = 60.0  # of a call
 
 
@@ -37,41 +44,62 @@ class Queue:
     def __init__(self, poll_s: float) -> None:
         self.poll_s = poll_s
         self._followed: set[str] = set()
-        self._states: dict[str, JobState] = {}
-        self._read_at = float("-inf")
+        self._left: set[str] = set()  # of those, the ones that nobody asks about any more
+        self._states: dict[str, JobState] = {}  # of those that we follow
+        self._known: dict[str, JobState] = {}  # all of this user's
+        self._looked_at = float("-inf")
 
     def follow(self, job_id: str) -> None:
-        """Take up a job that was just submitted, or that an earlier driver submitted."""
+        """Take up a job that was just submitted, or that an earlier driver submitted; it counts as waiting until SLURM tells."""
         self._followed.add(job_id)
-        self._states.setdefault(job_id, JobState("PENDING"))
+        self._states[job_id] = self._known.get(job_id) or JobState("PENDING")
 
-    def forget(self, job_id: str) -> None:
-        """Ask no more about a job."""
-        self._followed.discard(job_id)
+    def leave(self, job_id: str) -> None:
+        """Follow a job no longer than to its end."""
+        self._left.add(job_id)
+
+    @property
+    def alive(self) -> int:
+        """How many of the jobs that we followed have not ended."""
+        self._look()
+        return sum(self._states[job_id].alive for job_id in self._followed)
 
     def state(self, job_id: str) -> JobState:
         """Return a followed job's state."""
-        if time.monotonic() - self._read_at >= self.poll_s:
-            self.refresh()
+        self._look()
         return self._states[job_id]
 
     def named(self, name: str) -> str | None:
-        """Return the id of a job of that name that is alive, as SLURM knows it now."""
-        return next((job_id for job_id, job in squeue(f"--name={name}").items() if job.alive), None)
+        """Return the id of a job of that name that is alive."""
+        self._look()
+        return next((job_id for job_id, job in self._known.items() if job.alive and job.name == name), None)
 
-    def refresh(self) -> None:
-        """Ask SLURM."""
-        self._read_at = time.monotonic()
-        if not self._followed:
+    def _look(self) -> None:
+        """Ask SLURM, where the last answer is too old."""
+        if time.monotonic() - self._looked_at < self.poll_s:
             return
+        self._looked_at = time.monotonic()
         try:
-            known = squeue("--me")
-            forgotten = self._followed - known.keys()
+            self._known = squeue("--me")
+            forgotten = self._followed - self._known.keys()
             past = sacct(forgotten) if forgotten else {}
         except (subprocess.SubprocessError, OSError) as error:
             log.warning("SLURM does not answer (%s); asking again in %.0f s", _words(error), self.poll_s)
             return
-        self._states |= {job_id: known.get(job_id) or past.get(job_id) or JobState("GONE") for job_id in self._followed}
+        self._states |= {job_id: self._known.get(job_id) or past.get(job_id) or JobState("GONE") for job_id in self._followed}
+        self._followed -= {job_id for job_id in self._left if not self._states[job_id].alive}
+        self._left &= self._followed
+
+
+def job_name(stage: Path) -> str:
+    """Return the name of a stage's job, which no other stage has, by the stage's directory."""
+    return f"llmzero-{hashlib.sha1(str(stage.parent.resolve()).encode()).hexdigest()[:10]}-{stage.name}"
+
+
+def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
+    """Return id and state of the jobs of stages that are alive, by the stage's name."""
+    names = {job_name(stage): stage.name for stage in stages}
+    return {names[job.name]: (job_id, job) for job_id, job in squeue("--me").items() if job.alive and job.name in names}
 
 
 def squeue(*selection: str) -> dict[str, JobState]:

@@ -69,7 +69,8 @@ class Display:
         if summary["method"] != "replay":
             self.console.print(confirmation_line(summary))
         for what, path in (("report", self.workspace.report_file), ("strategy", self.workspace.strategy_file)):
-            self.console.print(f"{what}: {path}")
+            if path.exists():
+                self.console.print(f"{what}: {path}")
 
     def _print_news(self, tree: Tree) -> None:
         new = tree.since(self._seen)
@@ -88,19 +89,21 @@ class Display:
             last = f"val {status.validation[-1].score:.3f}" if status.validation else ""
             bar = ProgressBar(total=1.0, completed=status.progress, width=24)
             table.add_row(f"stage {node_id}", bar, f"{status.phase} {status.progress:4.0%}", last, f"{status.seconds:.0f} s")
-        return Group(table, Text(self._budget_line(store, driver), style="dim"))
+        return Group(table, Text(budget_line(store, self.budget, self.workers, self.agent, driver.elapsed), style="dim"))
 
-    def _budget_line(self, store: EventStore, driver: Driver) -> str:
-        ledger = store.ledger
-        stages = f"{ledger.stages}/{self.budget.stages}" if self.budget.stages else str(ledger.stages)
-        line = f"agent {self.agent} | stages {stages} | {driver.elapsed:.0f} s | {ledger.gpu_seconds:.0f} gpu-seconds"
-        if ledger.llm_calls:
-            line += f" | {ledger.llm_calls} LLM calls, {ledger.llm_tokens} tokens, ${ledger.llm_dollars:.2f}"
-        if ledger.stages and self.budget.stages:
-            seconds = sum(n.result.seconds for n in store.tree.stages() if n.result) / ledger.stages
-            rounds = (self.budget.stages - ledger.stages) / self.workers
-            line += f" | about {seconds * rounds / 60:.1f} min left"
-        return line
+
+def budget_line(store: EventStore, budget: Budget, workers: int, agent: str, elapsed: float) -> str:
+    """Return what a search has spent and how long it may still take, in a line."""
+    ledger = store.ledger
+    stages = f"{ledger.stages}/{budget.stages}" if budget.stages else str(ledger.stages)
+    line = f"agent {agent} | stages {stages} | {elapsed:.0f} s | {ledger.gpu_seconds:.0f} gpu-seconds"
+    if ledger.llm_calls:
+        line += f" | {ledger.llm_calls} LLM calls, {ledger.llm_tokens} tokens, ${ledger.llm_dollars:.2f}"
+    if ledger.stages and budget.stages:
+        seconds = sum(n.result.seconds for n in store.tree.stages() if n.result) / ledger.stages
+        rounds = (budget.stages - ledger.stages) / workers
+        line += f" | about {seconds * rounds / 60:.1f} min left"
+    return line
 
 
 def tree_view(tree: Tree) -> RichTree:

@@ -27,6 +27,13 @@ from llmzero.stage import StageDir, StageSpec, StageStatus
 log = logging.getLogger(__name__)
 
 DEATHS_FORGIVEN = 1  # times that a stage's process may die under our eyes and be started again
+# Limits that end running stages, and what is said then.
+TIME_LIMITS = {
+    "seconds": "budget.seconds is spent",
+    "gpu_seconds": "budget.gpu_seconds is spent",
+    "deadline": "budget.deadline is spent",
+    "stop": "the search was asked to end",
+}
 POLL_S = 0.2  # between two looks at running stages that had nothing new
 
 
@@ -123,13 +130,14 @@ class Driver:
             self._start(self.store.tree[self._newest])
 
     def spent_limits(self) -> list[str]:
-        """Return the names of the budget limits that are reached."""
+        """Return the names of the budget limits that are reached; `stop` among them where `launchers/stop.py` asked for the end."""
         self.store.ledger.seconds = self.elapsed
-        return self.store.ledger.spent_limits(
+        limits = self.store.ledger.spent_limits(
             self.budget,
             planned_stages=len(self.store.tree) - 1,
             running_gpu_seconds=sum(r.status.gpu_seconds for r in self.running.values()),
         )
+        return [*limits, "stop"] if self.workspace.stop_file.exists() else limits
 
     @property
     def _newest(self) -> str:
@@ -242,10 +250,10 @@ class Driver:
         return sorted((node_id for node_id, running in self.running.items() if running.status.final), key=moment)
 
     def _judge(self, node_id: str, running: Running, news: bool) -> None:
-        """Stop a stage when a time budget is spent, or when the early stopper finds it hopeless."""
-        spent = [name for name in self.spent_limits() if name in ("seconds", "gpu_seconds", "deadline")]
+        """Stop a stage when a time budget is spent or the search is to end, or when the early stopper finds it hopeless."""
+        spent = [name for name in self.spent_limits() if name in TIME_LIMITS]
         if spent:
-            self._stop(node_id, running, f"budget.{spent[0]} is spent")
+            self._stop(node_id, running, TIME_LIMITS[spent[0]])
         elif news and not self._audited(node_id) and running.status.seconds - running.judged_at >= self.stopper.interval_s:
             self._ask_stopper(node_id, running)
 

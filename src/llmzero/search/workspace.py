@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from llmzero.errors import UserError
 from llmzero.files import write_atomic
+from llmzero.search.lease import Lease
 
 # What may differ when a search is continued: it changes how much is done and where, not what the search is.
 ENDPOINT = ("base_url", "api_key_env", "timeout_s", "retries", "max_at_once", "price_input", "price_output", "breaker_failures", "breaker_pause_s")
@@ -38,6 +38,8 @@ class Workspace:
         self.strategy_file = path / "strategy.yaml"
         self.rule_file = path / "rule.yaml"
         self.report_file = path / "report.html"
+        self.lease_file = path / "driver.json"  # who drives the search
+        self.stop_file = path / "stop"  # its presence asks the driver to end the search
 
     @contextmanager
     def opened(self, config: dict[str, Any]) -> Iterator[None]:
@@ -48,14 +50,10 @@ class Workspace:
         """
         try:
             self.nodes.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "driver.lock").open("w")
         except OSError as error:
             raise UserError(f"search_dir={self.path}: cannot be written ({error.strerror}); choose another search_dir") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"search_dir={self.path}: another driver is running this search; wait for it or end it") from error
+        with Lease(self.lease_file).held():
+            self.stop_file.unlink(missing_ok=True)
             self._claim(config)
             yield
 

@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Show a search, also one that runs elsewhere: tree, stages in the queue and at work, what it has spent and how long it may still take."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from llmzero.files import read_json
+from llmzero.runners.slurm_queue import jobs_of
+from llmzero.search.budget import Budget
+from llmzero.search.display import budget_line, tree_view
+from llmzero.search.lease import is_alive
+from llmzero.search.store import EventStore
+from llmzero.search.tree import Tree
+from llmzero.search.workspace import Workspace, read_config
+from llmzero.stage import StageDir
+
+
+def main() -> None:
+    """Print what is known of a search directory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("search_dir", type=Path, help="the directory of a search")
+    workspace = Workspace(parser.parse_args().search_dir.absolute())
+    if not workspace.config_file.exists():
+        parser.error(f"{workspace.path} holds no search")
+    config = read_config(workspace.config_file)
+    store = EventStore(workspace.tree_file, repair=False)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(tree_view(store.tree))
+    console.print(under_way(workspace, store.tree))
+    agent, workers = config["agent"]["name"], config["search"]["workers"]
+    console.print(budget_line(store, Budget.from_config(config["budget"]), workers, agent, store.ledger.seconds))
+    console.print(driver_line(workspace, store))
+
+
+def under_way(workspace: Workspace, tree: Tree) -> Table:
+    """Return the stages that have not ended: their jobs, phases, and last scores."""
+    stages = {node.node_id: StageDir(workspace.nodes / node.node_id) for node in tree if not node.final}
+    jobs = jobs_of([stage.path for stage in stages.values()]) if stages and shutil.which("squeue") else {}
+    table = Table.grid(padding=(0, 2))
+    for node_id, stage in stages.items():
+        heartbeat, points = stage.status(), stage.validation()
+        job_id, job = jobs.get(node_id, ("", None))
+        queue = f"job {job_id} {job.state}{f' ({job.reason})' if job.reason not in ('', 'None') else ''}" if job else ""
+        phase = f"{heartbeat.get('phase') or 'not begun'} {heartbeat.get('progress', 0.0):4.0%}"
+        last = f"val {points[-1].score:.3f}" if points else ""
+        table.add_row(f"stage {node_id}", queue, phase, last, f"{heartbeat.get('seconds', 0.0):.0f} s")
+    return table
+
+
+def driver_line(workspace: Workspace, store: EventStore) -> str:
+    """Return who drives the search, in a line."""
+    if is_alive(workspace.lease_file):
+        lease = read_json(workspace.lease_file) or {}
+        return f"driver: process {lease.get('pid')} on {lease.get('host')}"
+    if store.ended:
+        return f"finished: {workspace.report_file}"
+    return "no driver is running; the command that began the search goes on with it"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""End a search cleanly: its stages write a checkpoint and keep their scores, and the driver tests and reports what was found.
+
+Where no driver runs, its stages are ended and its waiting jobs cancelled; the command that began the search takes up their results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from llmzero.runners.slurm_queue import JOB_FILE, cancel, jobs_of
+from llmzero.search.lease import is_alive
+from llmzero.search.store import EventStore
+from llmzero.search.workspace import Workspace
+from llmzero.stage import StageDir
+
+
+def main() -> None:
+    """Ask the driver, or else the stages themselves."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("search_dir", type=Path, help="the directory of a search")
+    workspace = Workspace(parser.parse_args().search_dir.absolute())
+    if not workspace.config_file.exists():
+        parser.error(f"{workspace.path} holds no search")
+    if is_alive(workspace.lease_file):
+        workspace.stop_file.touch()
+        print("asked the driver to end the search")
+    else:
+        print(f"no driver is running; {end_stages(workspace)}")
+
+
+def end_stages(workspace: Workspace) -> str:
+    """Ask running stages to end, and take waiting jobs out of the queue; return what was done."""
+    tree = EventStore(workspace.tree_file, repair=False).tree
+    stages = [workspace.nodes / node.node_id for node in tree if not node.final]
+    jobs = jobs_of(stages) if stages and shutil.which("squeue") else {}
+    waiting = {node_id: job_id for node_id, (job_id, job) in jobs.items() if job.state == "PENDING"}
+    for stage in stages:
+        if stage.name in waiting:
+            cancel(waiting[stage.name])
+            (stage / JOB_FILE).unlink(missing_ok=True)  # so that it is submitted again by whoever goes on with the search
+        else:
+            StageDir(stage).request_stop()
+    return f"asked {len(stages) - len(waiting)} stage(s) to end, cancelled {len(waiting)} waiting job(s)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""On a real SLURM of one machine: `slurm/dev-cluster.sh` brings it up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmzero.files import append_jsonl
+from llmzero.runners.slurm import SlurmRunner
+from llmzero.runners.slurm_job import REQUEUES, requeue
+from llmzero.runners.slurm_queue import JOB_FILE, Queue, job_name
+from llmzero.search.store import EventStore
+from llmzero.stage import StageDir, StageResult
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import MICRO, Run, command, read_lines
+from tests.integration.test_search import assert_consistent, summary
+
+pytestmark = pytest.mark.slurm
+
+CLUSTER = REPOSITORY / "slurm/dev-cluster.sh"
+QUICK = ["runner=slurm", "runner.cpus_per_task=1", "runner.poll_s=0.3", "runner.grace_s=1"]
+TRAINED = [*MICRO, "tracking=none", "search.stage_steps=6", "trainer.validation_every=3", "stopper=none"]
+ENTRY_POINT = "llmzero.grpo.main.run_stage"
+DEADLINE_S = 240  # of what is waited for: a hang becomes a failure
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster(environment: dict[str, str]) -> Iterator[None]:
+    """A real SLURM; where it cannot be had its absence is a failure in CI and a skip elsewhere."""
+    absent = pytest.fail if os.environ.get("CI") else pytest.skip
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        absent("the dev cluster needs root on Debian")
+    up = subprocess.run([CLUSTER, "up"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if up.returncode:
+        absent(up.stdout)
+    os.environ.update({name: environment[name] for name in ("LLMZERO_CACHE", "OMP_NUM_THREADS")})  # jobs inherit it
+    yield
+    subprocess.run(["scancel", "--quiet", "--me"], check=False)
+
+
+def wait_for(condition: Callable[[], Any], driver: subprocess.Popen[str] | None = None) -> Any:
+    """Wait for what has to come about, and return it."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it does not come about"
+        assert driver is None or driver.poll() is None, "the driver has ended"
+        time.sleep(0.05)
+    return found
+
+
+def slurm(*words: str) -> list[str]:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+
+def jobs_alive() -> list[str]:
+    """Return the names of our jobs in the queue."""
+    return [name for name in slurm("squeue", "--noheader", "--me", "--format=%j") if name.startswith("llmzero-")]
+
+
+def job_of(stage: Path) -> str | None:
+    file = stage / JOB_FILE
+    return str(json.loads(file.read_text())["job_id"]) if file.exists() else None
+
+
+def steps(stage: Path) -> int:
+    return len(StageDir(stage).metrics())
+
+
+def decisions(search: Path) -> list[tuple[Any, ...]]:
+    """Return all stages of a search: where, with what, and how they ended."""
+    return [(n.node_id, n.parent_id, n.hparams, n.state, n.score) for n in EventStore(search / "tree.jsonl", repair=False).tree]
+
+
+# --- one stage ---
+
+
+@pytest.fixture(scope="module")
+def long_spec(spec: dict[str, Any], launch: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """A stage of 150 steps, and where it ran without interruption."""
+    found = deepcopy(spec) | {"steps": 150}
+    found["trainer"]["validation_every"] = 50
+    whole = tmp_path_factory.mktemp("whole") / "0001"
+    whole.mkdir()
+    (whole / "stage.yaml").write_text(yaml.safe_dump(found))
+    subprocess.run([sys.executable, "-c", f"from llmzero.grpo.main import run_stage; run_stage({str(whole)!r})"], check=True)
+    return found, whole
+
+
+def run(spec: dict[str, Any], stage: Path, meanwhile: Callable[[Path], None] = lambda stage: None, **settings: Any) -> StageResult:
+    """Run a stage as a job, let something happen meanwhile, and return its result."""
+    stage.mkdir(parents=True)
+    (stage / "stage.yaml").write_text(yaml.safe_dump(spec))
+    runner = SlurmRunner(entry_point=ENTRY_POINT, **{"cpus_per_task": 1, "poll_s": 0.3, "grace_s": 2.0, **settings})
+    handle = runner.start(StageDir(stage).read_spec())
+    meanwhile(stage)
+    wait_for(lambda: handle.poll().final)
+    return handle.result()
+
+
+def assert_same(stage: Path, whole: Path, result: StageResult) -> None:
+    """The weights and moments, to the last bit, and the curve."""
+    assert result.state == "completed", result.error
+    last = StageDir(whole).complete_checkpoints()[-1].name
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        ours, theirs = ((directory / "checkpoints" / last / file).read_bytes() for directory in (stage, whole))
+        assert ours == theirs, file
+    curves = [[(row["step"], row["score"]) for row in read_lines(directory / "validation.jsonl")] for directory in (stage, whole)]
+    assert curves[0] == curves[1]
+
+
+def test_a_preempted_stage_goes_on_in_the_queue_and_comes_out_the_same(long_spec: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    spec, whole = long_spec
+    stage = tmp_path / "nodes/0001"
+
+    def preempt(stage: Path) -> None:
+        wait_for(lambda: steps(stage) >= 20)
+        slurm("sbatch", "--partition=main", "--nodes=2", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 3")
+
+    result = run(spec, stage, preempt, partition="low")
+    assert len(read_lines(stage / REQUEUES)) == 1
+    assert_same(stage, whole, result)
+
+
+@pytest.mark.slow
+def test_a_stage_longer_than_its_time_limit_spans_jobs(spec: dict[str, Any], tmp_path: Path) -> None:
+    """SLURM's limits are whole minutes and its signal may come a minute early, so this stage is slowed down to take longer."""
+    spec = deepcopy(spec) | {"steps": 40}
+    spec["task"] |= {"_target_": "tests.integration.odd_parts.Slow", "pause_s": 0.06}
+    stage = tmp_path / "nodes/0001"
+    result = run(spec, stage, timeout_min=2, signal_delay_s=59)
+    assert result.state == "completed", result.error
+    assert [row["step"] for row in read_lines(stage / "metrics.jsonl")] == list(range(1, 41))
+    assert len(read_lines(stage / REQUEUES)) >= 1
+    assert result.seconds > 40 * spec["hparams"]["prompts_per_step"] * spec["hparams"]["group_size"] * 0.06, "all jobs are paid for"
+
+
+def test_a_stage_that_never_gets_anywhere_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    append_jsonl(tmp_path / REQUEUES, 5 * [{"job_id": "1", "time": 0.0, "checkpoint": "none"}])
+    requeue(StageDir(tmp_path))
+    result = StageDir(tmp_path).result()
+    assert result is not None
+    assert result.state == "failed"
+    assert "runner.timeout_min" in str(result.error)
+
+
+def test_a_cancelled_job_ends_its_stage_as_failed(long_spec: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    stage = tmp_path / "nodes/0001"
+
+    def cancel(stage: Path) -> None:
+        wait_for(lambda: steps(stage) >= 5)
+        slurm("scancel", str(job_of(stage)))
+
+    result = run(long_spec[0], stage, cancel)
+    assert result.state == "failed"
+    assert "CANCELLED" in str(result.error)
+    assert 0 < result.gpu_seconds < DEADLINE_S
+    assert not jobs_alive()
+
+
+def test_processes_on_two_nodes_train_one_stage(spec: dict[str, Any], tmp_path: Path) -> None:
+    stage = tmp_path / "nodes/0001"
+    result = run(deepcopy(spec) | {"steps": 3}, stage, nodes=2, tasks_per_node=2)
+    assert result.state == "completed", result.error
+    assert result.gpu_seconds == pytest.approx(4 * result.seconds, rel=0.05)
+    assert steps(stage) == 3
+    assert slurm("sacct", "--noheader", "-X", "--format=NodeList%20", f"--jobs={job_of(stage)}") == ["n[1-2]"]
+
+
+def test_a_refused_job_names_the_setting(spec: dict[str, Any], launch: Run, tmp_path: Path) -> None:
+    done = launch("search", *TRAINED, *QUICK, "runner.partition=nowhere", f"search_dir={tmp_path}/s", ok=False)
+    assert done.returncode == 2
+    assert "sbatch refuses the job of stage 0000" in done.stderr
+    assert "invalid partition" in done.stderr
+
+
+def test_jobs_run_the_code_as_it_was_at_their_submission(spec: dict[str, Any], tmp_path: Path) -> None:
+    stage = tmp_path / "nodes/0001"
+    result = run(deepcopy(spec) | {"steps": 1}, stage)
+    assert result.state == "completed", result.error
+    code = next((tmp_path / "code").iterdir())
+    (code / "llmzero/grpo/main.py").write_text("raise RuntimeError('the snapshot is what runs')")
+    handle = SlurmRunner(entry_point=ENTRY_POINT, cpus_per_task=1, poll_s=0.3, grace_s=1.0)
+    again = tmp_path / "nodes/0002"
+    again.mkdir()
+    shutil.copy(stage / "stage.yaml", again)
+    second = handle.start(StageDir(again).read_spec())
+    wait_for(lambda: second.poll().final)
+    assert "the snapshot is what runs" in str(second.result().error)
+
+
+# --- whole searches ---
+
+
+def test_a_search_of_eight_stages_four_at_a_time_under_a_cap(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    overrides = [*TRAINED, *QUICK, "budget.stages=8", "search.workers=4", "runner.max_gpus=3", f"search_dir={search}"]
+    driver = subprocess.Popen(command("search", *overrides), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    most = 0
+    while driver.poll() is None:
+        most = max(most, len(jobs_alive()))
+        time.sleep(0.1)
+    assert driver.returncode == 0, driver.stdout.read() if driver.stdout else ""
+    assert most == 3, "the cap is used and never exceeded"
+    assert_consistent(search, 8)
+    wait_for(lambda: not jobs_alive())
+    assert len({job_of(stage) for stage in (search / "nodes").iterdir()}) == 9
+    printed = subprocess.run(command("status", str(search)), env=environment, capture_output=True, text=True, check=True).stdout
+    assert "stages 8/8" in printed
+    assert "finished" in printed
+
+
+def test_the_tree_is_the_same_as_without_slurm(launch: Run, tmp_path: Path) -> None:
+    shared = [*TRAINED, "budget.stages=3", "search.workers=1", "seed=5"]
+    launch("search", *shared, *QUICK, f"search_dir={tmp_path}/slurm")
+    launch("search", *shared, "runner.threads=1", f"search_dir={tmp_path}/local")
+    assert decisions(tmp_path / "slurm") == decisions(tmp_path / "local")
+
+
+def test_a_killed_driver_finds_its_jobs_again(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    overrides = [*TRAINED, *QUICK, "budget.stages=4", "search.workers=2", "search.stage_steps=25", f"search_dir={search}"]
+    driver = subprocess.Popen(command("search", *overrides), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+    wait_for(lambda: (search / "nodes/0002/metrics.jsonl").exists(), driver)
+    driver.kill()
+    driver.wait()
+    assert jobs_alive()
+    launch("search", *overrides)
+    assert_consistent(search, 4)
+    started = [event["node_id"] for event in read_lines(search / "tree.jsonl") if event["event"] == "started"]
+    assert len(started) == len(set(started)) == 5, "nothing was submitted twice"
+    wait_for(lambda: not jobs_alive())
+
+
+def test_a_search_is_ended_cleanly_from_elsewhere(environment: dict[str, str], tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    overrides = [*TRAINED, *QUICK, "budget.stages=50", "search.workers=2", "search.stage_steps=200", f"search_dir={search}"]
+    driver = subprocess.Popen(command("search", *overrides), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: (search / "nodes/0002/metrics.jsonl").exists(), driver)
+    status = subprocess.run(command("status", str(search)), env=environment, capture_output=True, text=True, check=True).stdout
+    assert f"job {job_of(search / 'nodes/0002')} RUNNING" in status
+    subprocess.run(command("stop", str(search)), env=environment, check=True)
+    assert driver.wait() == 0, driver.stdout.read() if driver.stdout else ""
+    found = summary(search)
+    assert (found["state"], found["nodes"]["stopped"], found["nodes"]["failed"]) == ("finished", 2, 0)
+    assert found["test"]["base"]
+    wait_for(lambda: not jobs_alive())
+
+
+def test_hydra_runs_whole_searches_as_jobs(launch: Run, tmp_path: Path) -> None:
+    """Their stages are jobs in turn."""
+    overrides = [*TRAINED, *QUICK, "budget.stages=2", "seed=1,2", f"search_dir={tmp_path}/${{seed}}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    launch("search", "--multirun", *overrides, "hydra/launcher=search_job", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=null")
+    for seed in ("1", "2"):
+        assert_consistent(tmp_path / seed, 2)
+    wait_for(lambda: not jobs_alive())
+
+
+def test_what_slurm_does_not_know_any_more_is_asked_of_the_accounts() -> None:
+    queue = Queue(0.0)
+    queue.follow("4000000")
+    assert not queue.state("4000000").alive
+    assert job_name(Path("/a/nodes/0001")) != job_name(Path("/b/nodes/0001"))
