@@ -29,7 +29,7 @@ from tests.integration.test_search import assert_consistent, summary
 pytestmark = pytest.mark.slurm
 
 CLUSTER = REPOSITORY / "slurm/dev-cluster.sh"
-QUICK = ["runner=slurm", "runner.cpus_per_task=1", "runner.poll_s=0.3", "runner.grace_s=1"]
+QUICK = ["--config-dir", str(REPOSITORY / "slurm"), "+cluster=dev", "runner=slurm"]
 TRAINED = [*MICRO, "tracking=none", "search.stage_steps=6", "trainer.validation_every=3", "stopper=none"]
 ENTRY_POINT = "llmzero.grpo.main.run_stage"
 DEADLINE_S = 240  # of what is waited for: a hang becomes a failure
@@ -179,7 +179,7 @@ def test_processes_on_two_nodes_train_one_stage(spec: dict[str, Any], tmp_path: 
 
 
 def test_a_refused_job_names_the_setting(spec: dict[str, Any], launch: Run, tmp_path: Path) -> None:
-    done = launch("search", *TRAINED, *QUICK, "runner.partition=nowhere", f"search_dir={tmp_path}/s", ok=False)
+    done = launch("search", *QUICK, *TRAINED, "runner.partition=nowhere", f"search_dir={tmp_path}/s", ok=False)
     assert done.returncode == 2
     assert "sbatch refuses the job of stage 0000" in done.stderr
     assert "invalid partition" in done.stderr
@@ -205,7 +205,7 @@ def test_jobs_run_the_code_as_it_was_at_their_submission(spec: dict[str, Any], t
 
 def test_a_search_of_eight_stages_four_at_a_time_under_a_cap(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
     search = tmp_path / "s"
-    overrides = [*TRAINED, *QUICK, "budget.stages=8", "search.workers=4", "runner.max_gpus=3", f"search_dir={search}"]
+    overrides = [*QUICK, *TRAINED, "budget.stages=8", "search.workers=4", "runner.max_gpus=3", f"search_dir={search}"]
     driver = subprocess.Popen(command("search", *overrides), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     most = 0
     while driver.poll() is None:
@@ -223,14 +223,14 @@ def test_a_search_of_eight_stages_four_at_a_time_under_a_cap(launch: Run, enviro
 
 def test_the_tree_is_the_same_as_without_slurm(launch: Run, tmp_path: Path) -> None:
     shared = [*TRAINED, "budget.stages=3", "search.workers=1", "seed=5"]
-    launch("search", *shared, *QUICK, f"search_dir={tmp_path}/slurm")
+    launch("search", *QUICK, *shared, f"search_dir={tmp_path}/slurm")
     launch("search", *shared, "runner.threads=1", f"search_dir={tmp_path}/local")
     assert decisions(tmp_path / "slurm") == decisions(tmp_path / "local")
 
 
 def test_a_killed_driver_finds_its_jobs_again(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
     search = tmp_path / "s"
-    overrides = [*TRAINED, *QUICK, "budget.stages=4", "search.workers=2", "search.stage_steps=25", f"search_dir={search}"]
+    overrides = [*QUICK, *TRAINED, "budget.stages=4", "search.workers=2", "search.stage_steps=25", f"search_dir={search}"]
     driver = subprocess.Popen(command("search", *overrides), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
     wait_for(lambda: (search / "nodes/0002/metrics.jsonl").exists(), driver)
     driver.kill()
@@ -245,7 +245,7 @@ def test_a_killed_driver_finds_its_jobs_again(launch: Run, environment: dict[str
 
 def test_a_search_is_ended_cleanly_from_elsewhere(environment: dict[str, str], tmp_path: Path) -> None:
     search = tmp_path / "s"
-    overrides = [*TRAINED, *QUICK, "budget.stages=50", "search.workers=2", "search.stage_steps=200", f"search_dir={search}"]
+    overrides = [*QUICK, *TRAINED, "budget.stages=50", "search.workers=2", "search.stage_steps=200", f"search_dir={search}"]
     driver = subprocess.Popen(command("search", *overrides), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: (search / "nodes/0002/metrics.jsonl").exists(), driver)
     status = subprocess.run(command("status", str(search)), env=environment, capture_output=True, text=True, check=True).stdout
@@ -260,10 +260,27 @@ def test_a_search_is_ended_cleanly_from_elsewhere(environment: dict[str, str], t
 
 def test_hydra_runs_whole_searches_as_jobs(launch: Run, tmp_path: Path) -> None:
     """Their stages are jobs in turn."""
-    overrides = [*TRAINED, *QUICK, "budget.stages=2", "seed=1,2", f"search_dir={tmp_path}/${{seed}}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    overrides = [*QUICK, *TRAINED, "budget.stages=2", "seed=1,2", f"search_dir={tmp_path}/${{seed}}", f"hydra.sweep.dir={tmp_path}/sweep"]
     launch("search", "--multirun", *overrides, "hydra/launcher=search_job", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=null")
     for seed in ("1", "2"):
         assert_consistent(tmp_path / seed, 2)
+    wait_for(lambda: not jobs_alive())
+
+
+def test_a_driver_that_is_a_job_goes_on_after_its_own_time_limit(environment: dict[str, str], tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    overrides = [*QUICK, *TRAINED, "budget.stages=3", "search.stage_steps=20", f"search_dir={search}"]
+    flags = ["--parsable", "--mem=0", f"--output={tmp_path}/driver.log"]
+    env = {**environment, "LLMZERO_PYTHON": sys.executable}
+    batch = ["sbatch", *flags, str(REPOSITORY / "slurm/search.sbatch"), *overrides]
+    job = subprocess.run(batch, capture_output=True, text=True, check=True, env=env, cwd=REPOSITORY).stdout.strip()
+    wait_for(lambda: StageDir(search / "nodes/0001").metrics())
+    slurm("scancel", "--batch", "--signal=USR1", job)
+    wait_for(lambda: (search / "summary.json").exists() and summary(search)["state"] == "finished")
+    assert_consistent(search, 3)
+    assert "the same command goes on" in (tmp_path / "driver.log").read_text()
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    assert "Restarts=1" in shown
     wait_for(lambda: not jobs_alive())
 
 

@@ -1,0 +1,148 @@
+"""Break a search on SLURM at random moments and check that nothing is lost: `python benchmarks/slurm_faults.py [FAULTS]`.
+
+Needs `slurm/dev-cluster.sh up`. Searches of eight stages run one after another; every few seconds one of these happens: the driver is
+killed (and started again), a stage's process is killed, a node's slurmd is killed (and started again), a node goes down (and comes back), a
+running job is put back into the queue, a running job is cancelled. After each search every node has ended exactly once, the ledger is the
+sum of the results, and no job is left. Writes benchmarks/results/slurm_faults.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
+
+from llmzero.files import write_json
+from llmzero.runners.slurm_queue import jobs_of
+from llmzero.search.store import EventStore
+from llmzero.stage import StageDir
+from tests.integration.conftest import MICRO, command
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULT = Path(__file__).parent / "results/slurm_faults.json"
+CLUSTER_RUN = Path(os.environ.get("LLMZERO_DEV_CLUSTER", "/var/tmp/llmzero-cluster")) / "run"
+STAGES = 8
+OVERRIDES = [
+    *MICRO,
+    *("tracking=none", "search.stage_steps=30", "trainer.validation_every=10", "stopper=none", f"budget.stages={STAGES}", "search.workers=3"),
+    *("runner=slurm", "runner.cpus_per_task=1", "runner.poll_s=0.5", "runner.grace_s=2"),
+]
+
+
+class Trial:
+    """A search that is broken while it runs."""
+
+    def __init__(self, search: Path, rng: random.Random) -> None:
+        self.search, self.rng = search, rng
+        self.overrides = [*OVERRIDES, f"search_dir={search}", f"seed={rng.randrange(1000)}"]
+        self.driver = self._drive()
+        self.faults: dict[str, Callable[[], bool]] = {
+            "driver killed": self.kill_driver,
+            "stage killed": self.kill_stage,
+            "slurmd killed": self.kill_slurmd,
+            "node down": self.take_node_down,
+            "job requeued": lambda: self.to_a_job("scontrol", "requeue"),
+            "job cancelled": lambda: self.to_a_job("scancel"),
+        }
+
+    def _drive(self) -> subprocess.Popen[bytes]:
+        with (self.search.parent / f"{self.search.name}.log").open("ab") as log:
+            return subprocess.Popen(command("search", *self.overrides), stdout=log, stderr=log, cwd=REPOSITORY)
+
+    def run(self, faults: int) -> Counter[str]:
+        """Inject up to so many faults until the search has ended."""
+        done: Counter[str] = Counter()
+        while self.driver.poll() is None:
+            time.sleep(self.rng.uniform(1, 8))
+            name = self.rng.choice(list(self.faults))
+            if self.driver.poll() is None and done.total() < faults and self.faults[name]():
+                done[name] += 1
+                print(f"{self.search.name}: {name}", flush=True)
+        assert self.driver.returncode == 0, (self.search.parent / f"{self.search.name}.log").read_text()[-3000:]
+        return done
+
+    def kill_driver(self) -> bool:
+        self.driver.kill()
+        self.driver.wait()
+        self.driver = self._drive()
+        return True
+
+    def kill_stage(self) -> bool:
+        pids = [StageDir(self.search / "nodes" / node_id).status().get("pid") for node_id in self._unfinished()]
+        alive = [pid for pid in pids if pid and Path(f"/proc/{pid}").exists()]
+        if alive:
+            os.kill(self.rng.choice(alive), 9)
+        return bool(alive)
+
+    def kill_slurmd(self) -> bool:
+        node = self.rng.choice(("n1", "n2"))
+        os.kill(int((CLUSTER_RUN / f"slurmd-{node}.pid").read_text()), 9)
+        time.sleep(self.rng.uniform(0, 3))
+        subprocess.run(["slurmd", "-N", node], check=True)
+        return True
+
+    def take_node_down(self) -> bool:
+        node = self.rng.choice(("n1", "n2"))
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=fault"], check=True)
+        time.sleep(self.rng.uniform(0, 3))
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)  # it may have come back by itself
+        return True
+
+    def to_a_job(self, *words: str) -> bool:
+        found = subprocess.run(["squeue", "-h", "--me", "-t", "RUNNING", "-o", "%A %j"], capture_output=True, text=True, check=True).stdout
+        jobs = [line.split()[0] for line in found.splitlines() if " llmzero-" in line]
+        if jobs:
+            subprocess.run([*words, self.rng.choice(jobs)], check=False, capture_output=True)  # it may just have ended
+        return bool(jobs)
+
+    def _unfinished(self) -> list[str]:
+        file = self.search / "tree.jsonl"
+        return [node.node_id for node in EventStore(file, repair=False).tree if not node.final] if file.exists() else []
+
+    def check(self) -> dict[str, int]:
+        """Check what is promised of every search; return how its nodes ended."""
+        store = EventStore(self.search / "tree.jsonl", repair=False)
+        events = [json.loads(line) for line in (self.search / "tree.jsonl").read_text().splitlines()]
+        finished = [event["node_id"] for event in events if event["event"] == "finished"]
+        roots = finished.count("0000")  # a base model that failed is tried again
+        assert sorted(finished)[roots:] == [f"{i:04d}" for i in range(1, STAGES + 1)], finished
+        assert all(node.final for node in store.tree)
+        spent = sum(node.result.gpu_seconds for node in store.tree.stages() if node.result)
+        charged = json.loads((self.search / "summary.json").read_text())["budget"]["gpu_seconds"]
+        assert abs(spent - charged) < 0.01, (spent, charged)
+        for node in store.tree:
+            assert node.state != "completed" or len(StageDir(self.search / "nodes" / node.node_id).metrics()) == node.steps
+        deadline = time.monotonic() + 60
+        while jobs_of(list((self.search / "nodes").iterdir())):
+            assert time.monotonic() < deadline, "a job is left in the queue"
+            time.sleep(0.5)
+        return dict(Counter(node.state for node in store.tree))
+
+
+def main(faults: int) -> None:
+    """Run searches until there were so many faults."""
+    rng, place = random.Random(0), Path(mkdtemp())
+    done: Counter[str] = Counter()
+    nodes: Counter[str] = Counter()
+    searches = 0
+    while done.total() < faults:
+        trial = Trial(place / f"search-{searches}", rng)
+        done += trial.run(faults - done.total())
+        nodes.update(trial.check())
+        searches += 1
+        print(f"{done.total()} faults, {searches} searches, nodes: {dict(nodes)}", flush=True)
+        shutil.rmtree(trial.search)
+    write_json(RESULT, {"faults": dict(done), "searches": searches, "nodes": dict(nodes)})
+    print(f"all of it is accounted for: {RESULT}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
