@@ -70,12 +70,14 @@ class Trial:
         return done
 
     def kill_driver(self) -> bool:
+        """Kill the driver, and start another."""
         self.driver.kill()
         self.driver.wait()
         self.driver = self._drive()
         return True
 
     def kill_stage(self) -> bool:
+        """Kill a process that trains."""
         pids = [StageDir(self.search / "nodes" / node_id).status().get("pid") for node_id in self._unfinished()]
         alive = [pid for pid in pids if pid and Path(f"/proc/{pid}").exists()]
         if alive:
@@ -83,6 +85,7 @@ class Trial:
         return bool(alive)
 
     def kill_slurmd(self) -> bool:
+        """Kill a node's daemon, and start it again."""
         node = self.rng.choice(("n1", "n2"))
         os.kill(int((CLUSTER_RUN / f"slurmd-{node}.pid").read_text()), 9)
         time.sleep(self.rng.uniform(0, 3))
@@ -90,6 +93,7 @@ class Trial:
         return True
 
     def take_node_down(self) -> bool:
+        """Declare a node broken, and whole again."""
         node = self.rng.choice(("n1", "n2"))
         subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=fault"], check=True)
         time.sleep(self.rng.uniform(0, 3))
@@ -97,6 +101,7 @@ class Trial:
         return True
 
     def to_a_job(self, *words: str) -> bool:
+        """Do something to a running job."""
         found = subprocess.run(["squeue", "-h", "--me", "-t", "RUNNING", "-o", "%A %j"], capture_output=True, text=True, check=True).stdout
         jobs = [line.split()[0] for line in found.splitlines() if " llmzero-" in line]
         if jobs:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -17,17 +15,13 @@ from llmzero.search.display import budget_line, tree_view
 from llmzero.search.lease import is_alive
 from llmzero.search.store import EventStore
 from llmzero.search.tree import Tree
-from llmzero.search.workspace import Workspace, read_config
+from llmzero.search.workspace import Workspace, given_workspace, read_config
 from llmzero.stage import StageDir
 
 
 def main() -> None:
     """Print what is known of a search directory."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("search_dir", type=Path, help="the directory of a search")
-    workspace = Workspace(parser.parse_args().search_dir.absolute())
-    if not workspace.config_file.exists():
-        parser.error(f"{workspace.path} holds no search")
+    workspace = given_workspace(__doc__)
     config = read_config(workspace.config_file)
     store = EventStore(workspace.tree_file, repair=False)
     console = Console(highlight=False, soft_wrap=True)

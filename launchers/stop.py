@@ -6,24 +6,18 @@ Where no driver runs, its stages are ended and its waiting jobs cancelled; the c
 
 from __future__ import annotations
 
-import argparse
 import shutil
-from pathlib import Path
 
 from llmzero.runners.slurm_queue import JOB_FILE, cancel, jobs_of
 from llmzero.search.lease import is_alive
 from llmzero.search.store import EventStore
-from llmzero.search.workspace import Workspace
+from llmzero.search.workspace import Workspace, given_workspace
 from llmzero.stage import StageDir
 
 
 def main() -> None:
     """Ask the driver, or else the stages themselves."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("search_dir", type=Path, help="the directory of a search")
-    workspace = Workspace(parser.parse_args().search_dir.absolute())
-    if not workspace.config_file.exists():
-        parser.error(f"{workspace.path} holds no search")
+    workspace = given_workspace(__doc__)
     if is_alive(workspace.lease_file):
         workspace.stop_file.touch()
         print("asked the driver to end the search")

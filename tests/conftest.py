@@ -17,7 +17,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 @pytest.fixture(scope="session")
 def entries() -> dict[str, Any]:
-    return yaml.safe_load((REPOSITORY / "conf/hparams/grpo.yaml").read_text())["parameters"]
+    found: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf/hparams/grpo.yaml").read_text())["parameters"]
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def spec(launch: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     """The `stage.yaml` of a stage that begins at the micro base model, to be varied."""
     stage = tmp_path_factory.mktemp("spec") / "stage"
     launch("train", *MICRO, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
-    found = yaml.safe_load((stage / "stage.yaml").read_text())
+    found: dict[str, Any] = yaml.safe_load((stage / "stage.yaml").read_text())
     found["hparams"] |= FEW
     found["trainer"] |= {"validation_every": 100, "micro_batch_tokens": 400}
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,16 @@ class Workspace:
         listed = differences(read_config(self.config_file), config)
         if listed:
             raise UserError(f"search_dir={self.path} holds another search: {listed}. Choose another search_dir, or give the same values")
+
+
+def given_workspace(description: str) -> Workspace:
+    """Return the search directory that a command line of one argument names; `--help` prints the description."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("search_dir", type=Path, help="the directory of a search")
+    workspace = Workspace(parser.parse_args().search_dir.absolute())
+    if not workspace.config_file.exists():
+        parser.error(f"{workspace.path} holds no search")
+    return workspace
 
 
 def read_config(path: Path) -> dict[str, Any]:
