@@ -169,6 +169,20 @@ def test_a_cancelled_job_ends_its_stage_as_failed(long_spec: tuple[dict[str, Any
     assert not jobs_alive()
 
 
+def test_a_job_that_comes_back_after_its_result_changes_nothing(spec: dict[str, Any], tmp_path: Path) -> None:
+    stage = tmp_path / "nodes/0001"
+
+    def requeue_late(stage: Path) -> None:
+        wait_for((stage / "result.json").exists)
+        subprocess.run(["scontrol", "requeue", str(job_of(stage))], check=False, capture_output=True)
+
+    result = run(deepcopy(spec) | {"steps": 2}, stage, requeue_late)
+    before = (stage / "metrics.jsonl").stat().st_mtime_ns
+    wait_for(lambda: not jobs_alive())
+    assert result.state == "completed"
+    assert (stage / "metrics.jsonl").stat().st_mtime_ns == before
+
+
 def test_processes_on_two_nodes_train_one_stage(spec: dict[str, Any], tmp_path: Path) -> None:
     stage = tmp_path / "nodes/0001"
     result = run(deepcopy(spec) | {"steps": 3}, stage, nodes=2, tasks_per_node=2)

@@ -95,7 +95,8 @@ class Job:
             "constraint": self.constraint,
             "job_name": name,
             "setup": [*self.setup, *([f'export PYTHONPATH="{code}:$PYTHONPATH"'] if code else [])],
-            "srun_args": [f"--cpus-per-task={self.cpus_per_task}"],  # srun does not take it over from sbatch
+            # srun does not take cpus over from sbatch; block puts neighbouring ranks, which share a vLLM engine, on one node
+            "srun_args": [f"--cpus-per-task={self.cpus_per_task}", "--distribution=block"],
             "additional_parameters": {"requeue": True, **self.extra},
         }
         return {key: value for key, value in asked.items() if value is not None}
@@ -111,9 +112,12 @@ class Job:
 def run_job(directory: str, entry_point: str, threads: int) -> None:
     """Run `entry_point(directory, interrupted=...)` in a job; put the job back into the queue where it was told to leave early.
 
-    SLURM sees to it that a job runs once at a time, so there is no lock.
+    SLURM sees to it that a job runs once at a time, so there is no lock. A job may come back after it has left its result, where its node
+    failed just then: there is nothing to do for it.
     """
     stage = StageDir(Path(directory))
+    if stage.result_file.exists():
+        return
     log_to(stage)
     limit_threads(threads)
     with interruptible() as told:

@@ -31,8 +31,8 @@ class JobState:
 
     @property
     def alive(self) -> bool:
-        """Whether it may still run, or run again."""
-        return self.state in ALIVE
+        """Whether it may still run, or run again. A job that a node could not start is held until somebody helps: it counts as dead."""
+        return self.state in ALIVE and not self.reason.replace("_", " ").startswith("launch failed")
 
 
 class Queue:
@@ -55,7 +55,7 @@ class Queue:
         self._states[job_id] = self._known.get(job_id) or JobState("PENDING")
 
     def leave(self, job_id: str) -> None:
-        """Follow a job no longer than to its end."""
+        """Follow a job no longer than to its end. What comes back into the queue, as after the failure of a node, is cancelled."""
         self._left.add(job_id)
 
     @property
@@ -87,6 +87,9 @@ class Queue:
             log.warning("SLURM does not answer (%s); asking again in %.0f s", _words(error), self.poll_s)
             return
         self._states |= {job_id: self._known.get(job_id) or past.get(job_id) or JobState("GONE") for job_id in self._followed}
+        for job_id in self._left:
+            if self._states[job_id].state == "PENDING":
+                cancel(job_id)
         self._followed -= {job_id for job_id in self._left if not self._states[job_id].alive}
         self._left &= self._followed
 

@@ -263,6 +263,9 @@ def check_parts(config: dict[str, Any]) -> None:
     for group in ("task", "model"):
         if trains and config[group].get("_target_") is None:
             raise UserError(f"{group}=none: runner={trains} trains, so it needs a {group}; name one, or use runner=simulated")
+    shared, runner = (config.get("rollout") or {}).get("tensor_parallel", 1), config["runner"]
+    if trains == "slurm" and (runner["tasks_per_node"] or max(1, runner["gpus_per_node"])) % shared:
+        raise UserError(f"rollout.tensor_parallel={shared}: must divide the processes of a node; set runner.gpus_per_node or runner.tasks_per_node")
     if config["search"]["name"] == "skill" and "model" not in config["agent"]:
         raise UserError("search=skill: needs a language model: agent=openai agent.model=NAME")
     for group in ("agent", "stopper"):
