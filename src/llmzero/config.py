@@ -27,6 +27,39 @@ class CountdownTask:
 
 
 @dataclass
+class MathTask:
+    """`task=math`."""
+
+    _target_: str = "llmzero.tasks.mathematics.mathematics"
+    difficulty: str = "nano"
+    source: str = "generated"
+    path: str | None = None
+    subset: str | None = None
+    train_size: int | None = None
+    val_size: int | None = None
+    test_size: int | None = None
+    seed: int = 0
+    workers: int = 1
+
+
+@dataclass
+class JsonLinesTask:
+    """`task=jsonl`."""
+
+    _target_: str = "llmzero.tasks.jsonl.JsonLines"
+    path: str = MISSING
+    verifier: str = "exact"
+    prompt_field: str = "prompt"
+    answer_field: str = "answer"
+    template: str | None = None
+    train_size: int | None = None
+    val_size: int | None = None
+    test_size: int | None = None
+    timeout_s: float = 5.0
+    workers: int = 1
+
+
+@dataclass
 class NanoRecipeConfig:
     """The nano model's architecture and warm start."""
 
@@ -531,7 +564,30 @@ class EvaluateConfig(StageParts):
     values: Any = None
 
 
+@dataclass
+class InspectTaskConfig:
+    """The whole of `launchers/inspect_task.py`."""
+
+    task: Any = MISSING
+    model: Any = MISSING
+    split: str = "train"
+    n: int = 5
+    json: bool = False
+
+
+@dataclass
+class ScoreConfig:
+    """The whole of `launchers/score.py`."""
+
+    task: Any = MISSING
+    model: Any = MISSING
+    split: str = "val"
+    completions: str = MISSING
+
+
 SCHEMAS: Mapping[str, type] = {
+    "inspect_task": InspectTaskConfig,
+    "score": ScoreConfig,
     "search": SearchConfig,
     "replay": ReplayConfig,
     "propose": ProposeConfig,
@@ -541,6 +597,8 @@ SCHEMAS: Mapping[str, type] = {
     "evaluate": EvaluateConfig,
     "plan": PlanConfig,
     "task_countdown": CountdownTask,
+    "task_math": MathTask,
+    "task_jsonl": JsonLinesTask,
     "model_nano": NanoModelConfig,
     "model_hf": HfModelConfig,
     "rollout_torch": TorchRollout,
@@ -621,6 +679,9 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "agent.max_prompt_tokens": (1000, None),
     "agent.repairs": (0, 10),
     "task.difficulty": frozenset({"nano", "full"}),
+    "task.source": frozenset({"generated", "gsm8k", "math"}),
+    "task.timeout_s": (0, None),
+    "task.workers": (1, None),
     "task.train_size": (1, None),
     "task.val_size": (2, None),
     "task.test_size": (2, None),

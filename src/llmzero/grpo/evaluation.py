@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from llmzero.grpo.distributed import World
 from llmzero.grpo.policy import Policy, encode_prompts
 from llmzero.rollout.base import Engine, Sampling
-from llmzero.tasks.base import Example, Reward, Task
+from llmzero.tasks.base import Example, Reward, Task, rewards_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, completions: Sequence[list[int]])
 def score_completions(task: Task, examples: Sequence[Example], texts: Sequence[str]) -> list[Reward]:
     """Reward completions; several in a row may answer the same example."""
     repeats = len(texts) // max(1, len(examples))
-    return [task.reward(examples[i // repeats], text) for i, text in enumerate(texts)]
+    return rewards_of(task, [examples[i // repeats] for i in range(len(texts))], texts)
 
 
 def evaluate(task: Task, examples: Sequence[Example], policy: Policy, sampler: Engine, world: World, sampling: Sampling) -> Evaluation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Split = Literal["train", "val", "test"]
 
@@ -44,6 +44,22 @@ class Task(Protocol):
     def reward(self, example: Example, completion: str) -> Reward:
         """Score a completion. Never raises, whatever the completion."""
         ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A task that rewards many completions faster than one by one."""
+
+    def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
+        """Score completions of as many examples. Never raises."""
+        ...
+
+
+def rewards_of(task: Task, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
+    """Score completions of as many examples, together where the task can."""
+    if isinstance(task, Batched):
+        return task.rewards(examples, completions)
+    return [task.reward(example, text) for example, text in zip(examples, completions, strict=True)]
 
 
 class Demonstrating(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import operator
 import random
 import re
@@ -11,13 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from typing import Literal
 
-from llmzero.tasks.base import Example, Reward, Split, split_of
+from llmzero.tasks.base import Example, Reward
+from llmzero.tasks.generated import Generated, content_id
 
 FORMAT_WEIGHT = 0.1
-PATIENCE = 20_000  # draws without a new problem after which a split counts as exhausted
 MAX_EXPRESSION_CHARS = 256  # bounds parsing time for any completion
 _EXPRESSION = re.compile(r"[0-9+\-*/() ]+")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -60,7 +58,7 @@ class _Term:
     precedence: int = 3
 
 
-class Countdown:
+class Countdown(Generated):
     """The Countdown numbers game, generated. `difficulty` is `nano` (characters, 3 numbers) or `full` (chat, 3-4 numbers).
 
     Args:
@@ -82,14 +80,8 @@ class Countdown:
     ) -> None:
         if difficulty not in DIFFICULTIES:
             raise ValueError(f"task.difficulty={difficulty!r}: must be one of {', '.join(DIFFICULTIES)}")
+        super().__init__(f"countdown/{difficulty}", {"train": train_size, "val": val_size, "test": test_size}, seed)
         self.difficulty = difficulty
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        self.seed = seed
-        self._examples = cache(self._generate)
-
-    def split(self, name: Split) -> Sequence[Example]:
-        """Return the examples of a split: deterministic, distinct and disjoint from the other splits."""
-        return self._examples(name)
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Return 0.1 for a well-formed expression over the given numbers and 0.9 more if it equals the target."""
@@ -115,23 +107,8 @@ class Countdown:
         answers: list[str] = _ANSWER.findall(completion)
         return answers[-1] if answers else ""
 
-    def _generate(self, name: Split) -> list[Example]:
-        rng = random.Random(f"countdown/{self.difficulty}/{self.seed}/{name}")
-        found: dict[str, Example] = {}
-        misses = 0
-        while len(found) < self.sizes[name] and misses < PATIENCE:
-            example = self._draw(rng)
-            misses += 1
-            if example is not None and example.id not in found and split_of(example.id) == name:
-                found[example.id] = example
-                misses = 0
-        if len(found) == self.sizes[name]:
-            return list(found.values())
-        raise ValueError(
-            f"task.{name}_size={self.sizes[name]}: only {len(found)} distinct {self.difficulty} countdown problems exist in this split; ask for fewer"
-        )
-
-    def _draw(self, rng: random.Random) -> Example | None:
+    def draw(self, rng: random.Random) -> Example | None:
+        """Return a problem; None where a division by zero or a target out of range came up."""
         level = DIFFICULTIES[self.difficulty]
         numbers = [rng.randint(1, level.max_number) for _ in range(rng.randint(*level.count))]
         term = _random_expression(numbers, level.operators, rng)
@@ -140,7 +117,7 @@ class Countdown:
         target = int(term.value)
         content = f"countdown:{','.join(map(str, sorted(numbers)))}={target}"
         prompt = self._prompt(numbers, target)
-        return Example(hashlib.sha256(content.encode()).hexdigest()[:16], prompt, term.text, {"numbers": numbers, "target": target})
+        return Example(content_id(content), prompt, term.text, {"numbers": numbers, "target": target})
 
     def _prompt(self, numbers: list[int], target: int) -> str:
         if self.difficulty == "nano":

@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Reward completions of a file, for trying a reward out or scoring other systems: prints {"id", "reward", "parts"} a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from llmzero.cli import launch
+from llmzero.config import check_ranges
+from llmzero.errors import UserError
+from llmzero.tasks.base import rewards_of
+
+
+def run(config: dict[str, Any]) -> None:
+    """Reward every completion, in any number for an example."""
+    check_ranges(config)
+    task = instantiate(config["task"])
+    examples = {example.id: example for example in task.split(config["split"])}
+    lines = _read(Path(config["completions"]).expanduser())
+    for place, line in lines:
+        if line["id"] not in examples:
+            raise UserError(f"{place}: id {line['id']!r} is not in split {config['split']}, which launchers/inspect_task.py prints")
+    answered = [examples[line["id"]] for _, line in lines]
+    for example, reward in zip(answered, rewards_of(task, answered, [line["completion"] for _, line in lines]), strict=True):
+        print(json.dumps({"id": example.id, "reward": reward.value, "parts": reward.parts}))
+
+
+def _read(file: Path) -> list[tuple[str, dict[str, str]]]:
+    """Return the lines, each with its place for messages."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"completions={file}: cannot be read ({error})") from error
+    found = [(f"{file}:{number}", _parsed(line)) for number, line in enumerate(lines, 1) if line.strip()]
+    for place, line in found:
+        if not isinstance(line, dict) or not isinstance(line.get("id"), str) or not isinstance(line.get("completion"), str):
+            raise UserError(f'{place}: must be an object {{"id": ..., "completion": ...}} of two texts')
+    return found
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+if __name__ == "__main__":
+    launch("score", run)

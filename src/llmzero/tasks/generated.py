@@ -1,0 +1,56 @@
+"""Splits that a generator fills: distinct problems, each in the split that the hash of its content says."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cache
+
+from llmzero.tasks.base import Example, Split, split_of
+
+PATIENCE = 20_000  # draws without a new problem after which a split counts as exhausted
+
+
+class Generated(ABC):
+    """A task whose problems are drawn at random.
+
+    Args:
+        name: of the task, with its difficulty; it is part of what seeds the draws.
+        sizes: examples in each split.
+        seed: of the generator. Splits stay disjoint whatever the seed.
+    """
+
+    def __init__(self, name: str, sizes: dict[str, int], seed: int) -> None:
+        self.name, self.sizes, self.seed = name, sizes, seed
+        self._examples = cache(self._generate)
+
+    @abstractmethod
+    def draw(self, rng: random.Random) -> Example | None:
+        """Return a problem, or None where the draw came to nothing. Its id is `content_id` of what makes it distinct."""
+
+    def split(self, name: Split) -> Sequence[Example]:
+        """Return the examples of a split: deterministic, distinct and disjoint from the other splits."""
+        return self._examples(name)
+
+    def _generate(self, name: Split) -> list[Example]:
+        rng = random.Random(f"{self.name}/{self.seed}/{name}")
+        found: dict[str, Example] = {}
+        misses = 0
+        while len(found) < self.sizes[name] and misses < PATIENCE:
+            example = self.draw(rng)
+            misses += 1
+            if example is not None and example.id not in found and split_of(example.id) == name:
+                found[example.id] = example
+                misses = 0
+        if len(found) == self.sizes[name]:
+            return list(found.values())
+        raise ValueError(
+            f"task.{name}_size={self.sizes[name]}: only {len(found)} distinct problems of {self.name} exist in this split; ask for fewer"
+        )
+
+
+def content_id(content: str) -> str:
+    """Return the id of a problem, by its normalised content."""
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

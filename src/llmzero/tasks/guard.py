@@ -1,0 +1,61 @@
+"""Functions that may take forever or eat all memory, called in processes of their own."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import multiprocessing
+import resource
+from collections.abc import Callable, Sequence
+from concurrent.futures import TimeoutError as Overdue
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+MEMORY_BYTES = 2 * 1024**3  # of one process
+CALLS_A_PROCESS = 10_000  # after which a process is replaced
+
+
+class Guard:
+    """Calls a function on arguments, several at a time; where a call takes too long or too much, or fails, its value is None.
+
+    Args:
+        function: of a module, so that another process finds it.
+        timeout_s: of one call.
+        workers: processes, started with the first call.
+        example: arguments that every process calls it with first, without a limit: what it imports does not count as a call's time.
+    """
+
+    def __init__(self, function: Callable[..., Any], timeout_s: float = 5.0, workers: int = 1, example: tuple[Any, ...] | None = None) -> None:
+        self.function, self.timeout_s, self.workers, self.example = function, timeout_s, workers, example
+        self._pool: ProcessPool | None = None
+
+    def __call__(self, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return the function's values in the order of their arguments."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPool(self.workers, CALLS_A_PROCESS, _prepare, (self.function, self.example), context=context)
+            atexit.register(self.close)
+        calls = [self._pool.schedule(self.function, each, timeout=self.timeout_s) for each in arguments]
+        return [_value(call) for call in calls]
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            self._pool.join()
+            self._pool = None
+
+
+def _prepare(function: Callable[..., Any], example: tuple[Any, ...] | None) -> None:
+    logging.disable(logging.WARNING)
+    if example is not None:
+        function(*example)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def _value(call: Any) -> Any:
+    try:
+        return call.result()
+    except (Overdue, ProcessExpired, Exception):  # whatever the function raises counts as no value
+        return None

@@ -1,0 +1,110 @@
+"""Problems from a file of JSON lines, with a verifier of choice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template, TemplateError
+
+from llmzero.errors import UserError
+from llmzero.tasks.base import SPLIT_RANGES, Example, Split, split_of
+from llmzero.tasks.generated import content_id
+from llmzero.tasks.verified import Verified
+
+
+class JsonLines(Verified):
+    """A file with a problem a line: an object with a prompt, an answer, and whatever else the template uses.
+
+    A problem that stands in the file twice counts once. Where lines have a `split` (train, val or test) they go there; else the hash of the
+    prompt decides, 60 : 20 : 20.
+
+    Args:
+        path: the file.
+        verifier, timeout_s, workers: as `Verified` takes them.
+        prompt_field, answer_field: keys of a line.
+        template: a Jinja file that makes the prompt of a line's fields; null is the prompt as it is.
+        train_size, val_size, test_size: the first so many of a split; null is all.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        verifier: str = "exact",
+        prompt_field: str = "prompt",
+        answer_field: str = "answer",
+        template: str | None = None,
+        train_size: int | None = None,
+        val_size: int | None = None,
+        test_size: int | None = None,
+        timeout_s: float = 5.0,
+        workers: int = 1,
+    ) -> None:
+        super().__init__(verifier, timeout_s, workers)
+        self.path = Path(path).expanduser()
+        self.prompt_field, self.answer_field = prompt_field, answer_field
+        self.template = _template(template)
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        self._splits = cache(self._read)
+
+    def split(self, name: Split) -> Sequence[Example]:
+        """Return the examples of a split, in the file's order."""
+        examples, wanted = self._splits()[name], self.sizes[name]
+        if len(examples) < (wanted or 1):
+            raise UserError(f"{self.path}: split {name} has {len(examples)} problems, and needs {wanted or 1}")
+        return examples[:wanted]
+
+    def _read(self) -> dict[str, list[Example]]:
+        found: dict[str, dict[str, Example]] = {name: {} for name in SPLIT_RANGES}
+        for place, record in self._records():
+            example = self._example(place, record)
+            home = record.get("split") or split_of(example.id)
+            if home not in found:
+                raise UserError(f"{place}: split={home!r}: must be one of {', '.join(found)}")
+            other = next((name for name, examples in found.items() if name != home and example.id in examples), None)
+            if other is not None:
+                raise UserError(f"{place}: the same prompt stands in split {other}; a problem belongs to one split")
+            found[home].setdefault(example.id, example)
+        return {name: list(examples.values()) for name, examples in found.items()}
+
+    def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the lines, each with its place for messages."""
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"task.path={self.path}: cannot be read ({error})") from error
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield f"{self.path}:{number}", _object(f"{self.path}:{number}", line)
+
+    def _example(self, place: str, record: dict[str, Any]) -> Example:
+        for name in (self.prompt_field, self.answer_field):
+            if not isinstance(record.get(name), str | int | float):
+                raise UserError(f"{place}: needs a text or a number as {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
+        prompt, answer = str(record[self.prompt_field]), str(record[self.answer_field])
+        shown = self.template.render({**record, "prompt": prompt}) if self.template else prompt
+        meta = {key: value for key, value in record.items() if key not in (self.prompt_field, self.answer_field)}
+        return Example(content_id(" ".join(prompt.split())), shown, answer, meta)
+
+
+def _object(place: str, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{place}: is no JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{place}: must be an object with a prompt and an answer")
+    return record
+
+
+def _template(path: str | None) -> Template | None:
+    if path is None:
+        return None
+    try:
+        template: Template = Template(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, TemplateError) as error:
+        raise UserError(f"task.template={path}: {error}") from error
+    return template
