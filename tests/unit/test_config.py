@@ -23,6 +23,7 @@ NEEDED = {
     "agent=rule_file": ["agent.path=rule.yaml"],
     "stopper=llm": ["stopper.model=some"],
     "model=hf": ["model.path=some/model"],
+    "task=jsonl": ["task.path=problems.jsonl"],
     "rollout=vllm_server": ["rollout.urls=[http://one:8000]", "rollout.exchange_dir=shared"],
 }
 
@@ -90,7 +91,7 @@ def test_settings_that_a_method_cannot_work_with_are_refused_before_anything_is_
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "inspect_task"])
 def test_the_other_launchers_compose(name: str) -> None:
     check_ranges(resolved(compose(name)))
 
@@ -99,6 +100,8 @@ def test_every_range_is_of_a_key_that_exists() -> None:
     configs = [
         *(composed(f"rollout={option}", *NEEDED.get(f"rollout={option}", ())) for option in options("rollout")),
         composed("runner=simulated", "model=none", "task=none"),
+        composed("runner=slurm", "task=math"),
+        composed("task=jsonl", *NEEDED["task=jsonl"]),
         composed("agent=openai", "stopper=llm", "search=skill", *LLM),
         *(composed(f"search={name}") for name in ("asha", "pbt", "tpe")),
         resolved(compose("train", ["trainer.lora.rank=8"])),
