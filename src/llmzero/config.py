@@ -60,6 +60,21 @@ class JsonLinesTask:
 
 
 @dataclass
+class ReasoningGymTask:
+    """`task=reasoning_gym`."""
+
+    _target_: str = "llmzero.tasks.reasoning.ReasoningGym"
+    dataset: str = MISSING
+    config: dict[str, Any] = field(default_factory=dict)
+    train_size: int = 4800
+    val_size: int = 500
+    test_size: int = 500
+    seed: int = 0
+    timeout_s: float = 5.0
+    workers: int = 1
+
+
+@dataclass
 class NanoRecipeConfig:
     """The nano model's architecture and warm start."""
 
@@ -599,6 +614,7 @@ SCHEMAS: Mapping[str, type] = {
     "task_countdown": CountdownTask,
     "task_math": MathTask,
     "task_jsonl": JsonLinesTask,
+    "task_reasoning_gym": ReasoningGymTask,
     "model_nano": NanoModelConfig,
     "model_hf": HfModelConfig,
     "rollout_torch": TorchRollout,

@@ -24,6 +24,7 @@ NEEDED = {
     "stopper=llm": ["stopper.model=some"],
     "model=hf": ["model.path=some/model"],
     "task=jsonl": ["task.path=problems.jsonl"],
+    "task=reasoning_gym": ["task.dataset=leg_counting"],
     "rollout=vllm_server": ["rollout.urls=[http://one:8000]", "rollout.exchange_dir=shared"],
 }
 

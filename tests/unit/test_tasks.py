@@ -18,6 +18,7 @@ from llmzero.tasks.base import Example, rewards_of
 from llmzero.tasks.countdown import Countdown
 from llmzero.tasks.jsonl import JsonLines
 from llmzero.tasks.mathematics import Published, Sums, WordProblems, mathematics
+from llmzero.tasks.reasoning import ReasoningGym
 from llmzero.tasks.verified import Verified
 
 SIZES = {"train": 600, "val": 200, "test": 200}
@@ -119,7 +120,26 @@ def test_a_regular_expression_that_would_never_end_earns_nothing(verifiers: dict
 
 
 PIECES = [
-    *("<answer>", "</answer>", "\\boxed{", "}", "{", "####", "((((((((((", "1" * 400, "9e999", "-", "\x00", "\ud800", "٣", "𝟗", "1/0", "%", "\n", " "),
+    *(
+        "<answer>",
+        "</answer>",
+        "\\boxed{",
+        "}",
+        "{",
+        "####",
+        "((((((((((",
+        "1" * 400,
+        "9e999",
+        "-",
+        "\x00",
+        "\ud800",
+        "٣",
+        "𝟗",
+        "1/0",
+        "%",
+        "\n",
+        " ",
+    ),
     *("10**10**10", "^{9}", "\\frac{1}{0}", "nan", "inf", "A", "(B)", "__import__('os').system('false')", "<answer>" * 50, "1," * 200, "🙂" * 30),
 ]
 
@@ -151,7 +171,9 @@ def test_quick_verifiers_bear_anything(verifiers: dict[str, Verified], name: str
         assert verifiers[name].reward(Example("1", "", answer), completion).value == 0, completion
 
 
-@pytest.mark.parametrize("text", ["(" * 10_000, "{" * 100_000, "\\boxed{" * 20_000, "<answer>" * 20_000, "A" * 1_000_000, "1" * 1_000_000, "\x00" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["(" * 10_000, "{" * 100_000, "\\boxed{" * 20_000, "<answer>" * 20_000, "A" * 1_000_000, "1" * 1_000_000, "\x00" * 10_000]
+)
 def test_long_completions_take_linear_time(verifiers: dict[str, Verified], text: str) -> None:
     def seconds(length: int) -> float:
         began = time.process_time()
@@ -245,3 +267,36 @@ def test_word_problems_are_right() -> None:
         assert int(example.answer) > 0
         assert math.isfinite(int(example.answer))
     assert len({e.prompt[:12] for e in task.split("train")}) > 20
+
+
+# --- reasoning-gym ---
+
+
+def gym(dataset: str, **settings: Any) -> ReasoningGym:
+    return ReasoningGym(dataset, **{"train_size": 60, "val_size": 20, "test_size": 20, **settings})
+
+
+@pytest.mark.parametrize("dataset", ["leg_counting", "simple_equations", "family_relationships"])
+def test_data_sets_of_reasoning_gym_are_divided_and_verified_by_themselves(dataset: str) -> None:
+    task = gym(dataset)
+    ids = {name: {e.id for e in task.split(name)} for name in ("train", "val", "test")}  # type: ignore[arg-type]
+    assert [len(found) for found in ids.values()] == [60, 20, 20]
+    assert not ids["train"] & ids["val"] | ids["train"] & ids["test"] | ids["val"] & ids["test"]
+    examples = task.split("val")
+    right = task.rewards(examples, [f"so <answer>{e.answer}</answer>" for e in examples])
+    assert [reward.value for reward in right] == [1.0] * 20
+    wrong = task.rewards(examples[:4], ["", examples[1].answer, "<answer>\x00</answer>", "<answer>" + "9" * 100_000 + "</answer>"])
+    assert [reward.value for reward in wrong[:2]] == [0, 0], "no answer was stated"
+    assert max(reward.value for reward in wrong) < 0.2
+    task._guard.close()
+
+
+def test_settings_of_reasoning_gym_are_passed_on_and_checked() -> None:
+    easy = gym("leg_counting", config={"min_animals": 1, "max_animals": 2})
+    assert max(e.meta["entry"]["metadata"]["num_animals"] for e in easy.split("train")) == 2
+    with pytest.raises(UserError, match=r"task\.dataset=nonsense: must be one of"):
+        gym("nonsense")
+    with pytest.raises(UserError, match=r"leg_counting does not take it"):
+        gym("leg_counting", config={"colour": "red"})
+    with pytest.raises(UserError, match=r"gave only \d+ different problems"):
+        gym("leg_counting", config={"min_animals": 1, "max_animals": 1, "min_instances": 1, "max_instances": 1}, train_size=10_000).split("train")

@@ -19,7 +19,7 @@ from llmzero.tasks.word_problems import word_problem
 
 FORMAT_WEIGHT = 0.1
 ASKED = "{question}\n\nThink step by step, then give the final answer alone inside <answer> </answer> tags, for example <answer> 42 </answer>."
-LARGEST = 30  # number of a sum
+LARGEST = 15  # number of a sum
 SOURCES = {
     "gsm8k": {"path": "openai/gsm8k", "name": "main", "question": "question", "answer": "answer"},
     "math": {"path": "EleutherAI/hendrycks_math", "name": "algebra", "question": "problem", "answer": "solution"},
@@ -58,7 +58,7 @@ def mathematics(
 
 
 class Sums(Generated):
-    """Three numbers up to 30 to add and subtract, written in characters: `12+7-5=`. Results are not negative."""
+    """Three numbers up to 15 to add and subtract, written in characters: `12+7-5=`. Results are not negative."""
 
     metric = "correct"
     alphabet = "0123456789+-="
