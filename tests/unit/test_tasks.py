@@ -17,7 +17,7 @@ from llmzero.tasks import answers
 from llmzero.tasks.base import Example, rewards_of
 from llmzero.tasks.countdown import Countdown
 from llmzero.tasks.jsonl import JsonLines
-from llmzero.tasks.mathematics import Published, Sums, WordProblems, mathematics
+from llmzero.tasks.mathematics import Published, Remainders, WordProblems, mathematics
 from llmzero.tasks.reasoning import ReasoningGym
 from llmzero.tasks.verified import Verified
 
@@ -25,7 +25,7 @@ SIZES = {"train": 600, "val": 200, "test": 200}
 GENERATED: dict[str, Any] = {
     "countdown/nano": lambda seed: Countdown("nano", 600, 200, 200, seed),
     "countdown/full": lambda seed: Countdown("full", 600, 200, 200, seed),
-    "math/nano": lambda seed: Sums(SIZES, seed),
+    "math/nano": lambda seed: Remainders(SIZES, seed),
     "math/full": lambda seed: WordProblems(SIZES, seed),
 }
 

@@ -1,8 +1,7 @@
-"""Mathematics: sums of characters for the nano model, word problems, GSM8K and MATH. Answers are checked by math-verify."""
+"""Mathematics: remainders in characters for the nano model, word problems, GSM8K and MATH. Answers are checked by math-verify."""
 
 from __future__ import annotations
 
-import operator
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -19,7 +18,8 @@ from llmzero.tasks.word_problems import word_problem
 
 FORMAT_WEIGHT = 0.1
 ASKED = "{question}\n\nThink step by step, then give the final answer alone inside <answer> </answer> tags, for example <answer> 42 </answer>."
-LARGEST = 15  # number of a sum
+LARGEST = 80
+MODULI = (5, 10)
 SOURCES = {
     "gsm8k": {"path": "openai/gsm8k", "name": "main", "question": "question", "answer": "answer"},
     "math": {"path": "EleutherAI/hendrycks_math", "name": "algebra", "question": "problem", "answer": "solution"},
@@ -36,11 +36,11 @@ def mathematics(
     test_size: int | None = None,
     seed: int = 0,
     workers: int = 1,
-) -> Sums | WordProblems | Published:
+) -> Remainders | WordProblems | Published:
     """Return the task that a configuration describes.
 
     Args:
-        difficulty: `nano` is sums of three numbers, `full` asks in words.
+        difficulty: `nano` is remainders of sums and differences, `full` asks in words.
         source: of `full`: generated word problems, or a published data set.
         path: of a published data set: where it lies instead of on the hub, a directory or file that `datasets` loads.
         subset: of a published data set, such as a subject of MATH; null is its usual one.
@@ -54,26 +54,24 @@ def mathematics(
     if difficulty == "full" and source != "generated":
         return Published(source, path, subset, given, workers)
     sizes = {"train": train_size or 4800, "val": val_size or 1000, "test": test_size or 1000}
-    return Sums(sizes, seed) if difficulty == "nano" else WordProblems(sizes, seed, workers)
+    return Remainders(sizes, seed) if difficulty == "nano" else WordProblems(sizes, seed, workers)
 
 
-class Sums(Generated):
-    """Three numbers up to 15 to add and subtract, written in characters: `12+7-5=`. Results are not negative."""
+class Remainders(Generated):
+    """Sums and differences of two numbers up to 80, modulo 5 or 10, written in characters: `38+45%10=`."""
 
     metric = "correct"
-    alphabet = "0123456789+-="
+    alphabet = "0123456789+-%="
 
     def __init__(self, sizes: dict[str, int], seed: int) -> None:
         super().__init__("math/nano", sizes, seed)
 
-    def draw(self, rng: random.Random) -> Example | None:
-        """Return a sum; None where its result is negative."""
-        numbers, signs = [rng.randint(1, LARGEST) for _ in range(3)], [rng.choice("+-") for _ in range(2)]
-        result = numbers[0]
-        for sign, number in zip(signs, numbers[1:], strict=True):
-            result = {"+": operator.add, "-": operator.sub}[sign](result, number)
-        text = f"{numbers[0]}{signs[0]}{numbers[1]}{signs[1]}{numbers[2]}"
-        return Example(content_id(f"sum:{text}"), f"{text}=", str(result), {"numbers": numbers}) if result >= 0 else None
+    def draw(self, rng: random.Random) -> Example:
+        """Return a problem; the remainder is not negative."""
+        first, second, sign, modulus = rng.randint(1, LARGEST), rng.randint(1, LARGEST), rng.choice("+-"), rng.choice(MODULI)
+        result = (first + second if sign == "+" else first - second) % modulus
+        text = f"{first}{sign}{second}%{modulus}"
+        return Example(content_id(f"remainder:{text}"), f"{text}=", str(result), {"first": first, "modulus": modulus})
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Return 0.1 for a number and nothing else, and 0.9 more for the right one."""
@@ -87,8 +85,8 @@ class Sums(Generated):
         return example.answer
 
     def careless(self, example: Example) -> str:
-        """Return what somebody writes who adds the first two numbers, whatever stands between them."""
-        return str(sum(example.meta["numbers"][:2]))
+        """Return the remainder of the first number, as somebody writes who forgets the second."""
+        return str(example.meta["first"] % example.meta["modulus"])
 
 
 class _Stated(Verified):
