@@ -46,7 +46,7 @@ def cluster(environment: dict[str, str]) -> Iterator[None]:
         absent(up.stdout)
     os.environ.update({name: environment[name] for name in ("LLMZERO_CACHE", "OMP_NUM_THREADS")})  # jobs inherit it
     yield
-    subprocess.run(["scancel", "--quiet", "--me"], check=False)
+    subprocess.run([CLUSTER, "down"] if os.environ.get("CI") else ["scancel", "--quiet", "--me"], check=False)
 
 
 def wait_for(condition: Callable[[], Any], driver: subprocess.Popen[str] | None = None) -> Any:

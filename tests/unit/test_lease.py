@@ -69,25 +69,21 @@ def test_a_driver_of_another_machine_lives_while_it_renews(tmp_path: Path) -> No
         assert json.loads(file.read_text())["host"] != "elsewhere"
 
 
-def test_of_two_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
+def test_of_those_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
     file = tmp_path / "driver.json"
     write_elsewhere(file, 0)
-    outcomes: list[str] = []
-
-    def take() -> None:
-        try:
-            with Lease(file).held():
-                time.sleep(0.3)
-                outcomes.append("held")
-        except UserError:
-            outcomes.append("refused")
-
-    takers = [threading.Thread(target=take) for _ in range(4)]
-    for taker in takers:
-        taker.start()
-    for taker in takers:
-        taker.join()
-    assert sorted(outcomes) == ["held", "refused", "refused", "refused"]
+    code = (
+        "import sys, time; from pathlib import Path; from llmzero.errors import UserError; from llmzero.search import lease\n"
+        "lease.SILENCE_S = 1.0\n"
+        f"try:\n    with lease.Lease(Path({str(file)!r})).held():\n        print('held', flush=True)\n        sys.stdin.read()\n"
+        "except UserError:\n    print('refused', flush=True)"
+    )
+    drivers = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    outcomes = sorted(driver.stdout.readline().strip() for driver in drivers if driver.stdout)
+    for driver in drivers:
+        driver.communicate()
+    assert outcomes == ["held", "refused", "refused", "refused"]
+    assert not file.exists()
 
 
 def test_a_driver_that_overslept_ends_itself(tmp_path: Path) -> None:
