@@ -770,8 +770,9 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
 
 
 def register() -> None:
-    """Put the schemas into Hydra's ConfigStore, under the group `schema`, and make `${label:FILE,...}` known to configurations."""
+    """Put the schemas into Hydra's ConfigStore, under the group `schema`; make `${label:FILE,...}` and `${family:TARGET}` known to configurations."""
     OmegaConf.register_new_resolver("label", label, replace=True)
+    OmegaConf.register_new_resolver("family", family, replace=True)
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(group="schema", name=name, node=schema)
@@ -781,6 +782,11 @@ def label(*files: str | None) -> str:
     """Return what to call the first file that is given: its own name, or its directory's where it has the name of every such file."""
     path = Path(next((file for file in files if file), ""))
     return path.absolute().parent.name if path.stem in ("strategy", "rule") else path.stem
+
+
+def family(target: str | None) -> str:
+    """Return what the directories of searches on a task begin with, by the task's `_target_`; nothing where there is no task."""
+    return f"{target.rsplit('.', 1)[-1].lower()}-" if target else ""
 
 
 def catalogue_of(config: Mapping[str, Any]) -> Catalogue:
