@@ -153,6 +153,8 @@ def random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...], 
         names = rng.sample(list(catalogue), k=min(rng.randint(1, 3), len(catalogue)))
         return catalogue.changes(evidence.stage.hparams, evidence.stage.hparams | {n: catalogue[n].sample(rng) for n in names})
 
-    drawn = [changes for changes in islice(iter(draws, None), RANDOM_TRIES) if changes]
-    fresh = next((changes for changes in drawn if of_use(evidence, changes)), drawn[0] if drawn else {})
+    fresh: HParams = {}
+    for fresh in filter(None, islice(iter(draws, None), RANDOM_TRIES)):  # the last one drawn, where none is of use
+        if of_use(evidence, fresh):
+            break
     return Proposal(agent, diagnosis, f"A random change of {', '.join(fresh) or 'nothing'}: {why}.", fresh)
