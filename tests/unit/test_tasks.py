@@ -101,7 +101,7 @@ def test_verifiers(verifiers: dict[str, Verified], verifier: str, found: str, an
 
 @pytest.fixture(scope="module")
 def verifiers() -> Iterator[dict[str, Verified]]:
-    made = {name: Verified(name, timeout_s=2.0) for name in ("exact", "numeric", "choice", "math", "regex")}
+    made = {name: Verified(name, timeout_s=5.0) for name in ("exact", "numeric", "choice", "math", "regex")}
     yield made
     for verified in made.values():
         if verified._guard is not None:
