@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 
 from llmzero.cli import launch
 from llmzero.config import check_ranges
+from llmzero.documents import read_lines
 from llmzero.errors import UserError
 from llmzero.tasks.base import rewards_of
 
@@ -31,22 +32,11 @@ def run(config: dict[str, Any]) -> None:
 
 def _read(file: Path) -> list[tuple[str, dict[str, str]]]:
     """Return the lines, each with its place for messages."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"completions={file}: cannot be read ({error})") from error
-    found = [(f"{file}:{number}", _parsed(line)) for number, line in enumerate(lines, 1) if line.strip()]
+    found = list(read_lines("completions", file))
     for place, line in found:
-        if not isinstance(line, dict) or not isinstance(line.get("id"), str) or not isinstance(line.get("completion"), str):
+        if not isinstance(line.get("id"), str) or not isinstance(line.get("completion"), str):
             raise UserError(f'{place}: must be an object {{"id": ..., "completion": ...}} of two texts')
     return found
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +33,7 @@ def main() -> None:
 def under_way(workspace: Workspace, tree: Tree) -> Table:
     """Return the stages that have not ended: their jobs, phases, and last scores."""
     stages = {node.node_id: StageDir(workspace.nodes / node.node_id) for node in tree if not node.final}
-    jobs = jobs_of([stage.path for stage in stages.values()]) if stages and shutil.which("squeue") else {}
+    jobs = jobs_of([stage.path for stage in stages.values()])
     table = Table.grid(padding=(0, 2))
     for node_id, stage in stages.items():
         heartbeat, points = stage.status(), stage.validation()

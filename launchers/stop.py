@@ -6,8 +6,6 @@ Where no driver runs, its stages are ended and its waiting jobs cancelled; the c
 
 from __future__ import annotations
 
-import shutil
-
 from llmzero.runners.slurm_queue import JOB_FILE, cancel, jobs_of
 from llmzero.search.lease import is_alive
 from llmzero.search.store import EventStore
@@ -29,7 +27,7 @@ def end_stages(workspace: Workspace) -> str:
     """Ask running stages to end, and take waiting jobs out of the queue; return what was done."""
     tree = EventStore(workspace.tree_file, repair=False).tree
     stages = [workspace.nodes / node.node_id for node in tree if not node.final]
-    jobs = jobs_of(stages) if stages and shutil.which("squeue") else {}
+    jobs = jobs_of(stages)
     waiting = {node_id: job_id for node_id, (job_id, job) in jobs.items() if job.state == "PENDING"}
     for stage in stages:
         if stage.name in waiting:

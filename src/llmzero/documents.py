@@ -1,9 +1,10 @@
-"""YAML files that people edit: reading one, and refusing what is wrong in it with file, place, value and what is allowed."""
+"""Files that people write: reading YAML and JSON lines, and refusing what is wrong with file, place, value and what is allowed."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -39,6 +40,31 @@ def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> d
     missing = [f"{name}: missing" for name in fields if name not in document and name != "provenance"]
     refuse(key, path, [*unknown_keys(document, ("format", *fields)), *missing])
     return document
+
+
+def read_lines(key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a file of JSON lines, each with its place for messages; `key` is the option that named the file.
+
+    Raises:
+        UserError: it cannot be read, or a line is no object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}={path}: cannot be read ({error})") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield f"{path}:{number}", _object(f"{path}:{number}", line)
+
+
+def _object(place: str, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{place}: is no JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{place}: must be an object, {{...}}")
+    return record
 
 
 def write_document(path: Path, header: str, document: dict[str, Any]) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from llmzero.stage import StageDir, StageResult, StageSpec, StageStatus
 
 LOG_TAIL_CHARS = 2000
 
 
-class DirectoryHandle:
+class DirectoryHandle(ABC):
     """Reads heartbeats and results. Subclasses know whether what runs the stage lives."""
 
     def __init__(self, spec: StageSpec) -> None:
         self._stage = StageDir(spec.directory)
 
+    @abstractmethod
     def alive(self) -> bool:
         """Whether the stage may still write a result."""
-        raise NotImplementedError
 
     def lost(self) -> str:
         """Say what became of a stage that ended without a result."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -100,7 +101,9 @@ def job_name(stage: Path) -> str:
 
 
 def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
-    """Return id and state of the jobs of stages that are alive, by the stage's name."""
+    """Return id and state of the jobs of stages that are alive, by the stage's name; none where there is no SLURM."""
+    if not stages or shutil.which("squeue") is None:
+        return {}
     names = {job_name(stage): stage.name for stage in stages}
     return {names[job.name]: (job_id, job) for job_id, job in squeue("--me").items() if job.alive and job.name in names}
 

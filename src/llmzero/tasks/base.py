@@ -31,6 +31,14 @@ class Reward:
     parts: dict[str, float]
 
 
+FORMAT_WEIGHT = 0.1
+
+
+def weighted(formatted: float, correct: float) -> Reward:
+    """Return a reward of 0.1 for the form that a prompt asks for, and 0.9 for what is right."""
+    return Reward(FORMAT_WEIGHT * formatted + (1 - FORMAT_WEIGHT) * correct, {"format": formatted, "correct": correct})
+
+
 class Task(Protocol):
     """A family of verifiable problems. Splits are disjoint by content and the same on every machine."""
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from llmzero.tasks.base import Example, Reward
+from llmzero.tasks.base import Example, Reward, weighted
 from llmzero.tasks.generated import Generated, content_id
 
-FORMAT_WEIGHT = 0.1
 MAX_EXPRESSION_CHARS = 256  # bounds parsing time for any completion
 _EXPRESSION = re.compile(r"[0-9+\-*/() ]+")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -88,7 +87,7 @@ class Countdown(Generated):
         value = evaluate(self._answer_text(completion), example.meta["numbers"])
         well_formed = float(value is not None)
         correct = float(value == example.meta["target"])
-        return Reward(FORMAT_WEIGHT * well_formed + (1 - FORMAT_WEIGHT) * correct, {"format": well_formed, "correct": correct})
+        return weighted(well_formed, correct)
 
     def demonstration(self, example: Example) -> str:
         """Return a completion that earns the full reward."""

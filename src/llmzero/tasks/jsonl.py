@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Template, TemplateError
 
+from llmzero.documents import read_lines
 from llmzero.errors import UserError
 from llmzero.tasks.base import SPLIT_RANGES, Example, Split, split_of
 from llmzero.tasks.generated import content_id
@@ -59,7 +59,7 @@ class JsonLines(Verified):
 
     def _read(self) -> dict[str, list[Example]]:
         found: dict[str, dict[str, Example]] = {name: {} for name in SPLIT_RANGES}
-        for place, record in self._records():
+        for place, record in read_lines("task.path", self.path):
             example = self._example(place, record)
             home = record.get("split") or split_of(example.id)
             if home not in found:
@@ -70,16 +70,6 @@ class JsonLines(Verified):
             found[home].setdefault(example.id, example)
         return {name: list(examples.values()) for name, examples in found.items()}
 
-    def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the lines, each with its place for messages."""
-        try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"task.path={self.path}: cannot be read ({error})") from error
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{self.path}:{number}", _object(f"{self.path}:{number}", line)
-
     def _example(self, place: str, record: dict[str, Any]) -> Example:
         for name in (self.prompt_field, self.answer_field):
             if not isinstance(record.get(name), str | int | float):
@@ -88,16 +78,6 @@ class JsonLines(Verified):
         shown = self.template.render({**record, "prompt": prompt}) if self.template else prompt
         meta = {key: value for key, value in record.items() if key not in (self.prompt_field, self.answer_field)}
         return Example(content_id(" ".join(prompt.split())), shown, answer, meta)
-
-
-def _object(place: str, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place}: is no JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: must be an object with a prompt and an answer")
-    return record
 
 
 def _template(path: str | None) -> Template | None:

@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 from llmzero.errors import UserError
 from llmzero.tasks import answers
-from llmzero.tasks.base import Example, Reward, Split, split_of
+from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
 from llmzero.tasks.generated import Generated, content_id
 from llmzero.tasks.verified import Verified
 from llmzero.tasks.word_problems import word_problem
 
-FORMAT_WEIGHT = 0.1
 ASKED = "{question}\n\nThink step by step, then give the final answer alone inside <answer> </answer> tags, for example <answer> 42 </answer>."
 LARGEST = 80
 MODULI = (5, 10)
@@ -78,7 +77,7 @@ class Remainders(Generated):
         text = completion.strip()
         number = float(text.isascii() and text.isdigit() and len(text) <= 6)
         correct = float(bool(number) and str(int(text)) == example.answer)
-        return Reward(FORMAT_WEIGHT * number + (1 - FORMAT_WEIGHT) * correct, {"format": number, "correct": correct})
+        return weighted(number, correct)
 
     def demonstration(self, example: Example) -> str:
         """Return the result."""
@@ -98,13 +97,8 @@ class _Stated(Verified):
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
         """Reward completions; one that states no answer earns nothing."""
         found = [answers.stated(completion) for completion in completions]
-        judged = super().rewards(examples, [f"<answer>{text}</answer>" if text is not None else "" for text in found])
-        return [_weighted(reward.parts["correct"], text is not None) for reward, text in zip(judged, found, strict=True)]
-
-
-def _weighted(correct: float, stated: bool) -> Reward:
-    correct *= stated
-    return Reward(FORMAT_WEIGHT * stated + (1 - FORMAT_WEIGHT) * correct, {"format": float(stated), "correct": correct})
+        judged = iter(self.compared([(text, example.answer) for text, example in zip(found, examples, strict=True) if text is not None]))
+        return [weighted(0.0, 0.0) if text is None else weighted(1.0, next(judged)) for text in found]
 
 
 class WordProblems(Generated, _Stated):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 from llmzero.errors import UserError
 from llmzero.tasks import answers
-from llmzero.tasks.base import Example, Reward, Split, split_of
+from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
 from llmzero.tasks.generated import PATIENCE, content_id
 from llmzero.tasks.guard import Guard
 from llmzero.tasks.verified import bounded
 
 ASKED = "{question}\n\nThink step by step, then give the final answer alone inside <answer> </answer> tags."
-FORMAT_WEIGHT = 0.1
 CHUNK = 1000  # problems that are generated at a time
 
 
@@ -49,10 +48,10 @@ class ReasoningGym:
     ) -> None:
         if find_spec("reasoning_gym") is None:
             raise UserError("task=reasoning_gym: needs the package reasoning-gym: pip install 'llmzero[tasks]'")
-        self.dataset, self.config, self.seed = dataset, dict(config or {}), seed
+        self.dataset, self.settings, self.seed = dataset, json.dumps(dict(config or {})), seed
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        generator(dataset, json.dumps(self.config), seed, 1)
-        self._guard = Guard(score, timeout_s, workers, (dataset, json.dumps(self.config), "", None))
+        generator(dataset, self.settings, seed, 1)
+        self._guard = Guard(score, timeout_s, workers, (dataset, self.settings, "", None))
         self._splits = cache(self._generate)
 
     def split(self, name: Split) -> Sequence[Example]:
@@ -67,20 +66,15 @@ class ReasoningGym:
         """Score completions of as many examples."""
         stated = [answers.stated(completion) for completion in completions]
         asked = [(e, text) for e, text in zip(examples, stated, strict=True) if text is not None]
-        settings = json.dumps(self.config)
-        judged = iter(self._guard([(self.dataset, settings, text, e.meta["entry"]) for e, text in asked]))
-        scores = [bounded(next(judged)) if text is not None else 0.0 for text in stated]
-        return [
-            Reward(FORMAT_WEIGHT * (text is not None) + (1 - FORMAT_WEIGHT) * score, {"format": float(text is not None), "correct": score})
-            for score, text in zip(scores, stated, strict=True)
-        ]
+        judged = iter(self._guard([(self.dataset, self.settings, text, e.meta["entry"]) for e, text in asked]))
+        return [weighted(0.0, 0.0) if text is None else weighted(1.0, bounded(next(judged))) for text in stated]
 
     def _generate(self) -> dict[str, list[Example]]:
         """Fill all splits at once, from one stream of problems."""
         found: dict[str, dict[str, Example]] = {name: {} for name in self.sizes}
         made, misses = 0, 0
         while any(len(found[name]) < size for name, size in self.sizes.items()) and misses < PATIENCE:
-            for entry in generator(self.dataset, json.dumps(self.config), self.seed + made, CHUNK):
+            for entry in generator(self.dataset, self.settings, self.seed + made, CHUNK):
                 example = _example(entry)
                 home = found[split_of(example.id)]
                 new = example.id not in home and len(home) < self.sizes[split_of(example.id)]
@@ -99,7 +93,6 @@ def _example(entry: dict[str, Any]) -> Example:
     return Example(content_id(" ".join(question.split())), ASKED.format(question=question), str(entry["answer"]), {"entry": entry})
 
 
-@lru_cache(maxsize=8)
 def generator(dataset: str, config: str, seed: int, size: int) -> Any:
     """Return a data set of reasoning-gym, by its name and settings (JSON).
 
@@ -119,5 +112,10 @@ def generator(dataset: str, config: str, seed: int, size: int) -> Any:
 
 def score(dataset: str, config: str, answer: str, entry: dict[str, Any] | None) -> float:
     """Return what a data set's own verifier says of an answer; without an entry it is only made ready."""
-    verifier = generator(dataset, config, 0, 1)
+    verifier = _verifier(dataset, config)
     return float(verifier.score_answer(answer, entry)) if entry is not None else 0.0
+
+
+@cache
+def _verifier(dataset: str, config: str) -> Any:
+    return generator(dataset, config, 0, 1)

@@ -46,14 +46,16 @@ class Verified:
         """Reward completions of as many examples."""
         stated = [answers.stated(completion) for completion in completions]
         found = [whole if part is None else part for part, whole in zip(stated, completions, strict=True)]
-        right = [example.answer for example in examples]
-        if self._quick:
-            scores = [self._quick(ours, theirs) for ours, theirs in zip(found, right, strict=True)]
-        else:
-            scores = self._guarded(list(zip(found, right, strict=True)))
+        scores = self.compared([(ours, example.answer) for ours, example in zip(found, examples, strict=True)])
         return [Reward(score, {"correct": score, "stated": float(part is not None)}) for score, part in zip(scores, stated, strict=True)]
 
-    def _guarded(self, pairs: list[tuple[str, str]]) -> list[float]:
+    def compared(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Return a score for each pair of an answer found and the right one."""
+        if self._quick:
+            return [self._quick(*pair) for pair in pairs]
+        return self._guarded(pairs)
+
+    def _guarded(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return scores by the guarded verifier; of `math`, numbers need none."""
         assert self._guard is not None
         known = [answers.plain_numbers(*pair) if self.verifier == "math" else None for pair in pairs]
