@@ -32,6 +32,8 @@ class OfflineRun:
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)  # metric name or glob -> metric of its x axis
+    artifacts: dict[str, dict[str, Path]] = field(default_factory=dict)  # type -> name of a file -> where its bytes are
+    fork: tuple[str, float] | None = None  # run and step that it was forked from
     exit_code: int | None = None
 
 
@@ -51,6 +53,8 @@ def read_run(file: Path) -> OfflineRun:
             run.run_id, run.name, run.project = record.run.run_id, record.run.display_name, record.run.project
             run.group, run.job_type, run.tags = record.run.run_group, record.run.job_type, list(record.run.tags)
             run.config |= _values(record.run.config.update)
+            if record.run.HasField("branch_point"):
+                run.fork = (record.run.branch_point.run, record.run.branch_point.value)
         elif kind == "config":
             run.config |= _values(record.config.update)
         elif kind == "history":
@@ -59,6 +63,8 @@ def read_run(file: Path) -> OfflineRun:
             run.summary |= _values(record.summary.update)
         elif kind == "metric":
             run.axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+        elif kind == "artifact":
+            run.artifacts[record.artifact.type] = {entry.path: Path(entry.local_path) for entry in record.artifact.manifest.contents}
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run

@@ -1,4 +1,4 @@
-"""The W&B mirror against the real wandb: what it records offline is read back from the recording."""
+"""The W&B mirror by the real wandb: what it records offline is read back, what it sends is recorded by a local server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from llmzero.files import append_jsonl
 from llmzero.search.store import EventStore
 from llmzero.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint
 from llmzero.tracking import NoTracking, WandbTracking
+from llmzero.tracking.names import group_of
 from tests.wandb_reader import OfflineRun, read_runs
+from tests.wandb_server import Run, WandbServer, wandb_server
 
 STEPS = 4
 
@@ -108,6 +110,20 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def key_for(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server that records; what the client asked of it in vain is an error."""
+    with wandb_server() as server:
+        key_for(server, monkeypatch)
+        yield server
+    assert not server.unknown
+
+
 def mirror(search: Search, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "llmzero.tracking", str(search.path), *arguments]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
@@ -135,7 +151,7 @@ def test_a_stage_is_a_run_with_its_place_in_the_tree(search: Search) -> None:
     assert mirror(search).returncode == 0
     assert set(search.runs) == {"0000", "0001", "0002", "search"}
     run = search.runs["0002"]
-    assert (run.project, run.group, run.job_type, run.exit_code) == ("llmzero", "my search", "stage", 0)
+    assert (run.project, run.group, run.job_type, run.exit_code) == ("llmzero", group_of(search.path), "stage", 0)
     assert run.tags == ["llmzero", "stopped"]
     config = {key: run.config[key] for key in ("parent", "depth", "path", "steps", "seed", "state", "diagnosis", "changes")}
     assert config == {
@@ -151,6 +167,13 @@ def test_a_stage_is_a_run_with_its_place_in_the_tree(search: Search) -> None:
     assert run.config["hparams"] == search.store.tree["0002"].hparams
     assert run.config["resume_from"] == str(search.store.tree["0002"].resume_from)
     assert search.runs["0000"].config["parent"] is None
+
+
+def test_searches_of_one_name_are_groups_of_their_own(search: Search, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    other = Search(tmp_path / "elsewhere" / search.path.name)
+    other.add(None)
+    assert group_of(other.path) != group_of(search.path)
 
 
 def test_a_path_reads_as_one_curve_over_global_step(search: Search) -> None:
@@ -170,10 +193,11 @@ def test_the_search_is_a_run_with_its_nodes_and_its_progress(search: Search) -> 
     search.end()
     mirror(search)
     run = search.runs["search"]
-    assert (run.group, run.job_type) == ("my search", "search")
+    assert (run.group, run.job_type) == (group_of(search.path), "search")
     progress = [(row["stages"], row["gpu_seconds"], row["best"]) for row in run.history if "best" in row]
     assert progress == [(1, 3.0, 0.6), (2, 6.0, 0.6)]
     assert (run.summary["base_score"], run.summary["best_score"], run.summary["best_node"]) == (0.3, 0.6, "0001")
+    assert run.fork is None
     [table_file] = search.path.glob("wandb/offline-run-*/files/media/table/*.table.json")
     table = json.loads(table_file.read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
@@ -318,3 +342,108 @@ def test_no_tracking_leaves_nothing(tmp_path: Path) -> None:
     tracking.start(tmp_path)
     tracking.finish(timeout_s=1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def delivered(search: Search) -> Search:
+    """A search that is over, with all that it leaves: a strategy, a page, transcripts, and the winner's weights."""
+    stage = search.path / "nodes" / "0001"
+    for place in ("strategy.yaml", "report.html", "session.jsonl", "nodes/0001/calls/proposal-0000-1.json", "nodes/0001/log.txt"):
+        (search.path / place).parent.mkdir(exist_ok=True)
+        (search.path / place).write_text(f"<p>{place}</p>")
+    (stage / "checkpoints" / "adapter").mkdir(parents=True)
+    for name in ("model.safetensors", "adapter/model.safetensors", "optimizer.safetensors"):
+        (stage / "checkpoints" / name).write_bytes(name.encode())
+    search.end()
+    return search
+
+
+def test_the_search_keeps_what_it_delivered(delivered: Search) -> None:
+    mirror(delivered)
+    run = delivered.runs["search"]
+    assert {kind: set(files) for kind, files in run.artifacts.items()} == {
+        "run_table": {"nodes.table.json"},
+        "strategy": {"strategy.yaml"},
+        "transcripts": {"session.jsonl", "nodes/0001/calls/proposal-0000-1.json"},
+        "checkpoint": {"model.safetensors", "adapter/model.safetensors"},
+    }
+    checkpoints = delivered.path / "nodes" / "0001" / "checkpoints"
+    assert run.artifacts["checkpoint"]["model.safetensors"] == checkpoints / "model.safetensors", "weights are not copied"
+    [page] = delivered.path.glob("wandb/offline-run-*/files/media/html/*.html")
+    assert page.read_text() == "<p>report.html</p>"
+
+
+def test_the_winners_weights_can_be_left_out(delivered: Search) -> None:
+    tracking = WandbTracking(mode="offline", checkpoint=False)
+    subprocess.run(tracking.command(delivered.path), stdin=subprocess.DEVNULL, check=True, timeout=60)
+    assert set(delivered.runs["search"].artifacts) == {"run_table", "strategy", "transcripts"}
+
+
+def test_a_fork_goes_on_where_its_parent_was_left(search: Search) -> None:
+    search.add("0001")
+    mirror(search, "--fork")
+    uid, runs = json.loads((search.path / "tracking.json").read_text())["id"], search.runs
+    assert {name: run.fork for name, run in runs.items()} == {
+        "0000": None,
+        "0001": (f"{uid}-0000", 0),
+        "0002": (f"{uid}-0001", STEPS),
+        "search": None,
+    }
+    assert [row["_step"] for row in runs["0002"].history] == list(range(STEPS + 1, 2 * STEPS + 1))
+
+
+def test_online_a_server_gets_it_all_and_twice_adds_nothing(delivered: Search, server: WandbServer) -> None:
+    assert mirror(delivered, "--mode", "online", "--fork").returncode == 0
+    runs = {run.name.removeprefix("my search/"): run for run in server.runs.values()}
+    stage = runs["0001"]
+    assert (stage.group, stage.job_type, stage.exit_code) == (group_of(delivered.path), "stage", 0)
+    assert (stage.values["parent"], stage.values["path"], stage.values["state"]) == ("0000", ["0000", "0001"], "completed")
+    assert [(row["_step"], row["global_step"]) for row in stage.history.values()] == [(step, step) for step in range(1, STEPS + 1)]
+    assert stage.branch_point == {"run_id": runs["0000"].run_id, "step": 0}
+    assert server.artifact("checkpoint")["model.safetensors"] == b"model.safetensors"
+    assert server.artifact("transcripts")["session.jsonl"] == b"<p>session.jsonl</p>"
+    before = dict(server.files)
+    assert mirror(delivered, "--mode", "online", "--fork").returncode == 0
+    assert server.files == before
+    assert {run.begun for run in server.runs.values()} == {1}
+
+
+def test_synced_offline_runs_are_what_online_runs_are(delivered: Search, server: WandbServer) -> None:
+    mirror(delivered, "--mode", "online")
+    online = {run_id: told(run) for run_id, run in server.runs.items()}
+    server.runs, server.artifacts = {}, {}
+    mirror(delivered)
+    command = [str(Path(sys.executable).with_name("wandb")), "sync", *map(str, delivered.path.glob("wandb/offline-run-*"))]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert {run_id: told(run) for run_id, run in server.runs.items()} == online
+    assert server.artifact("checkpoint")["adapter/model.safetensors"] == b"adapter/model.safetensors"
+
+
+def told(run: Run) -> list[Any]:
+    """Return what is the same whenever a run is written."""
+    rows = [{name: value for name, value in row.items() if name not in ("_timestamp", "_runtime", "nodes", "tree")} for row in run.history.values()]
+    return [run.name, run.group, run.job_type, run.tags, run.values, rows, run.exit_code]
+
+
+def test_a_server_without_forks_gets_runs_of_their_own(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    search.add("0001")
+    search.end()
+    with wandb_server(forks=False) as server:
+        key_for(server, monkeypatch)
+        result = mirror(search, "--mode", "online", "--fork")
+    assert result.returncode == 0
+    assert result.stderr.count("no fork could be made") == 1
+    assert {run.name: len(run.history) for run in server.runs.values() if run.job_type == "stage"} == {
+        "my search/0000": 1,
+        "my search/0001": STEPS,
+        "my search/0002": STEPS,
+    }
+
+
+def test_without_a_key_one_line_says_so(search: Search, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = mirror(search, "--mode", "online")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "API key" in result.stderr

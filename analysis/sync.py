@@ -1,0 +1,90 @@
+"""Finished searches into Weights & Biases, after the fact: `python -m analysis.sync runs/a`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.load import run
+from llmzero.errors import UserError
+from llmzero.search.workspace import Workspace, read_config
+from llmzero.tracking import WandbTracking
+from llmzero.tracking.names import Mode
+
+HELP = """\
+Mirror searches into Weights & Biases from their directories. Runs that are there are left alone, so doing it twice adds nothing.
+
+A DIRECTORY is a search, or holds searches, as that of a study does. Project, entity, fork and checkpoint are those of each
+search's own configuration unless they are given here.
+"""
+EXAMPLES = """\
+examples:
+  WANDB_API_KEY=... python -m analysis.sync runs/countdown
+  python -m analysis.sync runs/study --mode offline --project elsewhere
+"""
+SETTINGS = ("project", "entity", "fork", "checkpoint")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where searches go; None is what a search's own configuration says."""
+
+    mode: Mode
+    project: str | None = None
+    entity: str | None = None
+    fork: bool | None = None
+    checkpoint: bool | None = None
+
+    def tracking(self, search_dir: Path) -> WandbTracking:
+        """Return the tracking that a search would have had."""
+        configured = read_config(Workspace(search_dir).config_file)["tracking"]
+        settings = {name: configured[name] for name in SETTINGS if name in configured}
+        settings |= {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}
+        return WandbTracking(self.mode, **settings)
+
+
+def searches_in(directories: Iterable[Path]) -> list[Path]:
+    """Return the search directories at and below these; what a search keeps in itself (test, confirm) is none.
+
+    Raises:
+        UserError: a directory holds no search.
+    """
+    searches: list[Path] = []
+    for directory in directories:
+        found = sorted({log.parent for log in directory.rglob("tree.jsonl") if Workspace(log.parent).config_file.exists()})
+        if not found:
+            raise UserError(f"{directory}: holds no search; give the search_dir of one, or a folder above it")
+        searches += [search for search in found if not any(other in search.parents for other in found)]
+    return searches
+
+
+def sync(searches: Iterable[Path], target: Target) -> bool:
+    """Mirror searches, each in a process of its own; return whether all of it could be done."""
+    complete = True
+    for search_dir in searches:
+        print(f"{search_dir}:", flush=True)
+        complete &= subprocess.run(target.tracking(search_dir).command(search_dir), check=False).returncode == 0
+    return complete
+
+
+def main() -> None:
+    """Mirror the searches given; exit code 1 where something could not be."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m analysis.sync", description=HELP, epilog=EXAMPLES, formatter_class=form)
+    parser.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches")
+    parser.add_argument("--mode", choices=("online", "offline"), default="online", help="offline: into <search_dir>/wandb")
+    parser.add_argument("--project")
+    parser.add_argument("--entity")
+    parser.add_argument("--fork", action=argparse.BooleanOptionalAction, help="make a stage's run a fork of its parent's")
+    parser.add_argument("--checkpoint", action=argparse.BooleanOptionalAction, help="keep the winning checkpoint as an artifact")
+    given = vars(parser.parse_args())
+    if not sync(searches_in(given.pop("directories")), Target(**given)):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run(main)
