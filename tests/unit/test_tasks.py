@@ -15,9 +15,12 @@ import pytest
 from llmzero.errors import UserError
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example, rewards_of
+from llmzero.tasks.chemistry import chemistry
 from llmzero.tasks.countdown import Countdown
 from llmzero.tasks.jsonl import JsonLines
-from llmzero.tasks.mathematics import Published, Remainders, WordProblems, mathematics
+from llmzero.tasks.mathematics import Fractions, Published, WordProblems, mathematics
+from llmzero.tasks.music import SheetMusic
+from llmzero.tasks.music_nano import ShortMusic
 from llmzero.tasks.reasoning import ReasoningGym
 from llmzero.tasks.verified import Verified
 
@@ -25,8 +28,12 @@ SIZES = {"train": 600, "val": 200, "test": 200}
 GENERATED: dict[str, Any] = {
     "countdown/nano": lambda seed: Countdown("nano", 600, 200, 200, seed),
     "countdown/full": lambda seed: Countdown("full", 600, 200, 200, seed),
-    "math/nano": lambda seed: Remainders(SIZES, seed),
+    "math/nano": lambda seed: Fractions(SIZES, seed),
     "math/full": lambda seed: WordProblems(SIZES, seed),
+    "ssmr/nano": lambda seed: ShortMusic(SIZES, seed),
+    "ssmr/full": lambda seed: SheetMusic(SIZES, seed),
+    "chem/nano": lambda seed: chemistry("nano", train_size=600, val_size=200, test_size=200, seed=seed),
+    "chem/full": lambda seed: chemistry("full", train_size=600, val_size=200, test_size=200, seed=seed),
 }
 
 
@@ -300,3 +307,45 @@ def test_settings_of_reasoning_gym_are_passed_on_and_checked() -> None:
         gym("leg_counting", config={"colour": "red"})
     with pytest.raises(UserError, match=r"gave only \d+ different problems"):
         gym("leg_counting", config={"min_animals": 1, "max_animals": 1, "min_instances": 1, "max_instances": 1}, train_size=10_000).split("train")
+
+
+# --- fractions ---
+
+
+@pytest.mark.parametrize(
+    ("completion", "format_", "correct"),
+    [
+        ("6/28", 1, 1),
+        ("30/140", 1, 1),
+        (" 9/42\n", 1, 1),
+        ("6/27", 1, 0),
+        ("3/14", 0, 0),  # the given fraction again
+        ("300/1400", 0, 0),  # four digits
+        ("06/28", 0, 0),
+        ("6/28 9/42", 0, 0),
+        ("6:28", 0, 0),
+        ("٦/28", 0, 0),
+        ("0/0", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_equal_fractions(completion: str, format_: float, correct: float) -> None:
+    example = Example("1", "3/14:", "6/28", {"above": 3, "below": 14, "factor": 2})
+    assert Fractions(SIZES, 0).reward(example, completion).parts == {"format": format_, "correct": correct}
+
+
+def test_demonstrations_are_right_and_careless_ones_are_not() -> None:
+    for name in ("countdown/nano", "math/nano", "ssmr/nano", "chem/nano"):
+        task = GENERATED[name](0)
+        examples = task.split("train")
+        assert all(task.reward(e, task.demonstration(e)).value == 1 for e in examples)
+        careless = [task.reward(e, task.careless(e)) for e in examples]
+        assert sum(reward.parts["correct"] for reward in careless) < 0.4 * len(careless), name
+        letters = set(task.alphabet)
+        assert all(set(e.prompt + task.demonstration(e) + task.careless(e)) <= letters for e in examples)
+        assert max(len(task.demonstration(e)) for e in examples) < 16, "it fits the completion length with its end"
+
+
+def test_math_refuses_a_source_that_it_does_not_have() -> None:
+    with pytest.raises(UserError, match=r"task\.source=published: must be generated, gsm8k or math"):
+        mathematics("full", "published")  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from typing import Literal
 
 from llmzero.tasks.base import Example, Reward, weighted
 from llmzero.tasks.generated import Generated, content_id
+from llmzero.tasks.template import prompt_template
 
 MAX_EXPRESSION_CHARS = 256  # bounds parsing time for any completion
 _EXPRESSION = re.compile(r"[0-9+\-*/() ]+")
@@ -25,11 +26,6 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
     ast.Div: operator.truediv,
 }
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
-_FULL_PROMPT = (
-    "Using the numbers [{numbers}], write an arithmetic expression that equals {target}. You may use + - * / and "
-    "parentheses, and each number at most once. Think step by step, then give the expression inside "
-    "<answer> </answer> tags, for example <answer> (1 + 2) / 3 </answer>."
-)
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Difficulty:
 
 DIFFICULTIES = {
     "nano": Difficulty(count=(3, 3), max_number=30, max_target=60, operators="+-"),
-    "full": Difficulty(count=(3, 4), max_number=99, max_target=999, operators="+-*/"),
+    "full": Difficulty(count=(3, 6), max_number=99, max_target=999, operators="+-*/"),
 }
 
 
@@ -58,12 +54,13 @@ class _Term:
 
 
 class Countdown(Generated):
-    """The Countdown numbers game, generated. `difficulty` is `nano` (characters, 3 numbers) or `full` (chat, 3-4 numbers).
+    """The Countdown numbers game, generated. `difficulty` is `nano` (characters, 3 numbers) or `full` (chat, 3 to 6 numbers).
 
     Args:
         difficulty: a key of `DIFFICULTIES`; `full` also asks for reasoning and an `<answer>` tag.
         train_size, val_size, test_size: examples in each split.
         seed: of the generator. Splits stay disjoint whatever the seed, as a problem's hash decides its split.
+        template: a Jinja file that makes the prompt of full difficulty of `numbers` and `target`; null is the task's own.
     """
 
     metric = "correct"
@@ -76,11 +73,13 @@ class Countdown(Generated):
         val_size: int = 1000,
         test_size: int = 1000,
         seed: int = 0,
+        template: str | None = None,
     ) -> None:
         if difficulty not in DIFFICULTIES:
             raise ValueError(f"task.difficulty={difficulty!r}: must be one of {', '.join(DIFFICULTIES)}")
         super().__init__(f"countdown/{difficulty}", {"train": train_size, "val": val_size, "test": test_size}, seed)
         self.difficulty = difficulty
+        self.template = prompt_template("countdown", template)
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Return 0.1 for a well-formed expression over the given numbers and 0.9 more if it equals the target."""
@@ -121,7 +120,7 @@ class Countdown(Generated):
     def _prompt(self, numbers: list[int], target: int) -> str:
         if self.difficulty == "nano":
             return f"{','.join(map(str, numbers))}={target}:"
-        return _FULL_PROMPT.format(numbers=", ".join(map(str, numbers)), target=target)
+        return self.template.render(numbers=numbers, target=target)
 
 
 def _random_expression(numbers: list[int], operators: str, rng: random.Random) -> _Term | None:

@@ -7,12 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template, TemplateError
+from jinja2 import TemplateError
 
 from llmzero.documents import read_lines
 from llmzero.errors import UserError
 from llmzero.tasks.base import SPLIT_RANGES, Example, Split, split_of
 from llmzero.tasks.generated import content_id
+from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import Verified
 
 
@@ -26,7 +27,7 @@ class JsonLines(Verified):
         path: the file.
         verifier, timeout_s, workers: as `Verified` takes them.
         prompt_field, answer_field: keys of a line.
-        template: a Jinja file that makes the prompt of a line's fields; null is the prompt as it is.
+        template: a Jinja file that makes the prompt of a line's fields; null shows the prompt as it is.
         train_size, val_size, test_size: the first so many of a split; null is all.
     """
 
@@ -46,7 +47,7 @@ class JsonLines(Verified):
         super().__init__(verifier, timeout_s, workers)
         self.path = Path(path).expanduser()
         self.prompt_field, self.answer_field = prompt_field, answer_field
-        self.template = _template(template)
+        self.template = prompt_template("jsonl", template)
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self._splits = cache(self._read)
 
@@ -75,16 +76,12 @@ class JsonLines(Verified):
             if not isinstance(record.get(name), str | int | float):
                 raise UserError(f"{place}: needs a text or a number as {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
         prompt, answer = str(record[self.prompt_field]), str(record[self.answer_field])
-        shown = self.template.render({**record, "prompt": prompt}) if self.template else prompt
+        shown = self._shown(place, {**record, "prompt": prompt})
         meta = {key: value for key, value in record.items() if key not in (self.prompt_field, self.answer_field)}
         return Example(content_id(" ".join(prompt.split())), shown, answer, meta)
 
-
-def _template(path: str | None) -> Template | None:
-    if path is None:
-        return None
-    try:
-        template: Template = Template(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, TemplateError) as error:
-        raise UserError(f"task.template={path}: {error}") from error
-    return template
+    def _shown(self, place: str, fields: dict[str, Any]) -> str:
+        try:
+            return str(self.template.render(fields))
+        except TemplateError as error:
+            raise UserError(f"{place}: task.template cannot be filled: {error}; it has {', '.join(fields)}") from error

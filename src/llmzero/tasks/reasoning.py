@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 from llmzero.errors import UserError
@@ -13,9 +12,10 @@ from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
 from llmzero.tasks.generated import PATIENCE, content_id
 from llmzero.tasks.guard import Guard
+from llmzero.tasks.hub import require
+from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import bounded
 
-ASKED = "{question}\n\nThink step by step, then give the final answer alone inside <answer> </answer> tags."
 CHUNK = 1000  # problems that are generated at a time
 
 
@@ -31,6 +31,7 @@ class ReasoningGym:
         seed: of the generator. Splits stay disjoint whatever the seed.
         timeout_s: of one verification.
         workers: processes that verify.
+        template: a Jinja file that makes the prompt of `question`; null is the task's own.
     """
 
     metric = "correct"
@@ -45,12 +46,13 @@ class ReasoningGym:
         seed: int = 0,
         timeout_s: float = 5.0,
         workers: int = 1,
+        template: str | None = None,
     ) -> None:
-        if find_spec("reasoning_gym") is None:
-            raise UserError("task=reasoning_gym: needs the package reasoning-gym: pip install 'llmzero[tasks]'")
+        require("reasoning_gym", "task=reasoning_gym")
         self.dataset, self.settings, self.seed = dataset, json.dumps(dict(config or {})), seed
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         generator(dataset, self.settings, seed, 1)
+        self.template = prompt_template("reasoning_gym", template)
         self._guard = Guard(score, timeout_s, workers, (dataset, self.settings, "", None))
         self._splits = cache(self._generate)
 
@@ -75,7 +77,7 @@ class ReasoningGym:
         made, misses = 0, 0
         while any(len(found[name]) < size for name, size in self.sizes.items()) and misses < PATIENCE:
             for entry in generator(self.dataset, self.settings, self.seed + made, CHUNK):
-                example = _example(entry)
+                example = self._example(entry)
                 home = found[split_of(example.id)]
                 new = example.id not in home and len(home) < self.sizes[split_of(example.id)]
                 misses = 0 if new else misses + 1
@@ -87,10 +89,9 @@ class ReasoningGym:
             raise UserError(f"task.{short}_size={self.sizes[short]}: {self.dataset} gave only {len(found[short])} different problems; ask for fewer")
         return {name: list(examples.values()) for name, examples in found.items()}
 
-
-def _example(entry: dict[str, Any]) -> Example:
-    question = str(entry["question"]).strip()
-    return Example(content_id(" ".join(question.split())), ASKED.format(question=question), str(entry["answer"]), {"entry": entry})
+    def _example(self, entry: dict[str, Any]) -> Example:
+        question = str(entry["question"]).strip()
+        return Example(content_id(" ".join(question.split())), self.template.render(question=question), str(entry["answer"]), {"entry": entry})
 
 
 def generator(dataset: str, config: str, seed: int, size: int) -> Any:

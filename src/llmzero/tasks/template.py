@@ -1,0 +1,29 @@
+"""Prompts are Jinja files: a task's own, in `prompts/` beside this file, or one of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, Template, TemplateError
+
+from llmzero.errors import UserError
+
+OWN = Path(__file__).parent / "prompts"
+_environment = Environment(undefined=StrictUndefined)
+
+
+def prompt_template(name: str, path: str | None = None) -> Template:
+    """Return the template of a task's prompts; a name that it uses and the task does not give raises when it is rendered.
+
+    Args:
+        name: the task's own, a file of `prompts/` without its ending.
+        path: a file to use instead; null is the task's own.
+
+    Raises:
+        UserError: it cannot be read, or is no template.
+    """
+    file = Path(path).expanduser() if path else OWN / f"{name}.jinja"
+    try:
+        return _environment.from_string(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, TemplateError) as error:
+        raise UserError(f"task.template={file}: {error}") from error
