@@ -223,7 +223,7 @@ def _nano_directory() -> Path:
 
     config = _composed([])
     model, task = instantiate(config["model"]), instantiate(config["task"])
-    return Path(model.base_checkpoint(task, config["task"], lambda phase, progress: None))
+    return Path(model.base_checkpoint(task, lambda phase, progress: None))
 
 
 def _composed(overrides: list[str]) -> dict[str, Any]:

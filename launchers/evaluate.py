@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,17 @@ def run(config: dict[str, Any]) -> float | None:
     print(f"{config['split']} {name} {line['score']:.4f} ± {line['stderr']:.4f} (n={line['n']}, {line['seconds']:.1f} s)")
     for k, (chance, stderr) in line.get("pass_at", {}).items():
         print(f"{config['split']} pass@{k} {chance:.4f} ± {stderr:.4f}")
+    _print_subtasks(config["split"], line.get("subtasks", {}))
     return float(line["score"])
+
+
+def _print_subtasks(split: str, subtasks: dict[str, tuple[float, float, int]]) -> None:
+    """Print the score of each subtask, and their mean, in which each counts alike."""
+    for name, (score, stderr, n) in subtasks.items():
+        print(f"{split} {name} {score:.4f} ± {stderr:.4f} (n={n})")
+    if subtasks:
+        scores, errors, _ = zip(*subtasks.values(), strict=True)
+        print(f"{split} mean of subtasks {sum(scores) / len(scores):.4f} ± {math.hypot(*errors) / len(errors):.4f}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ class Evaluation:
     Attributes:
         score: mean over examples of the mean over their samples; `stderr` is that of a mean over independent examples.
         pass_at: k -> (estimate, standard error), for powers of two up to the number of samples.
+        subtasks: name -> (score, standard error, n) of the examples whose `meta` names one.
         rows: scored completions of this process's share of the examples.
     """
 
@@ -31,6 +33,7 @@ class Evaluation:
     n: int
     seconds: float
     pass_at: dict[int, tuple[float, float]]
+    subtasks: dict[str, tuple[float, float, int]]
     rows: list[dict[str, Any]]
 
 
@@ -54,8 +57,9 @@ def evaluate(task: Task, examples: Sequence[Example], policy: Policy, sampler: E
     texts = decode(policy.tokenizer, rollouts.completions)
     rewards = score_completions(task, own, texts)
     scores = [reward.parts[task.metric] for reward in rewards]
-    by_example = [scores[i : i + sampling.n] for i in range(0, len(scores), sampling.n)]
-    everything = [row for share in world.gather(by_example) for row in share]
+    by_example = [(example.meta.get("subtask"), scores[i * sampling.n : (i + 1) * sampling.n]) for i, example in enumerate(own)]
+    gathered = [pair for share in world.gather(by_example) for pair in share]
+    everything = [row for _, row in gathered]
     score, stderr = mean_and_stderr([sum(row) / len(row) for row in everything])
     rows = [
         {"prompt": own[i // sampling.n].prompt, "completion": text, "reward": reward.value, "parts": reward.parts}
@@ -63,7 +67,16 @@ def evaluate(task: Task, examples: Sequence[Example], policy: Policy, sampler: E
     ]
     powers = [2**i for i in range(sampling.n.bit_length())] if sampling.n > 1 else []
     pass_at = {k: mean_and_stderr([pass_at_k(len(row), sum(s >= 1.0 for s in row), k) for row in everything]) for k in powers}
-    return Evaluation(score, stderr, len(everything), time.perf_counter() - started, pass_at, rows)
+    return Evaluation(score, stderr, len(everything), time.perf_counter() - started, pass_at, _by_subtask(gathered), rows)
+
+
+def _by_subtask(scored: Sequence[tuple[str | None, list[float]]]) -> dict[str, tuple[float, float, int]]:
+    """Return score, standard error and number of the examples of each subtask."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for name, row in scored:
+        if name is not None:
+            found[name].append(sum(row) / len(row))
+    return {name: (*mean_and_stderr(values), len(values)) for name, values in sorted(found.items())}
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:

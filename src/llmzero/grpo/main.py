@@ -102,7 +102,7 @@ def _starting_point(spec: StageSpec, stage: StageDir, task: Any, heartbeat: Hear
     if spec.resume_from is not None:
         return spec.resume_from, 0
     model = instantiate(spec.config["model"])
-    base = model.base_checkpoint(task, spec.config["task"], lambda phase, progress: heartbeat.beat(phase=phase, progress=progress))
+    base = model.base_checkpoint(task, lambda phase, progress: heartbeat.beat(phase=phase, progress=progress))
     return Path(base), 0
 
 

@@ -19,10 +19,10 @@ class NanoModel:
     difficulty: str = "nano"
     hparams: dict[str, Any] = field(default_factory=dict)
 
-    def base_checkpoint(self, task: Task, task_config: dict[str, Any], progress: nano.Progress) -> str:
+    def base_checkpoint(self, task: Task, progress: nano.Progress) -> str:
         """Return the base model's directory, making it where the cache has none."""
         recipe = nano.NanoRecipe(**self.recipe)
-        return str(nano.base_checkpoint(recipe, task, task_config, Path(self.cache_dir).expanduser(), progress))
+        return str(nano.base_checkpoint(recipe, task, Path(self.cache_dir).expanduser(), progress))
 
 
 @dataclass
@@ -35,6 +35,6 @@ class HfModel:
     profiles: dict[str, Any] = field(default_factory=dict)
     hparams: dict[str, Any] = field(default_factory=dict)
 
-    def base_checkpoint(self, task: Task, task_config: dict[str, Any], progress: nano.Progress) -> str:
+    def base_checkpoint(self, task: Task, progress: nano.Progress) -> str:
         """Return the path or hub id as it is."""
         return self.path

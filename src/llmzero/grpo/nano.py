@@ -25,9 +25,10 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from llmzero.tasks.base import Example
 
 WARM_START_THREADS = 1  # a fixed number: sums in another order give other bits
-RECIPE_VERSION = 1  # raise it when the code below changes what a recipe makes
+RECIPE_VERSION = 2  # raise it when the code below changes what a recipe makes
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 Progress = Callable[[str, float], None]
+Taught = tuple[str, str]  # a prompt and its completion
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,17 @@ class NanoRecipe:
     seed: int
 
 
-def base_checkpoint(recipe: NanoRecipe, task: Any, task_config: dict[str, Any], cache_dir: Path, progress: Progress) -> Path:
-    """Return the base model's directory for a task, warm-starting it where the cache has none.
+def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Progress) -> Path:
+    """Return the base model's directory for a task, warm-starting it where the cache has none for that recipe and these demonstrations.
 
     Raises:
         ValueError: the task has no demonstrations to warm-start on.
     """
     if not hasattr(task, "demonstration"):
         raise ValueError(f"model=nano needs a task with demonstrations; {type(task).__name__} has none: use model=hf")
-    taught = {name: value for name, value in task_config.items() if name not in ("val_size", "test_size")}
-    key = {"version": RECIPE_VERSION, "recipe": asdict(recipe), "task": taught}
+    taught = _taught(task, recipe)
+    told = hashlib.sha256(json.dumps([task.alphabet, taught]).encode()).hexdigest()
+    key = {"version": RECIPE_VERSION, "recipe": asdict(recipe), "demonstrations": told}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     directory = cache_dir / f"nano-{digest}"
     if (directory / "COMPLETE").exists():
@@ -62,7 +64,7 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, task_config: dict[str, Any], 
     cache_dir.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".nano-{digest}-", dir=cache_dir))
     try:
-        _build(recipe, task, building, progress)
+        _build(recipe, task.alphabet, taught, building, progress)
         (building / "recipe.json").write_text(json.dumps(key, indent=2, sort_keys=True))
         (building / "COMPLETE").touch()
         if not (directory / "COMPLETE").exists():  # another process may have been faster; both made the same bytes
@@ -73,13 +75,20 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, task_config: dict[str, Any], 
     return directory
 
 
-def _build(recipe: NanoRecipe, task: Any, directory: Path, progress: Progress) -> None:
-    tokenizer = character_tokenizer(task.alphabet)
+def _taught(task: Any, recipe: NanoRecipe) -> list[Taught]:
+    """Return the demonstrations of the train split, a share of them careless."""
+    rng = random.Random(recipe.seed)
+    examples: Sequence[Example] = task.split("train")
+    return [(e.prompt, task.careless(e) if rng.random() < recipe.careless_share else task.demonstration(e)) for e in examples]
+
+
+def _build(recipe: NanoRecipe, alphabet: str, taught: Sequence[Taught], directory: Path, progress: Progress) -> None:
+    tokenizer = character_tokenizer(alphabet)
     threads = torch.get_num_threads()
     torch.set_num_threads(WARM_START_THREADS)
     torch.manual_seed(recipe.seed)
     model = Qwen3ForCausalLM(_architecture(recipe, tokenizer))
-    _warm_start(model, tokenizer, task, recipe, progress)
+    _warm_start(model, tokenizer, taught, recipe, progress)
     torch.set_num_threads(threads)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
@@ -111,14 +120,15 @@ def _architecture(recipe: NanoRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwe
     )
 
 
-def _warm_start(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, task: Any, recipe: NanoRecipe, progress: Progress) -> None:
-    """Train on demonstrations of the train split: AdamW, cosine decay, loss on the completion alone."""
-    examples = task.split("train")
-    ids, labels = _demonstrations(tokenizer, task, examples, recipe)
+def _warm_start(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, taught: Sequence[Taught], recipe: NanoRecipe, progress: Progress
+) -> None:
+    """Train on demonstrations: AdamW, cosine decay, loss on the completion alone."""
+    ids, labels = _demonstrations(tokenizer, taught)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     generator = torch.Generator().manual_seed(recipe.seed)
     for step in range(recipe.steps):
-        rows = torch.randint(len(examples), (recipe.batch_size,), generator=generator)
+        rows = torch.randint(len(taught), (recipe.batch_size,), generator=generator)
         warm = min(1.0, (step + 1) / 20)
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
         loss = model(input_ids=ids[rows], labels=labels[rows]).loss
@@ -129,15 +139,13 @@ def _warm_start(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, tas
         progress("warm start", (step + 1) / recipe.steps)
 
 
-def _demonstrations(tokenizer: PreTrainedTokenizerFast, task: Any, examples: Sequence[Example], recipe: NanoRecipe) -> tuple[Tensor, Tensor]:
+def _demonstrations(tokenizer: PreTrainedTokenizerFast, taught: Sequence[Taught]) -> tuple[Tensor, Tensor]:
     """Return right-padded token ids and labels, both (N, T); labels are -100 on prompts and padding."""
-    prompts = [tokenizer.encode(e.prompt) for e in examples]
-    rng = random.Random(recipe.seed)
-    texts = [task.careless(e) if rng.random() < recipe.careless_share else task.demonstration(e) for e in examples]
-    solutions = [[*tokenizer.encode(text), tokenizer.eos_token_id] for text in texts]
+    prompts = [tokenizer.encode(prompt) for prompt, _ in taught]
+    solutions = [[*tokenizer.encode(text), tokenizer.eos_token_id] for _, text in taught]
     width = max(len(p) + len(s) for p, s in zip(prompts, solutions, strict=True))
-    ids = torch.full((len(examples), width), tokenizer.pad_token_id)
-    labels = torch.full((len(examples), width), -100)
+    ids = torch.full((len(taught), width), tokenizer.pad_token_id)
+    labels = torch.full((len(taught), width), -100)
     for row, (prompt, solution) in enumerate(zip(prompts, solutions, strict=True)):
         end = len(prompt) + len(solution)
         ids[row, :end] = torch.tensor(prompt + solution)

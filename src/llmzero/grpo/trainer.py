@@ -136,8 +136,9 @@ class Trainer:
         if self.world.leads:
             where = {"step": self.step, "global_step": self.position.global_step}
             append_jsonl(self.stage.rollouts_file, [{**where, **row} for row in found.rows[:ROLLOUTS_KEPT]])
-            chances = {"pass_at": {str(k): pair for k, pair in found.pass_at.items()}} if found.pass_at else {}
-            append_jsonl(self.stage.validation_file, [{**asdict(point), **chances}], sync=True)
+            more: dict[str, Any] = {"pass_at": found.pass_at, "subtasks": found.subtasks}
+            told = {name: value for name, value in more.items() if value}
+            append_jsonl(self.stage.validation_file, [{**asdict(point), **told}], sync=True)
 
     def _save(self) -> None:
         self.position = replace(self.position, gpu_seconds=round(self._spent_before + self.heartbeat.gpu_seconds, 3))
