@@ -1,17 +1,19 @@
-"""A nano model small enough that real training takes a second a stage."""
+"""A nano model small enough that real training takes a second a stage, and a browser."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from selenium import webdriver
 
 from tests.conftest import REPOSITORY
 
@@ -113,3 +115,29 @@ def same_bits(a: Path, b: Path) -> bool:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    """A real, headless Chromium."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must look at the report in a browser: install chromium and chromedriver")
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    quiet = ("background-networking", "component-update", "sync", "gpu", "quic")
+    flags = [
+        "--headless=new",
+        "--no-sandbox",
+        "--no-first-run",
+        "--window-size=1280,1000",
+        *(f"--disable-{name}" for name in quiet),
+    ]
+    for flag in (*flags, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,31 +186,6 @@ def search(tmp_path: Path) -> Callable[..., SearchBuilder]:
         return builder
 
     return build
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI must look at the report in a browser: install chromium and chromedriver")
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    quiet = ("background-networking", "component-update", "sync", "gpu", "quic")
-    flags = [
-        "--headless=new",
-        "--no-sandbox",
-        "--no-first-run",
-        "--window-size=1280,1000",
-        *(f"--disable-{name}" for name in quiet),
-    ]
-    for flag in (*flags, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
 
 
 def opened(browser: webdriver.Chrome, page: Path, place: str = "") -> None:

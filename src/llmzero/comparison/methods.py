@@ -33,24 +33,29 @@ def check_budgets(study: Study) -> None:
 
 
 def compared(study: Study) -> dict[str, Any]:
-    """Return all numbers of a comparison.
+    """Return all numbers of a comparison."""
+    runs = Runs(finished_runs(study), _stage_budgets(study))
+    return comparison(runs, study.rows, study.tasks, study.seeds, [str(cell) for cell in study.unfinished])
+
+
+def comparison(runs: Runs, rows: Sequence[str], tasks: Sequence[str], seeds: Sequence[int], unfinished: Sequence[str] = ()) -> dict[str, Any]:
+    """Return all numbers of runs of some methods (`rows`, of which the first is set against the others).
 
     A method without a finished search on a task is left out there, and such a task is left out of `overall`, which would else compare
     methods on different tasks.
     """
-    runs = Runs(finished_runs(study), _stage_budgets(study))
-    methods = {task: [method for method in study.rows if runs.on(task, method)] for task in study.tasks}
-    complete = [task for task in study.tasks if methods[task] == study.rows]
+    methods = {task: [method for method in rows if runs.on(task, method)] for task in tasks}
+    complete = [task for task in tasks if methods[task] == list(rows)]
     return {
-        "methods": study.rows,
-        "tasks": study.tasks,
+        "methods": list(rows),
+        "tasks": list(tasks),
         "complete_tasks": complete,
-        "seeds": list(study.seeds),
+        "seeds": list(seeds),
         "budget_stages": runs.budgets,
-        "unfinished": [str(cell) for cell in study.unfinished],
-        "per_task": {task: _table(runs, [task], methods[task], study.rows[0], _final) for task in study.tasks},
-        "overall": _table(runs, complete, study.rows, study.rows[0], runs.normalised_final) if complete else {},
-        "curves": {task: _curves(runs, task, methods[task]) for task in study.tasks},
+        "unfinished": list(unfinished),
+        "per_task": {task: _table(runs, [task], methods[task], rows[0], _final) for task in tasks},
+        "overall": _table(runs, complete, rows, rows[0], runs.normalised_final) if complete else {},
+        "curves": {task: _curves(runs, task, methods[task]) for task in tasks},
         "runs": [_told(runs, run) for run in runs.runs],
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from llmzero.comparison.statistics import Array, normalised, step_function
-from llmzero.study import Cell, Study
+from llmzero.study import Study
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Run:
     summary: dict[str, Any]
 
     @classmethod
-    def of(cls, cell: Cell, summary: dict[str, Any]) -> Run:
-        """Return a finished cell's numbers."""
+    def of(cls, method: str, task: str, seed: int, summary: dict[str, Any]) -> Run:
+        """Return the numbers of a finished search with `search.test_incumbents`."""
         test = summary["test"]
         stages, times, scores = (np.array([point[key] for point in test["trajectory"]], float) for key in ("stages", "gpu_seconds", "score"))
-        return cls(cell.pair.row, cell.pair.task, cell.seed, stages, times, scores, test["base"]["score"], test["best"]["score"], summary)
+        return cls(method, task, seed, stages, times, scores, test["base"]["score"], test["best"]["score"], summary)
 
     def over_stages(self, budget: int) -> Array:
         """Return the test score that it would have delivered after 1, 2, ... stages."""
@@ -48,7 +48,7 @@ class Run:
 
 def finished_runs(study: Study) -> list[Run]:
     """Return what there is, in the order of the study's cells."""
-    return [Run.of(cell, summary) for cell in study.cells if (summary := cell.summary()) is not None]
+    return [Run.of(cell.pair.row, cell.pair.task, cell.seed, summary) for cell in study.cells if (summary := cell.summary()) is not None]
 
 
 @dataclass(frozen=True)

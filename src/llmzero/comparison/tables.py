@@ -63,7 +63,7 @@ def transfer_table(found: dict[str, Any]) -> str:
 
 
 def _unfinished(found: dict[str, Any]) -> list[str]:
-    return ["## Not finished\n", "".join(f"- {cell}\n" for cell in found["unfinished"])] if found["unfinished"] else []
+    return ["## Left out, as they have not finished\n", "".join(f"- {cell}\n" for cell in found["unfinished"])] if found["unfinished"] else []
 
 
 def _gain(gain: Entry) -> str:
