@@ -24,6 +24,7 @@ class CountdownTask:
     val_size: int = 1000
     test_size: int = 1000
     seed: int = 0
+    template: str | None = None
 
 
 @dataclass
@@ -34,12 +35,44 @@ class MathTask:
     difficulty: str = "nano"
     source: str = "generated"
     path: str | None = None
+    template: str | None = None
     subset: str | None = None
     train_size: int | None = None
     val_size: int | None = None
     test_size: int | None = None
     seed: int = 0
     workers: int = 1
+
+
+@dataclass
+class MusicTask:
+    """`task=ssmr`."""
+
+    _target_: str = "llmzero.tasks.music.sheet_music"
+    difficulty: str = "nano"
+    source: str = "generated"
+    path: str | None = None
+    subset: str | None = None
+    train_size: int | None = None
+    val_size: int | None = None
+    test_size: int | None = None
+    seed: int = 0
+    template: str | None = None
+
+
+@dataclass
+class ChemTask:
+    """`task=chem`."""
+
+    _target_: str = "llmzero.tasks.chemistry.chemistry"
+    difficulty: str = "nano"
+    source: str = "generated"
+    path: str | None = None
+    template: str | None = None
+    train_size: int | None = None
+    val_size: int | None = None
+    test_size: int | None = None
+    seed: int = 0
 
 
 @dataclass
@@ -72,6 +105,7 @@ class ReasoningGymTask:
     seed: int = 0
     timeout_s: float = 5.0
     workers: int = 1
+    template: str | None = None
 
 
 @dataclass
@@ -459,6 +493,8 @@ class Tracking:
     mode: str = "offline"
     project: str = "llmzero"
     entity: str | None = None
+    fork: bool = False
+    checkpoint: bool = True
 
 
 @dataclass
@@ -613,6 +649,8 @@ SCHEMAS: Mapping[str, type] = {
     "plan": PlanConfig,
     "task_countdown": CountdownTask,
     "task_math": MathTask,
+    "task_chem": ChemTask,
+    "task_ssmr": MusicTask,
     "task_jsonl": JsonLinesTask,
     "task_reasoning_gym": ReasoningGymTask,
     "model_nano": NanoModelConfig,
@@ -695,7 +733,7 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "agent.max_prompt_tokens": (1000, None),
     "agent.repairs": (0, 10),
     "task.difficulty": frozenset({"nano", "full"}),
-    "task.source": frozenset({"generated", "gsm8k", "math"}),
+    "task.source": frozenset({"generated", "gsm8k", "math", "published"}),
     "task.timeout_s": (0, None),
     "task.workers": (1, None),
     "task.train_size": (1, None),

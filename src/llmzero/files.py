@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+_SAFE = (str, int, bool, type(None))  # they hold no floats
+
 
 def write_atomic(path: Path, text: str, *, sync: bool = True) -> None:
     """Replace a file's content; a reader sees the old text or the new one, with `sync` even after a power cut."""
@@ -75,7 +77,7 @@ def finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: item if type(item) in _SAFE else finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [item if type(item) in _SAFE else finite(item) for item in value]
     return value

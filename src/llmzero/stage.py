@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,7 +147,7 @@ class StageResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `result.json`."""
         paths = {name: str(path) if path else None for name, path in self._paths().items()}
-        return {**asdict(self), **paths}
+        return {**vars(self), **paths, "validation": [{**vars(point)} for point in self.validation]}
 
     def _paths(self) -> dict[str, Path | None]:
         return {"checkpoint": self.checkpoint, "last_checkpoint": self.last_checkpoint}
@@ -177,7 +179,9 @@ class StageDir:
     def write_spec(self, spec: StageSpec) -> None:
         """Create the directory with its `stage.yaml`, which whoever starts the stage could write again."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.spec_file, yaml.dump(spec.to_dict(), Dumper=yaml.CSafeDumper, sort_keys=False), sync=False)
+        own = {name: value for name, value in spec.to_dict().items() if name in _SPEC_KEYS}
+        shared = _shared_yaml(json.dumps(spec.config)) if spec.config else ""
+        write_atomic(self.spec_file, yaml.dump(own, Dumper=yaml.CSafeDumper, sort_keys=False) + shared, sync=False)
 
     def read_spec(self) -> StageSpec:
         """Read `stage.yaml`."""
@@ -249,6 +253,12 @@ class StageDir:
         for file in (self.metrics_file, self.validation_file, self.rollouts_file):
             if file.exists():
                 write_jsonl(file, [record for record in read_jsonl(file) if record["step"] <= step])
+
+
+@lru_cache(maxsize=8)
+def _shared_yaml(config: str) -> str:
+    """Return the YAML of a configuration (JSON) that many stages share: making it anew for each would take longer than all else here."""
+    return yaml.dump(json.loads(config), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:

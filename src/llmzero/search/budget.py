@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -79,14 +79,14 @@ class Ledger:
 
     def left(self, budget: Budget) -> dict[str, float]:
         """Return what remains of every limited resource; of a deadline, the seconds until then."""
-        spent = {**asdict(self), "deadline": time.time()}
-        return {name: limit - spent[name] for name, limit in asdict(budget).items() if limit is not None}
+        spent = {**vars(self), "deadline": time.time()}
+        return {name: limit - spent[name] for name, limit in vars(budget).items() if limit is not None}
 
     def to_dict(self) -> dict[str, float]:
         """Return the content of `summary.json`'s `budget`."""
-        return {name: round(value, 3) for name, value in asdict(self).items()}
+        return {name: round(value, 3) for name, value in vars(self).items()}
 
 
 def _reached(spent: Mapping[str, float], budget: Budget) -> list[str]:
-    limits = asdict(budget)
+    limits = vars(budget)
     return [name for name, value in spent.items() if limits[name] is not None and value >= limits[name]]

@@ -1,0 +1,88 @@
+#!/usr/bin/env python
+"""Learning curves of the four tasks at nano difficulty, with good and bad hyperparameters.
+
+Usage: python benchmarks/nano_tasks.py [TASK ...]   (ten minutes a task; writes benchmarks/results/nano_tasks.json, docs/images/nano_tasks.png)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from llmzero.comparison.figures import panels, save_figure, styles
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "benchmarks/results/nano_tasks.json"
+FIGURE = REPOSITORY / "docs/images/nano_tasks"
+TASKS = ("countdown", "ssmr", "chem", "math")
+LARGE = {"prompts_per_step": 64, "group_size": 16, "minibatches": 4}
+# Stages of so many steps with hyperparameters other than the practitioner's.
+SCHEDULES: dict[str, list[tuple[int, dict[str, Any]]]] = {
+    "practitioner": [(200, {})],
+    "large batches": [(60, LARGE)],
+    "staged": [(30, {"learning_rate": 3e-4, "minibatches": 2}), (30, LARGE)],
+    "learning rate x 10, no KL": [(60, {"learning_rate": 1e-3, "kl_coef": 0.0})],
+    "tiny groups": [(100, {"group_size": 4, "prompts_per_step": 8})],
+}
+
+Curve = list[tuple[int, float]]
+
+
+def main() -> None:
+    """Train the tasks given, or all, add them to the results, and draw what is there."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for task in sys.argv[1:] or TASKS:
+        with tempfile.TemporaryDirectory() as folder:
+            found[task] = curves(task, Path(folder))
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    draw({task: found[task] for task in TASKS if task in found})
+
+
+def curves(task: str, folder: Path) -> dict[str, Curve]:
+    """Return validation scores over steps, the base model's first, of each schedule."""
+    base = stage(task, folder / "base", 0, {}, None)
+    root = folder / "base/checkpoints/step_00000"
+    return {name: base + chain(task, folder / name.split(",")[0].replace(" ", "_"), stages, root) for name, stages in SCHEDULES.items()}
+
+
+def chain(task: str, folder: Path, stages: list[tuple[int, dict[str, Any]]], root: Path) -> Curve:
+    """Return the curve of stages of which each goes on from the last checkpoint of the one before."""
+    points, checkpoint = [], root
+    for number, (steps, values) in enumerate(stages):
+        directory = folder / str(number)
+        points += stage(task, directory, steps, values, checkpoint)
+        checkpoint = Path(json.loads((directory / "result.json").read_text())["last_checkpoint"])
+    return points
+
+
+def stage(task: str, directory: Path, steps: int, values: dict[str, Any], checkpoint: Path | None) -> Curve:
+    """Train a stage and return its curve."""
+    given = f"values={{{', '.join(f'{name}: {value}' for name, value in values.items())}}}"
+    command = [sys.executable, "launchers/train.py", f"task={task}", f"steps={steps}", given, f"stage_dir={directory}", "trainer.validation_every=10"]
+    print(task, directory.parent.name, given, f"{steps} steps", flush=True)
+    subprocess.run([*command, f"resume_from={checkpoint or 'null'}"], cwd=REPOSITORY, check=True, capture_output=True)
+    lines = [json.loads(line) for line in (directory / "validation.jsonl").read_text().splitlines()]
+    return [(line["global_step"], line["score"]) for line in lines]
+
+
+def draw(found: dict[str, dict[str, Curve]]) -> None:
+    """Draw a panel for each task."""
+    looks = styles(list(SCHEDULES))
+    figure, axes = panels(len(found), 3.6, 2.8)
+    for (task, schedules), axis in zip(found.items(), axes, strict=True):
+        for name, curve in schedules.items():
+            colour, dash = looks[name]
+            axis.plot(*zip(*curve, strict=True), dash, color=colour, label=name)
+        base = next(iter(schedules.values()))[0][1]
+        axis.axhline(1.6 * base, color="0.7", linewidth=0.8, label="1.6 times the base model")
+        axis.set(title=task, xlabel="GRPO steps", ylabel="validation score", ylim=(0, None))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    save_figure(FIGURE, figure)
+
+
+if __name__ == "__main__":
+    main()
