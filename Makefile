@@ -7,7 +7,7 @@ SETUP := $(VENV)/.search-ready
 DEV := $(VENV)/.test-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help search test check lint format bench bench-gpu local-llm clean
+.PHONY: help search test figures check lint format bench bench-gpu local-llm clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ search: $(SETUP)  ## Watch LLMZero discover a strategy on this machine: make sea
 
 test: $(DEV) check  ## Run all checks and tests
 	$(BIN)/python -m pytest $(ARGS)
+
+figures: $(SETUP)  ## Draw what searches found, with a page that tells it: make figures ARGS="runs/nano --out figures"
+	$(BIN)/python -m analysis.report $(or $(ARGS),runs --out figures)
 
 check: $(DEV)  ## Lint, types and import rules
 	$(BIN)/ruff check .

@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.load import Row, Tables, load, parser_of, run
+from analysis.load import Row, Tables, load, parser_of, publish, run
 from llmzero.comparison.statistics import holm, interval, mean, wilcoxon
 from llmzero.comparison.tables import markdown
-from llmzero.files import write_atomic, write_json
 
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -200,11 +199,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write calibration.json and calibration.md there")
     given = parser.parse_args()
     found = calibration(load(given.directories))
-    print(told(found))
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        write_json(given.out / "calibration.json", found)
-        write_atomic(given.out / "calibration.md", told(found))
+    publish("calibration", found, told(found), given.out)
 
 
 if __name__ == "__main__":

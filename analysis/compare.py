@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from analysis.curves import named
-from analysis.load import Tables, load, parser_of, run
+from analysis.load import Tables, load, parser_of, publish, run
 from llmzero.comparison.figures import comparison_figures
 from llmzero.comparison.methods import comparison
 from llmzero.comparison.runs import Run, Runs
 from llmzero.comparison.tables import comparison_table
 from llmzero.errors import UserError
-from llmzero.files import read_json, write_atomic, write_json
+from llmzero.files import read_json
 
 REPLAY = "replay"  # searches of that method repeat a strategy, and search nothing
 
@@ -80,11 +80,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where comparison.json, comparison.md and the figures go")
     given = parser.parse_args()
     found = compared(load(given.directories), given.first)
-    print(comparison_table(found))
+    publish("comparison", found, comparison_table(found), given.out)
     if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        write_json(given.out / "comparison.json", found)
-        write_atomic(given.out / "comparison.md", comparison_table(found))
         comparison_figures(given.out, found)
 
 

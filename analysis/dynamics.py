@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.load import Tables, load, parser_of, run
+from analysis.load import Tables, load, parser_of, publish, run
 from analysis.nulls import DRAWS, Measure, Null, Outcome, Versions, against, drawn, mean_of_judged, reordered, turned_searches, turned_stages
 from analysis.paths import LEAST, SHAPES, Array, Counts, Line, Paths
 from llmzero.comparison.statistics import Interval, holm, interval, mean, wilcoxon
 from llmzero.comparison.tables import markdown
-from llmzero.files import write_atomic, write_json
 
 ALPHA = 0.05
 MIN_SEARCHES = 5  # fewer cannot reach p = 0.05 where each search counts as one
@@ -331,11 +330,8 @@ def main() -> None:
     given = parser.parse_args()
     tables = load(given.directories)
     found = analysed(tables, load(given.null) if given.null else None)
-    print(told(found))
+    publish("dynamics", found, told(found), given.out)
     if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        write_json(given.out / "dynamics.json", found)
-        write_atomic(given.out / "dynamics.md", told(found))
         Paths.of(tables).table().to_csv(given.out / "trajectories.csv", index=False)
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from llmzero.config import catalogue_of
 from llmzero.errors import UserError
-from llmzero.files import read_json, read_jsonl
+from llmzero.files import read_json, read_jsonl, write_atomic, write_json
 from llmzero.hparams import Catalogue, Parameter
 from llmzero.search.results import stopping_record
 from llmzero.search.store import EventStore
@@ -340,6 +340,15 @@ def parser_of(module: str, description: str, examples: str) -> argparse.Argument
     parser = command(module, description, examples)
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, a folder of searches, or a folder of tables")
     return parser
+
+
+def publish(name: str, document: Any, text: str, directory: Path | None) -> None:
+    """Print what a command has found, and write it into a directory, if there is one: `name.json` and `name.md`."""
+    print(text)
+    if directory:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / f"{name}.json", document)
+        write_atomic(directory / f"{name}.md", text)
 
 
 def main() -> None:

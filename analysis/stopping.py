@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.load import Row, Tables, load, parser_of, run
+from analysis.load import Row, Tables, load, parser_of, publish, run
 from llmzero.comparison.statistics import interval, mean
 from llmzero.comparison.tables import markdown
-from llmzero.files import write_atomic, write_json
 
 NOTES = """\
 Saved: of all searches together; in brackets a 95 % interval of the mean share of a search. Rate: exact 95 % interval of false kills among
@@ -96,11 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write stopping.json and stopping.md there")
     given = parser.parse_args()
     rows = stopping(load(given.directories))
-    print(told(rows))
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        write_json(given.out / "stopping.json", rows)
-        write_atomic(given.out / "stopping.md", told(rows))
+    publish("stopping", rows, told(rows), given.out)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ import yaml
 from scipy import stats
 
 from analysis.dynamics import ALPHA, CLAIM, analysed, judged, overall
-from analysis.load import Row, Rows, Tables, add_tree, command, run
+from analysis.load import Row, Rows, Tables, add_tree, command, publish, run
 from analysis.nulls import Outcome
 from llmzero.comparison.tables import markdown
 from llmzero.config import catalogue_of
-from llmzero.files import write_atomic, write_json
+from llmzero.files import write_atomic
 from llmzero.hparams import HParams
 from llmzero.search.store import EventStore
 from llmzero.search.tree import ROOT, Node, Tree
@@ -252,11 +252,7 @@ def main() -> None:
         return
     found = {"studies": given.studies, "searches": given.searches}
     found |= {"false_positives": error_rates(given.studies, given.searches), "power": power(given.studies)}
-    print(told(found))
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        write_json(given.out / "synthetic.json", found)
-        write_atomic(given.out / "synthetic.md", told(found))
+    publish("synthetic", found, told(found), given.out)
 
 
 if __name__ == "__main__":

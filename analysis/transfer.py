@@ -9,12 +9,12 @@ import pandas as pd
 
 from analysis.compare import REPLAY
 from analysis.curves import named
-from analysis.load import Tables, load, parser_of, run
+from analysis.load import Tables, load, parser_of, publish, run
 from llmzero.comparison.figures import transfer_figure
 from llmzero.comparison.tables import transfer_table
 from llmzero.comparison.transfers import gain
 from llmzero.errors import UserError
-from llmzero.files import read_json, write_atomic, write_json
+from llmzero.files import read_json
 
 HELP = """\
 How much better strategies end than the practitioner's configuration trained for as many steps, on every task that they were replayed on:
@@ -68,11 +68,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where transfer.json, transfer.md and the heat-map go")
     given = parser.parse_args()
     found = transferred(load(given.directories))
-    print(transfer_table(found))
+    publish("transfer", found, transfer_table(found), given.out)
     if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        write_json(given.out / "transfer.json", found)
-        write_atomic(given.out / "transfer.md", transfer_table(found))
         transfer_figure(given.out, found)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.rewards import adversarial
 from llmzero.errors import UserError
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example, rewards_of
@@ -126,43 +127,14 @@ def test_a_regular_expression_that_would_never_end_earns_nothing(verifiers: dict
     assert verifiers["regex"].reward(Example("1", "", "(a+)+b"), "a" * 40).value == 0
 
 
-PIECES = [
-    *(
-        "<answer>",
-        "</answer>",
-        "\\boxed{",
-        "}",
-        "{",
-        "####",
-        "((((((((((",
-        "1" * 400,
-        "9e999",
-        "-",
-        "\x00",
-        "\ud800",
-        "٣",
-        "𝟗",
-        "1/0",
-        "%",
-        "\n",
-        " ",
-    ),
-    *("10**10**10", "^{9}", "\\frac{1}{0}", "nan", "inf", "A", "(B)", "__import__('os').system('false')", "<answer>" * 50, "1," * 200, "🙂" * 30),
-]
-
-
-def adversarial(rng: random.Random) -> str:
-    return "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 12)))
-
-
-@pytest.mark.parametrize("name", ["countdown/nano", "countdown/full", "math/nano"])
+@pytest.mark.parametrize("name", ["countdown/nano", "countdown/full", "math/nano", "ssmr/nano", "ssmr/full", "chem/nano", "chem/full"])
 def test_no_completion_earns_what_an_honest_answer_would_not(name: str) -> None:
     """Rewards stay within bounds, and only what equals the answer is correct."""
     task = GENERATED[name](0)
-    example = task.split("val")[0]
+    example = next(example for example in task.split("val") if len(example.answer) != 1)  # a letter may be guessed
     rng = random.Random(0)
-    for _ in range(20_000):
-        completion = adversarial(rng)
+    for _ in range(5_000):
+        completion = adversarial(rng, example)
         reward = task.reward(example, completion)
         assert 0 <= reward.value <= 1
         assert all(0 <= part <= 1 for part in reward.parts.values())
@@ -173,8 +145,8 @@ def test_no_completion_earns_what_an_honest_answer_would_not(name: str) -> None:
 def test_quick_verifiers_bear_anything(verifiers: dict[str, Verified], name: str) -> None:
     rng = random.Random(1)
     answer = {"exact": "red", "numeric": "123456.789", "choice": "Q"}[name]
-    for _ in range(20_000):
-        completion = adversarial(rng)
+    for _ in range(5_000):
+        completion = adversarial(rng, Example("1", "", answer))
         assert verifiers[name].reward(Example("1", "", answer), completion).value == 0, completion
 
 
@@ -316,11 +288,13 @@ def test_settings_of_reasoning_gym_are_passed_on_and_checked() -> None:
     ("completion", "format_", "correct"),
     [
         ("6/28", 1, 1),
-        ("30/140", 1, 1),
+        ("27/126", 1, 1),
+        ("30/140", 0, 0),  # zeros appended
         (" 9/42\n", 1, 1),
         ("6/27", 1, 0),
         ("3/14", 0, 0),  # the given fraction again
-        ("300/1400", 0, 0),  # four digits
+        ("1/5", 0, 0),
+        ("30000/140000", 0, 0),
         ("06/28", 0, 0),
         ("6/28 9/42", 0, 0),
         ("6:28", 0, 0),

@@ -18,9 +18,9 @@ from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import Verified
 from llmzero.tasks.word_problems import word_problem
 
-LARGEST = 300
-FACTORS = (2, 3, 10)
-_FRACTION = re.compile(r"([1-9][0-9]{0,2})/([1-9][0-9]{0,2})")
+LARGEST = 9999
+FACTORS = (2, 3)
+_FRACTION = re.compile(r"([1-9][0-9]{0,4})/([1-9][0-9]{0,4})")
 SOURCES = {
     "gsm8k": {"path": "openai/gsm8k", "name": "main", "question": "question", "answer": "answer"},
     "math": {"path": "EleutherAI/hendrycks_math", "name": "algebra", "question": "problem", "answer": "solution"},
@@ -66,7 +66,7 @@ def mathematics(
 
 
 class Fractions(Generated):
-    """Equal fractions, in characters: `3/14:` asks for a multiple, such as `6/28` or `30/140`, whose parts have three digits at most."""
+    """Equal fractions, in characters: `3/14:` asks for `6/28`, `9/42` or another multiple, by less than 10."""
 
     metric = "correct"
     alphabet = "0123456789/:"
@@ -76,23 +76,23 @@ class Fractions(Generated):
 
     def draw(self, rng: random.Random) -> Example | None:
         """Return a problem; None where the fraction can be reduced."""
-        below = rng.randint(2, LARGEST)
+        below = rng.randint(11, LARGEST)
         above = rng.randint(1, below - 1)
         if gcd(above, below) > 1:
             return None
-        factor = rng.choice([factor for factor in FACTORS if factor * below <= 999])
+        factor = rng.choice(FACTORS)
         meta = {"above": above, "below": below, "factor": factor}
         return Example(content_id(f"fraction:{above}/{below}"), f"{above}/{below}:", f"{above * factor}/{below * factor}", meta)
 
     def reward(self, example: Example, completion: str) -> Reward:
-        """Return 0.1 for a fraction other than the given one, and 0.9 more where it is equal to that."""
+        """Return 0.1 for a larger fraction than the given one, of less than ten times its parts, and 0.9 more where it is equal to that."""
         found, (above, below) = _FRACTION.fullmatch(completion.strip(" \n")), (example.meta["above"], example.meta["below"])
-        if not found or int(found[2]) == below:
+        if not found or not below < int(found[2]) < 10 * below:
             return weighted(0.0, 0.0)
         return weighted(1.0, float(int(found[1]) * below == int(found[2]) * above))
 
     def demonstration(self, example: Example) -> str:
-        """Return the multiple by a factor that the problem was drawn with."""
+        """Return the multiple that the problem was drawn with."""
         return example.answer
 
     def careless(self, example: Example) -> str:

@@ -1,0 +1,121 @@
+#!/usr/bin/env python
+"""How fast rewards are, and what they make of completions that try to break them.
+
+Usage: PYTHONPATH=. python benchmarks/rewards.py [COMPLETIONS [TASK ...]]   (100000 a task; half an hour; writes benchmarks/results/rewards.json)
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmzero.tasks.base import Example, Task, rewards_of
+from llmzero.tasks.chemistry import chemistry
+from llmzero.tasks.countdown import Countdown
+from llmzero.tasks.mathematics import mathematics
+from llmzero.tasks.music import sheet_music
+from llmzero.tasks.reasoning import ReasoningGym
+from llmzero.tasks.verified import Verified
+
+RESULTS = Path(__file__).resolve().parent / "results/rewards.json"
+SIZES: dict[str, Any] = {"train_size": 200, "val_size": 200, "test_size": 20}
+BATCH = 1000
+HONEST_S = 3.0  # seconds for which honest answers are judged
+TASKS: dict[str, Callable[[], Any]] = {
+    "countdown nano": lambda: Countdown("nano", **SIZES),
+    "countdown full": lambda: Countdown("full", **SIZES),
+    "ssmr nano": lambda: sheet_music("nano", **SIZES),
+    "ssmr full": lambda: sheet_music("full", **SIZES),
+    "chem nano": lambda: chemistry("nano", **SIZES),
+    "chem full": lambda: chemistry("full", **SIZES),
+    "math nano": lambda: mathematics("nano", **SIZES),
+    "math full": lambda: mathematics("full", workers=2, **SIZES),
+    "reasoning_gym leg_counting": lambda: ReasoningGym("leg_counting", workers=2, **SIZES),
+    "jsonl numeric": lambda: Verified("numeric"),
+    "jsonl math": lambda: Verified("math", workers=2, timeout_s=1.0),
+}
+# What completions that try to break a reward are made of.
+PIECES = [
+    *(
+        "<answer>",
+        "</answer>",
+        "\\boxed{",
+        "}",
+        "{",
+        "####",
+        "((((((((((",
+        "1" * 400,
+        "9e999",
+        "-",
+        "\x00",
+        "\ud800",
+        "٣",
+        "𝟗",
+        "1/0",
+        "%",
+        "\n",
+        " ",
+    ),
+    *("10**10**10", "^{9}", "\\frac{1}{0}", "nan", "inf", "A", "(B)", "__import__('os').system('false')", "<answer>" * 50, "1," * 200, "🙂" * 30),
+    *("C1CC1", "[H]" * 60, "[" * 200, "%99", "*", ".", "c1ccccc1" * 40, "[13CH4]", "C" * 500, "^^__", "K:C", "|" * 100, "F#" * 50, "A B C D"),
+]
+
+
+def adversarial(rng: random.Random, example: Example) -> str:
+    """Return a completion of odd pieces, some of them of the prompt; half of them state an answer."""
+    own = example.prompt.split() or [""]
+    begin, end = rng.choice([("", ""), ("<answer>", "</answer>")])
+    text = "".join(rng.choice(PIECES) if rng.random() < 0.8 else rng.choice(own) for _ in range(rng.randint(0, 12)))
+    return f"{begin}{text}{end}"
+
+
+def main() -> None:
+    """Measure the tasks given, or all, and add what was found to the results."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in sys.argv[2:] or TASKS:
+        task = TASKS[name]()
+        found[name] = measured(task, count)
+        print(name, found[name], flush=True)
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def measured(task: Task, count: int) -> dict[str, Any]:
+    """Return how many honest answers are judged a second, and what so many adversarial completions came to."""
+    examples = task.split("val") if hasattr(task, "split") else [Example(str(n), f"What is {n} + 1?", str(n + 1)) for n in range(200)]
+    return {"honest_a_second": round(speed(task, examples)), **attacked(task, examples, count)}
+
+
+def speed(task: Task, examples: Sequence[Example]) -> float:
+    """Return answers judged a second."""
+    given = [task.demonstration(example) if hasattr(task, "demonstration") else f"<answer>{example.answer}</answer>" for example in examples]
+    rewards_of(task, examples, given)  # starts processes
+    judged, began = 0, time.perf_counter()
+    while time.perf_counter() - began < HONEST_S:
+        judged += len(rewards_of(task, examples, given))
+    return judged / (time.perf_counter() - began)
+
+
+def attacked(task: Task, examples: Sequence[Example], count: int) -> dict[str, Any]:
+    """Return what adversarial completions earn; each that counts as right is printed, to be looked at."""
+    rng, right, highest, began = random.Random(0), 0, 0.0, time.perf_counter()
+    for start in range(0, count, BATCH):
+        batch = [rng.choice(examples) for _ in range(min(BATCH, count - start))]
+        texts = [adversarial(rng, example) for example in batch]
+        for example, text, reward in zip(batch, texts, rewards_of(task, batch, texts), strict=True):
+            assert 0 <= reward.value <= 1
+            assert all(0 <= part <= 1 for part in reward.parts.values())
+            highest = max(highest, reward.value)
+            if reward.parts["correct"] > 0:
+                right += 1
+                print(f"  right: {example.prompt[-60:]!r} {text[:200]!r} (answer {example.answer!r})")
+    return {"adversarial": count, "adversarial_a_second": round(count / (time.perf_counter() - began)), "right": right, "highest_reward": highest}
+
+
+if __name__ == "__main__":
+    main()
