@@ -249,7 +249,7 @@ def _label(part: Mapping[str, Any], settings: tuple[str, ...]) -> str | None:
     """Return what a part of the configuration is: the name of its class, and what tells apart those of the same class."""
     if part.get("_target_") is None:
         return None
-    told = [f"{key}={part[key]}" for key in settings if part.get(key) is not None]
+    told = [value if isinstance(value := part[key], str) else f"{key}={value}" for key in settings if part.get(key) is not None]
     return " ".join([str(part["_target_"]).rsplit(".", 1)[-1], *told])
 
 

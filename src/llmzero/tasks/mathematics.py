@@ -18,9 +18,9 @@ from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import Verified
 from llmzero.tasks.word_problems import word_problem
 
-LARGEST = 9999
+LARGEST = 300
 FACTORS = (2, 3)
-_FRACTION = re.compile(r"([1-9][0-9]{0,4})/([1-9][0-9]{0,4})")
+_FRACTION = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
 SOURCES = {
     "gsm8k": {"path": "openai/gsm8k", "name": "main", "question": "question", "answer": "answer"},
     "math": {"path": "EleutherAI/hendrycks_math", "name": "algebra", "question": "problem", "answer": "solution"},
