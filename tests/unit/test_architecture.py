@@ -30,7 +30,12 @@ def test_the_search_half_loads_no_deep_learning_library() -> None:
 
 
 def test_functions_fit_on_a_screen_and_are_annotated() -> None:
-    for file in [*REPOSITORY.glob("src/**/*.py"), *REPOSITORY.glob("launchers/*.py"), *REPOSITORY.glob("benchmarks/*.py")]:
+    for file in [
+        *REPOSITORY.glob("src/**/*.py"),
+        *REPOSITORY.glob("launchers/*.py"),
+        *REPOSITORY.glob("benchmarks/*.py"),
+        *REPOSITORY.glob("analysis/*.py"),
+    ]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
