@@ -7,6 +7,7 @@ Usage: python benchmarks/nano_tasks.py [TASK ...]   (ten minutes a task; writes 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ LARGE = {"prompts_per_step": 64, "group_size": 16, "minibatches": 4}
 SCHEDULES: dict[str, list[tuple[int, dict[str, Any]]]] = {
     "practitioner": [(200, {})],
     "large batches": [(60, LARGE)],
-    "staged": [(30, {"learning_rate": 3e-4, "minibatches": 2}), (30, LARGE)],
+    "staged: practitioner, then large": [(20, {}), (40, LARGE)],
     "learning rate x 10, no KL": [(60, {"learning_rate": 1e-3, "kl_coef": 0.0})],
     "tiny groups": [(100, {"group_size": 4, "prompts_per_step": 8})],
 }
@@ -46,7 +47,7 @@ def curves(task: str, folder: Path) -> dict[str, Curve]:
     """Return validation scores over steps, the base model's first, of each schedule."""
     base = stage(task, folder / "base", 0, {}, None)
     root = folder / "base/checkpoints/step_00000"
-    return {name: base + chain(task, folder / name.split(",")[0].replace(" ", "_"), stages, root) for name, stages in SCHEDULES.items()}
+    return {name: base + chain(task, folder / re.sub("[^a-z]+", "_", name), stages, root) for name, stages in SCHEDULES.items()}
 
 
 def chain(task: str, folder: Path, stages: list[tuple[int, dict[str, Any]]], root: Path) -> Curve:
