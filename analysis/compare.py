@@ -42,9 +42,7 @@ def compared(tables: Tables, first: str | None = None) -> dict[str, Any]:
     searches = named(tables.searches)
     runs = list(_runs(searches))
     if not runs:
-        raise UserError(
-            "no finished search has test scores of its incumbents: run them with search.test_incumbents=true"
-        )
+        raise UserError("no finished search has test scores of its incumbents: run them with search.test_incumbents=true")
     methods = list(pd.Series([each.method for each in runs]).value_counts(sort=True).index)
     if first is not None and first not in methods:
         raise UserError(f"--first {first!r}: must be one of {', '.join(map(repr, methods))}")
@@ -66,9 +64,7 @@ def _runs(searches: pd.DataFrame) -> Iterator[Run]:
             continue
         place = (row["name"], row["task"], int(row["seed"]))
         if place in seen:
-            raise UserError(
-                f"{row['search']} and {seen[place]}: both are {row['name']} on {row['task']} with seed {row['seed']}; leave one out"
-            )
+            raise UserError(f"{row['search']} and {seen[place]}: both are {row['name']} on {row['task']} with seed {row['seed']}; leave one out")
         seen[place] = row["search"]
         yield Run.of(*place, {**summary, "search": row["search"]})
 
