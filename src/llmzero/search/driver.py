@@ -226,13 +226,12 @@ class Driver:
         stage before the next one is taken: what is decided does not depend on when we look.
         """
         changed = False
-        spent = [name for name in self.spent_limits() if name in TIME_LIMITS]
         for node_id, running in self.running.items():
             status = running.handle.poll()
             news = len(status.validation) > len(running.status.validation)
             running.status = status
             if not status.final and self.store.tree[node_id].parent_id is not None and not running.stopping:
-                self._judge(node_id, running, news, spent)
+                self._judge(node_id, running, news)
             changed |= news or status.final
         for node_id in self._ended():
             self._end_stage(node_id, self.running[node_id])
@@ -250,8 +249,9 @@ class Driver:
 
         return sorted((node_id for node_id, running in self.running.items() if running.status.final), key=moment)
 
-    def _judge(self, node_id: str, running: Running, news: bool, spent: list[str]) -> None:
-        """Stop a stage when a time budget is `spent` or the search is to end, or when the early stopper finds it hopeless."""
+    def _judge(self, node_id: str, running: Running, news: bool) -> None:
+        """Stop a stage when a time budget is spent or the search is to end, or when the early stopper finds it hopeless."""
+        spent = [name for name in self.spent_limits() if name in TIME_LIMITS]
         if spent:
             self._stop(node_id, running, TIME_LIMITS[spent[0]])
         elif news and not self._audited(node_id) and running.status.seconds - running.judged_at >= self.stopper.interval_s:
