@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from analysis import calibration, compare, dynamics, scaling, stopping, transfer
 from analysis.curves import named, path_to
@@ -90,12 +90,13 @@ def page(tables: Tables, nulls: Tables | None, title: str, figures: dict[str, Fi
 
 
 def _sections(tables: Tables, moved: dict[str, Any], figures: dict[str, Figure]) -> list[Section]:
+    replayed = (tables.searches["method"] == compare.REPLAY).any()
     pictures = {name: [{"says": CAPTIONS[name], "source": _picture(figure)}] for name, figure in figures.items()}
     return [
         Section("methods", "Methods", _formatted(lambda: comparison_table(compare.compared(tables))), pictures.get("test_over_cost", ())),
         Section("progress", "Progress", figures=pictures.get("best_so_far", ())),
         Section("models", "Models", _formatted(lambda: scaling.told(scaling.scaled(tables))), pictures.get("scaling", ())),
-        Section("transfer", "Transfer", _formatted(lambda: transfer_table(transfer.transferred(tables)))),
+        Section("transfer", "Transfer", _formatted(lambda: transfer_table(transfer.transferred(tables))) if replayed else Markup()),
         Section("paths", "Paths", figures=[*pictures.get("strategies", ()), *pictures.get("tree", ())]),
         Section("dynamics", "Dynamics", _formatted(lambda: dynamics.told(moved))),
         Section("stopping", "Early stopping", _formatted(lambda: stopping.told(stopping.stopping(tables)))),
@@ -104,11 +105,11 @@ def _sections(tables: Tables, moved: dict[str, Any], figures: dict[str, Figure])
 
 
 def _formatted(tell: Callable[[], str]) -> Markup:
-    """Return Markdown as markup, where HTML in it stays text; nothing where the searches do not tell it."""
+    """Return Markdown as markup, where HTML in it stays text; where the searches do not tell it, why."""
     try:
         lines = [line for line in tell().splitlines() if not line.startswith("# ")]
-    except UserError:
-        return Markup()
+    except UserError as error:
+        return escape(f"Left out: {error}.")
     return Markup(MarkdownIt("js-default", {"linkify": False}).disable(["image", "link", "autolink"]).render("\n".join(lines)))
 
 

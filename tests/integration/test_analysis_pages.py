@@ -69,7 +69,8 @@ def test_a_comparison_of_directories_is_that_of_the_study(study: Path, tables: T
         compared(tables, "nobody")
     shutil.copytree(study / "plateau/llmzero/seed-0", tmp_path / "again")
     with pytest.raises(UserError, match=r"both are llmzero on .*plateau with seed 0"):
-        compared(load([study / "plateau/llmzero", tmp_path]))
+        compared(twice := load([study / "plateau/llmzero", tmp_path]))
+    assert "with seed 0; leave one out" in page(twice, None, "Twice", {}), "a page says what it leaves out"
 
 
 def test_the_transfer_of_directories_is_that_of_the_launcher(study: Path, tables: Tables) -> None:
