@@ -158,7 +158,7 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(launch: Run, tmp_p
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["task=counting"], "task=counting: must be one of countdown, jsonl, math, none, reasoning_gym"),
+        (["task=counting"], "task=counting: must be one of chem, countdown, jsonl, math, none, reasoning_gym, ssmr"),
         (["model=giant"], "nano"),
         (["agent=oracle"], "rules"),
         (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars, llm_tokens, disk_gb, deadline"),
