@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmzero.grpo.evaluation import Evaluation, evaluate, mean_and_stderr, pass_at_k, score_completions
+from llmzero.grpo.evaluation import Evaluation, by_subtask, evaluate, mean_and_stderr, pass_at_k, score_completions
 from llmzero.grpo.nano import character_tokenizer
 from llmzero.rollout.base import Rollouts, Sampling
 from llmzero.tasks.base import Example, Reward
@@ -135,3 +135,8 @@ def test_several_completions_in_a_row_answer_the_same_example() -> None:
     rewards = score_completions(Digits(), EXAMPLES[:2], ["2", "3", "2", "3"])  # type: ignore[arg-type]
     assert [reward.value for reward in rewards] == [1.0, 0.0, 0.0, 1.0]
     assert score_completions(Digits(), [], []) == []  # type: ignore[arg-type]
+
+
+def test_scores_of_subtasks_are_means_over_their_examples() -> None:
+    scored = [("chord", [1.0, 0.0]), (None, [1.0, 1.0]), ("chord", [1.0, 1.0]), ("scale", [0.0, 0.0])]
+    assert by_subtask(scored) == {"chord": (0.75, 0.25, 2), "scale": (0.0, 0.0, 1)}

@@ -67,10 +67,10 @@ def evaluate(task: Task, examples: Sequence[Example], policy: Policy, sampler: E
     ]
     powers = [2**i for i in range(sampling.n.bit_length())] if sampling.n > 1 else []
     pass_at = {k: mean_and_stderr([pass_at_k(len(row), sum(s >= 1.0 for s in row), k) for row in everything]) for k in powers}
-    return Evaluation(score, stderr, len(everything), time.perf_counter() - started, pass_at, _by_subtask(gathered), rows)
+    return Evaluation(score, stderr, len(everything), time.perf_counter() - started, pass_at, by_subtask(gathered), rows)
 
 
-def _by_subtask(scored: Sequence[tuple[str | None, list[float]]]) -> dict[str, tuple[float, float, int]]:
+def by_subtask(scored: Sequence[tuple[str | None, list[float]]]) -> dict[str, tuple[float, float, int]]:
     """Return score, standard error and number of the examples of each subtask."""
     found: dict[str, list[float]] = defaultdict(list)
     for name, row in scored:
