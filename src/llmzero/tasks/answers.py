@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 MAX_COMPLETION_CHARS = 100_000  # the end of a longer completion counts
 MAX_ANSWER_CHARS = 512
 RELATIVE_ERROR = Decimal("1e-6")
+_WORDS = re.compile(r"[A-Za-z0-9\s.,:;!?'%$=/+-]*", re.ASCII)
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d{1,30})?%?|[-+]?\.\d+", re.ASCII)
@@ -89,11 +90,18 @@ def plain_numbers(found: str, answer: str) -> float | None:
 
 
 def math(found: str, answer: str) -> float:
-    """Compare mathematical expressions by math-verify, which knows LaTeX, sets, intervals and equations."""
-    from math_verify import parse, verify
+    """Compare mathematical expressions by math-verify, which knows LaTeX, sets, intervals and equations.
+
+    From what it cannot read it would take the first number: an answer that is neither words and numbers nor LaTeX as a whole earns nothing.
+    """
+    from math_verify import LatexExtractionConfig, parse, verify
 
     if len(found) > MAX_ANSWER_CHARS:
         return 0.0
+    if not _WORDS.fullmatch(found):
+        whole = parse(_as_mathematics(found), extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
+        if all(isinstance(part, str) for part in whole):
+            return 0.0
     written = [parse(_as_mathematics(text), parsing_timeout=None) for text in (answer, found)]
     return float(all(written) and verify(*written, timeout_seconds=None))
 
