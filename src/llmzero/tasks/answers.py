@@ -86,7 +86,9 @@ def regex(found: str, answer: str) -> float:
 
 def plain_numbers(found: str, answer: str) -> float | None:
     """Compare two texts that are numbers and nothing else; None where one is not."""
-    return None if as_number(found) is None or as_number(answer) is None else numeric(found.strip().strip("$"), answer)
+    if not found.isascii() or as_number(found) is None or as_number(answer) is None:  # digits of other scripts are numbers to Python
+        return None
+    return numeric(found.strip().strip("$"), answer)
 
 
 def math(found: str, answer: str) -> float:
