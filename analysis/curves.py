@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.load import Tables
+from analysis.paths import path_to
 from llmzero.files import read_json
 
 Array = NDArray[np.float64]
@@ -55,10 +56,6 @@ def scores_on_test(search: str) -> pd.DataFrame:
     return pd.DataFrame(points, columns=["node_id", "stages", "gpu_seconds", "score", "stderr"]).rename(columns={"node_id": "node"})
 
 
-def path_to(stages: pd.DataFrame, end: str) -> list[str]:
+def path_of(stages: pd.DataFrame, end: str) -> list[str]:
     """Return the nodes from the base model to a node of a search, whose stages these are."""
-    parents = dict(zip(stages["node"], stages["parent"], strict=True))
-    nodes = [end]
-    while isinstance(parent := parents[nodes[0]], str):
-        nodes.insert(0, parent)
-    return nodes
+    return path_to({node: parent if isinstance(parent, str) else None for node, parent in zip(stages["node"], stages["parent"], strict=True)}, end)

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from analysis.curves import Array, best_so_far, named, path_to, scores_on_test
+from analysis.curves import Array, best_so_far, named, path_of, scores_on_test
 from analysis.load import Tables, load, parser_of, run
 from llmzero.comparison.figures import panels, save_figure, styles
 from llmzero.comparison.statistics import band, step_function
@@ -110,7 +110,7 @@ def strategies(tables: Tables) -> Figure | None:
     axes = figure.subplots(1 + len(GROUPS), len(found), sharex="col", squeeze=False, height_ratios=[1.4, 1, 1, 1])
     for column, (task, search) in enumerate(found):
         own = tables.of([search["search"]])
-        path = path_to(own.stages, search["best_node"])
+        path = path_of(own.stages, search["best_node"])
         borders = _scores_along(axes[0, column], own, path)
         axes[0, column].set(title=f"{task}\n{search['name']}, seed {search['seed']}", ylabel="score")
         for row, group in enumerate(GROUPS, 1):
@@ -198,7 +198,7 @@ def trees(tables: Tables) -> Figure | None:
     figure, axes = panels(len(found), COLUMN, 3.2)
     for (task, search), axis in zip(found, axes, strict=True):
         stages = tables.of([search["search"]]).stages
-        _tree(axis, stages, path_to(stages, search["best_node"]))
+        _tree(axis, stages, path_of(stages, search["best_node"]))
         axis.set(title=f"{task}\n{search['name']}, seed {search['seed']}", xlabel="stages from the base model")
     keys = [mpl.lines.Line2D([], [], color="0.5", marker=mark, linestyle="", label=state) for state, mark in STATES.items() if state != "queued"]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, handletextpad=0.2)

@@ -109,7 +109,7 @@ def load(directories: Iterable[Path | str]) -> Tables:
     """
     rows, parts = Rows(), []
     places: dict[Path, Path] = {}
-    for place in (place for given in directories for place in _found(Path(given))):
+    for place in (place for given in directories for place in places_in(Path(given))):
         places.setdefault(place.resolve(), place)
     for found in places.values():
         if (found / "searches.parquet").exists():
@@ -134,7 +134,7 @@ def _frame(rows: list[Row], columns: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
 
 
-def _found(given: Path) -> Iterator[Path]:
+def places_in(given: Path) -> Iterator[Path]:
     """Yield the searches and saved tables in a directory; what a search keeps in itself (test, confirm) is none."""
     if not given.is_dir():
         raise UserError(f"{given}: no such directory; give that of a search, or one that holds searches")

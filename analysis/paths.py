@@ -127,6 +127,14 @@ class Paths:
             yield kind, line.search, line.end, name, str(group), SHAPES[shape], int(changes), int(ups), int(turns), marks
 
 
+def path_to(parents: Mapping[str, str | None], end: str) -> list[str]:
+    """Return the nodes from the root, whose parent is None, to a node."""
+    nodes = [end]
+    while (parent := parents[nodes[0]]) is not None:
+        nodes.insert(0, parent)
+    return nodes
+
+
 @dataclass
 class _Tree:
     size: int
@@ -136,11 +144,7 @@ class _Tree:
 
     def line(self, search: str, end: str) -> Line | None:
         """Return the path to a node; None for the root, where nothing has changed."""
-        nodes: list[str] = []
-        node: str | None = end
-        while node is not None and (parent := self.parents[node]) is not None:
-            nodes.insert(0, node)
-            node = parent
+        nodes = path_to(self.parents, end)[1:]
         signs, start, values = np.zeros((len(nodes), self.size), np.int8), np.zeros(self.size), np.full(self.size, np.nan)
         for stage in reversed(range(len(nodes))):  # so that the first change has the last word on where it started
             for column, direction, before, count in self.changes.get(nodes[stage], ()):

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from analysis import calibration, compare, dynamics, scaling, stopping, transfer
-from analysis.curves import named, path_to
+from analysis.curves import named, path_of
 from analysis.figures import draw, furthest, save_all
 from analysis.load import Tables, load, parser_of, run
 from llmzero.comparison.tables import comparison_table, transfer_table
@@ -124,7 +124,7 @@ def _strategy(tables: Tables, task: str, search: pd.Series[Any]) -> dict[str, An
     own = tables.of([search["search"]])
     stages = own.stages.set_index("node")
     told = {key: search[key] for key in ("name", "seed")}
-    path = path_to(own.stages, search["best_node"])[1:]
+    path = path_of(own.stages, search["best_node"])[1:]
     return {**told, "task": task, "score": _shown(search["best_score"]), "stages": [_stage(stages.loc[node], node, own.changes) for node in path]}
 
 

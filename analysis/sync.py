@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.load import run
-from llmzero.errors import UserError
+from analysis.load import command, places_in, run
 from llmzero.search.workspace import Workspace, read_config
 from llmzero.tracking import WandbTracking
 from llmzero.tracking.names import Mode
@@ -48,18 +47,12 @@ class Target:
 
 
 def searches_in(directories: Iterable[Path]) -> list[Path]:
-    """Return the search directories at and below these; what a search keeps in itself (test, confirm) is none.
+    """Return the search directories at and below these.
 
     Raises:
         UserError: a directory holds no search.
     """
-    searches: list[Path] = []
-    for directory in directories:
-        found = sorted({log.parent for log in directory.rglob("tree.jsonl") if Workspace(log.parent).config_file.exists()})
-        if not found:
-            raise UserError(f"{directory}: holds no search; give the search_dir of one, or a folder above it")
-        searches += [search for search in found if not any(other in search.parents for other in found)]
-    return searches
+    return [place for directory in directories for place in places_in(directory) if Workspace(place).config_file.exists()]
 
 
 def sync(searches: Iterable[Path], target: Target) -> bool:
@@ -73,8 +66,7 @@ def sync(searches: Iterable[Path], target: Target) -> bool:
 
 def main() -> None:
     """Mirror the searches given; exit code 1 where something could not be."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m analysis.sync", description=HELP, epilog=EXAMPLES, formatter_class=form)
+    parser = command("sync", HELP, EXAMPLES)
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches")
     parser.add_argument("--mode", choices=("online", "offline"), default="online", help="offline: into <search_dir>/wandb")
     parser.add_argument("--project")

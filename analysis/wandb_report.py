@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +11,9 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces import expr
 
-from analysis.load import run
+from analysis.load import command, run
 from analysis.sync import searches_in
+from llmzero.comparison.tables import markdown
 from llmzero.errors import UserError
 from llmzero.files import read_json
 from llmzero.search.workspace import Workspace, read_config
@@ -156,8 +156,7 @@ def _changes(changes: dict[str, Any]) -> str:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
+    return markdown(columns, [[_cell(value) for value in line] for line in rows])
 
 
 def _cell(value: Any) -> str:
@@ -205,8 +204,7 @@ def saved(searches: Sequence[Search], project: str, entity: str | None, title: s
 
 def main() -> None:
     """Write a report of the searches given, or print it."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m analysis.wandb_report", description=HELP, epilog=EXAMPLES, formatter_class=form)
+    parser = command("wandb_report", HELP, EXAMPLES)
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches")
     parser.add_argument("--project", help="default: that of the searches' configuration")
     parser.add_argument("--entity", help="default: the account's own")

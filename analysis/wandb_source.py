@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from analysis.load import run
+from analysis.load import command, run
 from llmzero.errors import UserError
 from llmzero.tracking.names import FILES, SEARCH_RUN
 
@@ -70,8 +69,7 @@ def _unpacked(archive: Path, into: Path) -> Path:
 
 def main() -> None:
     """Bring the searches of the sources given."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m analysis.wandb_source", description=HELP, epilog=EXAMPLES, formatter_class=form)
+    parser = command("wandb_source", HELP, EXAMPLES)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="ENTITY/PROJECT/GROUP, ENTITY/PROJECT, or a folder")
     parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="where the searches' folders go")
     given = parser.parse_args()

@@ -14,7 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from analysis.compare import compared
-from analysis.curves import best_so_far, path_to, scores_on_test
+from analysis.curves import best_so_far, path_of, scores_on_test
 from analysis.figures import FIGURES, draw
 from analysis.load import Tables, load
 from analysis.report import page
@@ -54,7 +54,7 @@ def test_the_best_so_far_is_the_trajectory_of_the_search(study: Path, tables: Ta
     own = rows[(rows["search"] == str(directory)) & (rows["stages"] > 0)]
     assert own[["stages", "best"]].to_numpy().tolist() == [[point["stages"], point["best"]] for point in told["trajectory"]]
     assert own["gpu_seconds"].to_numpy() == pytest.approx([point["gpu_seconds"] for point in told["trajectory"]], abs=1e-2)
-    assert path_to(tables.of([str(directory)]).stages, told["best"]["node_id"]) == told["best"]["path"]
+    assert path_of(tables.of([str(directory)]).stages, told["best"]["node_id"]) == told["best"]["path"]
     assert scores_on_test(str(directory))["score"].iloc[-1] == told["test"]["best"]["score"]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from llmzero.errors import UserError
 from llmzero.tasks.base import Task
-from llmzero.tasks.hub import require
+from llmzero.tasks.generated import usual_sizes
+from llmzero.tasks.hub import check_source, require
 
 
 def chemistry(
@@ -34,14 +34,14 @@ def chemistry(
     Raises:
         UserError: RDKit is not installed, or there is no such source.
     """
-    if source not in ("generated", "published"):
-        raise UserError(f"task=chem task.source={source}: must be generated or published")
+    check_source("chem", source, "generated", "published")
     require("rdkit", "task=chem")
     from llmzero.tasks.chemcot import ChemCoTBench  # these need RDKit
     from llmzero.tasks.molecule_questions import MoleculeQuestions
     from llmzero.tasks.small_molecules import SmallMolecules
 
+    given = {"train": train_size, "val": val_size, "test": test_size}
     if difficulty == "full" and source == "published":
-        return ChemCoTBench(path, {"train": train_size, "val": val_size, "test": test_size}, template)
-    sizes = {"train": train_size or 4800, "val": val_size or 1000, "test": test_size or 1000}
+        return ChemCoTBench(path, given, template)
+    sizes = usual_sizes(given)
     return SmallMolecules(sizes, seed) if difficulty == "nano" else MoleculeQuestions(sizes, seed, template)

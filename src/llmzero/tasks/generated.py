@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from llmzero.tasks.base import Example, Split, split_of
 
+USUAL_SIZES = {"train": 4800, "val": 1000, "test": 1000}
 PATIENCE = 20_000  # draws without a new problem after which a split counts as exhausted
+
+
+def usual_sizes(given: Mapping[str, int | None]) -> dict[str, int]:
+    """Return the sizes of generated splits, where those not given are the usual ones."""
+    return {name: given[name] or usual for name, usual in USUAL_SIZES.items()}
 
 
 class Generated(ABC):

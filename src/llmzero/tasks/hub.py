@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from llmzero.errors import UserError
+from llmzero.tasks.base import Example, split_of
 
 
 def require(package: str, key: str) -> None:
@@ -14,6 +16,23 @@ def require(package: str, key: str) -> None:
     if find_spec(package) is None:
         name = package.replace("_", "-")
         raise UserError(f"{key}: needs the package {name}: pip install 'llmzero[tasks]'")
+
+
+def check_source(task: str, source: str, *known: str) -> None:
+    """Raise `UserError` where a task has no such source of problems."""
+    if source not in known:
+        raise UserError(f"task={task} task.source={source}: must be {', '.join(known[:-1])} or {known[-1]}")
+
+
+def divided(train: Iterable[Example], test: Iterable[Example]) -> dict[str, list[Example]]:
+    """Return the splits of a published data set, in its order and each problem once: its own test split, and its training split, without what the
+    test holds, divided into `train` and `val` by the hash of the problem.
+    """
+    tested = {example.id: example for example in test}
+    taught = {example.id: example for example in train if example.id not in tested}
+    val = [example for example in taught.values() if split_of(example.id) == "val"]
+    rest = [example for example in taught.values() if split_of(example.id) != "val"]
+    return {"train": rest, "val": val, "test": list(tested.values())}
 
 
 def splits(task: str, path: str, subset: str | None = None) -> Any:

@@ -10,10 +10,9 @@ from itertools import islice
 from math import gcd
 from typing import Any, Literal
 
-from llmzero.errors import UserError
 from llmzero.tasks import answers, hub
-from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
-from llmzero.tasks.generated import Generated, content_id
+from llmzero.tasks.base import Example, Reward, Split, weighted
+from llmzero.tasks.generated import Generated, content_id, usual_sizes
 from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import Verified
 from llmzero.tasks.word_problems import word_problem
@@ -57,11 +56,10 @@ def mathematics(
         UserError: there is no such source.
     """
     given = {"train": train_size, "val": val_size, "test": test_size}
-    if source not in ("generated", *SOURCES):
-        raise UserError(f"task=math task.source={source}: must be generated, {' or '.join(SOURCES)}")
+    hub.check_source("math", source, "generated", *SOURCES)
     if difficulty == "full" and source != "generated":
         return Published(source, path, subset, given, workers, template)
-    sizes = {"train": train_size or 4800, "val": val_size or 1000, "test": test_size or 1000}
+    sizes = usual_sizes(given)
     return Fractions(sizes, seed) if difficulty == "nano" else WordProblems(sizes, seed, workers, template)
 
 
@@ -148,11 +146,7 @@ class Published(_Stated):
     def _load(self) -> dict[str, list[Example]]:
         known = SOURCES[self.source]
         rows = hub.splits("math", self.path or known["path"], None if self.path else self.subset or known["name"])
-        test = {example.id: example for example in self._examples(rows["test"], known)}
-        taught = {example.id: example for example in self._examples(rows["train"], known) if example.id not in test}
-        val = [example for example in taught.values() if split_of(example.id) == "val"]
-        train = [example for example in taught.values() if split_of(example.id) != "val"]
-        found = {"train": train, "val": val, "test": list(test.values())}
+        found = hub.divided(self._examples(rows["train"], known), self._examples(rows["test"], known))
         return {name: list(islice(examples, self.sizes[name])) for name, examples in found.items()}
 
     def _examples(self, rows: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Iterable[Example]:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from llmzero.errors import UserError
 from llmzero.tasks import answers, hub, music_answers, music_problems
-from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
-from llmzero.tasks.generated import Generated, content_id
+from llmzero.tasks.base import Example, Reward, Split, weighted
+from llmzero.tasks.generated import Generated, content_id, usual_sizes
 from llmzero.tasks.music_nano import ShortMusic
 from llmzero.tasks.template import prompt_template
 
@@ -47,11 +47,10 @@ def sheet_music(
         UserError: music21 is not installed, or there is no such source.
     """
     given = {"train": train_size, "val": val_size, "test": test_size}
-    sizes = {"train": train_size or 4800, "val": val_size or 1000, "test": test_size or 1000}
+    sizes = usual_sizes(given)
     if difficulty == "nano":
         return ShortMusic(sizes, seed)
-    if source not in ("generated", "published"):
-        raise UserError(f"task=ssmr task.source={source}: must be generated or published")
+    hub.check_source("ssmr", source, "generated", "published")
     hub.require("music21", "task=ssmr task.difficulty=full")
     generated = SheetMusic(sizes, seed, template)
     return generated if source == "generated" else PublishedMusic(generated, path, subset, given)
@@ -113,12 +112,10 @@ class PublishedMusic(_Asked):
 
     def _load(self) -> dict[str, list[Example]]:
         rows = hub.splits("ssmr", self.path or PUBLISHED, self.subset)
-        test = {example.id: example for example in self._examples(rows["test"] if "test" in rows else next(iter(rows.values())))}
-        found = {"test": list(test.values())}
-        if {"train", "test"} <= set(rows):
-            taught = [example for example in self._examples(rows["train"]) if example.id not in test]
-            found["val"] = [example for example in taught if split_of(example.id) == "val"]
-            found["train"] = [example for example in taught if split_of(example.id) != "val"]
+        taught = {"train", "test"} <= set(rows)
+        test = self._examples(rows["test"] if "test" in rows else next(iter(rows.values())))
+        found = hub.divided(self._examples(rows["train"]) if taught else (), test)
+        found = found if taught else {"test": found["test"]}
         return {name: list(islice(examples, self.sizes[name])) for name, examples in found.items()}
 
     def _examples(self, rows: Iterable[Mapping[str, Any]]) -> Iterable[Example]:

@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from llmzero.files import read_json, write_json
 from llmzero.search.store import EventStore
 from llmzero.search.tree import Node, Tree
+from llmzero.search.workspace import read_config
 from llmzero.stage import StageDir, StageResult
 from llmzero.tracking.content import artifacts, node_table, pack_files, search_summary, stage_config, stage_history, stage_summary
 from llmzero.tracking.names import FILES, SEARCH_RUN, Mode, group_of, hash_of, memory_file, search_uid
@@ -177,7 +176,7 @@ class Mirror:
         config_file = self.search_dir / "config.yaml"
         if not config_file.exists():
             return []
-        return [yaml.load(config_file.read_text(), Loader=yaml.CSafeLoader)["search"]["name"]]
+        return [read_config(config_file)["search"]["name"]]
 
 
 def _digest(node: Node) -> str:
