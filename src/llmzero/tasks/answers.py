@@ -100,12 +100,12 @@ def math(found: str, answer: str) -> float:
 
     if len(found) > MAX_ANSWER_CHARS:
         return 0.0
-    if not _WORDS.fullmatch(found):
-        whole = parse(_as_mathematics(found), extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
-        if all(isinstance(part, str) for part in whole):
-            return 0.0
-    written = [parse(_as_mathematics(text), parsing_timeout=None) for text in (answer, found)]
-    return float(all(written) and verify(*written, timeout_seconds=None))
+    worded = _WORDS.fullmatch(found) is not None
+    right = parse(_as_mathematics(answer), parsing_timeout=None)
+    ours = parse(_as_mathematics(found), parsing_timeout=None, **({} if worded else {"extraction_config": [LatexExtractionConfig()]}))
+    if not worded and all(isinstance(part, str) for part in ours):
+        return 0.0
+    return float(bool(right and ours) and verify(right, ours, timeout_seconds=None))
 
 
 def _as_mathematics(text: str) -> str:
