@@ -51,7 +51,7 @@ def driver_line(workspace: Workspace, store: EventStore) -> str:
         lease = read_json(workspace.lease_file) or {}
         return f"driver: process {lease.get('pid')} on {lease.get('host')}"
     if store.ended:
-        return f"finished: {workspace.report_file}"
+        return f"finished: {next(file for file in (workspace.report_file, workspace.summary_file) if file.exists())}"
     return "no driver is running; the command that began the search goes on with it"
 
 

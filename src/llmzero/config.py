@@ -354,6 +354,7 @@ class SearchGroup:
     confirm_seeds: int = 0
     confirm_top: int = 2
     test_incumbents: bool = False
+    report: bool = True
     method: Any = MISSING
 
 

@@ -69,7 +69,7 @@ def _object(place: str, line: str) -> dict[str, Any]:
 
 def write_document(path: Path, header: str, document: dict[str, Any]) -> None:
     """Write a file that `read_document` reads, atomically; innermost lists and mappings take one line."""
-    write_atomic(path, header + yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, width=120))
+    write_atomic(path, header + yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, width=120), sync=False)
 
 
 def refuse(key: str, path: Path, problems: Iterable[str]) -> None:

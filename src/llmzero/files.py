@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 _SAFE = (str, int, bool, type(None))  # they hold no floats
 
@@ -61,6 +64,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     value: dict[str, Any] = json.loads(text)
     return value
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Return a mapping of plain values as YAML. Stages and searches share most of their entries, which are made once."""
+    return "".join(_yaml_entry(json.dumps({key: value})) for key, value in values.items())
+
+
+@lru_cache(maxsize=1024)
+def _yaml_entry(entry: str) -> str:
+    return yaml.dump(json.loads(entry), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def sync_directory(path: Path) -> None:

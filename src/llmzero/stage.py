@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from llmzero.files import read_json, read_jsonl, sync_directory, write_atomic, write_json, write_jsonl
+from llmzero.files import read_json, read_jsonl, sync_directory, write_atomic, write_json, write_jsonl, yaml_text
 from llmzero.hparams import HParams
 
 FinalState = Literal["completed", "stopped", "failed"]
@@ -179,9 +178,9 @@ class StageDir:
     def write_spec(self, spec: StageSpec) -> None:
         """Create the directory with its `stage.yaml`, which whoever starts the stage could write again."""
         self.path.mkdir(parents=True, exist_ok=True)
-        own = {name: value for name, value in spec.to_dict().items() if name in _SPEC_KEYS}
-        shared = _shared_yaml(json.dumps(spec.config)) if spec.config else ""
-        write_atomic(self.spec_file, yaml.dump(own, Dumper=yaml.CSafeDumper, sort_keys=False) + shared, sync=False)
+        own = {name: value for name, value in spec.to_dict().items() if name in _SPEC_KEYS and name != "hparams"}
+        hparams = textwrap.indent(yaml_text(spec.hparams), "  ")
+        write_atomic(self.spec_file, f"{yaml_text(own)}hparams:\n{hparams}{yaml_text(spec.config)}", sync=False)
 
     def read_spec(self) -> StageSpec:
         """Read `stage.yaml`."""
@@ -253,12 +252,6 @@ class StageDir:
         for file in (self.metrics_file, self.validation_file, self.rollouts_file):
             if file.exists():
                 write_jsonl(file, [record for record in read_jsonl(file) if record["step"] <= step])
-
-
-@lru_cache(maxsize=8)
-def _shared_yaml(config: str) -> str:
-    """Return the YAML of a configuration (JSON) that many stages share: making it anew for each would take longer than all else here."""
-    return yaml.dump(json.loads(config), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:

@@ -246,6 +246,14 @@ def test_a_finished_search_has_its_incumbents_tested_when_asked_later(launch: Ru
     assert read(tmp_path / "s" / "summary.json")["test"]["trajectory"][-1]["score"] == without["best"]["score"]
 
 
+def test_a_search_without_a_report_gets_one_when_asked_later(launch: Run, tmp_path: Path) -> None:
+    search = ["experiment=simulated", "budget.stages=4", f"search_dir={tmp_path}/s"]
+    launch("search", *search, "search.report=false")
+    assert not (tmp_path / "s" / "report.html").exists()
+    launch("search", *search)
+    assert "0004" in (tmp_path / "s" / "report.html").read_text()
+
+
 def test_strategies_are_replayed_on_every_task(launch: Run, compared: Path, tmp_path: Path) -> None:
     sources = {name: compared / name / "paper" / "seed-0" for name in ("easy", "deceptive")}
     strategies = f"strategies={{of_easy: {sources['easy']}, of_deceptive: {sources['deceptive']}/strategy.yaml}}"

@@ -263,13 +263,15 @@ def test_an_attempt_that_was_killed_leaves_nothing_behind(tmp_path: Path) -> Non
     assert [point.step for point in StageDir(tmp_path / "a").validation()] == [4, 8, 12, 16]
 
 
-def test_a_stage_can_be_continued_from_each_of_its_validations(tmp_path: Path) -> None:
-    runner = SimulatedRunner(noise=0.0)
-    result = ran(runner, spec(tmp_path / "a"))
-    kept = StageDir(tmp_path / "a").complete_checkpoints()
-    assert {result.checkpoint, result.last_checkpoint} <= set(kept)
+def test_a_stage_can_be_continued_from_its_best_and_its_last_validation(tmp_path: Path) -> None:
+    runner = SimulatedRunner("kl_collapse", noise=0.0)
+    result = ran(runner, spec(tmp_path / "a", learning_rate=2e-5, kl_coef=0.0))
+    scores = [point.score for point in result.validation]
+    assert max(scores) > scores[-1]
+    kept = [result.checkpoint, result.last_checkpoint]
+    assert set(StageDir(tmp_path / "a").complete_checkpoints()) == set(kept)
     measured = [ran(runner, spec(tmp_path / f"m{number}", checkpoint, steps=0)).best_score for number, checkpoint in enumerate(kept)]
-    assert measured == [point.score for point in result.validation]
+    assert measured == [max(scores), scores[-1]]
 
 
 # --- the clock ---

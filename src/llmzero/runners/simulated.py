@@ -26,6 +26,8 @@ class SimulatedRunner:
         reference: the practitioner's values that everything is measured by; those not given are the base model's stage's.
     """
 
+    repeatable = True  # a stage that a power cut takes is made again in a moment: nothing of a search needs to wait for the disk
+
     def __init__(self, landscape: str = "easy", instance: int | None = None, noise: float = 1.0, reference: Mapping[str, Any] | None = None) -> None:
         self.landscape, self.instance, self.noise = landscape, instance, noise
         self.reference = dict(reference or {})

@@ -78,7 +78,7 @@ class Display:
         for node in [*(tree[node_id] for node_id in self._open), *new]:
             if self._open.get(node.node_id) != node.state:
                 self._open[node.node_id] = node.state
-                self.console.print(f"[{tree_time()}] {node_text(node, tree)}", markup=False)
+                print(f"[{tree_time()}] {node_text(node, tree)}", file=self.console.file, flush=True)
             if node.final:
                 self._open.pop(node.node_id, None)
 

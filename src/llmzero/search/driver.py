@@ -7,7 +7,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ class Driver:
         self.workspace, self.store = workspace, store
         self.method, self.runner, self.stopper, self.evidence = method, runner, stopper, evidence
         self.budget, self.plan, self.root_hparams = budget, plan, root_hparams
+        self._watcher = method if isinstance(method, WatchingMethod) else None
         self.on_change = on_change
         self.retention = Retention(workspace.nodes)
         self.running: dict[str, Running] = {}
@@ -264,7 +265,7 @@ class Driver:
         decision = self.stopper.decide(evidence)
         facts = {"step": running.status.validation[-1].step, "gpu_seconds": running.status.gpu_seconds, "incumbent": evidence.incumbent_score}
         trajectory = [[point.step, point.score, point.stderr] for point in evidence.validation]
-        record = {"elapsed": self.elapsed, **facts, **asdict(decision), "validation": trajectory}
+        record = {"elapsed": self.elapsed, **facts, **vars(decision), "validation": trajectory}
         append_jsonl(self.workspace.nodes / node_id / "stopper.jsonl", [record])
         if decision.stop and self._audits(node_id):
             self._record("audited", node_id=node_id, reason=decision.reason, details=decision.details, **facts)
@@ -281,8 +282,8 @@ class Driver:
 
     def _let_method_watch(self) -> None:
         """Let a method that looks at running stages end some."""
-        if isinstance(self.method, WatchingMethod) and self.running:
-            halt = self.method.watch(self.store.tree)
+        if self._watcher and self.running:
+            halt = self._watcher.watch(self.store.tree)
             if halt is not None and not self.running[halt.node_id].stopping:
                 self._stop(halt.node_id, self.running[halt.node_id], halt.reason)
 

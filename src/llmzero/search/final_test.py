@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +91,7 @@ class FinalTest:
         return self._score(self._evaluate(f"practitioner-{steps}", checkpoint, self.defaults), steps, gpu_seconds)
 
     def _evaluate(self, name: str, checkpoint: Path, hparams: HParams) -> Measurement:
-        config = deepcopy(self.config)
-        config["trainer"]["evaluation_split"] = "test"
+        config = {**self.config, "trainer": {**self.config["trainer"], "evaluation_split": "test"}}
         return self._launch(name, steps=0, resume_from=checkpoint, hparams=hparams, config=config)
 
     def _train_practitioner(self, steps: int) -> tuple[Path | None, float]:

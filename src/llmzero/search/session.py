@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,11 @@ class Session:
     tracking: Any
     budget: Budget
     confirms: bool = False  # another search, which has a practitioner's configuration to compare with and tells the end
+    _ledger: Ledger = field(default_factory=Ledger, init=False)
     _mirror_due: float = field(default_factory=lambda: time.monotonic() + FIRST_MIRROR_S, init=False)
+
+    def __post_init__(self) -> None:
+        self.method = self._method()  # refuses settings that it cannot work with
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Session:
@@ -68,7 +73,7 @@ class Session:
         proposer = _instance(config["agent"], "name")
         if isinstance(proposer, RuleFileAgent):
             proposer.read(catalogue)
-        session = cls(
+        return cls(
             config=config,
             workspace=Workspace(Path(config["search_dir"]).absolute()),
             catalogue=catalogue,
@@ -78,13 +83,12 @@ class Session:
             tracking=_instance(config["tracking"]),
             budget=Budget.from_config(config["budget"]),
         )
-        session._method(Ledger())  # refuses settings that it cannot work with
-        return session
 
     def run(self) -> dict[str, Any]:
         """Search, test, report; return the summary. A search that is over already is not run again."""
         with self.workspace.opened(self.config):
-            store = EventStore(self.workspace.tree_file)
+            store = EventStore(self.workspace.tree_file, durable=not getattr(self.runner, "repeatable", False))
+            self._ledger = store.ledger
             display = Display(self.workspace, self.budget, self.config["search"]["workers"], self.agent_name)
             self.tracking.start(self.workspace.path)
             self._connect(store)
@@ -125,12 +129,12 @@ class Session:
             self._mirror(store, "running")
             Confirmation(self.workspace, store, self.catalogue, self.config, _replay, display.say).run()
 
-    def _method(self, ledger: Ledger) -> SearchMethod:
-        """Make the search method, whose proposals know what a ledger leaves of the budget."""
+    def _method(self) -> SearchMethod:
+        """Make the search method, whose proposals know what is left of the budget."""
         search, evidence = self.config["search"], self.evidence
 
         def facts(tree: Tree, node_id: str) -> Evidence:
-            return evidence.for_proposal(tree, node_id, ledger.left(self.budget))
+            return evidence.for_proposal(tree, node_id, self._ledger.left(self.budget))
 
         def propose(tree: Tree, node_id: str) -> Proposal:
             return self.proposer.propose(facts(tree, node_id))
@@ -163,7 +167,7 @@ class Session:
         return Driver(
             workspace=self.workspace,
             store=store,
-            method=self._method(store.ledger),
+            method=self.method,
             runner=self.runner,
             stopper=self.stopper,
             evidence=self.evidence,
@@ -241,7 +245,8 @@ class Session:
             export_strategy(self.workspace.strategy_file, store.tree, best, self.catalogue, provenance)
             if state == "finished" and name != "replay":
                 self._export_rule(store, provenance)
-        write_report(self.workspace.path, store, self.catalogue, live=state == "running")
+        if self.config["search"]["report"]:
+            write_report(self.workspace.path, store, self.catalogue, live=state == "running")
         return summary
 
     def _export_rule(self, store: EventStore, provenance: dict[str, Any]) -> None:
@@ -293,5 +298,15 @@ def _instance(config: dict[str, Any], *ours: str) -> Any:
 
 
 def _maker(config: dict[str, Any]) -> Any:
-    """Return what makes the object of a group; its errors come as they are, not wrapped by Hydra."""
-    return instantiate(config, _partial_=True, _convert_="all")
+    """Return what makes the object of a group; its errors come as they are, not wrapped by Hydra, which copies what it is given several
+    times over and so gets only what it may have to make something of.
+    """
+    plain = {key: value for key, value in config.items() if not key.startswith("_") and not isinstance(value, dict | list)}
+    rest = {key: value for key, value in config.items() if key not in plain}
+    made = instantiate(rest, _partial_=True, _convert_="all") if len(rest) > 1 else _target(config["_target_"])
+    return partial(made, **plain)
+
+
+@cache
+def _target(path: str) -> Any:
+    return instantiate({"_target_": path}, _partial_=True)

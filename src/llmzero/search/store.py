@@ -20,7 +20,8 @@ UNSYNCED = ("created", "finished")
 
 
 class EventStore:
-    """Appends events and keeps tree and ledger up to date. With `repair=False` it only reads, beside a driver at work.
+    """Appends events and keeps tree and ledger up to date. With `repair=False` it only reads, beside a driver at work; without
+    `durable` it does not wait for the disk, as a search may whose stages cost nothing.
 
     Events, each with `event` and `elapsed` (the driver's wall seconds, all its runs together):
     `created` a node was decided on; `started` an attempt of it begins; `died` its process ended without a result;
@@ -29,8 +30,8 @@ class EventStore:
     `ended` the search is over.
     """
 
-    def __init__(self, path: Path, *, repair: bool = True) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, repair: bool = True, durable: bool = True) -> None:
+        self.path, self.durable = path, durable
         self.tree = Tree()
         self.ledger = Ledger()
         self.ended = False
@@ -43,7 +44,7 @@ class EventStore:
     def append(self, event: str, **fields: Any) -> None:
         """Make an event durable, then let it take effect."""
         record = {"event": event, **fields}
-        append_jsonl(self.path, [record], sync=event not in UNSYNCED)
+        append_jsonl(self.path, [record], sync=self.durable and event not in UNSYNCED)
         self._apply(record)
 
     def _apply(self, event: dict[str, Any]) -> None:

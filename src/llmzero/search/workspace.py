@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 
 from llmzero.errors import UserError
-from llmzero.files import write_atomic
+from llmzero.files import write_atomic, yaml_text
 from llmzero.search.lease import Lease
 
 # What may differ when a search is continued: it changes how much is done and where, not what the search is.
 ENDPOINT = ("base_url", "api_key_env", "timeout_s", "retries", "max_at_once", "price_input", "price_output", "breaker_failures", "breaker_pause_s")
 CHANGEABLE = (
     *("budget", "tracking", "dry_run", "search_dir", "runner", "search.workers", "search.confirm_seeds", "search.confirm_top"),
-    *("search.test_incumbents", "model.cache_dir"),
+    *("search.test_incumbents", "search.report", "model.cache_dir"),
     *(f"{group}.{key}" for group in ("agent", "stopper") for key in ENDPOINT),
 )
 
@@ -61,7 +61,7 @@ class Workspace:
     def _claim(self, config: dict[str, Any]) -> None:
         if self.config_file.exists():
             self.check_identity(config)
-        write_atomic(self.config_file, yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False))
+        write_atomic(self.config_file, yaml_text(config))
 
     def check_identity(self, config: dict[str, Any]) -> None:
         """Raise `UserError` where the directory holds a search with another configuration."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from llmzero.files import read_json, write_json
+from llmzero.files import read_json
 from llmzero.runners.simulation.costs import step_seconds, validation_seconds
 from llmzero.runners.simulation.drive import REFERENCE, drive_of
 from llmzero.runners.simulation.landscape import Landscape
@@ -80,7 +80,7 @@ class Training:
         if self.drive.reset:
             self.policy.moments = 0
         self.points: list[ValidationPoint] = []
-        self._kept: dict[int, Origin] = {}  # checkpoints by step
+        self._validated: dict[int, Origin] = {}  # by step
         self._lines: list[str] = []
         self._step = 0
         self.spent = 0.0
@@ -107,7 +107,7 @@ class Training:
         point = ValidationPoint(self._step, self.policy.global_step, score, stderr, self.land.examples, round(seconds, 3))
         self.points.append(point)
         self.spent = round(self.due, 3)
-        self._kept[self._step] = Origin(replace(self.policy), self.reference, f"{self.lineage}/{self._step}")
+        self._validated[self._step] = Origin(replace(self.policy), self.reference, f"{self.lineage}/{self._step}")
         anew = len(self.points) == 1  # what an earlier attempt left is overwritten
         if self._lines:
             _write(self.stage.metrics_file, "".join(self._lines), anew=anew)
@@ -122,15 +122,16 @@ class Training:
         return round(min(1.0, max(0.0, true + error)), 4), stderr
 
     def end(self, state: FinalState, began: float) -> StageResult:
-        """Write checkpoints and result of a stage that began at that moment and ends with its last validation."""
+        """Write the best and the last checkpoint, and the result, of a stage that began at that moment and ends with its last validation."""
         best = best_point(self.points)
         assert best is not None, "a stage validates before it ends"
+        kept = {best.step, self.points[-1].step}
         evaluates = self.spec.steps == 0 and self.spec.resume_from is not None
         if not evaluates:
             self.stage.checkpoints.mkdir(parents=True, exist_ok=True)
-            for step, origin in self._kept.items():
-                origin.save(self.stage.checkpoint(step))
-        paths = {step: self.spec.resume_from if evaluates else self.stage.checkpoint(step) for step in self._kept}
+            for step in kept:
+                self._validated[step].save(self.stage.checkpoint(step))
+        paths = {step: self.spec.resume_from if evaluates else self.stage.checkpoint(step) for step in kept}
         return self._written(
             StageResult(
                 state=state,
@@ -152,7 +153,7 @@ class Training:
         return self._written(StageResult("failed", [], None, None, None, spent, spent, failure.error, None, failure.cause, ended_at))
 
     def _written(self, result: StageResult) -> StageResult:
-        write_json(self.stage.result_file, result.to_dict(), sync=False)
+        _write(self.stage.result_file, json.dumps(result.to_dict()))
         return result
 
 

@@ -1,0 +1,99 @@
+#!/usr/bin/env python
+"""What a simulated search of 16 stages costs, with agents and without; writes benchmarks/results/simulated_search.json.
+
+Milliseconds of processor time in this process: searches of the simulator studies, one after another, without a report. The agents'
+share is evidence, proposals and the early stopper's decisions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from llmzero.agents.evidence import EvidenceBuilder
+from llmzero.cli import CONF, resolved
+from llmzero.config import register
+from llmzero.search.session import Session
+
+RESULTS = Path(__file__).parent / "results" / "simulated_search.json"
+SEARCHES = 60
+STAGES = 16
+AGENTS = ("random", "rules")
+
+
+class Stopwatch:
+    """Sums the processor time spent in functions; one that another one calls counts once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._inside = False
+
+    def watching(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, watched."""
+
+        def watched(*arguments: Any, **more: Any) -> Any:
+            if self._inside:
+                return function(*arguments, **more)
+            began, self._inside = time.process_time(), True
+            try:
+                return function(*arguments, **more)
+            finally:
+                self.seconds += time.process_time() - began
+                self._inside = False
+
+        return watched
+
+
+def main() -> None:
+    """Measure both agents and print a line for each."""
+    register()
+    watch = Stopwatch()
+    EvidenceBuilder.for_proposal = watch.watching(EvidenceBuilder.for_proposal)  # type: ignore[method-assign]
+    EvidenceBuilder.for_stopping = watch.watching(EvidenceBuilder.for_stopping)  # type: ignore[method-assign]
+    found = {agent: measured(agent, watch) for agent in AGENTS}
+    RESULTS.write_text(json.dumps({"stages": STAGES, "searches": SEARCHES, "agents": found}, indent=2) + "\n")
+    for agent, figures in found.items():
+        print(f"agent={agent:8} {figures['search_ms']:.0f} ms a search, {figures['besides_agents_ms']:.0f} besides agents")
+
+
+def measured(agent: str, watch: Stopwatch) -> dict[str, float]:
+    """Return the median milliseconds of a search, and of what it does besides agents."""
+    whole, rest = [], []
+    with tempfile.TemporaryDirectory() as directory:
+        for seed in range(SEARCHES):
+            config = _config(agent, seed, Path(directory) / str(seed))
+            spent, agents = time.process_time(), watch.seconds
+            session = Session.from_config(config)
+            session.proposer.propose = watch.watching(session.proposer.propose)  # type: ignore[method-assign]
+            session.stopper.decide = watch.watching(session.stopper.decide)  # type: ignore[method-assign]
+            with contextlib.redirect_stdout(io.StringIO()):
+                session.run()
+            whole.append(time.process_time() - spent)
+            rest.append(whole[-1] - (watch.seconds - agents))
+    return {"search_ms": round(1000 * median(whole), 1), "besides_agents_ms": round(1000 * median(rest), 1)}
+
+
+def _config(agent: str, seed: int, search_dir: Path) -> dict[str, Any]:
+    overrides = [
+        "experiment=simulated",
+        f"agent={agent}",
+        f"budget.stages={STAGES}",
+        "search.report=false",
+        f"seed={seed}",
+        f"search_dir={search_dir}",
+    ]
+    with initialize_config_dir(str(CONF), version_base=None):
+        return resolved(compose("search", overrides=overrides))
+
+
+if __name__ == "__main__":
+    main()
