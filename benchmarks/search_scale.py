@@ -120,7 +120,8 @@ def _method(config: dict[str, Any], catalogue: Catalogue) -> SearchMethod:
         return Proposal("random", (), f"A random change of {', '.join(changes)}: drawn at random.", changes)
 
     search = config["search"]
-    method: SearchMethod = instantiate(search["method"], context=MethodContext(catalogue, propose, search["max_depth"], 0, stages=STAGES))
+    context = MethodContext(catalogue, propose, search["max_depth"], 0, stages=STAGES)
+    method: SearchMethod = instantiate(search["method"], _partial_=True, _convert_="all")(context=context)
     return method
 
 

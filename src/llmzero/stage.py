@@ -8,6 +8,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,7 +155,7 @@ class StageResult:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> StageResult:
         """Read what `to_dict` wrote."""
-        paths = {name: Path(value[name]) if value.get(name) else None for name in ("checkpoint", "last_checkpoint")}
+        paths = {name: as_path(value.get(name)) for name in ("checkpoint", "last_checkpoint")}
         points = [ValidationPoint.from_dict(point) for point in value["validation"]]
         return cls(**{**value, **paths, "validation": points})
 
@@ -252,6 +253,12 @@ class StageDir:
         for file in (self.metrics_file, self.validation_file, self.rollouts_file):
             if file.exists():
                 write_jsonl(file, [record for record in read_jsonl(file) if record["step"] <= step])
+
+
+@lru_cache(maxsize=1024)
+def as_path(name: str | None) -> Path | None:
+    """Return a path that a log names. Stages name those of others again: making all anew would be a third of the reading of a log."""
+    return Path(name) if name else None
 
 
 def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:

@@ -17,7 +17,7 @@ from llmzero.search.methods.forecast import Forecast
 from llmzero.search.methods.gain_model import Curve
 from llmzero.search.methods.tree_search import TreeSearch
 from llmzero.search.methods.uct import Uct, uct
-from llmzero.search.tree import Node, Tree
+from llmzero.search.tree import ROOT, Node, Tree
 from llmzero.stage import StageResult, ValidationPoint
 
 CATALOGUE = Catalogue.from_config({"rate": {"group": "capacity", "kind": "float", "low": 0.0, "high": 1.0, "default": 0.5}})
@@ -155,7 +155,8 @@ def test_max_backup_follows_the_best_descendant() -> None:
         search = method(backup=backup)
         search.catch_up(tree)
         assert isinstance(search.rule, Uct)
-        assert search.rule._quality("0001") == quality
+        search.rule.choose(tree, random.Random(0), None)
+        assert {child: search.rule._quality(kind, value) for kind, value, child in search.rule._siblings[ROOT].best()}["0001"] == quality
 
 
 def slow_uct(tree: Tree, opened: set[str], settings: dict[str, Any]) -> str | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from llmzero.files import append_jsonl, write_atomic
 from llmzero.search.budget import Ledger
 from llmzero.search.tree import Node, Tree
-from llmzero.stage import StageResult
+from llmzero.stage import StageResult, as_path
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +41,9 @@ class EventStore:
         self.trajectory: list[dict[str, float | None]] = []
         self.llm_calls: set[str] = set()
         self._charged: dict[str, float] = {}
-        for event in _read(path, repair):
-            self._apply(event)
+        with _lasting():
+            for event in _read(path, repair):
+                self._apply(event)
 
     def append(self, event: str, **fields: Any) -> None:
         """Make an event durable, then let it take effect."""
@@ -66,9 +70,8 @@ class EventStore:
 
     def _created(self, event: dict[str, Any]) -> None:
         self.ended = False
-        resume_from = Path(event["resume_from"]) if event["resume_from"] else None
         fields = {name: event[name] for name in ("node_id", "parent_id", "depth", "hparams", "steps", "proposal")}
-        self.tree.add(Node(**fields, resume_from=resume_from, memo=event.get("memo", {})))
+        self.tree.add(Node(**fields, resume_from=as_path(event["resume_from"]), memo=event.get("memo", {})))
 
     def _started(self, event: dict[str, Any]) -> None:
         node = self.tree[event["node_id"]]
@@ -115,6 +118,19 @@ class EventStore:
         """Set what something outside the search has cost so far: a later figure contains the earlier one."""
         self._charged[name] = gpu_seconds
         self.ledger.setup_gpu_seconds = sum(self._charged.values())
+
+
+@contextmanager
+def _lasting() -> Iterator[None]:
+    """Keep the garbage collector off what is made here: it lasts, and looking at it again and again would take half the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def _read(path: Path, repair: bool) -> list[dict[str, Any]]:

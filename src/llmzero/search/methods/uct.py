@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from heapq import heappop, heappush
+from typing import Literal, NamedTuple
 
 from llmzero.search.tree import ROOT, Node, Tree
 
@@ -27,6 +30,40 @@ class Below:
     best: float = -math.inf
 
 
+class Kind(NamedTuple):
+    """What nodes have in common that differ in their scores alone."""
+
+    visits: int
+    scored: bool
+    penalised: bool
+
+
+class Siblings:
+    """The open children of a node. Of those of a kind only the one of the highest value can be chosen, so that a choice among thousands
+    looks at a few.
+    """
+
+    def __init__(self) -> None:
+        self._heaps: defaultdict[Kind, list[tuple[float, int, str]]] = defaultdict(list)
+        self._places: dict[str, tuple[Kind, float] | None] = {}  # what a heap says beyond that is outdated
+
+    def place(self, child: str, place: tuple[Kind, float] | None) -> None:
+        """Give a child its kind and its value; None where nothing below it is open."""
+        if place is not None and place != self._places.get(child):
+            heappush(self._heaps[place[0]], (-place[1], int(child), child))
+        self._places[child] = place
+
+    def best(self) -> Iterator[tuple[Kind, float, str]]:
+        """Yield the child of the highest value of each kind, the earliest of equals."""
+        for kind, heap in list(self._heaps.items()):
+            while heap and self._places[heap[0][2]] != (kind, -heap[0][0]):
+                heappop(heap)
+            if heap:
+                yield kind, -heap[0][0], heap[0][2]
+            else:
+                del self._heaps[kind]
+
+
 class Uct:
     """The paper's selection rule.
 
@@ -46,6 +83,8 @@ class Uct:
         self.failure_penalty = failure_penalty
         self.failures_tolerated = failures_tolerated
         self._below: dict[str, Below] = {}
+        self._siblings: defaultdict[str, Siblings] = defaultdict(Siblings)  # by their parent
+        self._misplaced: dict[str, None] = {}  # nodes of which more is known than when they were placed
         self._open: set[str] = set()
         self._low, self._high = math.inf, -math.inf
 
@@ -80,25 +119,37 @@ class Uct:
 
     def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
         """Return the node to expand; None where every branch waits for a running stage or is closed."""
+        self._put_in_place(tree)
         node_id = ROOT
         while self._below[node_id].open:
-            children = tree[node_id].children
             n = self._below[node_id].visits
-            ranked = [(uct(self._quality(c), self._below[c].visits, n, self.c_uct), c) for c in children if self._below[c].open]
-            virtual = uct(self._normalised(tree[node_id].score), n / (len(children) + 1), n, self.c_uct)
-            best = max((score for score, _ in ranked), default=-math.inf)
-            if node_id in self._open and virtual > best:
+            ranked = [
+                (uct(self._quality(kind, value), kind.visits, n, self.c_uct), -int(child), child)
+                for kind, value, child in self._siblings[node_id].best()
+            ]
+            virtual = uct(self._normalised(tree[node_id].score), n / (len(tree[node_id].children) + 1), n, self.c_uct)
+            best = max(ranked, default=(-math.inf, 0, ""))
+            if node_id in self._open and virtual > best[0]:
                 return node_id
-            node_id = max(ranked, key=lambda pair: (pair[0], -int(pair[1])))[1]
+            node_id = best[2]
         return None
 
     def _path(self, tree: Tree, node: Node) -> list[Below]:
-        return [self._below[above.node_id] for above in tree.path(node.node_id)]
+        """Return what is known of a node and of all above it, to be changed: their places among their siblings no longer hold."""
+        path = [above.node_id for above in tree.path(node.node_id)]
+        self._misplaced.update(dict.fromkeys(path[1:]))
+        return [self._below[above] for above in path]
 
-    def _quality(self, node_id: str) -> float:
-        below = self._below[node_id]
-        value = (below.best if self.backup == "max" else below.total / below.scored) if below.scored else None
-        return self._normalised(value) - self.failure_penalty * (below.failures >= self.failures_tolerated)
+    def _put_in_place(self, tree: Tree) -> None:
+        for node_id in self._misplaced:
+            below = self._below[node_id]
+            kind = Kind(below.visits, below.scored > 0, below.failures >= self.failures_tolerated)
+            value = (below.best if self.backup == "max" else below.total / below.scored) if below.scored else 0.0
+            self._siblings[tree[node_id].parent_id or ROOT].place(node_id, (kind, value) if below.open else None)
+        self._misplaced.clear()
+
+    def _quality(self, kind: Kind, value: float) -> float:
+        return self._normalised(value if kind.scored else None) - self.failure_penalty * kind.penalised
 
     def _normalised(self, score: float | None) -> float:
         """Return where a score lies between the worst (0) and the best (1) of the tree; 0.5 where all are equal, 0 without one."""
