@@ -113,7 +113,7 @@ def attacked(task: Task, examples: Sequence[Example], count: int) -> dict[str, A
             highest = max(highest, reward.value)
             if reward.parts["correct"] > 0:
                 right += 1
-                print(f"  right: {example.prompt[-60:]!r} {text[:200]!r} (answer {example.answer!r})")
+                print(f"  right: {example.prompt[-60:]!r} {text[:2000]!r} (answer {example.answer!r})")
     return {"adversarial": count, "adversarial_a_second": round(count / (time.perf_counter() - began)), "right": right, "highest_reward": highest}
 
 

@@ -102,6 +102,7 @@ def test_the_last_stated_answer_counts(completion: str, found: str | None) -> No
         ("math", "the answer is 9", "9", 1),
         ("math", "x = 9", "9", 1),
         ("math", "9e999[13CH4]{", "9", 0),
+        ("math", "%\n9e999", "9", 0),
         ("math", "9٣", "9", 0),
         ("math", "10**10**101/0^^__", "10", 0),
         ("math", "9e999\\boxed{\x00", "9", 0),

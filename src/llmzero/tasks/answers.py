@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 MAX_COMPLETION_CHARS = 100_000  # the end of a longer completion counts
 MAX_ANSWER_CHARS = 512
 RELATIVE_ERROR = Decimal("1e-6")
-_WORDS = re.compile(r"[A-Za-z0-9\s.,:;!?'%$=/+-]*", re.ASCII)
+_WORDS = re.compile(r"(?!.*\d[eE][-+]?\d)[A-Za-z0-9\s.,:;!?'%$=/+-]*", re.ASCII | re.DOTALL)  # of powers of ten (9e3) math-verify reads the 9
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d{1,30})?%?|[-+]?\.\d+", re.ASCII)
