@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.load import Row, Tables, load, parser_of, publish, run
+from analysis.load import Row, Tables, load, parser_of, publish
+from llmzero.cli import run_command
 from llmzero.comparison.statistics import holm, interval, mean, wilcoxon
 from llmzero.comparison.tables import markdown
 
@@ -203,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.curves import named
-from analysis.load import Tables, load, parser_of, publish, run
+from analysis.load import Tables, load, parser_of, publish
+from llmzero.cli import run_command
 from llmzero.comparison.figures import comparison_figures
 from llmzero.comparison.methods import comparison
 from llmzero.comparison.runs import Run, Runs
@@ -82,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.load import Tables, load, parser_of, publish, run
+from analysis.load import Tables, load, parser_of, publish
 from analysis.nulls import DRAWS, Measure, Null, Outcome, Versions, against, drawn, mean_of_judged, reordered, turned_searches, turned_stages
 from analysis.paths import LEAST, SHAPES, Array, Counts, Line, Paths
+from llmzero.cli import run_command
 from llmzero.comparison.statistics import Interval, holm, interval, mean, wilcoxon
 from llmzero.comparison.tables import markdown
 
@@ -336,4 +337,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.curves import Array, best_so_far, named, path_of, scores_on_test
-from analysis.load import Tables, load, parser_of, run
+from analysis.load import Tables, load, parser_of
+from llmzero.cli import run_command
 from llmzero.comparison.figures import panels, save_figure, styles
 from llmzero.comparison.statistics import band, step_function
 
@@ -278,4 +279,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from llmzero.cli import run_command
 from llmzero.config import catalogue_of
 from llmzero.errors import UserError
 from llmzero.files import read_json, read_jsonl, write_atomic, write_json
@@ -24,8 +24,6 @@ from llmzero.search.store import EventStore
 from llmzero.search.tree import Node, Tree
 from llmzero.search.workspace import Workspace, read_config
 from llmzero.stage import StageDir
-
-BAD_INPUT = 2
 
 Row = dict[str, Any]
 
@@ -320,15 +318,6 @@ def _position(search: str, node: Node, parameter: Parameter) -> float:
 # --- the command ---
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command; bad input ends it with a message and exit code 2."""
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-
-
 def command(module: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Return the parser of a module's command, whose `--help` keeps the lines of description and examples."""
     form = argparse.RawDescriptionHelpFormatter
@@ -363,4 +352,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

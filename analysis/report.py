@@ -17,7 +17,8 @@ from markupsafe import Markup, escape
 from analysis import calibration, compare, dynamics, scaling, stopping, transfer
 from analysis.curves import named, path_of
 from analysis.figures import draw, furthest, save_all
-from analysis.load import Tables, load, parser_of, run
+from analysis.load import Tables, load, parser_of
+from llmzero.cli import run_command
 from llmzero.comparison.tables import comparison_table, transfer_table
 from llmzero.errors import UserError
 from llmzero.files import write_atomic
@@ -156,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

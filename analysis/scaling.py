@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.curves import named
-from analysis.load import Tables, load, parser_of, run
+from analysis.load import Tables, load, parser_of
+from llmzero.cli import run_command
 from llmzero.comparison.tables import markdown
 from llmzero.errors import UserError
 from llmzero.files import write_atomic
@@ -75,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.load import command, places_in, run
+from analysis.load import command, places_in
+from llmzero.cli import run_command
 from llmzero.search.workspace import Workspace, read_config
 from llmzero.tracking import WandbTracking
 from llmzero.tracking.names import Mode
@@ -79,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

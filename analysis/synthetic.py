@@ -14,8 +14,9 @@ import yaml
 from scipy import stats
 
 from analysis.dynamics import ALPHA, CLAIM, analysed, judged, overall
-from analysis.load import Row, Rows, Tables, add_tree, command, publish, run
+from analysis.load import Row, Rows, Tables, add_tree, command, publish
 from analysis.nulls import Outcome
+from llmzero.cli import run_command
 from llmzero.comparison.tables import markdown
 from llmzero.config import catalogue_of
 from llmzero.files import write_atomic
@@ -256,4 +257,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -9,7 +9,8 @@ import pandas as pd
 
 from analysis.compare import REPLAY
 from analysis.curves import named
-from analysis.load import Tables, load, parser_of, publish, run
+from analysis.load import Tables, load, parser_of, publish
+from llmzero.cli import run_command
 from llmzero.comparison.figures import transfer_figure
 from llmzero.comparison.tables import transfer_table
 from llmzero.comparison.transfers import gain
@@ -74,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

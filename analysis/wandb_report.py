@@ -11,8 +11,9 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces import expr
 
-from analysis.load import command, run
+from analysis.load import command
 from analysis.sync import searches_in
+from llmzero.cli import run_command
 from llmzero.comparison.tables import markdown
 from llmzero.errors import UserError
 from llmzero.files import read_json
@@ -221,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from analysis.load import command, run
+from analysis.load import command
+from llmzero.cli import run_command
 from llmzero.errors import UserError
 from llmzero.tracking.names import FILES, SEARCH_RUN
 
@@ -79,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

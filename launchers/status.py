@@ -6,6 +6,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from llmzero.cli import run_command
 from llmzero.files import read_json
 from llmzero.runners.slurm_queue import jobs_of
 from llmzero.search.budget import Budget
@@ -56,4 +57,4 @@ def driver_line(workspace: Workspace, store: EventStore) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

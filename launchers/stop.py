@@ -6,6 +6,7 @@ Where no driver runs, its stages are ended and its waiting jobs cancelled; the c
 
 from __future__ import annotations
 
+from llmzero.cli import run_command
 from llmzero.runners.slurm_queue import JOB_FILE, cancel, jobs_of
 from llmzero.search.lease import is_alive
 from llmzero.search.store import EventStore
@@ -39,4 +40,4 @@ def end_stages(workspace: Workspace) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -6,7 +6,8 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from llmzero.errors import UserError
 CONF = Path(__file__).resolve().parents[2] / "conf"
 BAD_INPUT = 2
 INTERRUPTED = 130
+UNREAD = 141  # what shells report of a command whose reader has gone
 
 
 def launch(name: str, run: Callable[[dict[str, Any]], Any]) -> None:
@@ -33,7 +35,11 @@ def launch(name: str, run: Callable[[dict[str, Any]], Any]) -> None:
     register()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an interruption like Ctrl-C
 
-    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda config: run(resolved(config)))
+    def job(config: DictConfig) -> Any:
+        with _for_a_reader():
+            return run(resolved(config))
+
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
     try:
         main()
     except KeyboardInterrupt:
@@ -45,6 +51,27 @@ def launch(name: str, run: Callable[[dict[str, Any]], Any]) -> None:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command that is not Hydra's; bad input ends it with a message and exit code 2."""
+    try:
+        with _for_a_reader():
+            main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+@contextmanager
+def _for_a_reader() -> Iterator[None]:
+    """End without a word where nobody reads on (`... | head`); Python would complain once more when it closes its output."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(UNREAD)
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

@@ -197,6 +197,17 @@ def test_a_directory_of_another_search_is_refused(launch: Run, tmp_path: Path) -
     assert (search / "tree.jsonl").read_bytes() == before
 
 
+def test_output_that_nobody_reads_on_ends_a_command_without_a_word(environment: dict[str, str]) -> None:
+    lines = subprocess.Popen(
+        command("inspect_task", "task=countdown", "n=2000", "json=true"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert lines.stdout and lines.stderr
+    assert json.loads(lines.stdout.readline())["prompt"]
+    lines.stdout.close()
+    assert lines.stderr.read() == b""
+    assert lines.wait() == 141
+
+
 def test_multirun_runs_one_search_after_another(launch: Run, tmp_path: Path) -> None:
     launch("search", "-m", *SIMULATED, "budget.stages=2", "seed=0,1", f"search_dir={tmp_path}/s-${{seed}}")
     assert [summary(tmp_path / f"s-{seed}")["nodes"]["total"] for seed in (0, 1)] == [3, 3]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from llmzero.errors import UserError
 from llmzero.runners.slurm import SlurmRunner, _no_launcher
 from llmzero.runners.slurm_job import Job
 from llmzero.runners.slurm_queue import JobState, Queue
+from llmzero.search.store import EventStore
+from tests.conftest import REPOSITORY
 
 HPARAMS = {"max_completion_length": 2048, "group_size": 4}
 
@@ -88,6 +92,19 @@ def test_silence_changes_nothing_and_the_accounts_know_what_the_queue_has_forgot
     assert queue.state("7") == JobState("CANCELLED")
     (answers / "sacct.txt").unlink()
     assert queue.state("7") == JobState("GONE"), "a cluster without accounts"
+
+
+def test_a_controller_that_does_not_answer_ends_status_and_stop_in_a_sentence(answers: Path) -> None:
+    search = answers / "search"
+    (search / "nodes").mkdir(parents=True)
+    (search / "config.yaml").write_text("agent: {name: rules}\nsearch: {workers: 1}\n")
+    store = EventStore(search / "tree.jsonl")
+    store.append("created", elapsed=0.0, node_id="0000", parent_id=None, depth=0, hparams={}, steps=0, resume_from=None, proposal={})
+    for launcher in ("status", "stop"):
+        done = subprocess.run([sys.executable, REPOSITORY / f"launchers/{launcher}.py", search], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: SLURM does not tell the jobs of this search"), done.stderr
+        assert "squeue.txt" in done.stderr, "what squeue said"
 
 
 def test_a_job_that_comes_back_into_the_queue_is_cancelled(answers: Path) -> None:

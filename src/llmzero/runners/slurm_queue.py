@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmzero.errors import UserError
+
 log = logging.getLogger(__name__)
 
 # States of a job that may still run, or run again.
@@ -101,11 +103,19 @@ def job_name(stage: Path) -> str:
 
 
 def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
-    """Return id and state of the jobs of stages that are alive, by the stage's name; none where there is no SLURM."""
+    """Return id and state of the jobs of stages that are alive, by the stage's name; none where there is no SLURM.
+
+    Raises:
+        UserError: SLURM is installed and does not answer.
+    """
     if not stages or shutil.which("squeue") is None:
         return {}
     names = {job_name(stage): stage.name for stage in stages}
-    return {names[job.name]: (job_id, job) for job_id, job in squeue("--me").items() if job.alive and job.name in names}
+    try:
+        jobs = squeue("--me")
+    except (subprocess.SubprocessError, OSError) as error:
+        raise UserError(f"SLURM does not tell the jobs of this search ({_words(error)}); try again once `squeue --me` works") from error
+    return {names[job.name]: (job_id, job) for job_id, job in jobs.items() if job.alive and job.name in names}
 
 
 def squeue(*selection: str) -> dict[str, JobState]:
