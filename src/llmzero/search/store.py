@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import logging
@@ -16,6 +17,7 @@ from llmzero.search.tree import Node, Tree
 from llmzero.stage import StageResult, as_path
 
 log = logging.getLogger(__name__)
+atexit.register(gc.unfreeze)  # of what `_lasting` freezes: libraries that count their objects at the end would miss some
 
 
 # A node's creation is on the disk with the start that follows it, and a stage's end can be read again from its own result.
