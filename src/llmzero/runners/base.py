@@ -24,7 +24,10 @@ class StageHandle(Protocol):
 
 
 class StageRunner(Protocol):
-    """Runs stages. `start` returns at once; many stages may be under way."""
+    """Runs stages. `start` returns at once; many stages may be under way.
+
+    With an attribute `repeatable` that is true, the search's log does not wait for the disk: a lost stage costs nothing to make again.
+    """
 
     def start(self, spec: StageSpec) -> StageHandle:
         """Start a stage whose directory holds its `stage.yaml`."""
