@@ -39,7 +39,7 @@ WHOLE: Sequence[Step] = (
     ("wait", {"until": "validation"}),
     ("stop_stage", {"stage": "0002", "reason": "It is flat."}),
     ("wait", {"stage": "0002", "until": "end"}),
-    start("0001", {"minibatches": 2}, 8),
+    start("0001", {"minibatches": 2}, 16),
     ("wait", {"stage": "0003", "until": "end"}),
     ("list_runs", {}),
     ("finish", {"summary": "Three stages."}),
@@ -81,7 +81,7 @@ def test_a_session_reads_starts_stops_and_finishes(launch: Run, tmp_path: Path, 
     assert nodes[1].stop is not None
     assert nodes[1].stop["reason"] == "It is flat."
     assert nodes[2].resume_from is not None
-    assert nodes[2].resume_from.name == "step_00008"
+    assert nodes[2].resume_from.name == "step_00016"
     assert (nodes[1].hparams["group_size"], nodes[2].hparams["group_size"], nodes[2].hparams["minibatches"]) == (16, 8, 2)
     assert nodes[1].proposal["rationale"] == 'I want {"group_size": 16, "learning_rate": 2e-06}.'
     assert sum(n.proposal["calls"] for n in nodes) == 12, "the last three calls belong to no stage"
@@ -93,7 +93,7 @@ def test_a_session_reads_starts_stops_and_finishes(launch: Run, tmp_path: Path, 
     assert "entropy [nats]" in said[5]
     assert "0002: running, 1 validation points" in said[8]
     assert "0002: stopped" in said[10]
-    assert "- 0003 from 0001 at step 8, depth 2: minibatches 1 -> 2; completed" in said[13]
+    assert "- 0003 from 0001 at best, depth 2: minibatches 1 -> 2; completed" in said[13]
 
 
 def test_wrong_calls_get_precise_complaints_and_start_nothing(launch: Run, tmp_path: Path) -> None:
