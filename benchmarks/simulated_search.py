@@ -2,7 +2,7 @@
 """What a simulated search of 16 stages costs, with agents and without; writes benchmarks/results/simulated_search.json.
 
 Milliseconds of processor time in this process: searches of the simulator studies, one after another, without a report. The agents'
-share is evidence, proposals and the early stopper's decisions.
+share is evidence, proposals and the early stopper's decisions. TMPDIR says where the searches write.
 """
 
 from __future__ import annotations

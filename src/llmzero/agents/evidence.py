@@ -135,6 +135,25 @@ class EvidenceBuilder:
             predictions=self._predictions(tree),
         )
 
+    def of_ended(self, tree: Tree, node_id: str) -> Evidence:
+        """Return what a stage that has ended tells by itself: its changes, its gain and its metrics."""
+        node = tree[node_id]
+        assert node.result is not None
+        return Evidence(
+            stage=self._view(tree, node),
+            start_score=None,
+            validation=node.result.validation,
+            metrics=StageDir(self.nodes_dir / node_id).metrics(),
+            rollouts=(),
+            path=(),
+            children=(),
+            history=(),
+            incumbent_score=None,
+            steps=node.steps,
+            catalogue=self.catalogue,
+            metric_catalogue=self.metric_catalogue,
+        )
+
     def for_stopping(self, tree: Tree, node_id: str, status: StageStatus) -> Evidence:
         """Return the evidence for judging a running node: its validation trajectory."""
         return self._evidence(tree, tree[node_id], node_id=node_id, validation=status.validation, metrics=[], rollouts=[])

@@ -251,7 +251,7 @@ class Session:
 
     def _export_rule(self, store: EventStore, provenance: dict[str, Any]) -> None:
         evidence = self.evidence
-        steps = transitions(store.tree, lambda node_id: evidence.for_proposal(store.tree, node_id, {}))
+        steps = transitions(store.tree, lambda node_id: evidence.of_ended(store.tree, node_id))
         known = {name: provenance[name] for name in ("search_id", "method", "agent", "seed")}
         known |= {"transitions": len(steps), "improved": sum(step.improved for step in steps)}
         write_rule(self.workspace.rule_file, derive(steps, self.catalogue), known)
