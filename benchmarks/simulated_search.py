@@ -37,8 +37,12 @@ class Stopwatch:
         self.seconds = 0.0
         self._inside = False
 
-    def watching(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function, watched."""
+    def watch(self, owner: Any, *names: str) -> None:
+        """Watch functions of an object or a class."""
+        for name in names:
+            setattr(owner, name, self._watched(getattr(owner, name)))
+
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
 
         def watched(*arguments: Any, **more: Any) -> Any:
             if self._inside:
@@ -56,29 +60,28 @@ class Stopwatch:
 def main() -> None:
     """Measure both agents and print a line for each."""
     register()
-    watch = Stopwatch()
-    EvidenceBuilder.for_proposal = watch.watching(EvidenceBuilder.for_proposal)  # type: ignore[method-assign]
-    EvidenceBuilder.for_stopping = watch.watching(EvidenceBuilder.for_stopping)  # type: ignore[method-assign]
-    found = {agent: measured(agent, watch) for agent in AGENTS}
+    stopwatch = Stopwatch()
+    stopwatch.watch(EvidenceBuilder, "for_proposal", "for_stopping")
+    found = {agent: measured(agent, stopwatch) for agent in AGENTS}
     RESULTS.write_text(json.dumps({"stages": STAGES, "searches": SEARCHES, "agents": found}, indent=2) + "\n")
     for agent, figures in found.items():
         print(f"agent={agent:8} {figures['search_ms']:.0f} ms a search, {figures['besides_agents_ms']:.0f} besides agents")
 
 
-def measured(agent: str, watch: Stopwatch) -> dict[str, float]:
+def measured(agent: str, stopwatch: Stopwatch) -> dict[str, float]:
     """Return the median milliseconds of a search, and of what it does besides agents."""
     whole, rest = [], []
     with tempfile.TemporaryDirectory() as directory:
         for seed in range(SEARCHES):
             config = _config(agent, seed, Path(directory) / str(seed))
-            spent, agents = time.process_time(), watch.seconds
+            spent, agents = time.process_time(), stopwatch.seconds
             session = Session.from_config(config)
-            session.proposer.propose = watch.watching(session.proposer.propose)  # type: ignore[method-assign]
-            session.stopper.decide = watch.watching(session.stopper.decide)  # type: ignore[method-assign]
+            stopwatch.watch(session.proposer, "propose")
+            stopwatch.watch(session.stopper, "decide")
             with contextlib.redirect_stdout(io.StringIO()):
                 session.run()
             whole.append(time.process_time() - spent)
-            rest.append(whole[-1] - (watch.seconds - agents))
+            rest.append(whole[-1] - (stopwatch.seconds - agents))
     return {"search_ms": round(1000 * median(whole), 1), "besides_agents_ms": round(1000 * median(rest), 1)}
 
 

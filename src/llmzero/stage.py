@@ -69,13 +69,12 @@ class StageSpec:
     def from_dict(cls, value: dict[str, Any], directory: Path) -> StageSpec:
         """Read what `to_dict` wrote."""
         config = {key: item for key, item in value.items() if key not in _SPEC_KEYS}
-        resume_from = Path(value["resume_from"]) if value["resume_from"] else None
         return cls(
             node_id=value["node_id"],
             parent_id=value["parent"],
             depth=value["depth"],
             directory=directory,
-            resume_from=resume_from,
+            resume_from=as_path(value["resume_from"]),
             hparams=value["hparams"],
             steps=value["steps"],
             seed=value["seed"],
