@@ -14,8 +14,8 @@ from scipy import stats
 
 from analysis.load import Row, Tables, load, parser_of, publish
 from llmzero.cli import run_command
-from llmzero.comparison.statistics import holm, interval, mean, wilcoxon
-from llmzero.comparison.tables import markdown
+from llmzero.studies.statistics import holm, interval, mean, wilcoxon
+from llmzero.studies.tables import markdown
 
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -38,7 +38,9 @@ examples:
 def calibration(tables: Tables) -> dict[str, Any]:
     """Return what `calibration.json` holds."""
     stages = ended_stages(tables)
-    changes = tables.changes.merge(stages[["search", "node", "excess", "gain", "state"]], on=["search", "node"])
+    changes = tables.changes.merge(
+        stages[["search", "node", "excess", "gain", "state"]], on=["search", "node"]
+    )
     changes["label"] = changes["parameter"] + changes["direction"].map({-1: " down", 0: " aside", 1: " up"})
     diagnosed = stages.assign(label=stages["diagnosis"].str.split(", ")).explode("label")
     return {
@@ -51,7 +53,9 @@ def calibration(tables: Tables) -> dict[str, Any]:
 
 def ended_stages(tables: Tables) -> pd.DataFrame:
     """Return the stages that were trained and have ended, with `excess`: their gain above the mean of those as deep in the same task."""
-    stages = tables.stages[tables.stages["parent"].notna() & tables.stages["state"].isin(("completed", "stopped", "failed"))]
+    stages = tables.stages[
+        tables.stages["parent"].notna() & tables.stages["state"].isin(("completed", "stopped", "failed"))
+    ]
     stages = stages.merge(tables.searches[["search", "task"]], on="search")
     usual = stages.groupby(["task", "depth"], dropna=False)["gain"].transform("mean")
     return stages.assign(excess=stages["gain"] - usual)
@@ -89,7 +93,11 @@ def _gain(label: str, stages: pd.DataFrame) -> Row:
 def expected(stages: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Any]:
     """Return how scores, probabilities and directions of metrics that proposals stated compare with what came."""
     scored = stages[stages["score"].notna()]
-    return {"score": _scores(scored), "probability": _probabilities(scored), "metrics": _metrics(scored, steps)}
+    return {
+        "score": _scores(scored),
+        "probability": _probabilities(scored),
+        "metrics": _metrics(scored, steps),
+    }
 
 
 def _scores(stages: pd.DataFrame) -> dict[str, Any] | None:
@@ -114,13 +122,21 @@ def _correlation(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float | No
 
 def _probabilities(stages: pd.DataFrame) -> dict[str, Any] | None:
     """Return the Brier score of the stated probabilities of a gain, and how often there was one by what had been stated."""
-    told = stages.assign(stated=stages["expected_probability"].astype(float)).dropna(subset=["stated", "gain"])
+    told = stages.assign(stated=stages["expected_probability"].astype(float)).dropna(
+        subset=["stated", "gain"]
+    )
     if told.empty:
         return None
     gained, stated = (told["gain"] > 0).to_numpy(float), told["stated"].to_numpy(float)
     places = np.minimum(np.searchsorted(BINS, stated, side="right") - 1, len(BINS) - 2)
     reliability = [
-        {"from": BINS[i], "to": BINS[i + 1], "stages": int(there.sum()), "stated": float(stated[there].mean()), "gained": float(gained[there].mean())}
+        {
+            "from": BINS[i],
+            "to": BINS[i + 1],
+            "stages": int(there.sum()),
+            "stated": float(stated[there].mean()),
+            "gained": float(gained[there].mean()),
+        }
         for i in range(len(BINS) - 1)
         if (there := places == i).any()
     ]
@@ -135,19 +151,28 @@ def _probabilities(stages: pd.DataFrame) -> dict[str, Any] | None:
 
 def _metrics(stages: pd.DataFrame, steps: pd.DataFrame) -> list[Row]:
     """Return of each metric how often it went as expected: its mean over the last third of the stage against that of its parent."""
-    told = [(row.search, row.node, row.parent, json.loads(row.expected_metrics)) for row in stages.itertuples()]
+    told = [
+        (row.search, row.node, row.parent, json.loads(row.expected_metrics)) for row in stages.itertuples()
+    ]
     told = [each for each in told if each[3]]
     concerned = {(search, node) for search, *nodes, _ in told for node in nodes}
     traces = {key: part for key, part in steps.groupby(["search", "node"]) if key in concerned}
     late = {key: part.iloc[-max(1, len(part) // 3) :].mean(numeric_only=True) for key, part in traces.items()}
     hits = pd.DataFrame(_hits(told, late), columns=["metric", "hit"])
-    return [{"metric": metric, "stages": len(part), "as_expected": float(part.mean())} for metric, part in hits.groupby("metric")["hit"]]
+    return [
+        {"metric": metric, "stages": len(part), "as_expected": float(part.mean())}
+        for metric, part in hits.groupby("metric")["hit"]
+    ]
 
 
-def _hits(told: list[tuple[str, str, str, dict[str, str]]], late: dict[Any, pd.Series[float]]) -> Iterator[tuple[str, bool]]:
+def _hits(
+    told: list[tuple[str, str, str, dict[str, str]]], late: dict[Any, pd.Series[float]]
+) -> Iterator[tuple[str, bool]]:
     for search, node, parent, directions in told:
         for metric, way in directions.items():
-            before, after = (late.get((search, each), pd.Series(dtype=float)).get(metric) for each in (parent, node))
+            before, after = (
+                late.get((search, each), pd.Series(dtype=float)).get(metric) for each in (parent, node)
+            )
             if pd.notna(before) and pd.notna(after):
                 yield metric, (after > before) == (way == "up")
 
@@ -157,14 +182,25 @@ def _hits(told: list[tuple[str, str, str, dict[str, str]]], late: dict[Any, pd.S
 
 def told(found: dict[str, Any]) -> str:
     """Return `calibration.md`."""
-    parts = [f"# Calibration\n\n{found['stages']} stages that have ended.\n", "## What was expected\n", *_expected(found["expected"])]
+    parts = [
+        f"# Calibration\n\n{found['stages']} stages that have ended.\n",
+        "## What was expected\n",
+        *_expected(found["expected"]),
+    ]
     for key, words in (("diagnoses", "diagnosis"), ("changes", "change")):
         rows = [
-            [row["label"], *(str(row[key]) for key in ("stages", "searches", "failed")), *(_signed(row[key]) for key in ("gain", "excess"))]
+            [
+                row["label"],
+                *(str(row[key]) for key in ("stages", "searches", "failed")),
+                *(_signed(row[key]) for key in ("gain", "excess")),
+            ]
             + [_plain(row[key]) for key in ("stderr", "p", "p_holm")]
             for row in found[key]
         ]
-        parts += [f"## Gain by {words}\n", markdown([words, "stages", "searches", "failed", "gain", "above depth", "SE", "p", "Holm"], rows)]
+        parts += [
+            f"## Gain by {words}\n",
+            markdown([words, "stages", "searches", "failed", "gain", "above depth", "SE", "p", "Holm"], rows),
+        ]
     return "\n".join(parts)
 
 
@@ -180,10 +216,16 @@ def _expected(found: dict[str, Any]) -> Iterator[str]:
     if of := found["probability"]:
         yield f"Probability of a gain: {of['stages']} stages.\n"
         yield f"- Brier score: {of['brier']:.3f}; of the base rate: {of['brier_of_the_base_rate']:.3f}\n"
-        rows = [[f"{r['from']} to {r['to']}", str(r["stages"]), f"{r['stated']:.2f}", f"{r['gained']:.2f}"] for r in of["reliability"]]
+        rows = [
+            [f"{r['from']} to {r['to']}", str(r["stages"]), f"{r['stated']:.2f}", f"{r['gained']:.2f}"]
+            for r in of["reliability"]
+        ]
         yield markdown(["stated", "stages", "mean stated", "share that gained"], rows)
     if of := found["metrics"]:
-        yield markdown(["metric", "stages", "went as expected"], [[r["metric"], str(r["stages"]), f"{r['as_expected']:.0%}"] for r in of])
+        yield markdown(
+            ["metric", "stages", "went as expected"],
+            [[r["metric"], str(r["stages"]), f"{r['as_expected']:.0%}"] for r in of],
+        )
 
 
 def _signed(value: float | None) -> str:
@@ -197,7 +239,9 @@ def _plain(value: float | None) -> str:
 def main() -> None:
     """Print the tables, and write them where that is asked for."""
     parser = parser_of("calibration", HELP, EXAMPLES)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write calibration.json and calibration.md there")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write calibration.json and calibration.md there"
+    )
     given = parser.parse_args()
     found = calibration(load(given.directories))
     publish("calibration", found, told(found), given.out)

@@ -11,12 +11,12 @@ import pandas as pd
 from analysis.curves import named
 from analysis.load import Tables, load, parser_of, publish
 from llmzero.cli import run_command
-from llmzero.comparison.figures import comparison_figures
-from llmzero.comparison.methods import comparison
-from llmzero.comparison.runs import Run, Runs
-from llmzero.comparison.tables import comparison_table
-from llmzero.errors import UserError
-from llmzero.files import read_json
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_json
+from llmzero.studies.figures import comparison_figures
+from llmzero.studies.methods import comparison
+from llmzero.studies.runs import Run, Runs
+from llmzero.studies.tables import comparison_table
 
 REPLAY = "replay"  # searches of that method repeat a strategy, and search nothing
 
@@ -43,16 +43,23 @@ def compared(tables: Tables, first: str | None = None) -> dict[str, Any]:
     searches = named(tables.searches)
     runs = list(_runs(searches))
     if not runs:
-        raise UserError("no finished search has test scores of its incumbents: run them with search.test_incumbents=true")
+        raise UserError(
+            "no finished search has test scores of its incumbents: run them with search.test_incumbents=true"
+        )
     methods = list(pd.Series([each.method for each in runs]).value_counts(sort=True).index)
     if first is not None and first not in methods:
         raise UserError(f"--first {first!r}: must be one of {', '.join(map(repr, methods))}")
     leader = first or methods[0]
     methods = [leader, *(method for method in methods if method != leader)]
     tasks = list(dict.fromkeys(each.task for each in runs))
-    budgets = {task: max(each.summary["budget"]["stages"] for each in runs if each.task == task) for task in tasks}
+    budgets = {
+        task: max(each.summary["budget"]["stages"] for each in runs if each.task == task) for task in tasks
+    }
     others = set(searches["search"][searches["method"] != REPLAY])
-    left_out = [f"{name} (or not with search.test_incumbents=true)" for name in sorted(others - {each.summary["search"] for each in runs})]
+    left_out = [
+        f"{name} (or not with search.test_incumbents=true)"
+        for name in sorted(others - {each.summary["search"] for each in runs})
+    ]
     return comparison(Runs(runs, budgets), methods, tasks, sorted({each.seed for each in runs}), left_out)
 
 
@@ -65,7 +72,9 @@ def _runs(searches: pd.DataFrame) -> Iterator[Run]:
             continue
         place = (row["name"], row["task"], int(row["seed"]))
         if place in seen:
-            raise UserError(f"{row['search']} and {seen[place]}: both are {row['name']} on {row['task']} with seed {row['seed']}; leave one out")
+            raise UserError(
+                f"{row['search']} and {seen[place]}: both are {row['name']} on {row['task']} with seed {row['seed']}; leave one out"
+            )
         seen[place] = row["search"]
         yield Run.of(*place, {**summary, "search": row["search"]})
 
@@ -73,8 +82,12 @@ def _runs(searches: pd.DataFrame) -> Iterator[Run]:
 def main() -> None:
     """Print the table of the directories given, and write it with numbers and figures."""
     parser = parser_of("compare", HELP, EXAMPLES)
-    parser.add_argument("--first", metavar="METHOD", help="the method that is set against the others, as the table names it")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where comparison.json, comparison.md and the figures go")
+    parser.add_argument(
+        "--first", metavar="METHOD", help="the method that is set against the others, as the table names it"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where comparison.json, comparison.md and the figures go"
+    )
     given = parser.parse_args()
     found = compared(load(given.directories), given.first)
     publish("comparison", found, comparison_table(found), given.out)

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from analysis.load import Tables
 from analysis.paths import path_to
-from llmzero.files import read_json
+from llmzero.core.files import read_json
 
 Array = NDArray[np.float64]
 
-TOLD_APART = ("agent", "stopper")  # what a method's name is joined by where searches of one method differ in it
+TOLD_APART = (
+    "agent",
+    "stopper",
+)  # what a method's name is joined by where searches of one method differ in it
 
 
 def named(searches: pd.DataFrame) -> pd.DataFrame:
@@ -51,11 +54,21 @@ def scores_on_test(search: str) -> pd.DataFrame:
     They are in the directory of a search that ran with `search.test_incumbents=true`; of others there are base and best alone.
     """
     test = read_json(Path(search) / "test.json") or {}
-    ends = [{"node_id": "0000", "stages": 0, "gpu_seconds": 0.0, **test["base"]}, test["best"]] if test else []
+    ends = (
+        [{"node_id": "0000", "stages": 0, "gpu_seconds": 0.0, **test["base"]}, test["best"]] if test else []
+    )
     points = test.get("trajectory", [{**end, "stages": end.get("stages")} for end in ends])
-    return pd.DataFrame(points, columns=["node_id", "stages", "gpu_seconds", "score", "stderr"]).rename(columns={"node_id": "node"})
+    return pd.DataFrame(points, columns=["node_id", "stages", "gpu_seconds", "score", "stderr"]).rename(
+        columns={"node_id": "node"}
+    )
 
 
 def path_of(stages: pd.DataFrame, end: str) -> list[str]:
     """Return the nodes from the base model to a node of a search, whose stages these are."""
-    return path_to({node: parent if isinstance(parent, str) else None for node, parent in zip(stages["node"], stages["parent"], strict=True)}, end)
+    return path_to(
+        {
+            node: parent if isinstance(parent, str) else None
+            for node, parent in zip(stages["node"], stages["parent"], strict=True)
+        },
+        end,
+    )

@@ -12,11 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.load import Tables, load, parser_of, publish
-from analysis.nulls import DRAWS, Measure, Null, Outcome, Versions, against, drawn, mean_of_judged, reordered, turned_searches, turned_stages
+from analysis.nulls import (
+    DRAWS,
+    Measure,
+    Null,
+    Outcome,
+    Versions,
+    against,
+    drawn,
+    mean_of_judged,
+    reordered,
+    turned_searches,
+    turned_stages,
+)
 from analysis.paths import LEAST, SHAPES, Array, Counts, Line, Paths
 from llmzero.cli import run_command
-from llmzero.comparison.statistics import Interval, holm, interval, mean, wilcoxon
-from llmzero.comparison.tables import markdown
+from llmzero.studies.statistics import Interval, holm, interval, mean, wilcoxon
+from llmzero.studies.tables import markdown
 
 ALPHA = 0.05
 MIN_SEARCHES = 5  # fewer cannot reach p = 0.05 where each search counts as one
@@ -92,7 +104,11 @@ CLAIM = (
         "share that only grew",
         _grew,
         _grew_beyond_chance,
-        {"direction": (turned_searches, _leaning), "chance": (turned_stages, _grew), "random": (drawn, _grew)},
+        {
+            "direction": (turned_searches, _leaning),
+            "chance": (turned_stages, _grew),
+            "random": (drawn, _grew),
+        },
     ),
     Part(
         "regularization",
@@ -113,8 +129,13 @@ def analysed(tables: Tables, nulls: Tables | None = None, draws: int = DRAWS) ->
         "searches": len(tables.searches),
         "proposers": tables.searches["proposer"].value_counts().to_dict(),
         "prior_searches": {name: len(prior.best) for name, prior in priors.items()},
-        "stages_on_best_paths": float(np.mean([len(line.signs) for line in paths.best])) if paths.best else 0.0,
-        "parts": {group: {key: value for key, value in found.items() if key != "parameters"} for group, found in parts.items()},
+        "stages_on_best_paths": float(np.mean([len(line.signs) for line in paths.best]))
+        if paths.best
+        else 0.0,
+        "parts": {
+            group: {key: value for key, value in found.items() if key != "parameters"}
+            for group, found in parts.items()
+        },
         "verdict": overall([found["verdict"] for found in parts.values()]),
         "prior_measured": bool(priors),
         "contrast": _contrast(paths),
@@ -134,10 +155,16 @@ def _by_proposer(nulls: Tables | None) -> dict[str, Paths]:
 def _part(part: Part, paths: Paths, priors: dict[str, Paths], searches: int, draws: int) -> dict[str, Any]:
     columns = paths.columns(part.group)
     lines = [line.of(columns) for line in paths.best]
-    versions = [Versions.of(name, null, measure, lines, draws) for name, (null, measure) in part.nulls.items()]
+    versions = [
+        Versions.of(name, null, measure, lines, draws) for name, (null, measure) in part.nulls.items()
+    ]
     values = values_of(paths, part.group, part.measure)
     tests = [outcome for each in versions if (outcome := each.outcome())]
-    silent = [name for name, prior in priors.items() if len(values_of(prior, part.group, part.measure)) < MIN_SEARCHES]
+    silent = [
+        name
+        for name, prior in priors.items()
+        if len(values_of(prior, part.group, part.measure)) < MIN_SEARCHES
+    ]
     telling = {name: prior for name, prior in priors.items() if name not in silent and len(values)}
     tests += [_prior_test(part, name, paths, prior, draws) for name, prior in telling.items()]
     verdict, why = judged(part, tests, len(values), searches, silent)
@@ -147,10 +174,16 @@ def _part(part: Part, paths: Paths, priors: dict[str, Paths], searches: int, dra
         "searches_judged": len(values),
         "observed": asdict(interval(mean, [values])) if len(values) else None,
         "tests": [asdict(test) for test in tests],
-        "above_priors": {name: asdict(_difference(values, values_of(prior, part.group, part.measure))) for name, prior in telling.items()},
+        "above_priors": {
+            name: asdict(_difference(values, values_of(prior, part.group, part.measure)))
+            for name, prior in telling.items()
+        },
         "verdict": verdict,
         "why": why,
-        "parameters": [_parameter(part, name, lines, versions, i) for i, name in enumerate(np.array(paths.parameters)[columns].tolist())],
+        "parameters": [
+            _parameter(part, name, lines, versions, i)
+            for i, name in enumerate(np.array(paths.parameters)[columns].tolist())
+        ],
     }
 
 
@@ -173,7 +206,9 @@ def values_of(paths: Paths, group: str, measure: Measure) -> Array:
 # --- the verdict ---
 
 
-def judged(part: Part, tests: Sequence[Outcome], count: int, searches: int, silent: Sequence[str]) -> tuple[str, str]:
+def judged(
+    part: Part, tests: Sequence[Outcome], count: int, searches: int, silent: Sequence[str]
+) -> tuple[str, str]:
     """Return the verdict on a part of the claim and the reason; `silent` are the priors of which too few searches can be judged."""
     changed = f"{count} of {searches} searches changed a {part.group} parameter at least {LEAST} times on their best path"
     if count < MIN_SEARCHES:
@@ -183,10 +218,17 @@ def judged(part: Part, tests: Sequence[Outcome], count: int, searches: int, sile
     if lost:
         return "not supported", f"{changed}, and " + "; ".join(map(_lost, lost))
     if mute:
-        return "too little data", f"{changed}, but these paths are too few or too short: " + "; ".join(map(_mute, mute))
+        return "too little data", f"{changed}, but these paths are too few or too short: " + "; ".join(
+            map(_mute, mute)
+        )
     if silent:
-        return "too little data", f"fewer than {MIN_SEARCHES} searches of {', '.join(silent)} changed a {part.group} parameter as often"
-    return "supported", f"{changed}, and it beats " + ", ".join(f"{test.null} (p = {test.p:.2g})" for test in tests)
+        return (
+            "too little data",
+            f"fewer than {MIN_SEARCHES} searches of {', '.join(silent)} changed a {part.group} parameter as often",
+        )
+    return "supported", f"{changed}, and it beats " + ", ".join(
+        f"{test.null} (p = {test.p:.2g})" for test in tests
+    )
 
 
 def _lost(test: Outcome) -> str:
@@ -199,13 +241,17 @@ def _mute(test: Outcome) -> str:
 
 def overall(verdicts: Sequence[str]) -> str:
     """Return the verdict on the claim, which holds where all of its parts do."""
-    return next((verdict for verdict in ("not supported", "too little data") if verdict in verdicts), "supported")
+    return next(
+        (verdict for verdict in ("not supported", "too little data") if verdict in verdicts), "supported"
+    )
 
 
 # --- parameters and groups ---
 
 
-def _parameter(part: Part, name: str, lines: Sequence[Line], versions: Sequence[Versions], column: int) -> dict[str, Any]:
+def _parameter(
+    part: Part, name: str, lines: Sequence[Line], versions: Sequence[Versions], column: int
+) -> dict[str, Any]:
     """Return the tests of one parameter: p is the largest against any null, as the claim has to beat each."""
     outcomes = [outcome for each in versions if (outcome := each.outcome(column))]
     value = [float(part.measure(line.counts)[column]) for line in lines if line.counts.judged[column]]
@@ -235,7 +281,12 @@ def _shapes(paths: Paths) -> list[dict[str, Any]]:
         for line in lines:
             searches[line.search].append(line.counts.shapes)
         for (of, name), kept in columns.items():
-            shares = [np.bincount(np.array(shapes)[:, kept].ravel(), minlength=len(SHAPES)) / len(shapes) / len(kept) for shapes in searches.values()]
+            shares = [
+                np.bincount(np.array(shapes)[:, kept].ravel(), minlength=len(SHAPES))
+                / len(shapes)
+                / len(kept)
+                for shapes in searches.values()
+            ]
             means = dict(zip(SHAPES, np.mean(shares, axis=0).tolist(), strict=True))
             rows.append({"of": of, "name": name, "paths": kind, "searches": len(shares), **means})
     return rows
@@ -251,7 +302,10 @@ def _contrast(paths: Paths) -> dict[str, Any] | None:
     if not lines:
         return None
     plain, beyond = (
-        [np.array([float(mean_of_judged(measure(counts)[c], counts.judged[c])) for counts in lines]) for c in columns]
+        [
+            np.array([float(mean_of_judged(measure(counts)[c], counts.judged[c])) for counts in lines])
+            for c in columns
+        ]
         for measure in (_monotone, _monotone_beyond_chance)
     )
     return {
@@ -275,12 +329,18 @@ def _headline(found: dict[str, Any]) -> Iterator[str]:
     length = f"{found['stages_on_best_paths']:.1f} stages on the mean best path"
     yield f"# Dynamics\n\n{found['searches']} searches of {proposers or 'nobody'}, {length}.\n"
     yield f"**Capacity grows while regularization oscillates: {found['verdict']}.**\n"
-    yield "".join(f"- {part['says']}: **{part['verdict']}**. {part['why'][:1].upper()}{part['why'][1:]}.\n" for part in found["parts"].values())
+    yield "".join(
+        f"- {part['says']}: **{part['verdict']}**. {part['why'][:1].upper()}{part['why'][1:]}.\n"
+        for part in found["parts"].values()
+    )
     if not found["prior_measured"]:
         yield "The proposer's own prior was not measured: a proposer that always moves this way would pass too. --null takes searches of one.\n"
     if found["contrast"]:
         of = found["contrast"]
-        difference, beyond = (f"{of[k]['value']:+.2f} [{of[k]['low']:+.2f}, {of[k]['high']:+.2f}]" for k in ("difference", "beyond_chance"))
+        difference, beyond = (
+            f"{of[k]['value']:+.2f} [{of[k]['low']:+.2f}, {of[k]['high']:+.2f}]"
+            for k in ("difference", "beyond_chance")
+        )
         yield f"Share of capacity less share of regularization that is monotone: {difference} in {of['searches']} searches;"
         yield f"beyond what chance gives to so many changes: {beyond} (p = {of['p_wilcoxon']:.2g}).\n"
 
@@ -292,7 +352,14 @@ def _tests(found: dict[str, Any]) -> Iterator[str]:
     for part in found["parts"].values():
         for test in part["tests"]:
             rows.append(
-                [part["says"], test["null"], f"{test['observed']:.2f}", f"{test['expected']:.2f}", f"{test['p']:.2g}", f"{test['floor']:.1g}"]
+                [
+                    part["says"],
+                    test["null"],
+                    f"{test['observed']:.2f}",
+                    f"{test['expected']:.2f}",
+                    f"{test['p']:.2g}",
+                    f"{test['floor']:.1g}",
+                ]
             )
     yield markdown(["part", "null", "observed", "under the null", "p", "least p possible"], rows)
     for part in found["parts"].values():
@@ -304,16 +371,30 @@ def _tests(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _shape_tables(found: dict[str, Any]) -> Iterator[str]:
-    for of, kind, words in (("group", "best", "best paths"), ("group", "leaves", "all paths"), ("parameter", "best", "best paths")):
+    for of, kind, words in (
+        ("group", "best", "best paths"),
+        ("group", "leaves", "all paths"),
+        ("parameter", "best", "best paths"),
+    ):
         yield f"## Shapes of each {of} on {words}\n"
         kept = [row for row in found["shapes"] if row["of"] == of and row["paths"] == kind]
-        yield markdown([of, "searches", *SHAPES], [[row["name"], str(row["searches"]), *(f"{row[s]:.2f}" for s in SHAPES)] for row in kept])
+        yield markdown(
+            [of, "searches", *SHAPES],
+            [[row["name"], str(row["searches"]), *(f"{row[s]:.2f}" for s in SHAPES)] for row in kept],
+        )
 
 
 def _parameters(found: dict[str, Any]) -> Iterator[str]:
     yield "## Tests of each parameter\n\np: the largest against any null but priors; Holm: corrected for the number of parameters.\n"
     rows = [
-        [row["parameter"], row["group"], str(row["searches_judged"]), _number(row["observed"]), _number(row["p"]), _number(row["p_holm"])]
+        [
+            row["parameter"],
+            row["group"],
+            str(row["searches_judged"]),
+            _number(row["observed"]),
+            _number(row["p"]),
+            _number(row["p_holm"]),
+        ]
         for row in found["parameters"]
     ]
     yield markdown(["parameter", "group", "searches judged", "observed", "p", "Holm"], rows)
@@ -326,8 +407,17 @@ def _number(value: float | None) -> str:
 def main() -> None:
     """Print the verdict and the tables, and write them where that is asked for."""
     parser = parser_of("dynamics", HELP, EXAMPLES)
-    parser.add_argument("--null", nargs="+", type=Path, default=[], metavar="DIRECTORY", help="searches of a proposer to be beaten")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write dynamics.json, dynamics.md and trajectories.csv there")
+    parser.add_argument(
+        "--null",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIRECTORY",
+        help="searches of a proposer to be beaten",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write dynamics.json, dynamics.md and trajectories.csv there"
+    )
     given = parser.parse_args()
     tables = load(given.directories)
     found = analysed(tables, load(given.null) if given.null else None)

@@ -13,15 +13,22 @@ import pandas as pd
 from analysis.curves import Array, best_so_far, named, path_of, scores_on_test
 from analysis.load import Tables, load, parser_of
 from llmzero.cli import run_command
-from llmzero.comparison.figures import panels, save_figure, styles
-from llmzero.comparison.statistics import band, step_function
+from llmzero.studies.figures import panels, save_figure, styles
+from llmzero.studies.statistics import band, step_function
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMN = 3.4  # inches
-LOOK: Any = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.3}
+LOOK: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.3,
+}
 GROUPS = ("capacity", "regularization", "optimization")
 STATES = {"completed": "o", "stopped": "s", "failed": "X", "running": "D", "queued": "D"}
 SCORES = "viridis"  # light is good, in grey and for the colour-blind too
@@ -52,7 +59,9 @@ def test_over_cost(tables: Tables) -> Figure | None:
     """Return test scores of the best by validation over device seconds; None where no search measured them along its way."""
     searches = named(tables.searches)
     points = {search: scores_on_test(search) for search in searches["search"]}
-    known = searches[[len(points[search]) > 0 and points[search]["stages"].notna().all() for search in searches["search"]]]
+    known = searches[
+        [len(points[search]) > 0 and points[search]["stages"].notna().all() for search in searches["search"]]
+    ]
     return _curves(known, points, "gpu_seconds", "score", "device seconds", "test score")
 
 
@@ -61,10 +70,14 @@ def best_over_stages(tables: Tables) -> Figure | None:
     rows = best_so_far(tables)
     points = dict(list(rows.groupby("search")))
     known = named(tables.searches)
-    return _curves(known[known["search"].isin(points)], points, "stages", "best", "stages", "best validation score")
+    return _curves(
+        known[known["search"].isin(points)], points, "stages", "best", "stages", "best validation score"
+    )
 
 
-def _curves(searches: pd.DataFrame, points: dict[str, pd.DataFrame], x: str, y: str, across: str, up: str) -> Figure | None:
+def _curves(
+    searches: pd.DataFrame, points: dict[str, pd.DataFrame], x: str, y: str, across: str, up: str
+) -> Figure | None:
     """Return a panel for each task with a line for each method: the mean over its searches."""
     if searches.empty:
         return None
@@ -75,7 +88,14 @@ def _curves(searches: pd.DataFrame, points: dict[str, pd.DataFrame], x: str, y: 
         grid = np.linspace(0.0, max(points[search][x].max() for search in group["search"]), GRID_POINTS)
         for name, own in group.groupby("name"):
             colour, dash = looks[str(name)]
-            _line(axis, grid, [_on(points[search], x, y, grid) for search in own["search"]], colour, dash, f"{name} ({len(own)})")
+            _line(
+                axis,
+                grid,
+                [_on(points[search], x, y, grid) for search in own["search"]],
+                colour,
+                dash,
+                f"{name} ({len(own)})",
+            )
         axis.set(title=task, xlabel=across, ylabel=up)
         axis.legend(frameon=False)
     return figure
@@ -108,7 +128,9 @@ def strategies(tables: Tables) -> Figure | None:
     if not found:
         return None
     figure = mpl.figure.Figure(figsize=(COLUMN * len(found), 6.6), layout="constrained")
-    axes = figure.subplots(1 + len(GROUPS), len(found), sharex="col", squeeze=False, height_ratios=[1.4, 1, 1, 1])
+    axes = figure.subplots(
+        1 + len(GROUPS), len(found), sharex="col", squeeze=False, height_ratios=[1.4, 1, 1, 1]
+    )
     for column, (task, search) in enumerate(found):
         own = tables.of([search["search"]])
         path = path_of(own.stages, search["best_node"])
@@ -116,7 +138,9 @@ def strategies(tables: Tables) -> Figure | None:
         axes[0, column].set(title=f"{task}\n{search['name']}, seed {search['seed']}", ylabel="score")
         for row, group in enumerate(GROUPS, 1):
             looks = styles(sorted(tables.changes.loc[tables.changes["group"] == group, "parameter"].unique()))
-            _positions_along(axes[row, column], own.changes[own.changes["group"] == group], path, borders, looks)
+            _positions_along(
+                axes[row, column], own.changes[own.changes["group"] == group], path, borders, looks
+            )
             axes[row, column].set(ylabel=group)
         axes[-1, column].set(xlabel="GRPO steps")
     return figure
@@ -133,7 +157,9 @@ def _scores_along(axis: Axes, own: Tables, path: list[str]) -> list[float]:
     axis.plot(line["global_step"], line["score"], color="#0072B2", label="validation")
     borders = [float(of["global_step"].max()) for of in kept]
     measured = scores_on_test(str(own.searches["search"].iloc[0])).set_index("node")["score"]
-    at = [(border, measured[node]) for node, border in zip(path, borders, strict=True) if node in measured.index]
+    at = [
+        (border, measured[node]) for node, border in zip(path, borders, strict=True) if node in measured.index
+    ]
     axis.plot([x for x, _ in at], [y for _, y in at], "o", color="#D55E00", markersize=4, label="test")
     _mark(axis, borders)
     axis.legend(frameon=False)
@@ -146,7 +172,13 @@ def _mark(axis: Axes, borders: list[float]) -> None:
         axis.axvline(border, color="0.85", linewidth=0.8, zorder=0)
 
 
-def _positions_along(axis: Axes, changes: pd.DataFrame, path: list[str], borders: list[float], looks: dict[str, tuple[str, str]]) -> None:
+def _positions_along(
+    axis: Axes,
+    changes: pd.DataFrame,
+    path: list[str],
+    borders: list[float],
+    looks: dict[str, tuple[str, str]],
+) -> None:
     """Draw where parameters that change along a path stand in each stage, between lowest and highest value; a mark is where they began."""
     own = changes[changes["node"].isin(path)]
     for name, rows in own.groupby("parameter"):
@@ -155,7 +187,9 @@ def _positions_along(axis: Axes, changes: pd.DataFrame, path: list[str], borders
         for node in path[1:]:
             levels.append(float(after.get(node, levels[-1])))
         colour, dash = looks[str(name)]
-        axis.stairs(levels[1:], borders, baseline=None, color=colour, linestyle=dash, linewidth=1.5, label=str(name))
+        axis.stairs(
+            levels[1:], borders, baseline=None, color=colour, linestyle=dash, linewidth=1.5, label=str(name)
+        )
         axis.plot(0, levels[0], ">", color=colour, markersize=3, clip_on=False)
     axis.set(ylim=(-0.06, 1.06), yticks=[0, 1], yticklabels=["low", "high"])
     _mark(axis, borders)
@@ -179,7 +213,14 @@ def scaling(tables: Tables) -> Figure | None:
         models = list(dict.fromkeys(group["model"]))
         for (what, label), (colour, dash) in zip(SCALED.items(), styles(list(SCALED)).values(), strict=True):
             each = [group.loc[group["model"] == model, what].dropna().astype(float) for model in models]
-            axis.errorbar(models, [x.mean() for x in each], [x.sem() if len(x) > 1 else 0.0 for x in each], fmt=f"o{dash}", color=colour, label=label)
+            axis.errorbar(
+                models,
+                [x.mean() for x in each],
+                [x.sem() if len(x) > 1 else 0.0 for x in each],
+                fmt=f"o{dash}",
+                color=colour,
+                label=label,
+            )
         axis.set(title=task, xlabel="model", ylabel="test score")
         axis.legend(frameon=False)
     return figure
@@ -200,8 +241,14 @@ def trees(tables: Tables) -> Figure | None:
     for (task, search), axis in zip(found, axes, strict=True):
         stages = tables.of([search["search"]]).stages
         _tree(axis, stages, path_of(stages, search["best_node"]))
-        axis.set(title=f"{task}\n{search['name']}, seed {search['seed']}", xlabel="stages from the base model")
-    keys = [mpl.lines.Line2D([], [], color="0.5", marker=mark, linestyle="", label=state) for state, mark in STATES.items() if state != "queued"]
+        axis.set(
+            title=f"{task}\n{search['name']}, seed {search['seed']}", xlabel="stages from the base model"
+        )
+    keys = [
+        mpl.lines.Line2D([], [], color="0.5", marker=mark, linestyle="", label=state)
+        for state, mark in STATES.items()
+        if state != "queued"
+    ]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, handletextpad=0.2)
     return figure
 
@@ -213,14 +260,27 @@ def _tree(axis: Axes, stages: pd.DataFrame, best: list[str]) -> None:
         if isinstance(parent, str):
             thick = node in best
             ends = [[known["depth"][n] for n in (parent, node)], [rows[n] for n in (parent, node)]]
-            axis.plot(*ends, color="black" if thick else "0.75", linewidth=1.8 if thick else 0.7, zorder=1 + thick)
+            axis.plot(
+                *ends, color="black" if thick else "0.75", linewidth=1.8 if thick else 0.7, zorder=1 + thick
+            )
     scores = stages["score"].astype(float)
     norm = mpl.colors.Normalize(scores.min(), scores.max())
     for state, group in stages.groupby("state"):
         look = {"c": group["score"].astype(float), "cmap": SCORES, "norm": norm, "plotnonfinite": True}
         heights = [rows[node] for node in group["node"]]
-        axis.scatter(group["depth"], heights, marker=STATES[str(state)], s=26, zorder=3, edgecolors="0.3", linewidths=0.4, **look)
-    axis.figure.colorbar(mpl.cm.ScalarMappable(norm, SCORES), ax=axis, label="validation score", shrink=0.6, pad=0.02)
+        axis.scatter(
+            group["depth"],
+            heights,
+            marker=STATES[str(state)],
+            s=26,
+            zorder=3,
+            edgecolors="0.3",
+            linewidths=0.4,
+            **look,
+        )
+    axis.figure.colorbar(
+        mpl.cm.ScalarMappable(norm, SCORES), ax=axis, label="validation score", shrink=0.6, pad=0.02
+    )
     axis.set(yticks=[], xticks=range(int(stages["depth"].max()) + 1))
     axis.spines["left"].set_visible(False)
 
@@ -275,7 +335,11 @@ def main() -> None:
     drawn = draw(load(given.directories))
     save_all(drawn, given.out)
     for name in FIGURES:
-        print(f"{given.out / name}.pdf and .png" if name in drawn else f"{name}: left out, the searches do not tell enough (see --help)")
+        print(
+            f"{given.out / name}.pdf and .png"
+            if name in drawn
+            else f"{name}: left out, the searches do not tell enough (see --help)"
+        )
 
 
 if __name__ == "__main__":

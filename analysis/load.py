@@ -16,25 +16,62 @@ import yaml
 
 from llmzero.cli import run_command
 from llmzero.config import catalogue_of
-from llmzero.errors import UserError
-from llmzero.files import read_json, read_jsonl, write_atomic, write_json
-from llmzero.hparams import Catalogue, Parameter
-from llmzero.search.results import stopping_record
-from llmzero.search.store import EventStore
-from llmzero.search.tree import Node, Tree
-from llmzero.search.workspace import Workspace, read_config
-from llmzero.stage import StageDir
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_json, read_jsonl, write_atomic, write_json
+from llmzero.core.hparams import Catalogue, Parameter
+from llmzero.core.stage import StageDir
+from llmzero.mirrors.results import stopping_record
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import Node, Tree
+from llmzero.tree.workspace import Workspace, read_config
 
 Row = dict[str, Any]
 
 # Columns that a table has even where no row fills them; `steps` has a column for every metric recorded besides.
 COLUMNS = {
-    "searches": ("search", "method", "agent", "proposer", "stopper", "task", "model", "seed", "state", "best_node", "best_score", "best_depth"),
-    "stages": ("search", "node", "parent", "depth", "state", "score", "gain", "agent", "diagnosis", "stop", "on_best_path"),
+    "searches": (
+        "search",
+        "method",
+        "agent",
+        "proposer",
+        "stopper",
+        "task",
+        "model",
+        "seed",
+        "state",
+        "best_node",
+        "best_score",
+        "best_depth",
+    ),
+    "stages": (
+        "search",
+        "node",
+        "parent",
+        "depth",
+        "state",
+        "score",
+        "gain",
+        "agent",
+        "diagnosis",
+        "stop",
+        "on_best_path",
+    ),
     "steps": ("search", "node", "step", "global_step"),
     "validation": ("search", "node", "step", "global_step", "score", "stderr", "n", "seconds"),
     "changes": (
-        *("search", "node", "parent", "depth", "parameter", "group", "before", "after", "position_before", "position_after", "direction"),
+        *(
+            "search",
+            "node",
+            "parent",
+            "depth",
+            "parameter",
+            "group",
+            "before",
+            "after",
+            "position_before",
+            "position_after",
+            "direction",
+        ),
         *("values", "agent", "diagnosis", "expected_effect", "on_best_path"),
     ),
 }
@@ -125,7 +162,9 @@ def combined(parts: Iterable[Tables]) -> Tables:
         fresh = set(part.searches["search"]) - known
         known |= fresh
         kept.append(part if len(fresh) == len(part.searches) else part.of(fresh))
-    return Tables(**{name: pd.concat([getattr(part, name) for part in kept], ignore_index=True) for name in COLUMNS})
+    return Tables(
+        **{name: pd.concat([getattr(part, name) for part in kept], ignore_index=True) for name in COLUMNS}
+    )
 
 
 def _frame(rows: list[Row], columns: tuple[str, ...]) -> pd.DataFrame:
@@ -144,12 +183,16 @@ def places_in(given: Path) -> Iterator[Path]:
             yield Path(place)
         below.sort()
     if not count:
-        raise UserError(f"{given}: holds no search; each has a tree.jsonl and a config.yaml in its search_dir")
+        raise UserError(
+            f"{given}: holds no search; each has a tree.jsonl and a config.yaml in its search_dir"
+        )
 
 
 def _saved(directory: Path) -> Tables:
     if missing := [name for name in COLUMNS if not (directory / f"{name}.parquet").exists()]:
-        raise UserError(f"{directory}: {missing[0]}.parquet is missing; write the tables anew with python -m analysis.load")
+        raise UserError(
+            f"{directory}: {missing[0]}.parquet is missing; write the tables anew with python -m analysis.load"
+        )
     return Tables(**{name: pd.read_parquet(directory / f"{name}.parquet") for name in COLUMNS})
 
 
@@ -171,7 +214,10 @@ def add_search(rows: Rows, directory: Path) -> None:
     rows.searches[-1] |= {
         "state": "finished" if store.ended else "unfinished",
         **store.ledger.to_dict(),
-        **{f"test_{name}": (_scores(summary, name) or {}).get("score") for name in ("base", "practitioner", "best")},
+        **{
+            f"test_{name}": (_scores(summary, name) or {}).get("score")
+            for name in ("base", "practitioner", "best")
+        },
     }
     for node in store.tree:
         _add_training(rows, str(directory), node, StageDir(workspace.nodes / node.node_id))
@@ -188,7 +234,9 @@ def _readable(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore it or leave this search out") from error
+        raise UserError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); restore it or leave this search out"
+        ) from error
 
 
 def _scores(summary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
@@ -200,7 +248,11 @@ def _add_training(rows: Rows, search: str, node: Node, stage: StageDir) -> None:
     """Add a stage's training steps and validations; of one that runs still, or lost its files, those that there are."""
     key = {"search": search, "node": node.node_id}
     rows.steps.extend({**key, **row} for row in _readable(stage.metrics_file, read_jsonl))
-    points = [vars(point) for point in node.result.validation] if node.result else _readable(stage.validation_file, read_jsonl)
+    points = (
+        [vars(point) for point in node.result.validation]
+        if node.result
+        else _readable(stage.validation_file, read_jsonl)
+    )
     rows.validation.extend({**key, **point} for point in points)
 
 
@@ -216,11 +268,17 @@ def add_tree(rows: Rows, search: str, config: Mapping[str, Any], tree: Tree, kno
         parent = tree[node.parent_id] if node.parent_id else None
         rows.stages.append({"search": search, **_stage(node, parent), "on_best_path": node.node_id in path})
         if parent:
-            rows.changes.extend({"search": search, **row, "on_best_path": node.node_id in path} for row in _changes(search, node, parent, known))
+            rows.changes.extend(
+                {"search": search, **row, "on_best_path": node.node_id in path}
+                for row in _changes(search, node, parent, known)
+            )
 
 
 def _search(search: str, config: Mapping[str, Any], tree: Tree) -> Row:
-    best, parts = tree.best(), {name: config.get(name) or {} for name in ("search", "agent", "stopper", "task", "model", "runner")}
+    best, parts = (
+        tree.best(),
+        {name: config.get(name) or {} for name in ("search", "agent", "stopper", "task", "model", "runner")},
+    )
     return {
         "search": search,
         "method": parts["search"].get("name"),
@@ -247,7 +305,11 @@ def _label(part: Mapping[str, Any], settings: tuple[str, ...]) -> str | None:
     """Return what a part of the configuration is: the name of its class, and what tells apart those of the same class."""
     if part.get("_target_") is None:
         return None
-    told = [value if isinstance(value := part[key], str) else f"{key}={value}" for key in settings if part.get(key) is not None]
+    told = [
+        value if isinstance(value := part[key], str) else f"{key}={value}"
+        for key in settings
+        if part.get(key) is not None
+    ]
     return " ".join([str(part["_target_"]).rsplit(".", 1)[-1], *told])
 
 
@@ -311,7 +373,9 @@ def _changes(search: str, node: Node, parent: Node, known: Catalogue) -> Iterato
 def _position(search: str, node: Node, parameter: Parameter) -> float:
     value = node.hparams[parameter.name]
     if parameter.choices is not None and value not in parameter.choices:
-        raise UserError(f"{search}: stage {node.node_id}: {parameter.problem(value)}, says its config.yaml; restore that or leave this search out")
+        raise UserError(
+            f"{search}: stage {node.node_id}: {parameter.problem(value)}, says its config.yaml; restore that or leave this search out"
+        )
     return parameter.position(value)
 
 
@@ -321,13 +385,21 @@ def _position(search: str, node: Node, parameter: Parameter) -> float:
 def command(module: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Return the parser of a module's command, whose `--help` keeps the lines of description and examples."""
     form = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(f"python -m analysis.{module}", description=description, epilog=examples, formatter_class=form)
+    return argparse.ArgumentParser(
+        f"python -m analysis.{module}", description=description, epilog=examples, formatter_class=form
+    )
 
 
 def parser_of(module: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Return the parser of a command that takes directories of searches."""
     parser = command(module, description, examples)
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, a folder of searches, or a folder of tables")
+    parser.add_argument(
+        "directories",
+        nargs="+",
+        type=Path,
+        metavar="DIRECTORY",
+        help="a search, a folder of searches, or a folder of tables",
+    )
     return parser
 
 

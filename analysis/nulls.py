@@ -99,7 +99,9 @@ class Versions:
         """Make the versions of paths."""
         rng = np.random.default_rng(SEED)
         others = [measure(Counts.of(null(line, draws, rng))) for line in lines]
-        return cls(name, null, [line.counts for line in lines], [measure(line.counts) for line in lines], others)
+        return cls(
+            name, null, [line.counts for line in lines], [measure(line.counts) for line in lines], others
+        )
 
     def outcome(self, column: int | None = None) -> Outcome | None:
         """Test the mean of all parameters, or of one; None where no path can be judged.
@@ -111,8 +113,15 @@ class Versions:
         if not told:
             return None
         judged = [self.counts[i].judged[kept] for i in told]
-        observed = float(np.mean([mean_of_judged(self.seen[i][kept], enough) for i, enough in zip(told, judged, strict=True)]))
-        means = np.mean([mean_of_judged(self.others[i][:, kept], enough) for i, enough in zip(told, judged, strict=True)], axis=0)
+        observed = float(
+            np.mean(
+                [mean_of_judged(self.seen[i][kept], enough) for i, enough in zip(told, judged, strict=True)]
+            )
+        )
+        means = np.mean(
+            [mean_of_judged(self.others[i][:, kept], enough) for i, enough in zip(told, judged, strict=True)],
+            axis=0,
+        )
         floor = FLOORS[self.null]([int(self.counts[i].changes[kept].max()) for i in told], means)
         as_much = int((means >= observed - ROUNDING).sum())
         return Outcome(self.name, observed, float(means.mean()), (as_much + 1) / (len(means) + 1), floor)
@@ -140,5 +149,7 @@ def against(name: str, ours: Array, theirs: Array, draws: int) -> Outcome:
 
     floor = 1 / comb(len(ours) + len(theirs), len(ours))
     rng = np.random.default_rng(SEED)
-    found = stats.permutation_test((ours, theirs), difference, n_resamples=draws, alternative="greater", vectorized=True, rng=rng)
+    found = stats.permutation_test(
+        (ours, theirs), difference, n_resamples=draws, alternative="greater", vectorized=True, rng=rng
+    )
     return Outcome(name, float(ours.mean()), float(theirs.mean()), float(found.pvalue), floor)

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.load import Tables
-from llmzero.hparams import Group
+from llmzero.core.hparams import Group
 
 Signs = NDArray[np.int8]
 Array = NDArray[np.float64]
@@ -100,7 +100,9 @@ class Paths:
     @classmethod
     def of(cls, tables: Tables) -> Paths:
         """Return the paths of all searches."""
-        known = tables.changes.drop_duplicates("parameter").sort_values("group", key=lambda group: group.map(GROUPS.index), kind="stable")
+        known = tables.changes.drop_duplicates("parameter").sort_values(
+            "group", key=lambda group: group.map(GROUPS.index), kind="stable"
+        )
         found = cls(known["parameter"].tolist(), known["group"].to_numpy(str))
         trees = _trees(tables, {name: i for i, name in enumerate(found.parameters)})
         best = tables.searches.set_index("search")["best_node"].dropna()
@@ -116,15 +118,47 @@ class Paths:
 
     def table(self) -> pd.DataFrame:
         """Return a row for each parameter on each path."""
-        rows = [row for kind in ("best", "leaves") for line in getattr(self, kind) for row in self._told(kind, line)]
-        return pd.DataFrame(rows, columns=["paths", "search", "end", "parameter", "group", "shape", "changes", "ups", "turns", "directions"])
+        rows = [
+            row
+            for kind in ("best", "leaves")
+            for line in getattr(self, kind)
+            for row in self._told(kind, line)
+        ]
+        return pd.DataFrame(
+            rows,
+            columns=[
+                "paths",
+                "search",
+                "end",
+                "parameter",
+                "group",
+                "shape",
+                "changes",
+                "ups",
+                "turns",
+                "directions",
+            ],
+        )
 
     def _told(self, kind: str, line: Line) -> Iterator[tuple[Any, ...]]:
         counts = line.counts
         told = zip(counts.shapes, counts.changes, counts.ups, counts.turns, line.signs.T, strict=True)
-        for name, group, (shape, changes, ups, turns, signs) in zip(self.parameters, self.groups, told, strict=True):
+        for name, group, (shape, changes, ups, turns, signs) in zip(
+            self.parameters, self.groups, told, strict=True
+        ):
             marks = "".join(MARKS[int(sign)] for sign in signs)
-            yield kind, line.search, line.end, name, str(group), SHAPES[shape], int(changes), int(ups), int(turns), marks
+            yield (
+                kind,
+                line.search,
+                line.end,
+                name,
+                str(group),
+                SHAPES[shape],
+                int(changes),
+                int(ups),
+                int(turns),
+                marks,
+            )
 
 
 def path_to(parents: Mapping[str, str | None], end: str) -> list[str]:
@@ -145,8 +179,14 @@ class _Tree:
     def line(self, search: str, end: str) -> Line | None:
         """Return the path to a node; None for the root, where nothing has changed."""
         nodes = path_to(self.parents, end)[1:]
-        signs, start, values = np.zeros((len(nodes), self.size), np.int8), np.zeros(self.size), np.full(self.size, np.nan)
-        for stage in reversed(range(len(nodes))):  # so that the first change has the last word on where it started
+        signs, start, values = (
+            np.zeros((len(nodes), self.size), np.int8),
+            np.zeros(self.size),
+            np.full(self.size, np.nan),
+        )
+        for stage in reversed(
+            range(len(nodes))
+        ):  # so that the first change has the last word on where it started
             for column, direction, before, count in self.changes.get(nodes[stage], ()):
                 signs[stage, column], start[column], values[column] = direction, before, count
         return Line(search, end, signs, start, values) if nodes else None
@@ -155,11 +195,16 @@ class _Tree:
 def _trees(tables: Tables, columns: Mapping[str, int]) -> dict[str, _Tree]:
     trees: dict[str, _Tree] = defaultdict(lambda: _Tree(len(columns)))
     stages = tables.stages
-    for search, node, parent, leaf in zip(*(stages[name].tolist() for name in ("search", "node", "parent", "leaf")), strict=True):
+    for search, node, parent, leaf in zip(
+        *(stages[name].tolist() for name in ("search", "node", "parent", "leaf")), strict=True
+    ):
         trees[search].parents[node] = parent if isinstance(parent, str) else None
         if leaf:
             trees[search].leaves.append(node)
-    told = (tables.changes[name].tolist() for name in ("search", "node", "parameter", "direction", "position_before", "values"))
+    told = (
+        tables.changes[name].tolist()
+        for name in ("search", "node", "parameter", "direction", "position_before", "values")
+    )
     for search, node, parameter, direction, before, count in zip(*told, strict=True):
         trees[search].changes[node].append((columns[parameter], direction, before, count))
     return trees

@@ -9,9 +9,9 @@ import pandas as pd
 from analysis.curves import named
 from analysis.load import Tables, load, parser_of
 from llmzero.cli import run_command
-from llmzero.comparison.tables import markdown
-from llmzero.errors import UserError
-from llmzero.files import write_atomic
+from llmzero.core.errors import UserError
+from llmzero.core.files import write_atomic
+from llmzero.studies.tables import markdown
 
 SCORES = {"test_base": "base", "test_practitioner": "practitioner", "test_best": "best strategy"}
 
@@ -34,7 +34,9 @@ def scaled(tables: Tables) -> pd.DataFrame:
     searches = named(tables.searches).dropna(subset=["test_base", "test_best"])
     if searches.empty:
         raise UserError("no search with test scores; a search that has finished has them")
-    measured = searches.assign(model=searches["model"].fillna("no model")).astype(dict.fromkeys(SCORES, float))
+    measured = searches.assign(model=searches["model"].fillna("no model")).astype(
+        dict.fromkeys(SCORES, float)
+    )
     measured["gain"] = measured["test_best"] - measured["test_practitioner"]
     measured["relative"] = measured["test_best"] / measured["test_base"] - 1
     groups = measured.groupby(["task", "name", "model"], sort=False)[[*SCORES, "gain", "relative"]]
@@ -71,7 +73,9 @@ def main() -> None:
     print(told(table))
     if given.out:
         given.out.mkdir(parents=True, exist_ok=True)
-        table.set_axis(["_".join(filter(None, column)) for column in table.columns], axis=1).to_csv(given.out / "scaling.csv", index=False)
+        table.set_axis(["_".join(filter(None, column)) for column in table.columns], axis=1).to_csv(
+            given.out / "scaling.csv", index=False
+        )
         write_atomic(given.out / "scaling.md", told(table))
 
 

@@ -12,8 +12,8 @@ from scipy import stats
 
 from analysis.load import Row, Tables, load, parser_of, publish
 from llmzero.cli import run_command
-from llmzero.comparison.statistics import interval, mean
-from llmzero.comparison.tables import markdown
+from llmzero.studies.statistics import interval, mean
+from llmzero.studies.tables import markdown
 
 NOTES = """\
 Saved: of all searches together; in brackets a 95 % interval of the mean share of a search. Rate: exact 95 % interval of false kills among
@@ -41,7 +41,10 @@ def stopping(tables: Tables) -> list[Row]:
     """Return the numbers of each task, method, proposer and stopper; shares have 95 % intervals, over searches for what was saved."""
     lost = _lost(tables.stages)
     searches = tables.searches.assign(lost=tables.searches["search"].map(lost).fillna(0.0))
-    return [{**dict(zip(KEYS, key, strict=True)), **_numbers(group)} for key, group in searches.groupby(list(KEYS), dropna=False, sort=False)]
+    return [
+        {**dict(zip(KEYS, key, strict=True)), **_numbers(group)}
+        for key, group in searches.groupby(list(KEYS), dropna=False, sort=False)
+    ]
 
 
 def _lost(stages: pd.DataFrame) -> pd.Series[float]:
@@ -67,14 +70,26 @@ def _numbers(searches: pd.DataFrame) -> dict[str, Any]:
         "saved_share_of_a_search": asdict(interval(mean, [shares])),
         "audited": audited,
         "false_kills": killed,
-        "false_kill_rate": {"value": killed / audited, "low": float(bounds.low), "high": float(bounds.high)} if bounds else None,
+        "false_kill_rate": {"value": killed / audited, "low": float(bounds.low), "high": float(bounds.high)}
+        if bounds
+        else None,
         "lost": float(searches["lost"].sum() / audited) if audited else None,
     }
 
 
 def told(rows: list[Row]) -> str:
     """Return `stopping.md`."""
-    head = [*KEYS, "searches", "stages", "stopped", "device s a search", "saved", "false kills", "rate", "lost"]
+    head = [
+        *KEYS,
+        "searches",
+        "stages",
+        "stopped",
+        "device s a search",
+        "saved",
+        "false kills",
+        "rate",
+        "lost",
+    ]
     lines = [
         [
             *(str(row[key]) for key in KEYS),
@@ -82,7 +97,9 @@ def told(rows: list[Row]) -> str:
             f"{row['gpu_seconds']:.0f}",
             f"{row['saved_share']:.1%} [{row['saved_share_of_a_search']['low']:.1%}, {row['saved_share_of_a_search']['high']:.1%}]",
             f"{row['false_kills']}/{row['audited']}",
-            f"{row['false_kill_rate']['low']:.0%} to {row['false_kill_rate']['high']:.0%}" if row["false_kill_rate"] else "-",
+            f"{row['false_kill_rate']['low']:.0%} to {row['false_kill_rate']['high']:.0%}"
+            if row["false_kill_rate"]
+            else "-",
             "-" if row["lost"] is None else f"{row['lost']:.4f}",
         ]
         for row in rows

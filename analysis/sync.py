@@ -11,9 +11,9 @@ from pathlib import Path
 
 from analysis.load import command, places_in
 from llmzero.cli import run_command
-from llmzero.search.workspace import Workspace, read_config
-from llmzero.tracking import WandbTracking
-from llmzero.tracking.names import Mode
+from llmzero.mirrors.tracking import WandbTracking
+from llmzero.mirrors.tracking.names import Mode
+from llmzero.tree.workspace import Workspace, read_config
 
 HELP = """\
 Mirror searches into Weights & Biases from their directories. Runs that are there are left alone, so doing it twice adds nothing.
@@ -53,7 +53,12 @@ def searches_in(directories: Iterable[Path]) -> list[Path]:
     Raises:
         UserError: a directory holds no search.
     """
-    return [place for directory in directories for place in places_in(directory) if Workspace(place).config_file.exists()]
+    return [
+        place
+        for directory in directories
+        for place in places_in(directory)
+        if Workspace(place).config_file.exists()
+    ]
 
 
 def sync(searches: Iterable[Path], target: Target) -> bool:
@@ -61,19 +66,31 @@ def sync(searches: Iterable[Path], target: Target) -> bool:
     complete = True
     for search_dir in searches:
         print(f"{search_dir}:", flush=True)
-        complete &= subprocess.run(target.tracking(search_dir).command(search_dir), check=False).returncode == 0
+        complete &= (
+            subprocess.run(target.tracking(search_dir).command(search_dir), check=False).returncode == 0
+        )
     return complete
 
 
 def main() -> None:
     """Mirror the searches given; exit code 1 where something could not be."""
     parser = command("sync", HELP, EXAMPLES)
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches")
-    parser.add_argument("--mode", choices=("online", "offline"), default="online", help="offline: into <search_dir>/wandb")
+    parser.add_argument(
+        "directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches"
+    )
+    parser.add_argument(
+        "--mode", choices=("online", "offline"), default="online", help="offline: into <search_dir>/wandb"
+    )
     parser.add_argument("--project")
     parser.add_argument("--entity")
-    parser.add_argument("--fork", action=argparse.BooleanOptionalAction, help="make a stage's run a fork of its parent's")
-    parser.add_argument("--checkpoint", action=argparse.BooleanOptionalAction, help="keep the winning checkpoint as an artifact")
+    parser.add_argument(
+        "--fork", action=argparse.BooleanOptionalAction, help="make a stage's run a fork of its parent's"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        action=argparse.BooleanOptionalAction,
+        help="keep the winning checkpoint as an artifact",
+    )
     given = vars(parser.parse_args())
     if not sync(searches_in(given.pop("directories")), Target(**given)):
         sys.exit(1)

@@ -17,13 +17,13 @@ from analysis.dynamics import ALPHA, CLAIM, analysed, judged, overall
 from analysis.load import Row, Rows, Tables, add_tree, command, publish
 from analysis.nulls import Outcome
 from llmzero.cli import run_command
-from llmzero.comparison.tables import markdown
 from llmzero.config import catalogue_of
-from llmzero.files import write_atomic
-from llmzero.hparams import HParams
-from llmzero.search.store import EventStore
-from llmzero.search.tree import ROOT, Node, Tree
-from llmzero.stage import StageResult, ValidationPoint
+from llmzero.core.files import write_atomic
+from llmzero.core.hparams import HParams
+from llmzero.core.stage import StageResult, ValidationPoint
+from llmzero.studies.tables import markdown
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import ROOT, Node, Tree
 
 Movement = Literal["grows", "trends", "oscillates", "coin", "drawn"]
 
@@ -89,12 +89,21 @@ def catalogue_config() -> dict[str, Any]:
     """Return the `hparams` of synthetic searches: parameters of each group, of even scale from 0 to 1."""
     names = {"capacity": 3, "regularization": 5, "optimization": 2}
     entry = {"kind": "float", "low": 0.0, "high": 1.0, "default": 0.5}
-    return {"parameters": {f"{group}_{i}": {"group": group, **entry} for group, count in names.items() for i in range(count)}}
+    return {
+        "parameters": {
+            f"{group}_{i}": {"group": group, **entry} for group, count in names.items() for i in range(count)
+        }
+    }
 
 
 def config_of(world: World, seed: int) -> dict[str, Any]:
     """Return the configuration of a synthetic search."""
-    return {"hparams": catalogue_config(), "search": {"name": "synthetic"}, "agent": {"name": world.agent}, "seed": seed}
+    return {
+        "hparams": catalogue_config(),
+        "search": {"name": "synthetic"},
+        "agent": {"name": world.agent},
+        "seed": seed,
+    }
 
 
 def nodes_of(world: World, seed: int) -> Iterator[tuple[Node, StageResult]]:
@@ -113,17 +122,25 @@ def nodes_of(world: World, seed: int) -> Iterator[tuple[Node, StageResult]]:
         parent = f"{number + 1:04d}"
 
 
-def _stage(number: int, parent: str | None, depth: int, hparams: HParams, score: float) -> tuple[Node, StageResult]:
+def _stage(
+    number: int, parent: str | None, depth: int, hparams: HParams, score: float
+) -> tuple[Node, StageResult]:
     point = ValidationPoint(16, 16 * depth, score, 0.02, 500, 0.3)
     result = StageResult("completed", [point], 16, score, Path("checkpoint"), 6.0, 6.0, ended_at=6.0 * number)
     proposal = {"agent": "planted", "diagnosis": [], "rationale": "", "changes": {}}
     return Node(f"{number:04d}", parent, depth, hparams, 16 if parent else 0, None, proposal), result
 
 
-def _moved(hparams: HParams, world: World, directions: dict[str, int], trend: int, rng: random.Random) -> HParams:
+def _moved(
+    hparams: HParams, world: World, directions: dict[str, int], trend: int, rng: random.Random
+) -> HParams:
     """Return the next stage's hyperparameters, and note in which direction each went."""
     stage = rng.choice((-1, 1))  # of all that a coin moves at this stage
-    movements: dict[str, Movement] = {"capacity": world.capacity, "regularization": world.regularization, "optimization": "coin"}
+    movements: dict[str, Movement] = {
+        "capacity": world.capacity,
+        "regularization": world.regularization,
+        "optimization": "coin",
+    }
     moved = dict(hparams)
     for name in hparams:
         if rng.random() < CHANGED:
@@ -136,7 +153,9 @@ def _moved(hparams: HParams, world: World, directions: dict[str, int], trend: in
     return moved
 
 
-def _direction(movement: Movement, directions: dict[str, int], name: str, trend: int, stage: int, rng: random.Random) -> int:
+def _direction(
+    movement: Movement, directions: dict[str, int], name: str, trend: int, stage: int, rng: random.Random
+) -> int:
     last = directions.get(name, rng.choice((-1, 1)))
     return {"grows": 1, "trends": trend, "oscillates": -last, "coin": stage, "drawn": stage}[movement]
 
@@ -144,10 +163,15 @@ def _direction(movement: Movement, directions: dict[str, int], name: str, trend:
 def write_search(directory: Path, world: World, seed: int) -> None:
     """Write a synthetic search as a search directory, its log through the event store."""
     directory.mkdir(parents=True)
-    write_atomic(directory / "config.yaml", yaml.safe_dump(config_of(world, seed), sort_keys=False), sync=False)
+    write_atomic(
+        directory / "config.yaml", yaml.safe_dump(config_of(world, seed), sort_keys=False), sync=False
+    )
     store = EventStore(directory / "tree.jsonl")
     for node, result in nodes_of(world, seed):
-        fields = {name: getattr(node, name) for name in ("node_id", "parent_id", "depth", "hparams", "steps", "resume_from", "proposal")}
+        fields = {
+            name: getattr(node, name)
+            for name in ("node_id", "parent_id", "depth", "hparams", "steps", "resume_from", "proposal")
+        }
         store.append("created", elapsed=0.0, **fields)
         store.append("finished", elapsed=0.0, node_id=node.node_id, result=result.to_dict())
     store.append("ended", elapsed=0.0)
@@ -175,7 +199,10 @@ def rejections(world: World, prior: World, studies: int, searches: int) -> Count
     """
     counted: Counter[tuple[str, str]] = Counter()
     for number in range(studies):
-        seeds = [range(first, first + searches) for first in (2 * searches * number, 2 * searches * number + searches)]
+        seeds = [
+            range(first, first + searches)
+            for first in (2 * searches * number, 2 * searches * number + searches)
+        ]
         found = analysed(tables_of(world, seeds[0]), tables_of(prior, seeds[1]), DRAWS)
         verdicts = []
         for part in CLAIM:
@@ -197,7 +224,10 @@ def error_rates(studies: int, searches: int) -> list[Row]:
         counted = rejections(world, World(world.capacity, world.regularization, "same"), studies, searches)
         wanted = [(part.says, null) for part in CLAIM for null in (*true[part.group], "prior: same")]
         wanted += [("claim", WITHOUT), ("claim", WITH)] if world != PLANTED else [("claim", WITH)]
-        rows += [{"world": str(world), "part": part, "null": null, **_rate(counted[part, null], studies)} for part, null in wanted]
+        rows += [
+            {"world": str(world), "part": part, "null": null, **_rate(counted[part, null], studies)}
+            for part, null in wanted
+        ]
     return rows
 
 
@@ -205,9 +235,19 @@ def power(studies: int) -> list[Row]:
     """Return how often planted truth is found, by the number of searches of a study and by how faithful they are; the prior moves by coins."""
     rows = []
     for faithful, searches in product((FAITHFUL, LESS_FAITHFUL), POWER_SEARCHES):
-        counted = rejections(replace(PLANTED, faithful=faithful), World("coin", "coin", "coins"), studies, searches)
+        counted = rejections(
+            replace(PLANTED, faithful=faithful), World("coin", "coin", "coins"), studies, searches
+        )
         for part, null in [*((part.says, WITHOUT) for part in CLAIM), ("claim", WITHOUT), ("claim", WITH)]:
-            rows.append({"faithful": faithful, "searches": searches, "part": part, "null": null, **_rate(counted[part, null], studies)})
+            rows.append(
+                {
+                    "faithful": faithful,
+                    "searches": searches,
+                    "part": part,
+                    "null": null,
+                    **_rate(counted[part, null], studies),
+                }
+            )
     return rows
 
 
@@ -215,17 +255,34 @@ def _rate(count: int, studies: int) -> Row:
     """Return a rate with its exact 95 % interval, and the probability of as many where the true rate is 5 %."""
     test = stats.binomtest(count, studies, ALPHA, alternative="greater")
     low, high = stats.binomtest(count, studies).proportion_ci()
-    return {"rate": count / studies, "low": float(low), "high": float(high), "p_of_more_than_5": float(test.pvalue)}
+    return {
+        "rate": count / studies,
+        "low": float(low),
+        "high": float(high),
+        "p_of_more_than_5": float(test.pvalue),
+    }
 
 
 def told(found: dict[str, Any]) -> str:
     """Return `synthetic.md`."""
-    parts = [f"# Error rates\n\n{found['studies']} studies of {found['searches']} searches in each world.\n\n## False positives\n"]
+    parts = [
+        f"# Error rates\n\n{found['studies']} studies of {found['searches']} searches in each world.\n\n## False positives\n"
+    ]
     heads = ["world (capacity, regularization)", "part", "null", "rejected", "95 % interval"]
-    parts.append(markdown(heads, [[row["world"], row["part"], row["null"], *_shown(row)] for row in found["false_positives"]]))
-    parts.append(f"Rates that are above 5 % by more than chance (p < {SUSPICION}): {_too_high(found['false_positives'])}.\n\n## Power\n")
+    parts.append(
+        markdown(
+            heads,
+            [[row["world"], row["part"], row["null"], *_shown(row)] for row in found["false_positives"]],
+        )
+    )
+    parts.append(
+        f"Rates that are above 5 % by more than chance (p < {SUSPICION}): {_too_high(found['false_positives'])}.\n\n## Power\n"
+    )
     heads = ["changes as planted", "searches a study", "part", "nulls", "found", "95 % interval"]
-    rows = [[f"{row['faithful']:.0%}", str(row["searches"]), row["part"], row["null"], *_shown(row)] for row in found["power"]]
+    rows = [
+        [f"{row['faithful']:.0%}", str(row["searches"]), row["part"], row["null"], *_shown(row)]
+        for row in found["power"]
+    ]
     parts.append(markdown(heads, rows))
     return "\n".join(parts)
 
@@ -235,16 +292,30 @@ def _shown(row: Row) -> list[str]:
 
 
 def _too_high(rows: list[Row]) -> str:
-    return "; ".join(f"{row['world']}: {row['part']}, {row['null']}" for row in rows if row["p_of_more_than_5"] < SUSPICION) or "none"
+    return (
+        "; ".join(
+            f"{row['world']}: {row['part']}, {row['null']}"
+            for row in rows
+            if row["p_of_more_than_5"] < SUSPICION
+        )
+        or "none"
+    )
 
 
 def main() -> None:
     """Measure error rates and power, or write searches."""
     parser = command("synthetic", HELP, EXAMPLES)
-    parser.add_argument("--studies", type=int, default=500, help="studies in each world (default: %(default)s)")
+    parser.add_argument(
+        "--studies", type=int, default=500, help="studies in each world (default: %(default)s)"
+    )
     parser.add_argument("--searches", type=int, default=10, help="searches of a study (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write synthetic.json and synthetic.md there")
-    parser.add_argument("--write", type=Path, metavar="DIR", help="only write the searches of one study there, with planted truth and without")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="DIR",
+        help="only write the searches of one study there, with planted truth and without",
+    )
     given = parser.parse_args()
     if given.write:
         for name, world in (("planted", PLANTED), ("coin", CHANCE)):

@@ -11,11 +11,11 @@ from analysis.compare import REPLAY
 from analysis.curves import named
 from analysis.load import Tables, load, parser_of, publish
 from llmzero.cli import run_command
-from llmzero.comparison.figures import transfer_figure
-from llmzero.comparison.tables import transfer_table
-from llmzero.comparison.transfers import gain
-from llmzero.errors import UserError
-from llmzero.files import read_json
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_json
+from llmzero.studies.figures import transfer_figure
+from llmzero.studies.tables import transfer_table
+from llmzero.studies.transfers import gain
 
 HELP = """\
 How much better strategies end than the practitioner's configuration trained for as many steps, on every task that they were replayed on:
@@ -42,15 +42,21 @@ def transferred(tables: Tables) -> dict[str, Any]:
     replays = searches[searches["method"] == REPLAY]
     finished = [summaries[search].get("state") == "finished" for search in replays["search"]]
     if not any(finished):
-        raise UserError("no finished replay among these searches; launchers/transfer.py and launchers/replay.py make them")
-    done = replays[finished].assign(strategy=[_strategy(Path(search)) for search in replays["search"][finished]])
+        raise UserError(
+            "no finished replay among these searches; launchers/transfer.py and launchers/replay.py make them"
+        )
+    done = replays[finished].assign(
+        strategy=[_strategy(Path(search)) for search in replays["search"][finished]]
+    )
     strategies, tasks = (list(dict.fromkeys(done[column])) for column in ("strategy", "task"))
     return {
         "strategies": strategies,
         "tasks": tasks,
         "seeds": sorted(done["seed"].unique().tolist()),
         "unfinished": sorted(replays["search"][[not each for each in finished]]),
-        "gains": {task: {name: gain(_of(done, summaries, task, name)) for name in strategies} for task in tasks},
+        "gains": {
+            task: {name: gain(_of(done, summaries, task, name)) for name in strategies} for task in tasks
+        },
     }
 
 
@@ -60,13 +66,18 @@ def _strategy(search: Path) -> str:
 
 
 def _of(done: pd.DataFrame, summaries: dict[str, Any], task: str, strategy: str) -> list[dict[str, Any]]:
-    return [summaries[search] for search in done["search"][(done["task"] == task) & (done["strategy"] == strategy)]]
+    return [
+        summaries[search]
+        for search in done["search"][(done["task"] == task) & (done["strategy"] == strategy)]
+    ]
 
 
 def main() -> None:
     """Print the matrix, and write it with its heat-map."""
     parser = parser_of("transfer", HELP, EXAMPLES)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where transfer.json, transfer.md and the heat-map go")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where transfer.json, transfer.md and the heat-map go"
+    )
     given = parser.parse_args()
     found = transferred(load(given.directories))
     publish("transfer", found, transfer_table(found), given.out)

@@ -14,11 +14,11 @@ from wandb_workspaces import expr
 from analysis.load import command
 from analysis.sync import searches_in
 from llmzero.cli import run_command
-from llmzero.comparison.tables import markdown
-from llmzero.errors import UserError
-from llmzero.files import read_json
-from llmzero.search.workspace import Workspace, read_config
-from llmzero.tracking.names import search_uid
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_json
+from llmzero.mirrors.tracking.names import search_uid
+from llmzero.studies.tables import markdown
+from llmzero.tree.workspace import Workspace, read_config
 
 HELP = """\
 Write a W&B Report of a search, or of several as those of a study: what came out, the tree, curves of all stages. It shows the runs that
@@ -74,10 +74,29 @@ class Search:
         tested = [test[name]["score"] if test.get(name) else None for name in ("practitioner", "best")]
         spent = summary["budget"]
         scores = [summary["base_score"], summary["best"]["score"], *tested]
-        return [str(self.directory), summary["method"], summary["agent"], self.config["seed"], spent["stages"], spent["gpu_seconds"], *scores]
+        return [
+            str(self.directory),
+            summary["method"],
+            summary["agent"],
+            self.config["seed"],
+            spent["stages"],
+            spent["gpu_seconds"],
+            *scores,
+        ]
 
 
-ROW = ("search", "method", "agent", "seed", "stages", "GPU seconds", "base", "best", "practitioner, test", "best, test")
+ROW = (
+    "search",
+    "method",
+    "agent",
+    "seed",
+    "stages",
+    "GPU seconds",
+    "base",
+    "best",
+    "practitioner, test",
+    "best, test",
+)
 
 
 def report_of(searches: Sequence[Search], project: str, entity: str, title: str) -> wr.Report:
@@ -90,18 +109,24 @@ def report_of(searches: Sequence[Search], project: str, entity: str, title: str)
 def _one(search: Search) -> Iterator[Any]:
     path = expr.Config("node_id").isin(search.summary["best"]["path"])
     yield wr.H2(text="The search")
-    yield wr.PanelGrid(runsets=[_runs("the search", [search], "search")], panels=[*_progress(), *_tree(top=HEIGHT)])
+    yield wr.PanelGrid(
+        runsets=[_runs("the search", [search], "search")], panels=[*_progress(), *_tree(top=HEIGHT)]
+    )
     yield wr.H2(text="The best path")
     yield wr.MarkdownBlock(text=_strategy(search))
     yield wr.PanelGrid(runsets=[_runs("the best path", [search], "stage", path)], panels=_curves())
     yield wr.H2(text="All stages")
-    yield wr.PanelGrid(runsets=[_runs("stages", [search], "stage")], panels=[*_curves(), *_hparams(search, top=2 * HEIGHT)])
+    yield wr.PanelGrid(
+        runsets=[_runs("stages", [search], "stage")], panels=[*_curves(), *_hparams(search, top=2 * HEIGHT)]
+    )
 
 
 def _many(searches: Sequence[Search]) -> Iterator[Any]:
     runs = _runs("searches", searches, "search")
     runs.groupby = ["config.method"]
-    best = wr.BarPlot(title="Best score on validation", metrics=["best_score"], layout=wr.Layout(0, HEIGHT, WIDTH, HEIGHT))
+    best = wr.BarPlot(
+        title="Best score on validation", metrics=["best_score"], layout=wr.Layout(0, HEIGHT, WIDTH, HEIGHT)
+    )
     yield wr.H2(text="The searches by method")
     yield wr.PanelGrid(runsets=[runs], panels=[*_progress(), best])
     yield wr.H2(text="Their stages")
@@ -111,25 +136,41 @@ def _many(searches: Sequence[Search]) -> Iterator[Any]:
 def _runs(name: str, searches: Sequence[Search], kind: str, *others: Any) -> wr.Runset:
     """Return the runs of searches that are of a kind, and pass other filters."""
     return wr.Runset(
-        name=name, filters=[expr.Config("search_uid").isin([search.uid for search in searches]), expr.Metric("JobType") == kind, *others]
+        name=name,
+        filters=[
+            expr.Config("search_uid").isin([search.uid for search in searches]),
+            expr.Metric("JobType") == kind,
+            *others,
+        ],
     )
 
 
 def _progress() -> list[Any]:
     axes = ("stages", "gpu_seconds")
     places = [wr.Layout(i * WIDTH // 2, 0, WIDTH // 2, HEIGHT) for i in range(2)]
-    return [wr.LinePlot(title=f"Best so far over {x}", x=x, y=["best"], layout=place) for x, place in zip(axes, places, strict=True)]
+    return [
+        wr.LinePlot(title=f"Best so far over {x}", x=x, y=["best"], layout=place)
+        for x, place in zip(axes, places, strict=True)
+    ]
 
 
 def _tree(top: int) -> list[Any]:
-    page = wr.MediaBrowser(title="The tree", media_keys=["tree"], num_columns=1, layout=wr.Layout(0, top, WIDTH, 2 * HEIGHT))
-    return [page, wr.WeavePanelSummaryTable(table_name="nodes", layout=wr.Layout(0, top + 2 * HEIGHT, WIDTH, HEIGHT))]
+    page = wr.MediaBrowser(
+        title="The tree", media_keys=["tree"], num_columns=1, layout=wr.Layout(0, top, WIDTH, 2 * HEIGHT)
+    )
+    return [
+        page,
+        wr.WeavePanelSummaryTable(table_name="nodes", layout=wr.Layout(0, top + 2 * HEIGHT, WIDTH, HEIGHT)),
+    ]
 
 
 def _curves() -> list[Any]:
     names, width = ("val/score", *CURVES), WIDTH // 3
     places = [wr.Layout(i % 3 * width, i // 3 * HEIGHT, width, HEIGHT) for i in range(len(names))]
-    return [wr.LinePlot(title=name, x="global_step", y=[name], layout=place) for name, place in zip(names, places, strict=True)]
+    return [
+        wr.LinePlot(title=name, x="global_step", y=[name], layout=place)
+        for name, place in zip(names, places, strict=True)
+    ]
 
 
 def _hparams(search: Search, top: int) -> list[Any]:
@@ -137,17 +178,26 @@ def _hparams(search: Search, top: int) -> list[Any]:
     changed = sorted({name for stage in _stages(search) for name in stage["changes"]})
     columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(f"hparams.{name}")) for name in changed]
     score = wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric("best_score"))
-    return [wr.ParallelCoordinatesPlot(title="Score by parameters", columns=[*columns, score], layout=wr.Layout(0, top, WIDTH, HEIGHT))]
+    return [
+        wr.ParallelCoordinatesPlot(
+            title="Score by parameters", columns=[*columns, score], layout=wr.Layout(0, top, WIDTH, HEIGHT)
+        )
+    ]
 
 
 def _stages(search: Search) -> list[dict[str, Any]]:
     file = Workspace(search.directory).strategy_file
-    stages: list[dict[str, Any]] = read_config(file)["stages"] if file.exists() else []  # there is none where no stage beat the base model
+    stages: list[dict[str, Any]] = (
+        read_config(file)["stages"] if file.exists() else []
+    )  # there is none where no stage beat the base model
     return stages
 
 
 def _strategy(search: Search) -> str:
-    rows = [[s["node_id"], s["steps"], ", ".join(s["diagnosis"]), _changes(s["changes"]), s["score"]] for s in _stages(search)]
+    rows = [
+        [s["node_id"], s["steps"], ", ".join(s["diagnosis"]), _changes(s["changes"]), s["score"]]
+        for s in _stages(search)
+    ]
     return _table(("stage", "steps", "diagnosis", "changes", "score"), rows)
 
 
@@ -172,7 +222,9 @@ def as_text(report: wr.Report) -> str:
 def _block_text(block: Any) -> str:
     if isinstance(block, wr.PanelGrid):
         runs = [
-            f"runs: {runset.name}, where {runset.filters}" + f", by {', '.join(runset.groupby)}" * bool(runset.groupby) for runset in block.runsets
+            f"runs: {runset.name}, where {runset.filters}"
+            + f", by {', '.join(runset.groupby)}" * bool(runset.groupby)
+            for runset in block.runsets
         ]
         return "\n".join([*runs, *(f"- {_panel_text(panel)}" for panel in block.panels)])
     return f"## {block.text}" if isinstance(block, wr.H2) else str(block.text)
@@ -184,7 +236,9 @@ def _panel_text(panel: Any) -> str:
         return f"{kind}: {', '.join(map(str, panel.y))} over {panel.x}"
     if isinstance(panel, wr.ParallelCoordinatesPlot):
         return f"{kind}: {', '.join(column.metric.name for column in panel.columns)}"
-    shown = {wr.BarPlot: "metrics", wr.MediaBrowser: "media_keys", wr.WeavePanelSummaryTable: "table_name"}[type(panel)]
+    shown = {wr.BarPlot: "metrics", wr.MediaBrowser: "media_keys", wr.WeavePanelSummaryTable: "table_name"}[
+        type(panel)
+    ]
     named = getattr(panel, shown)
     return f"{kind}: {named if isinstance(named, str) else ', '.join(map(str, named))}"
 
@@ -200,13 +254,17 @@ def saved(searches: Sequence[Search], project: str, entity: str | None, title: s
     try:
         return report_of(searches, project, entity or wandb.Api().default_entity, title).save()
     except Exception as error:  # the client's are of many classes
-        raise UserError(f"the report cannot be saved ({error}); check --project, --entity, WANDB_API_KEY and WANDB_BASE_URL") from error
+        raise UserError(
+            f"the report cannot be saved ({error}); check --project, --entity, WANDB_API_KEY and WANDB_BASE_URL"
+        ) from error
 
 
 def main() -> None:
     """Write a report of the searches given, or print it."""
     parser = command("wandb_report", HELP, EXAMPLES)
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches")
+    parser.add_argument(
+        "directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches"
+    )
     parser.add_argument("--project", help="default: that of the searches' configuration")
     parser.add_argument("--entity", help="default: the account's own")
     parser.add_argument("--title")

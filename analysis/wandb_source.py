@@ -9,8 +9,8 @@ from pathlib import Path
 
 from analysis.load import command
 from llmzero.cli import run_command
-from llmzero.errors import UserError
-from llmzero.tracking.names import FILES, SEARCH_RUN
+from llmzero.core.errors import UserError
+from llmzero.mirrors.tracking.names import FILES, SEARCH_RUN
 
 HELP = """\
 Bring searches back from Weights & Biases. The run of a search holds the files of its directory that analysis reads (not its
@@ -33,9 +33,16 @@ def pull(source: str, into: Path) -> list[Path]:
         UserError: the source has none, or cannot be read.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        found = [_unpacked(archive, into) for archive in (_offline(Path(source)) if Path(source).is_dir() else _online(source, Path(scratch)))]
+        found = [
+            _unpacked(archive, into)
+            for archive in (
+                _offline(Path(source)) if Path(source).is_dir() else _online(source, Path(scratch))
+            )
+        ]
     if not found:
-        raise UserError(f"{source}: holds no run of a search with its {FILES}; that run is written when the search ends")
+        raise UserError(
+            f"{source}: holds no run of a search with its {FILES}; that run is written when the search ends"
+        )
     return found
 
 
@@ -51,14 +58,18 @@ def _online(source: str, scratch: Path) -> Iterator[Path]:
     entity, _, rest = source.partition("/")
     project, _, group = rest.partition("/")
     if not entity or not project:
-        raise UserError(f"{source}: is no folder with offline runs; a server's searches are ENTITY/PROJECT or ENTITY/PROJECT/GROUP")
+        raise UserError(
+            f"{source}: is no folder with offline runs; a server's searches are ENTITY/PROJECT or ENTITY/PROJECT/GROUP"
+        )
     filters = {"jobType": SEARCH_RUN} | ({"group": group} if group else {})
     try:
         for search in wandb.Api().runs(f"{entity}/{project}", filters=filters):
             for file in search.files(names=[FILES]):  # none where the run was cut short
                 yield Path(file.download(str(scratch), replace=True).name)
     except Exception as error:  # the client's are of many classes
-        raise UserError(f"{source}: cannot be read from W&B ({error}); check the name, WANDB_API_KEY and WANDB_BASE_URL") from error
+        raise UserError(
+            f"{source}: cannot be read from W&B ({error}); check the name, WANDB_API_KEY and WANDB_BASE_URL"
+        ) from error
 
 
 def _unpacked(archive: Path, into: Path) -> Path:
@@ -71,8 +82,12 @@ def _unpacked(archive: Path, into: Path) -> Path:
 def main() -> None:
     """Bring the searches of the sources given."""
     parser = command("wandb_source", HELP, EXAMPLES)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="ENTITY/PROJECT/GROUP, ENTITY/PROJECT, or a folder")
-    parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="where the searches' folders go")
+    parser.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="ENTITY/PROJECT/GROUP, ENTITY/PROJECT, or a folder"
+    )
+    parser.add_argument(
+        "--into", type=Path, required=True, metavar="DIR", help="where the searches' folders go"
+    )
     given = parser.parse_args()
     for source in given.sources:
         for search in pull(source, given.into):

@@ -43,7 +43,9 @@ def main() -> int:
     """Serve the model, search, and write down how its proposals fared."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--stages", type=int, default=8)
-    parser.add_argument("--model", type=Path, help="a Hugging Face directory; SmolLM2-135M-Instruct by default")
+    parser.add_argument(
+        "--model", type=Path, help="a Hugging Face directory; SmolLM2-135M-Instruct by default"
+    )
     parser.add_argument("--search-dir", type=Path, default=REPOSITORY / "runs/local-llm")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.search_dir, ignore_errors=True)
@@ -76,9 +78,30 @@ def server(model: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = ["--served-model-name", "local", "--dtype", "float32", "--max-model-len", "8192", "--enforce-eager", "--port", str(port)]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--host", "127.0.0.1", *settings]
-    process = subprocess.Popen(command, env={**os.environ, **SERVER}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+    settings = [
+        "--served-model-name",
+        "local",
+        "--dtype",
+        "float32",
+        "--max-model-len",
+        "8192",
+        "--enforce-eager",
+        "--port",
+        str(port),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(model),
+        "--host",
+        "127.0.0.1",
+        *settings,
+    ]
+    process = subprocess.Popen(
+        command, env={**os.environ, **SERVER}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
+    )
     try:
         print("starting vLLM ...", flush=True)
         _await(f"http://127.0.0.1:{port}/health", process)
@@ -102,8 +125,19 @@ def _await(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def search(url: str, stages: int, search_dir: Path) -> None:
     """Run `launchers/search.py` with the model as its agent."""
-    agent = ["agent=openai", "agent.model=local", f"agent.base_url={url}", "agent.api_key_env=null", "agent.timeout_s=600"]
-    limits = ["agent.max_prompt_tokens=6900", "agent.max_reply_tokens=1200", "search.workers=1", f"budget.stages={stages}"]
+    agent = [
+        "agent=openai",
+        "agent.model=local",
+        f"agent.base_url={url}",
+        "agent.api_key_env=null",
+        "agent.timeout_s=600",
+    ]
+    limits = [
+        "agent.max_prompt_tokens=6900",
+        "agent.max_reply_tokens=1200",
+        "search.workers=1",
+        f"budget.stages={stages}",
+    ]
     command = [sys.executable, "launchers/search.py", *agent, *limits, f"search_dir={search_dir}"]
     subprocess.run(command, cwd=REPOSITORY, check=True)
 
@@ -117,7 +151,10 @@ def fared(search_dir: Path) -> dict[str, Any]:
     summary = json.loads((search_dir / "summary.json").read_text())
     return {
         "proposals": len(asked),
-        "share": {name: round(outcomes[name] / len(asked), 3) for name in ("valid_at_once", "valid_after_repair", "in_part", "by_rules")},
+        "share": {
+            name: round(outcomes[name] / len(asked), 3)
+            for name in ("valid_at_once", "valid_after_repair", "in_part", "by_rules")
+        },
         "calls": len(calls),
         "failed_calls": sum(call["error"] is not None for call in calls),
         "forms": dict(Counter(call["form"] for call in calls)),

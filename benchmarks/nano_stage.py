@@ -28,7 +28,9 @@ def main() -> None:
         root = Path(folder) / "root/checkpoints/step_00000"
         stages = {
             "practitioner": stage(folder, root, "practitioner", "values={}"),
-            "large_batch": stage(folder, root, "large", "values={prompts_per_step: 64, group_size: 16, minibatches: 4}"),
+            "large_batch": stage(
+                folder, root, "large", "values={prompts_per_step: 64, group_size: 16, minibatches: 4}"
+            ),
         }
         report = {
             "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
@@ -44,7 +46,9 @@ def main() -> None:
 def train(*overrides: str) -> float:
     """Run `launchers/train.py` and return its wall seconds."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "launchers/train.py", *overrides], cwd=REPOSITORY, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "launchers/train.py", *overrides], cwd=REPOSITORY, check=True, capture_output=True
+    )
     return time.perf_counter() - started
 
 
@@ -60,7 +64,9 @@ def stage(folder: str, root: Path, name: str, values: str) -> dict[str, float]:
         "wall_seconds": round(wall, 2),
         "step_seconds": round(sum(row["step_seconds"] for row in rows) / len(rows), 3),
         "trained_tokens_per_second": round(tokens / sum(row["step_seconds"] for row in rows)),
-        "share_generation_and_optimisation": round((spent["generation"] + spent["logprobs"] + spent["update"]) / wall, 3),
+        "share_generation_and_optimisation": round(
+            (spent["generation"] + spent["logprobs"] + spent["update"]) / wall, 3
+        ),
         **{f"share_{phase}": round(value / wall, 3) for phase, value in spent.items()},
     }
 
@@ -78,7 +84,9 @@ def imports() -> dict[str, float]:
 def driver_first_line() -> float:
     """Return the seconds until `launchers/search.py` prints its first line."""
     started = time.perf_counter()
-    with subprocess.Popen([sys.executable, "launchers/search.py", "dry_run=true"], cwd=REPOSITORY, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "launchers/search.py", "dry_run=true"], cwd=REPOSITORY, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         seconds = time.perf_counter() - started

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from llmzero.comparison.figures import panels, save_figure, styles
+from llmzero.studies.figures import panels, save_figure, styles
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks/results/nano_tasks.json"
@@ -47,7 +47,10 @@ def curves(task: str, folder: Path) -> dict[str, Curve]:
     """Return validation scores over steps, the base model's first, of each schedule."""
     base = stage(task, folder / "base", 0, {}, None)
     root = folder / "base/checkpoints/step_00000"
-    return {name: base + chain(task, folder / re.sub("[^a-z]+", "_", name), stages, root) for name, stages in SCHEDULES.items()}
+    return {
+        name: base + chain(task, folder / re.sub("[^a-z]+", "_", name), stages, root)
+        for name, stages in SCHEDULES.items()
+    }
 
 
 def chain(task: str, folder: Path, stages: list[tuple[int, dict[str, Any]]], root: Path) -> Curve:
@@ -63,9 +66,19 @@ def chain(task: str, folder: Path, stages: list[tuple[int, dict[str, Any]]], roo
 def stage(task: str, directory: Path, steps: int, values: dict[str, Any], checkpoint: Path | None) -> Curve:
     """Train a stage and return its curve."""
     given = f"values={{{', '.join(f'{name}: {value}' for name, value in values.items())}}}"
-    command = [sys.executable, "launchers/train.py", f"task={task}", f"steps={steps}", given, f"stage_dir={directory}", "trainer.validation_every=10"]
+    command = [
+        sys.executable,
+        "launchers/train.py",
+        f"task={task}",
+        f"steps={steps}",
+        given,
+        f"stage_dir={directory}",
+        "trainer.validation_every=10",
+    ]
     print(task, directory.parent.name, given, f"{steps} steps", flush=True)
-    subprocess.run([*command, f"resume_from={checkpoint or 'null'}"], cwd=REPOSITORY, check=True, capture_output=True)
+    subprocess.run(
+        [*command, f"resume_from={checkpoint or 'null'}"], cwd=REPOSITORY, check=True, capture_output=True
+    )
     lines = [json.loads(line) for line in (directory / "validation.jsonl").read_text().splitlines()]
     return [(line["global_step"], line["score"]) for line in lines]
 
@@ -81,7 +94,13 @@ def draw(found: dict[str, dict[str, Curve]]) -> None:
         base = next(iter(schedules.values()))[0][1]
         axis.axhline(1.6 * base, color="0.7", linewidth=0.8, label="1.6 times the base model")
         axis.set(title=task, xlabel="GRPO steps", ylabel="validation score", ylim=(0, None))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        fontsize="small",
+        frameon=False,
+    )
     save_figure(FIGURE, figure)
 
 

@@ -25,7 +25,10 @@ SMALL = {
 
 def random_qwen3_directory(small: bool) -> Path:
     """Return a Hugging Face directory with Qwen3-0.6B's architecture in bfloat16, or that of `SMALL`; the first call makes it."""
-    return made_once("random_qwen3_small" if small else "random_qwen3_0_6b", lambda directory: _build(SMALL if small else {}, directory))
+    return made_once(
+        "random_qwen3_small" if small else "random_qwen3_0_6b",
+        lambda directory: _build(SMALL if small else {}, directory),
+    )
 
 
 def _build(changes: dict[str, int], directory: Path) -> None:
@@ -35,8 +38,14 @@ def _build(changes: dict[str, int], directory: Path) -> None:
     from llmzero.tasks.countdown import Countdown
 
     tokenizer = character_tokenizer(Countdown.alphabet)
-    described: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf/model/qwen3_0_6b.yaml").read_text())["architecture"]
-    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    described: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf/model/qwen3_0_6b.yaml").read_text())[
+        "architecture"
+    ]
+    ids = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+    }
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(Qwen3Config(**described | changes, max_position_embeddings=LONGEST, **ids))
     model.to(torch.bfloat16).save_pretrained(directory)

@@ -61,8 +61,35 @@ PIECES = [
         "\n",
         " ",
     ),
-    *("10**10**10", "^{9}", "\\frac{1}{0}", "nan", "inf", "A", "(B)", "__import__('os').system('false')", "<answer>" * 50, "1," * 200, "🙂" * 30),
-    *("C1CC1", "[H]" * 60, "[" * 200, "%99", "*", ".", "c1ccccc1" * 40, "[13CH4]", "C" * 500, "^^__", "K:C", "|" * 100, "F#" * 50, "A B C D"),
+    *(
+        "10**10**10",
+        "^{9}",
+        "\\frac{1}{0}",
+        "nan",
+        "inf",
+        "A",
+        "(B)",
+        "__import__('os').system('false')",
+        "<answer>" * 50,
+        "1," * 200,
+        "🙂" * 30,
+    ),
+    *(
+        "C1CC1",
+        "[H]" * 60,
+        "[" * 200,
+        "%99",
+        "*",
+        ".",
+        "c1ccccc1" * 40,
+        "[13CH4]",
+        "C" * 500,
+        "^^__",
+        "K:C",
+        "|" * 100,
+        "F#" * 50,
+        "A B C D",
+    ),
 ]
 
 
@@ -70,7 +97,9 @@ def adversarial(rng: random.Random, example: Example) -> str:
     """Return a completion of odd pieces, some of them of the prompt; half of them state an answer."""
     own = example.prompt.split() or [""]
     begin, end = rng.choice([("", ""), ("<answer>", "</answer>")])
-    text = "".join(rng.choice(PIECES) if rng.random() < 0.8 else rng.choice(own) for _ in range(rng.randint(0, 12)))
+    text = "".join(
+        rng.choice(PIECES) if rng.random() < 0.8 else rng.choice(own) for _ in range(rng.randint(0, 12))
+    )
     return f"{begin}{text}{end}"
 
 
@@ -87,13 +116,22 @@ def main() -> None:
 
 def measured(task: Task, count: int) -> dict[str, Any]:
     """Return how many honest answers are judged a second, and what so many adversarial completions came to."""
-    examples = task.split("val") if hasattr(task, "split") else [Example(str(n), f"What is {n} + 1?", str(n + 1)) for n in range(200)]
+    examples = (
+        task.split("val")
+        if hasattr(task, "split")
+        else [Example(str(n), f"What is {n} + 1?", str(n + 1)) for n in range(200)]
+    )
     return {"honest_a_second": round(speed(task, examples)), **attacked(task, examples, count)}
 
 
 def speed(task: Task, examples: Sequence[Example]) -> float:
     """Return answers judged a second."""
-    given = [task.demonstration(example) if hasattr(task, "demonstration") else f"<answer>{example.answer}</answer>" for example in examples]
+    given = [
+        task.demonstration(example)
+        if hasattr(task, "demonstration")
+        else f"<answer>{example.answer}</answer>"
+        for example in examples
+    ]
     rewards_of(task, examples, given)  # starts processes
     judged, began = 0, time.perf_counter()
     while time.perf_counter() - began < HONEST_S:
@@ -114,7 +152,12 @@ def attacked(task: Task, examples: Sequence[Example], count: int) -> dict[str, A
             if reward.parts["correct"] > 0:
                 right += 1
                 print(f"  right: {example.prompt[-60:]!r} {text[:2000]!r} (answer {example.answer!r})")
-    return {"adversarial": count, "adversarial_a_second": round(count / (time.perf_counter() - began)), "right": right, "highest_reward": highest}
+    return {
+        "adversarial": count,
+        "adversarial_a_second": round(count / (time.perf_counter() - began)),
+        "right": right,
+        "highest_reward": highest,
+    }
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ import psutil
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from llmzero.agents.base import Proposal
 from llmzero.cli import CONF, resolved
 from llmzero.config import catalogue_of, register
-from llmzero.hparams import Catalogue
+from llmzero.core.hparams import Catalogue
+from llmzero.core.stage import StageResult, ValidationPoint
+from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import MethodContext, SearchMethod
-from llmzero.search.store import EventStore
-from llmzero.search.tree import Tree
-from llmzero.stage import StageResult, ValidationPoint
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import Tree
 
 RESULTS = Path(__file__).parent / "results" / "search_scale.json"
 STAGES = 10_000
@@ -39,11 +39,18 @@ STEPS = 16
 
 def main() -> None:
     """Measure every method and print a table."""
-    found = {name: json.loads(subprocess.run([sys.executable, __file__, name], capture_output=True, check=True).stdout) for name in METHODS}
+    found = {
+        name: json.loads(
+            subprocess.run([sys.executable, __file__, name], capture_output=True, check=True).stdout
+        )
+        for name in METHODS
+    }
     RESULTS.write_text(json.dumps({"stages": STAGES, "methods": found}, indent=2) + "\n")
     for name, figures in found.items():
         sizes = ", ".join(f"{size}: {ms:.2f}" for size, ms in figures["iteration_ms"].items())
-        print(f"{name:8} ms an iteration at a tree of {sizes}; restart {figures['restart_s']:.2f} s; memory {figures['memory_mib']:.0f} MiB")
+        print(
+            f"{name:8} ms an iteration at a tree of {sizes}; restart {figures['restart_s']:.2f} s; memory {figures['memory_mib']:.0f} MiB"
+        )
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -89,14 +96,36 @@ def _grow(store: EventStore, method: SearchMethod, catalogue: Catalogue) -> list
     return seconds
 
 
-def _add(store: EventStore, parent_id: str | None, depth: int, hparams: dict[str, Any], proposal: Proposal, score: float) -> None:
+def _add(
+    store: EventStore,
+    parent_id: str | None,
+    depth: int,
+    hparams: dict[str, Any],
+    proposal: Proposal,
+    score: float,
+) -> None:
     """Log what the driver logs of a stage from its creation to its end."""
-    node_id, checkpoint = store.tree.next_id(), f"runs/a/nodes/{store.tree.next_id()}/checkpoints/step_{STEPS:05d}"
-    fields = {"node_id": node_id, "parent_id": parent_id, "depth": depth, "hparams": hparams, "steps": STEPS, "resume_from": checkpoint}
+    node_id, checkpoint = (
+        store.tree.next_id(),
+        f"runs/a/nodes/{store.tree.next_id()}/checkpoints/step_{STEPS:05d}",
+    )
+    fields = {
+        "node_id": node_id,
+        "parent_id": parent_id,
+        "depth": depth,
+        "hparams": hparams,
+        "steps": STEPS,
+        "resume_from": checkpoint,
+    }
     store.append("created", elapsed=1.0, **fields, proposal=proposal.to_dict(), memo={})
     store.append("started", elapsed=1.0, node_id=node_id, attempt=1)
-    points = [ValidationPoint(step, depth * STEPS + step, score, 0.014, 1000, 0.5) for step in range(4, STEPS + 1, 4)]
-    result = StageResult("completed", points, STEPS, score, Path(checkpoint), 11.6, 11.6, None, Path(checkpoint), None, 1.0)
+    points = [
+        ValidationPoint(step, depth * STEPS + step, score, 0.014, 1000, 0.5)
+        for step in range(4, STEPS + 1, 4)
+    ]
+    result = StageResult(
+        "completed", points, STEPS, score, Path(checkpoint), 11.6, 11.6, None, Path(checkpoint), None, 1.0
+    )
     store.append("finished", elapsed=1.0, node_id=node_id, result=result.to_dict())
 
 
@@ -108,7 +137,9 @@ def _around(seconds: list[float], size: int) -> list[float]:
 def _config(name: str) -> tuple[dict[str, Any], Catalogue]:
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolved(compose("search", overrides=["experiment=simulated", f"search={name}", f"budget.stages={STAGES}"]))
+        config = resolved(
+            compose("search", overrides=["experiment=simulated", f"search={name}", f"budget.stages={STAGES}"])
+        )
     return config, catalogue_of(config)
 
 

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIDES = ("ours", "theirs")
-ON_CPU: dict[str, Any] = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "model_init_kwargs": {"dtype": "float32"}}
+ON_CPU: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "model_init_kwargs": {"dtype": "float32"},
+}
 KIB, MIB = 2**10, 2**20
 LOOKS_S = 0.02  # between two looks at a GPU's memory
 LOG_TAIL = 4000  # characters of a worker's log that an error shows
@@ -77,7 +82,10 @@ def compare_steps(setting: Setting) -> tuple[dict[str, list[Answer]], dict[str, 
             for turn in range(setting.rounds + 1):
                 for side, ask in zip(SIDES, (ours, theirs), strict=True):
                     turns.append((side, ask("step")))
-                    print(f"{setting.model} step {turn} {side}: {turns[-1][1]['seconds']:.2f} s", file=sys.stderr)
+                    print(
+                        f"{setting.model} step {turn} {side}: {turns[-1][1]['seconds']:.2f} s",
+                        file=sys.stderr,
+                    )
     timed = turns[2 * len(SIDES) :]  # without getting ready, and without the first step
     return {side: [answer for name, answer in timed if name == side] for side in SIDES}, own_memory(turns)
 
@@ -111,9 +119,17 @@ def ratio(seconds: Mapping[str, Sequence[float]]) -> float:
 def worker(function: str, setting: Setting) -> Iterator[Ask]:
     """Run MODULE:FUNCTION in a process of its own; give a call that sends it a request, unless that is empty, and returns its next answer."""
     with tempfile.TemporaryFile("w+") as log:
-        command = [sys.executable, "-c", "from benchmarks.side_by_side import work; work()", function, json.dumps(asdict(setting))]
+        command = [
+            sys.executable,
+            "-c",
+            "from benchmarks.side_by_side import work; work()",
+            function,
+            json.dumps(asdict(setting)),
+        ]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, cwd=REPOSITORY, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=log, text=True, cwd=REPOSITORY, start_new_session=True
+        )
         try:
             yield partial(_ask, process, log)
         finally:
@@ -186,7 +202,11 @@ class Meter:
             self._cuda.synchronize()
         spent = time.perf_counter() - self._started
         if not self._cuda:
-            return {"seconds": spent, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB, "held_mib": 0.0}
+            return {
+                "seconds": spent,
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB,
+                "held_mib": 0.0,
+            }
         self._over.set()
         self._watching.join()
         if self._shares_gpu:
@@ -255,13 +275,17 @@ def ours(setting: Setting) -> None:
 def our_trainer(setting: Setting) -> Iterator[Trainer]:
     """Give our trainer, ready for its first step."""
     from llmzero.config import catalogue_of, stage_config
+    from llmzero.core.stage import StageDir, StageSpec
     from llmzero.grpo.distributed import join
     from llmzero.grpo.heartbeat import Heartbeat
     from llmzero.grpo.main import prepared
     from llmzero.grpo.phases import Phases
-    from llmzero.stage import StageDir, StageSpec
 
-    task = [f"task._target_={setting.task}", f"task.difficulty={setting.difficulty}", "trainer.validation_every=1000000"]
+    task = [
+        f"task._target_={setting.task}",
+        f"task.difficulty={setting.difficulty}",
+        "trainer.validation_every=1000000",
+    ]
     config = _composed([*setting.overrides, f"model.path={model_directory(setting.model)}", *task])
     values = catalogue_of(config).defaults() | _values(setting)
     with tempfile.TemporaryDirectory() as folder:
@@ -294,7 +318,12 @@ def _details(trainer: Trainer, metrics: dict[str, float]) -> Answer:
     examples = trainer.collector.data.take(trainer.position.prompts_seen - prompts, prompts)
     prompt_tokens = group * sum(map(len, encode_prompts(trainer.policy.tokenizer, examples)))
     completion_tokens = round(metrics["completion_length_mean"] * prompts * group)
-    return {**metrics, **trainer.phases.take(), "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    return {
+        **metrics,
+        **trainer.phases.take(),
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+    }
 
 
 # --- theirs ---
@@ -315,12 +344,25 @@ def theirs(setting: Setting) -> None:
     by_prompt = dict(zip(prompts, examples, strict=True))
 
     def reward(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
-        return [task.reward(by_prompt[prompt], text).value for prompt, text in zip(prompts, completions, strict=True)]
+        return [
+            task.reward(by_prompt[prompt], text).value
+            for prompt, text in zip(prompts, completions, strict=True)
+        ]
 
     with tempfile.TemporaryDirectory() as folder:
-        settings, data = GRPOConfig(output_dir=folder, **trl_arguments(setting)), Dataset.from_dict({"prompt": prompts})
+        settings, data = (
+            GRPOConfig(output_dir=folder, **trl_arguments(setting)),
+            Dataset.from_dict({"prompt": prompts}),
+        )
         turns = [_turns(setting.updates)]
-        trainer = GRPOTrainer(str(directory), reward, args=settings, train_dataset=data, processing_class=tokenizer, callbacks=turns)
+        trainer = GRPOTrainer(
+            str(directory),
+            reward,
+            args=settings,
+            train_dataset=data,
+            processing_class=tokenizer,
+            callbacks=turns,
+        )
         trainer.train()
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from llmzero.agents.evidence import EvidenceBuilder
 from llmzero.cli import CONF, resolved
 from llmzero.config import register
+from llmzero.evidence.evidence import EvidenceBuilder
 from llmzero.search.session import Session
 
 RESULTS = Path(__file__).parent / "results" / "simulated_search.json"
@@ -65,7 +65,9 @@ def main() -> None:
     found = {agent: measured(agent, stopwatch) for agent in AGENTS}
     RESULTS.write_text(json.dumps({"stages": STAGES, "searches": SEARCHES, "agents": found}, indent=2) + "\n")
     for agent, figures in found.items():
-        print(f"agent={agent:8} {figures['search_ms']:.0f} ms a search, {figures['besides_agents_ms']:.0f} besides agents")
+        print(
+            f"agent={agent:8} {figures['search_ms']:.0f} ms a search, {figures['besides_agents_ms']:.0f} besides agents"
+        )
 
 
 def measured(agent: str, stopwatch: Stopwatch) -> dict[str, float]:

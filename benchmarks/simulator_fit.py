@@ -29,13 +29,13 @@ from scipy.stats import spearmanr
 from benchmarks.cache import made_once
 from llmzero.cli import CONF, resolved
 from llmzero.config import catalogue_of, register, stage_config
-from llmzero.files import read_jsonl
-from llmzero.hparams import HParams
+from llmzero.core.files import read_jsonl
+from llmzero.core.hparams import HParams
+from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners.simulation.costs import Costs, step_seconds
 from llmzero.runners.simulation.drive import Drive, drive_of
 from llmzero.runners.simulation.landscape import LANDSCAPES, Landscape
 from llmzero.runners.simulation.policy import advance, base_policy
-from llmzero.stage import StageDir, StageSpec
 
 BENCHMARKS = Path(__file__).parent
 RESULTS = BENCHMARKS / "results" / "simulator_fit.json"
@@ -56,14 +56,28 @@ FITTED: Mapping[str, Sequence[HParams]] = {  # what each stage changes
     "fast_reuse": [{"learning_rate": 3e-4, "minibatches": 4}, {}, {}],
     "fastest": [{"learning_rate": 1e-3}, {}, {}],
     "small": [{"prompts_per_step": 16, "group_size": 4, "learning_rate": 2e-4}, {}, {}],
-    "annealed": [{"learning_rate": 4e-4, "minibatches": 4}, {"learning_rate": 2e-4}, {"learning_rate": 5e-5, "prompts_per_step": 64}],
+    "annealed": [
+        {"learning_rate": 4e-4, "minibatches": 4},
+        {"learning_rate": 2e-4},
+        {"learning_rate": 5e-5, "prompts_per_step": 64},
+    ],
 }
 HELD_OUT: Mapping[str, Sequence[HParams]] = {
     "growing": [{"minibatches": 4, "learning_rate": 2e-4}, {"group_size": 16}, {"prompts_per_step": 64}],
-    "cooled": [{"temperature": 0.8, "minibatches": 2}, {"minibatches": 8, "temperature": 1.0}, {"learning_rate": 3e-4}],
+    "cooled": [
+        {"temperature": 0.8, "minibatches": 2},
+        {"minibatches": 8, "temperature": 1.0},
+        {"learning_rate": 3e-4},
+    ],
     "late_push": [{}, {"minibatches": 8}, {"learning_rate": 4e-4}],
-    "long_room": [{"max_completion_length": 24, "temperature": 1.2, "learning_rate": 2e-4, "minibatches": 2}, {}, {}],
-    "fast_reuse_again": FITTED["fast_reuse"],  # on another seed: what chance does to an unstable configuration
+    "long_room": [
+        {"max_completion_length": 24, "temperature": 1.2, "learning_rate": 2e-4, "minibatches": 2},
+        {},
+        {},
+    ],
+    "fast_reuse_again": FITTED[
+        "fast_reuse"
+    ],  # on another seed: what chance does to an unstable configuration
 }
 SEEDS = {"fast_reuse_again": 1}
 
@@ -141,8 +155,15 @@ def main() -> None:
     """Measure, fit, report and draw."""
     paths, base = measured()
     reference = paths["practitioner"][0].hparams
-    length = fmean(row["completion_length_mean"] for row in paths["practitioner"][0].metrics[:2]) / reference["max_completion_length"]
-    start = replace(LANDSCAPES["nano"], length=round(length, 3), entropy=round(paths["practitioner"][0].metrics[0]["entropy"], 3))
+    length = (
+        fmean(row["completion_length_mean"] for row in paths["practitioner"][0].metrics[:2])
+        / reference["max_completion_length"]
+    )
+    start = replace(
+        LANDSCAPES["nano"],
+        length=round(length, 3),
+        entropy=round(paths["practitioner"][0].metrics[0]["entropy"], 3),
+    )
     began = time.monotonic()
     land = fitted(start, base, {name: paths[name] for name in FITTED}, reference)
     land = replace(land, costs=fitted_costs(land, paths, reference))
@@ -168,7 +189,9 @@ def measured() -> tuple[Paths, float]:
     return found, float(read_jsonl(root / "validation-0.jsonl")[0]["score"])
 
 
-def _training(config: dict[str, Any], changes: Sequence[HParams], seed: int, steps: int) -> Callable[[Path], None]:
+def _training(
+    config: dict[str, Any], changes: Sequence[HParams], seed: int, steps: int
+) -> Callable[[Path], None]:
     """Return what trains a path and leaves its logs in a directory."""
 
     def build(directory: Path) -> None:
@@ -180,7 +203,19 @@ def _training(config: dict[str, Any], changes: Sequence[HParams], seed: int, ste
         for number, changed in enumerate(changes):
             hparams = catalogue.complete({**hparams, **changed})
             stage = StageDir(directory / "work" / str(number))
-            stage.write_spec(StageSpec(str(number), None, number + 1, stage.path, resume_from, hparams, steps, seed, stage_config(config)))
+            stage.write_spec(
+                StageSpec(
+                    str(number),
+                    None,
+                    number + 1,
+                    stage.path,
+                    resume_from,
+                    hparams,
+                    steps,
+                    seed,
+                    stage_config(config),
+                )
+            )
             result = run_stage(stage.path, started=time.time(), interrupted=lambda: False)
             assert result is not None and result.state == "completed", f"{stage.path}: {result}"
             for file in (stage.metrics_file, stage.validation_file, stage.result_file):
@@ -210,7 +245,9 @@ def fitted(start: Landscape, base: float, paths: Paths, reference: HParams) -> L
 
     def residuals(numbers: Sequence[float]) -> np.ndarray[Any, Any]:
         land = _landscape(start, base, numbers)
-        return np.array([error for path in paths.values() for error in _errors(path, simulated(land, path, reference))])
+        return np.array(
+            [error for path in paths.values() for error in _errors(path, simulated(land, path, reference))]
+        )
 
     def loss(numbers: Sequence[float]) -> float:
         return float(np.sum(np.sqrt(1 + residuals(numbers) ** 2) - 1))
@@ -219,17 +256,24 @@ def fitted(start: Landscape, base: float, paths: Paths, reference: HParams) -> L
     found = differential_evolution(loss, bounds, maxiter=250, popsize=6, seed=0, polish=False)
     low, high = (np.array(side) for side in zip(*bounds, strict=True))
     inside = np.clip(found.x, low + 1e-9, high - 1e-9)
-    return _landscape(start, base, least_squares(residuals, inside, bounds=(low, high), loss="soft_l1", max_nfev=60).x)
+    return _landscape(
+        start, base, least_squares(residuals, inside, bounds=(low, high), loss="soft_l1", max_nfev=60).x
+    )
 
 
 def _landscape(start: Landscape, base: float, numbers: Sequence[float]) -> Landscape:
-    values: dict[str, Any] = {name: free.value(number) for (name, free), number in zip(FREE.items(), numbers, strict=True)}
+    values: dict[str, Any] = {
+        name: free.value(number) for (name, free), number in zip(FREE.items(), numbers, strict=True)
+    }
     return replace(start, **values, craft=round(values["top"] - values["habits"] - base, 4))
 
 
 def _errors(path: list[Stage], curves: Curves) -> list[float]:
     """Return errors in units of what is noise: scores in points of 0.02, entropy in halves of a nat's logarithm, divergence in e-folds of two."""
-    scores = [(mine - row["score"]) / 0.02 for mine, row in zip(curves.scores, (row for stage in path for row in stage.validation), strict=True)]
+    scores = [
+        (mine - row["score"]) / 0.02
+        for mine, row in zip(curves.scores, (row for stage in path for row in stage.validation), strict=True)
+    ]
     kl = _ratios(curves.kl, [value for stage in path for value in stage.column("kl")], 0.01)
     entropy = _ratios(curves.entropy, [value for stage in path for value in stage.column("entropy")], 0.0)
     return [*scores, *(0.5 * ratio for ratio in kl), *(2 * ratio for ratio in entropy)]
@@ -264,24 +308,47 @@ def fitted_costs(land: Landscape, paths: Paths, reference: HParams) -> Costs:
     def fit(names: Sequence[str], phase: str, model: Callable[[Costs, Drive, float], float]) -> None:
         nonlocal guess
         seen = [quantiles([row[f"seconds_{phase}"] for row in stage.metrics], n=4)[0] for stage, _ in stages]
-        used = [(drive, length, s) for (_, drive), length, s in zip(stages, lengths, seen, strict=True) if s > IDLE]
+        used = [
+            (drive, length, s)
+            for (_, drive), length, s in zip(stages, lengths, seen, strict=True)
+            if s > IDLE
+        ]
 
         def errors(logs: Sequence[float]) -> list[float]:
             values: dict[str, Any] = dict(zip(names, map(math.exp, logs), strict=True))
             costs = replace(guess, **values)
             return [math.log(model(costs, drive, length) / s) for drive, length, s in used]
 
-        found = least_squares(errors, [math.log(getattr(guess, name)) for name in names], loss="soft_l1", f_scale=0.2)
-        rounded: dict[str, Any] = {name: float(f"{math.exp(x):.3g}") for name, x in zip(names, found.x, strict=True)}
+        found = least_squares(
+            errors, [math.log(getattr(guess, name)) for name in names], loss="soft_l1", f_scale=0.2
+        )
+        rounded: dict[str, Any] = {
+            name: float(f"{math.exp(x):.3g}") for name, x in zip(names, found.x, strict=True)
+        }
         guess = replace(guess, **rounded)
 
-    fit(["sampling", "decode"], "generation", lambda costs, drive, length: step_seconds(costs, drive, length).generation)
+    fit(
+        ["sampling", "decode"],
+        "generation",
+        lambda costs, drive, length: step_seconds(costs, drive, length).generation,
+    )
     fit(["reward"], "reward", lambda costs, drive, length: step_seconds(costs, drive, length).reward)
     fit(["logprobs"], "logprobs", lambda costs, drive, length: step_seconds(costs, drive, length).logprobs)
-    fit(["update", "optimizer"], "update", lambda costs, drive, length: step_seconds(costs, drive, length).update)
-    validation = median(row["seconds"] / length for (stage, _), length in zip(stages, lengths, strict=True) for row in stage.validation)
+    fit(
+        ["update", "optimizer"],
+        "update",
+        lambda costs, drive, length: step_seconds(costs, drive, length).update,
+    )
+    validation = median(
+        row["seconds"] / length
+        for (stage, _), length in zip(stages, lengths, strict=True)
+        for row in stage.validation
+    )
     starting = json.loads((BENCHMARKS / "results/nano_stage.json").read_text())["import_seconds"]["training"]
-    starting += median(stage.seconds - sum(row["step_seconds"] + row["seconds_validation"] for row in stage.metrics) for stage, _ in stages)
+    starting += median(
+        stage.seconds - sum(row["step_seconds"] + row["seconds_validation"] for row in stage.metrics)
+        for stage, _ in stages
+    )
     return replace(guess, validation=round(validation, 3), startup=round(starting, 2))
 
 
@@ -292,21 +359,46 @@ def told(land: Landscape, base: float, paths: Paths, reference: HParams) -> dict
     """Return constants, curves, and errors of the paths fitted and held out."""
     curves = {name: simulated(land, path, reference) for name, path in paths.items()}
     rows = {name: _row(name, path, curves[name]) for name, path in paths.items()}
-    groups = {"fitted": list(FITTED), "held_out": list(HELD_OUT), "held_out_of_seed_0": [name for name in HELD_OUT if name not in SEEDS]}
+    groups = {
+        "fitted": list(FITTED),
+        "held_out": list(HELD_OUT),
+        "held_out_of_seed_0": [name for name in HELD_OUT if name not in SEEDS],
+    }
     constants = {name: getattr(land, name) for name in (*FREE, "craft", "length", "entropy")}
-    errors: dict[str, Any] = {group: _summary([rows[name] for name in names]) for group, names in groups.items()}
-    errors["seconds_factor"] = round(math.exp(median(abs(ratio) for ratio in _second_ratios(land, paths, reference))), 3)
-    return {"base_score": base, "constants": constants, "costs": asdict(land.costs), "errors": errors, "paths": rows}
+    errors: dict[str, Any] = {
+        group: _summary([rows[name] for name in names]) for group, names in groups.items()
+    }
+    errors["seconds_factor"] = round(
+        math.exp(median(abs(ratio) for ratio in _second_ratios(land, paths, reference))), 3
+    )
+    return {
+        "base_score": base,
+        "constants": constants,
+        "costs": asdict(land.costs),
+        "errors": errors,
+        "paths": rows,
+    }
 
 
 def _row(name: str, path: list[Stage], curves: Curves) -> dict[str, Any]:
-    real = {key: [round(value, 4) for stage in path for value in stage.column(key)] for key in ("kl", "entropy")}
+    real = {
+        key: [round(value, 4) for stage in path for value in stage.column(key)] for key in ("kl", "entropy")
+    }
     real["score"] = [row["score"] for stage in path for row in stage.validation]
     mine = {"kl": curves.kl, "entropy": curves.entropy, "score": curves.scores}
-    row: dict[str, Any] = {"held_out": name in HELD_OUT, "real": real, "simulated": {k: [round(x, 4) for x in v] for k, v in mine.items()}}
+    row: dict[str, Any] = {
+        "held_out": name in HELD_OUT,
+        "real": real,
+        "simulated": {k: [round(x, 4) for x in v] for k, v in mine.items()},
+    }
     row["stderr"] = round(fmean(point["stderr"] for stage in path for point in stage.validation), 4)
-    row["rmse"] = round(math.sqrt(fmean((a - b) ** 2 for a, b in zip(curves.scores, real["score"], strict=True))), 4)
-    row["final"] = {"real": round(fmean(real["score"][-EVERY:]), 4), "simulated": round(fmean(curves.scores[-EVERY:]), 4)}
+    row["rmse"] = round(
+        math.sqrt(fmean((a - b) ** 2 for a, b in zip(curves.scores, real["score"], strict=True))), 4
+    )
+    row["final"] = {
+        "real": round(fmean(real["score"][-EVERY:]), 4),
+        "simulated": round(fmean(curves.scores[-EVERY:]), 4),
+    }
     return row
 
 
@@ -344,7 +436,12 @@ def draw(report: dict[str, Any]) -> None:
         steps = range(EVERY, STAGES * STEPS + 1, EVERY)
         colour = "tab:orange" if row["held_out"] else "tab:blue"
         panel.errorbar(steps, row["real"]["score"], yerr=row["stderr"], fmt=".", color="black", label="real")
-        panel.plot(steps, row["simulated"]["score"], color=colour, label="simulated, held out" if row["held_out"] else "simulated, fitted")
+        panel.plot(
+            steps,
+            row["simulated"]["score"],
+            color=colour,
+            label="simulated, held out" if row["held_out"] else "simulated, fitted",
+        )
         for edge in range(STEPS, STAGES * STEPS, STEPS):
             panel.axvline(edge, color="lightgrey", linewidth=0.8)
         panel.set(title=name.replace("_", " "), ylim=(0, 0.5))
@@ -354,7 +451,9 @@ def draw(report: dict[str, Any]) -> None:
         panels[-2].plot(row["final"]["real"], row["final"]["simulated"], "o", color=colour)
         panels[-1].loglog(row["real"]["kl"], row["simulated"]["kl"], ".", color=colour)
     panels[-2].set(title="score of the last stage", xlabel="real", ylabel="simulated")
-    panels[-1].set(title="divergence, nats", xlabel="real", ylabel="simulated", xlim=(0.005, 6), ylim=(0.005, 6))
+    panels[-1].set(
+        title="divergence, nats", xlabel="real", ylabel="simulated", xlim=(0.005, 6), ylim=(0.005, 6)
+    )
     for panel, ends in zip(panels[-2:], ([0, 0.5], [0.005, 6]), strict=True):
         panel.plot(ends, ends, color="lightgrey", zorder=0)
     figure.supxlabel("GRPO steps; grey lines are ends of stages")

@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 
 from llmzero.cli import CONF
 from llmzero.config import catalogue_of, register
-from llmzero.hparams import Catalogue, HParams
+from llmzero.core.hparams import Catalogue, HParams
 from llmzero.runners.simulation.drive import drive_of
 from llmzero.runners.simulation.landscape import LANDSCAPES, Landscape
 from llmzero.runners.simulation.memory import out_of_memory
@@ -41,9 +41,18 @@ def main() -> None:
     catalogue = _catalogue()
     found = {name: measured(name, catalogue) for name in sys.argv[1:] or LANDSCAPES}
     if len(sys.argv) == 1:
-        RESULTS.write_text(json.dumps({"stages": STAGES, "steps": STEPS, "evaluations": RANDOM + CLIMBING, "landscapes": found}, indent=2) + "\n")
+        RESULTS.write_text(
+            json.dumps(
+                {"stages": STAGES, "steps": STEPS, "evaluations": RANDOM + CLIMBING, "landscapes": found},
+                indent=2,
+            )
+            + "\n"
+        )
     for name, row in found.items():
-        print(f"{name:17} " + "  ".join(f"{key} {value:.3f}" for key, value in row.items() if isinstance(value, float)))
+        print(
+            f"{name:17} "
+            + "  ".join(f"{key} {value:.3f}" for key, value in row.items() if isinstance(value, float))
+        )
 
 
 def measured(name: str, catalogue: Catalogue) -> dict[str, Any]:
@@ -57,12 +66,18 @@ def compared(land: Landscape, catalogue: Catalogue, seed: int) -> dict[str, floa
     """Return the scores on one problem."""
     rng, defaults = Random(seed), catalogue.defaults()
     practitioner = [defaults] * STAGES
-    drawn = [[{name: parameter.sample(rng) for name, parameter in catalogue.items()}] * STAGES for _ in range(RANDOM)]
+    drawn = [
+        [{name: parameter.sample(rng) for name, parameter in catalogue.items()}] * STAGES
+        for _ in range(RANDOM)
+    ]
     start = max([practitioner, *drawn], key=lambda path: final(land, path, defaults))
     constant = climbed(land, start, defaults, lambda path: [changed(path[0], catalogue, rng)] * STAGES)
     schedule = climbed(land, constant, defaults, lambda path: rescheduled(path, catalogue, rng))
     paths = {"practitioner": practitioner, "constant": constant, "schedule": schedule}
-    return {"base": round(land.start, 4), **{name: round(final(land, path, defaults), 4) for name, path in paths.items()}}
+    return {
+        "base": round(land.start, 4),
+        **{name: round(final(land, path, defaults), 4) for name, path in paths.items()},
+    }
 
 
 def climbed(land: Landscape, path: Path_, reference: HParams, change: Callable[[Path_], Path_]) -> Path_:
@@ -92,7 +107,10 @@ def rescheduled(path: Path_, catalogue: Catalogue, rng: Random) -> Path_:
     last = rng.choice((first, STAGES - 1))
     first = rng.choice((0, first))
     draw = rng.random()
-    return [changed(hparams, catalogue, Random(f"{draw}")) if first <= stage <= last else hparams for stage, hparams in enumerate(path)]
+    return [
+        changed(hparams, catalogue, Random(f"{draw}")) if first <= stage <= last else hparams
+        for stage, hparams in enumerate(path)
+    ]
 
 
 def final(land: Landscape, path: Path_, reference: HParams) -> float:

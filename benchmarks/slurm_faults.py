@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 
-from llmzero.files import write_json
+from llmzero.core.files import write_json
+from llmzero.core.stage import StageDir
 from llmzero.runners.slurm_queue import jobs_of
-from llmzero.search.store import EventStore
-from llmzero.stage import StageDir
+from llmzero.tree.store import EventStore
 from tests.integration.conftest import MICRO, command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -32,7 +32,14 @@ CLUSTER_RUN = Path(os.environ.get("LLMZERO_DEV_CLUSTER", "/var/tmp/llmzero-clust
 STAGES = 8
 OVERRIDES = [
     *MICRO,
-    *("tracking=none", "search.stage_steps=30", "trainer.validation_every=10", "stopper=none", f"budget.stages={STAGES}", "search.workers=3"),
+    *(
+        "tracking=none",
+        "search.stage_steps=30",
+        "trainer.validation_every=10",
+        "stopper=none",
+        f"budget.stages={STAGES}",
+        "search.workers=3",
+    ),
     *("runner=slurm", "runner.cpus_per_task=1", "runner.poll_s=0.5", "runner.grace_s=2"),
 ]
 
@@ -55,7 +62,9 @@ class Trial:
 
     def _drive(self) -> subprocess.Popen[bytes]:
         with (self.search.parent / f"{self.search.name}.log").open("ab") as log:
-            return subprocess.Popen(command("search", *self.overrides), stdout=log, stderr=log, cwd=REPOSITORY)
+            return subprocess.Popen(
+                command("search", *self.overrides), stdout=log, stderr=log, cwd=REPOSITORY
+            )
 
     def run(self, faults: int) -> Counter[str]:
         """Inject up to so many faults until the search has ended."""
@@ -66,7 +75,9 @@ class Trial:
             if self.driver.poll() is None and done.total() < faults and self.faults[name]():
                 done[name] += 1
                 print(f"{self.search.name}: {name}", flush=True)
-        assert self.driver.returncode == 0, (self.search.parent / f"{self.search.name}.log").read_text()[-3000:]
+        assert self.driver.returncode == 0, (self.search.parent / f"{self.search.name}.log").read_text()[
+            -3000:
+        ]
         return done
 
     def kill_driver(self) -> bool:
@@ -78,7 +89,9 @@ class Trial:
 
     def kill_stage(self) -> bool:
         """Kill a process that trains."""
-        pids = [StageDir(self.search / "nodes" / node_id).status().get("pid") for node_id in self._unfinished()]
+        pids = [
+            StageDir(self.search / "nodes" / node_id).status().get("pid") for node_id in self._unfinished()
+        ]
         alive = [pid for pid in pids if pid and Path(f"/proc/{pid}").exists()]
         if alive:
             os.kill(self.rng.choice(alive), 9)
@@ -97,20 +110,33 @@ class Trial:
         node = self.rng.choice(("n1", "n2"))
         subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=fault"], check=True)
         time.sleep(self.rng.uniform(0, 3))
-        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)  # it may have come back by itself
+        subprocess.run(
+            ["scontrol", "update", f"nodename={node}", "state=resume"], check=False
+        )  # it may have come back by itself
         return True
 
     def to_a_job(self, *words: str) -> bool:
         """Do something to a running job."""
-        found = subprocess.run(["squeue", "-h", "--me", "-t", "RUNNING", "-o", "%A %j"], capture_output=True, text=True, check=True).stdout
+        found = subprocess.run(
+            ["squeue", "-h", "--me", "-t", "RUNNING", "-o", "%A %j"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         jobs = [line.split()[0] for line in found.splitlines() if " llmzero-" in line]
         if jobs:
-            subprocess.run([*words, self.rng.choice(jobs)], check=False, capture_output=True)  # it may just have ended
+            subprocess.run(
+                [*words, self.rng.choice(jobs)], check=False, capture_output=True
+            )  # it may just have ended
         return bool(jobs)
 
     def _unfinished(self) -> list[str]:
         file = self.search / "tree.jsonl"
-        return [node.node_id for node in EventStore(file, repair=False).tree if not node.final] if file.exists() else []
+        return (
+            [node.node_id for node in EventStore(file, repair=False).tree if not node.final]
+            if file.exists()
+            else []
+        )
 
     def check(self) -> dict[str, int]:
         """Check what is promised of every search; return how its nodes ended."""
@@ -124,7 +150,10 @@ class Trial:
         charged = json.loads((self.search / "summary.json").read_text())["budget"]["gpu_seconds"]
         assert abs(spent - charged) < 0.01, (spent, charged)
         for node in store.tree:
-            assert node.state != "completed" or len(StageDir(self.search / "nodes" / node.node_id).metrics()) == node.steps
+            assert (
+                node.state != "completed"
+                or len(StageDir(self.search / "nodes" / node.node_id).metrics()) == node.steps
+            )
         deadline = time.monotonic() + 60
         while jobs_of(list((self.search / "nodes").iterdir())):
             assert time.monotonic() < deadline, "a job is left in the queue"

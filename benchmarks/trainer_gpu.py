@@ -38,16 +38,33 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.side_by_side import Answer, Setting, compare_steps, model_directory, our_trainer, own_memory, ratio, seconds, serve, worker  # noqa: E402
+from benchmarks.side_by_side import (  # noqa: E402
+    Answer,
+    Setting,
+    compare_steps,
+    model_directory,
+    our_trainer,
+    own_memory,
+    ratio,
+    seconds,
+    serve,
+    worker,
+)
 from llmzero.grpo.batch import Sample  # noqa: E402
-from llmzero.memory import Architecture  # noqa: E402
+from llmzero.planning.memory import Architecture  # noqa: E402
 from llmzero.tasks.base import Example, Reward  # noqa: E402
 from llmzero.tasks.countdown import Countdown  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks/results/trainer_gpu.json"
 NO_GPU = 2  # exit status
 PHASES = ("generation", "reward", "logprobs", "update", "handover")
-PEAK_TFLOPS = {"H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "H200": 989, "A100": 312}  # dense bfloat16; the first that fits
+PEAK_TFLOPS = {
+    "H100 PCIe": 756,
+    "H100 NVL": 835,
+    "H100": 989,
+    "H200": 989,
+    "A100": 312,
+}  # dense bfloat16; the first that fits
 PUBLISHED = 11_900.0  # tokens a second of prime-rl's update on one H100
 LOT = "benchmarks.trainer_gpu.Lottery"
 
@@ -63,15 +80,23 @@ TRL_ON_GPU = {
     "vllm_max_model_length": 2048,
     "vllm_importance_sampling_correction": False,
 }
-SHARED = ("trainer.micro_batch_tokens=8704", "rollout.gpu_memory_utilization=0.2", "rollout.max_model_len=2048")  # 8 rows, as TRL's
+SHARED = (
+    "trainer.micro_batch_tokens=8704",
+    "rollout.gpu_memory_utilization=0.2",
+    "rollout.max_model_len=2048",
+)  # 8 rows, as TRL's
 ALONE = ("rollout=torch", "trainer.activation_checkpointing=true")
 SETTINGS = {
     "step": Setting("qwen3_0_6b", "nano", 16, 8, 1024, 2e-6, 4, (*ON_GPU, *SHARED), TRL_ON_GPU, LOT),
-    "trainer": Setting("qwen3_0_6b", "nano", 2, 1, 16_000, 2e-6, 5, (*ON_GPU, *ALONE, "trainer.micro_batch_tokens=16384")),
+    "trainer": Setting(
+        "qwen3_0_6b", "nano", 2, 1, 16_000, 2e-6, 5, (*ON_GPU, *ALONE, "trainer.micro_batch_tokens=16384")
+    ),
 }
 SMOKE = {
     "step": Setting("qwen3_small", "nano", 4, 2, 8, 1e-4, 1, task=LOT),
-    "trainer": Setting("qwen3_small", "nano", 2, 1, 48, 1e-4, 2, ("model=hf", *ALONE, "trainer.micro_batch_tokens=64")),
+    "trainer": Setting(
+        "qwen3_small", "nano", 2, 1, 48, 1e-4, 2, ("model=hf", *ALONE, "trainer.micro_batch_tokens=64")
+    ),
 }
 
 
@@ -86,8 +111,12 @@ class Lottery(Countdown):
 
 def main() -> None:
     """Measure both and write it down; without a GPU say so and end with status 2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="run the same code on a CPU with a tiny model, and write nothing")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="run the same code on a CPU with a tiny model, and write nothing"
+    )
     smoke = parser.parse_args().smoke
     if smoke:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -97,7 +126,11 @@ def main() -> None:
         print("benchmarks/trainer_gpu.py needs a GPU; --smoke runs the same code on a CPU", file=sys.stderr)
         sys.exit(NO_GPU)
     settings = SMOKE if smoke else SETTINGS
-    found = {"machine": machine(), "step": step_report(settings["step"]), "trainer": update_report(settings["trainer"])}
+    found = {
+        "machine": machine(),
+        "step": step_report(settings["step"]),
+        "trainer": update_report(settings["trainer"]),
+    }
     if not smoke:
         RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
@@ -151,7 +184,9 @@ def update_report(setting: Setting) -> dict[str, Any]:
         answers = [ask(""), *(ask("step") for _ in range(setting.rounds + 1))]
     timed = answers[2:]  # without getting ready, and without the first update
     tokens_per_second = rate(timed, "tokens")
-    architecture = Architecture.from_config(json.loads((model_directory(setting.model) / "config.json").read_text()))
+    architecture = Architecture.from_config(
+        json.loads((model_directory(setting.model) / "config.json").read_text())
+    )
     flops = flops_per_token(architecture, timed[0]["sequence"])
     name = device() or ""
     peak = next((tflops for part, tflops in PEAK_TFLOPS.items() if part in name), None)
@@ -196,7 +231,9 @@ def made_up(setting: Setting, sequence: int, vocabulary: int) -> list[Sample]:
     for i in range(setting.prompts * setting.group_size):
         tokens = [rng.randrange(vocabulary) for _ in range(sequence)]
         prompt, completion = tokens[: -setting.max_tokens], tokens[-setting.max_tokens :]
-        samples.append(Sample(prompt, completion, sampled, "length", Reward(0.0, {}), 0.0, advantage=(-1.0) ** i))
+        samples.append(
+            Sample(prompt, completion, sampled, "length", Reward(0.0, {}), 0.0, advantage=(-1.0) ** i)
+        )
     return samples
 
 

@@ -12,11 +12,11 @@ from llmzero.cli import launch
 
 def run(config: dict[str, Any]) -> None:
     """Run the searches that have not finished, and write what came out; exit code 1 where some failed."""
-    from llmzero.comparison.figures import comparison_figures
-    from llmzero.comparison.methods import check_budgets, compared
-    from llmzero.comparison.tables import comparison_table
-    from llmzero.pool import carry_out
-    from llmzero.study import search_config, study_of
+    from llmzero.studies.figures import comparison_figures
+    from llmzero.studies.methods import check_budgets, compared
+    from llmzero.studies.pool import carry_out
+    from llmzero.studies.study import search_config, study_of
+    from llmzero.studies.tables import comparison_table
 
     def compose_method(method: str, overrides: Sequence[str]) -> dict[str, Any]:
         return search_config(["search.test_incumbents=true", *overrides, *config["methods"][method]])

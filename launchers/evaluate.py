@@ -10,16 +10,18 @@ from typing import Any
 
 from llmzero.cli import launch
 from llmzero.config import catalogue_of, check_ranges, stage_config
-from llmzero.errors import UserError
-from llmzero.files import read_jsonl
-from llmzero.stage import StageDir, StageSpec
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_jsonl
+from llmzero.core.stage import StageDir, StageSpec
 
 
 def run(config: dict[str, Any]) -> float | None:
     """Evaluate by a stage of zero steps; print score, pass@k where there are several samples, and standard errors."""
     check_ranges(config)
     if config["samples"] > 1 and config["temperature"] == 0:
-        raise UserError(f"samples={config['samples']} temperature=0: greedy samples are all alike; set e.g. temperature=1.0")
+        raise UserError(
+            f"samples={config['samples']} temperature=0: greedy samples are all alike; set e.g. temperature=1.0"
+        )
     checkpoint = Path(config["checkpoint"]).absolute() if config["checkpoint"] else None
     if checkpoint is not None and not (checkpoint / "COMPLETE").exists():
         raise UserError(f"checkpoint={checkpoint}: no complete checkpoint lies there")
@@ -48,7 +50,9 @@ def run(config: dict[str, Any]) -> float | None:
     if result is None or result.error:
         raise UserError(result.error if result else "interrupted")
     name = "score" if config["samples"] == 1 else f"mean@{config['samples']}"
-    print(f"{config['split']} {name} {line['score']:.4f} ± {line['stderr']:.4f} (n={line['n']}, {line['seconds']:.1f} s)")
+    print(
+        f"{config['split']} {name} {line['score']:.4f} ± {line['stderr']:.4f} (n={line['n']}, {line['seconds']:.1f} s)"
+    )
     for k, (chance, stderr) in line.get("pass_at", {}).items():
         print(f"{config['split']} pass@{k} {chance:.4f} ± {stderr:.4f}")
     _print_subtasks(config["split"], line.get("subtasks", {}))
@@ -61,7 +65,9 @@ def _print_subtasks(split: str, subtasks: dict[str, tuple[float, float, int]]) -
         print(f"{split} {name} {score:.4f} ± {stderr:.4f} (n={n})")
     if subtasks:
         scores, errors, _ = zip(*subtasks.values(), strict=True)
-        print(f"{split} mean of subtasks {sum(scores) / len(scores):.4f} ± {math.hypot(*errors) / len(errors):.4f}")
+        print(
+            f"{split} mean of subtasks {sum(scores) / len(scores):.4f} ± {math.hypot(*errors) / len(errors):.4f}"
+        )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def run(config: dict[str, Any]) -> None:
 
 def _panel(example: Example) -> Panel:
     meta = "".join(f"\n{name}: {value}" for name, value in example.meta.items())
-    return Panel(Text(f"{example.prompt}\n\nanswer: {example.answer}{meta}"), title=example.id, title_align="left")
+    return Panel(
+        Text(f"{example.prompt}\n\nanswer: {example.answer}{meta}"), title=example.id, title_align="left"
+    )
 
 
 if __name__ == "__main__":

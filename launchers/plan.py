@@ -15,8 +15,21 @@ from rich.table import Table
 
 from llmzero.cli import launch
 from llmzero.config import catalogue_of, check_ranges
-from llmzero.errors import UserError
-from llmzero.memory import GIB, PARTS, Architecture, Stage, cached_rows, host, phases, problems, remedies, total, worst_of, worst_phase
+from llmzero.core.errors import UserError
+from llmzero.planning.memory import (
+    GIB,
+    PARTS,
+    Architecture,
+    Stage,
+    cached_rows,
+    host,
+    phases,
+    problems,
+    remedies,
+    total,
+    worst_of,
+    worst_phase,
+)
 
 NANO_SPECIAL_TOKENS = 3  # besides the characters of the task
 COLUMNS = ("as configured", "worst in bounds")
@@ -73,7 +86,9 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
         return Architecture.from_config(model["architecture"])
     file = Path(model.get("path") or "") / "config.json"
     if not file.is_file():
-        raise UserError(f"model.architecture: not given, and {file} is not there; choose a model that conf/model describes, or give a directory")
+        raise UserError(
+            f"model.architecture: not given, and {file} is not there; choose a model that conf/model describes, or give a directory"
+        )
     return Architecture.from_config(json.loads(file.read_text()))
 
 
@@ -93,11 +108,15 @@ def nano_architecture(recipe: Mapping[str, Any], characters: int) -> Architectur
 
 def host_problems(stage: Stage, limit_gib: float | None) -> list[str]:
     """Return what is wrong with the main memory a stage needs."""
-    moment, needed = max(((name, total(parts)) for name, parts in host(stage).items()), key=lambda pair: pair[1])
+    moment, needed = max(
+        ((name, total(parts)) for name, parts in host(stage).items()), key=lambda pair: pair[1]
+    )
     if limit_gib is None or needed <= limit_gib * GIB:
         return []
     remedy = "spread the optimizer over more GPUs instead of trainer.offload_optimizer, or train an adapter (trainer.lora)"
-    return [f"host memory ({moment}): {needed / GIB:.1f} GiB of hardware.host_memory_gib={limit_gib:g}; {remedy}"]
+    return [
+        f"host memory ({moment}): {needed / GIB:.1f} GiB of hardware.host_memory_gib={limit_gib:g}; {remedy}"
+    ]
 
 
 def report(stage: Stage, found: list[str]) -> dict[str, Any]:
@@ -107,8 +126,14 @@ def report(stage: Stage, found: list[str]) -> dict[str, Any]:
         "parameters": stage.architecture.parameters,
         "trained_parameters": stage.trained,
         "values": stage.values,
-        "phases_gib": {phase: {part: size / GIB for part, size in parts.items()} for phase, parts in phases(stage).items()},
-        "host_gib": {moment: {part: size / GIB for part, size in parts.items()} for moment, parts in host(stage).items()},
+        "phases_gib": {
+            phase: {part: size / GIB for part, size in parts.items()}
+            for phase, parts in phases(stage).items()
+        },
+        "host_gib": {
+            moment: {part: size / GIB for part, size in parts.items()}
+            for moment, parts in host(stage).items()
+        },
         "worst_phase": name,
         "needed_gib": needed / GIB,
         "gpu_gib": None if stage.gpu_bytes is None else stage.gpu_bytes / GIB,
@@ -143,7 +168,9 @@ def gpu_table(stage: Stage) -> Table:
         table.add_column(phase, justify="right", style="bold" if phase == worst else None)
     for part in PARTS:
         if any(parts.get(part) for parts in found.values()):
-            table.add_row(part, *(f"{parts[part] / GIB:.2f}" if parts.get(part) else "" for parts in found.values()))
+            table.add_row(
+                part, *(f"{parts[part] / GIB:.2f}" if parts.get(part) else "" for parts in found.values())
+            )
     table.add_section()
     table.add_row("all", *(f"{total(parts) / GIB:.1f}" for parts in found.values()))
     return table
@@ -152,8 +179,14 @@ def gpu_table(stage: Stage) -> Table:
 def summary(stage: Stage, hardware: Mapping[str, Any]) -> str:
     """Return what the table does not say."""
     name, needed = worst_phase(stage)
-    of = "" if stage.gpu_bytes is None else f" of {stage.gpu_bytes / GIB:.1f} ({100 * needed / stage.gpu_bytes:.0f} %)"
-    moment, main = max(((moment, total(parts)) for moment, parts in host(stage).items()), key=lambda pair: pair[1])
+    of = (
+        ""
+        if stage.gpu_bytes is None
+        else f" of {stage.gpu_bytes / GIB:.1f} ({100 * needed / stage.gpu_bytes:.0f} %)"
+    )
+    moment, main = max(
+        ((moment, total(parts)) for moment, parts in host(stage).items()), key=lambda pair: pair[1]
+    )
     lines = [
         f"worst phase: {name}, {needed / GIB:.1f} GiB{of}; host memory: {main / GIB:.1f} GiB ({moment})",
         f"{stage.architecture.parameters:,} parameters, {stage.trained:,} trained, by {stage.processes} process(es) a stage under ZeRO {stage.zero}",
@@ -162,7 +195,9 @@ def summary(stage: Stage, hardware: Mapping[str, Any]) -> str:
     if rows is not None:
         lines.append(f"vLLM's cache holds {rows:.0f} completions of {stage.length} tokens side by side")
     if (side_by_side := hardware["gpus"] // stage.processes) > 1:
-        lines.append(f"{side_by_side} stages run side by side on {hardware['gpus']} GPUs: search.workers={side_by_side}")
+        lines.append(
+            f"{side_by_side} stages run side by side on {hardware['gpus']} GPUs: search.workers={side_by_side}"
+        )
     return "\n".join(lines)
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 
 from llmzero.agents.base import AsksModel, Proposer
-from llmzero.agents.evidence import Evidence
 from llmzero.agents.journal import CallJournal
 from llmzero.agents.llm import LlmAgent
 from llmzero.cli import launch
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
+from llmzero.evidence.evidence import Evidence
 from llmzero.search.session import Session
-from llmzero.search.store import EventStore
-from llmzero.search.workspace import Workspace
+from llmzero.tree.store import EventStore
+from llmzero.tree.workspace import Workspace
 
 
 def run(config: dict[str, Any]) -> None:
@@ -27,7 +27,9 @@ def run(config: dict[str, Any]) -> None:
     session = Session.from_config(search)
     store = EventStore(session.workspace.tree_file, repair=False)
     if config["node"] not in store.tree.nodes:
-        raise UserError(f"node={config['node']}: there is no such stage; there are {', '.join(store.tree.nodes)}")
+        raise UserError(
+            f"node={config['node']}: there is no such stage; there are {', '.join(store.tree.nodes)}"
+        )
     evidence = session.evidence.for_proposal(store.tree, config["node"], store.ledger.left(session.budget))
     print(_prompt(session.proposer, evidence) if config["dry_run"] else _proposal(session, evidence))
 
@@ -43,7 +45,9 @@ def _of_search(config: dict[str, Any]) -> dict[str, Any]:
 
 def _prompt(agent: Proposer, evidence: Evidence) -> str:
     if not isinstance(agent, LlmAgent):
-        raise UserError("dry_run=true prints the prompt of a language model: give agent=openai agent.model=NAME")
+        raise UserError(
+            "dry_run=true prints the prompt of a language model: give agent=openai agent.model=NAME"
+        )
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in agent.prompt(evidence))
 
 

@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 
 from llmzero.cli import launch
 from llmzero.config import check_ranges
-from llmzero.documents import read_lines
-from llmzero.errors import UserError
+from llmzero.core.documents import read_lines
+from llmzero.core.errors import UserError
 from llmzero.tasks.base import rewards_of
 
 
@@ -24,9 +24,13 @@ def run(config: dict[str, Any]) -> None:
     lines = _read(Path(config["completions"]).expanduser())
     for place, line in lines:
         if line["id"] not in examples:
-            raise UserError(f"{place}: id {line['id']!r} is not in split {config['split']}, which launchers/inspect_task.py prints")
+            raise UserError(
+                f"{place}: id {line['id']!r} is not in split {config['split']}, which launchers/inspect_task.py prints"
+            )
     answered = [examples[line["id"]] for _, line in lines]
-    for example, reward in zip(answered, rewards_of(task, answered, [line["completion"] for _, line in lines]), strict=True):
+    for example, reward in zip(
+        answered, rewards_of(task, answered, [line["completion"] for _, line in lines]), strict=True
+    ):
         print(json.dumps({"id": example.id, "reward": reward.value, "parts": reward.parts}))
 
 

@@ -7,15 +7,15 @@ from rich.console import Console
 from rich.table import Table
 
 from llmzero.cli import run_command
-from llmzero.files import read_json
+from llmzero.core.files import read_json
+from llmzero.core.stage import StageDir
+from llmzero.mirrors.display import budget_line, tree_view
 from llmzero.runners.slurm_queue import jobs_of
-from llmzero.search.budget import Budget
-from llmzero.search.display import budget_line, tree_view
-from llmzero.search.lease import is_alive
-from llmzero.search.store import EventStore
-from llmzero.search.tree import Tree
-from llmzero.search.workspace import Workspace, given_workspace, read_config
-from llmzero.stage import StageDir
+from llmzero.tree.budget import Budget
+from llmzero.tree.lease import is_alive
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import Tree
+from llmzero.tree.workspace import Workspace, given_workspace, read_config
 
 
 def main() -> None:
@@ -27,7 +27,9 @@ def main() -> None:
     console.print(tree_view(store.tree))
     console.print(under_way(workspace, store.tree))
     agent, workers = config["agent"]["name"], config["search"]["workers"]
-    console.print(budget_line(store, Budget.from_config(config["budget"]), workers, agent, store.ledger.seconds))
+    console.print(
+        budget_line(store, Budget.from_config(config["budget"]), workers, agent, store.ledger.seconds)
+    )
     console.print(driver_line(workspace, store))
 
 
@@ -39,7 +41,11 @@ def under_way(workspace: Workspace, tree: Tree) -> Table:
     for node_id, stage in stages.items():
         heartbeat, points = stage.status(), stage.validation()
         job_id, job = jobs.get(node_id, ("", None))
-        queue = f"job {job_id} {job.state}{f' ({job.reason})' if job.reason not in ('', 'None') else ''}" if job else ""
+        queue = (
+            f"job {job_id} {job.state}{f' ({job.reason})' if job.reason not in ('', 'None') else ''}"
+            if job
+            else ""
+        )
         phase = f"{heartbeat.get('phase') or 'not begun'} {heartbeat.get('progress', 0.0):4.0%}"
         last = f"val {points[-1].score:.3f}" if points else ""
         table.add_row(f"stage {node_id}", queue, phase, last, f"{heartbeat.get('seconds', 0.0):.0f} s")

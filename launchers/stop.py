@@ -7,11 +7,11 @@ Where no driver runs, its stages are ended and its waiting jobs cancelled; the c
 from __future__ import annotations
 
 from llmzero.cli import run_command
+from llmzero.core.stage import StageDir
 from llmzero.runners.slurm_queue import JOB_FILE, cancel, jobs_of
-from llmzero.search.lease import is_alive
-from llmzero.search.store import EventStore
-from llmzero.search.workspace import Workspace, given_workspace
-from llmzero.stage import StageDir
+from llmzero.tree.lease import is_alive
+from llmzero.tree.store import EventStore
+from llmzero.tree.workspace import Workspace, given_workspace
 
 
 def main() -> None:
@@ -33,7 +33,9 @@ def end_stages(workspace: Workspace) -> str:
     for stage in stages:
         if stage.name in waiting:
             cancel(waiting[stage.name])
-            (stage / JOB_FILE).unlink(missing_ok=True)  # so that it is submitted again by whoever goes on with the search
+            (stage / JOB_FILE).unlink(
+                missing_ok=True
+            )  # so that it is submitted again by whoever goes on with the search
         else:
             StageDir(stage).request_stop()
     return f"asked {len(stages) - len(waiting)} stage(s) to end, cancelled {len(waiting)} waiting job(s)"

@@ -14,9 +14,9 @@ from typing import Any
 
 from llmzero.cli import INTERRUPTED, launch
 from llmzero.config import catalogue_of, check_ranges, stage_config
-from llmzero.errors import UserError
-from llmzero.processes import identity
-from llmzero.stage import StageDir, StageSpec
+from llmzero.core.errors import UserError
+from llmzero.core.processes import identity
+from llmzero.core.stage import StageDir, StageSpec
 
 WAIT_S = 0.05  # between two looks for the specification that rank 0 writes
 
@@ -39,11 +39,16 @@ def run(config: dict[str, Any]) -> float | None:
     with show_progress(stage) if rank == 0 else nullcontext():
         result = run_stage(directory)
     if result is None:
-        print(f"interrupted after a checkpoint; the same command goes on from it, in {directory}", file=sys.stderr)
+        print(
+            f"interrupted after a checkpoint; the same command goes on from it, in {directory}",
+            file=sys.stderr,
+        )
         sys.exit(INTERRUPTED)
     if rank > 0:
         return result.best_score
-    print(f"{result.state}: best score {result.best_score} at step {result.best_step}, {result.seconds:.0f} s, in {directory}")
+    print(
+        f"{result.state}: best score {result.best_score} at step {result.best_step}, {result.seconds:.0f} s, in {directory}"
+    )
     if result.error:
         raise UserError(result.error)
     return result.best_score

@@ -13,11 +13,11 @@ from llmzero.cli import launch
 
 def run(config: dict[str, Any]) -> None:
     """Run the replays that have not finished, and write what came out; exit code 1 where some failed."""
-    from llmzero.comparison.figures import transfer_figure
-    from llmzero.comparison.tables import transfer_table
-    from llmzero.comparison.transfers import transferred_gains
-    from llmzero.pool import carry_out
-    from llmzero.study import study_of
+    from llmzero.studies.figures import transfer_figure
+    from llmzero.studies.pool import carry_out
+    from llmzero.studies.study import study_of
+    from llmzero.studies.tables import transfer_table
+    from llmzero.studies.transfers import transferred_gains
 
     def compose_replay(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         return replay_of(Path(config["strategies"][name]).absolute(), config["transfer"], overrides)
@@ -29,8 +29,9 @@ def run(config: dict[str, Any]) -> None:
 def replay_of(path: Path, transfer: Any, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the configuration of a search that trains along a strategy: a file, or a search directory that holds one."""
     from llmzero.config import catalogue_of
-    from llmzero.strategy import load_strategy, replay_config
-    from llmzero.study import search_config
+    from llmzero.search.replay import replay_config
+    from llmzero.strategies.schedule import load_strategy
+    from llmzero.studies.study import search_config
 
     config = search_config(overrides)
     file = path / "strategy.yaml" if path.is_dir() else path

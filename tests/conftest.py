@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from llmzero.hparams import Catalogue
-from llmzero.metrics import metric_catalogue
+from llmzero.core.hparams import Catalogue
+from llmzero.core.metrics import metric_catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -66,7 +66,9 @@ class Request:
     @property
     def images(self) -> list[str]:
         """The URLs of all images."""
-        return [part["image_url"]["url"] for part in _parts(self.body["messages"]) if part["type"] == "image_url"]
+        return [
+            part["image_url"]["url"] for part in _parts(self.body["messages"]) if part["type"] == "image_url"
+        ]
 
     @property
     def asked_forms(self) -> list[str]:
@@ -129,14 +131,27 @@ Mind = Callable[[Request], Answer]
 
 
 def _message(answer: Answer) -> dict[str, Any]:
-    calls = [(name, arguments if isinstance(arguments, str) else json.dumps(arguments)) for name, arguments in answer.tool_calls]
-    functions = [{"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": {"name": n, "arguments": a}} for n, a in calls]
-    message: dict[str, Any] = {"role": "assistant", "content": answer.content, "refusal": None, "annotations": []}
+    calls = [
+        (name, arguments if isinstance(arguments, str) else json.dumps(arguments))
+        for name, arguments in answer.tool_calls
+    ]
+    functions = [
+        {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": {"name": n, "arguments": a}}
+        for n, a in calls
+    ]
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": answer.content,
+        "refusal": None,
+        "annotations": [],
+    }
     return {**message, "tool_calls": functions} if functions else message
 
 
 def _usage(request: Request, message: dict[str, Any]) -> dict[str, int]:
-    said = (message["content"] or "") + "".join(call["function"]["arguments"] for call in message.get("tool_calls", ()))
+    said = (message["content"] or "") + "".join(
+        call["function"]["arguments"] for call in message.get("tool_calls", ())
+    )
     prompt, completion = len(request.text) // 4, len(said) // 4
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
@@ -150,13 +165,17 @@ def completion(request: Request, answer: Answer) -> dict[str, Any]:
         "object": "chat.completion",
         "created": int(time.time()),
         "model": request.body.get("model"),
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}],
+        "choices": [
+            {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
+        ],
         **({} if usage is None else {"usage": usage}),
     }
 
 
 def _error(answer: Answer) -> dict[str, Any]:
-    kind, code = ERROR_KINDS.get(answer.status, ("server_error" if answer.status >= 500 else "invalid_request_error", None))
+    kind, code = ERROR_KINDS.get(
+        answer.status, ("server_error" if answer.status >= 500 else "invalid_request_error", None)
+    )
     return {"error": {"message": answer.error, "type": kind, "param": None, "code": code}}
 
 
@@ -192,7 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _models(self) -> Answer:
         if self.path != "/v1/models":
             return self._nothing_here()
-        models = [{"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "tests"} for name in self.server.models]
+        models = [
+            {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "tests"}
+            for name in self.server.models
+        ]
         return Answer(raw=json.dumps({"object": "list", "data": models}).encode())
 
     def _nothing_here(self) -> Answer:
@@ -205,7 +227,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Send all but the last piece of an answer, which is returned."""
         self._pause(answer.delay_s)
         self.send_response(answer.status)
-        headers = {"content-type": "application/json", "content-length": str(len(body)), "x-request-id": f"req_{uuid.uuid4().hex}"}
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "x-request-id": f"req_{uuid.uuid4().hex}",
+        }
         for name, value in {**headers, **answer.headers}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -330,7 +356,11 @@ class LLMServer(ThreadingHTTPServer):
         return Answer(status=401, error=wrong if given else "You didn't provide an API key.")
 
     def _unsupported(self, request: Request) -> Answer | None:
-        forms = [UNSUPPORTED_FORMS[form] for form in request.asked_forms if form not in (*self.forms, *self.silent_forms)]
+        forms = [
+            UNSUPPORTED_FORMS[form]
+            for form in request.asked_forms
+            if form not in (*self.forms, *self.silent_forms)
+        ]
         errors = forms + [UNSUPPORTED.format(key) for key in self.rejects if key in request.body]
         return Answer(status=400, error=errors[0]) if errors else None
 
@@ -340,7 +370,11 @@ class LLMServer(ThreadingHTTPServer):
 
 def answer_text(request: Request, text: str) -> Answer:
     """Answer a text where the request wants the answer: in a tool call or as content."""
-    return Answer(tool_calls=[(request.function["name"], text)]) if request.form == "tool" else Answer(content=text)
+    return (
+        Answer(tool_calls=[(request.function["name"], text)])
+        if request.form == "tool"
+        else Answer(content=text)
+    )
 
 
 def answer_json(request: Request, value: dict[str, Any]) -> Answer:
@@ -365,10 +399,20 @@ def _proposal(rng: random.Random, schema: dict[str, Any]) -> dict[str, Any]:
     options = [option["properties"] for option in schema["properties"]["changes"]["items"]["anyOf"]]
     chosen = rng.sample(options, min(len(options), rng.choice([1, 2])))
     return {
-        "observations": ["The validation score has been level over the last points.", "Entropy falls slowly."],
+        "observations": [
+            "The validation score has been level over the last points.",
+            "Entropy falls slowly.",
+        ],
         "diagnosis": ["plateau"],
         "rationale": "The policy still moves, but the score does not follow. A modest change should show whether it can rise again.",
-        "changes": [{"name": o["name"]["enum"][0], "value": _value(rng, o["value"]), "reason": "It may lift the plateau."} for o in chosen],
+        "changes": [
+            {
+                "name": o["name"]["enum"][0],
+                "value": _value(rng, o["value"]),
+                "reason": "It may lift the plateau.",
+            }
+            for o in chosen
+        ],
         "resume_from": "best",
         "expected": {
             "score": 0.5,
@@ -384,7 +428,11 @@ def sensible(rng: random.Random, schema: dict[str, Any]) -> dict[str, Any]:
     properties = schema.get("properties", {})
     if "changes" in properties:
         return _proposal(rng, schema)
-    return {"stop": False, "probability": 0.5, "reason": "The score may still rise."} if "stop" in properties else {}
+    return (
+        {"stop": False, "probability": 0.5, "reason": "The score may still rise."}
+        if "stop" in properties
+        else {}
+    )
 
 
 def scripted(request: Request) -> Answer:
@@ -413,7 +461,9 @@ def script(answers: Iterable[Answer | dict[str, Any] | str | Mind]) -> Mind:
 
 
 def _word(rng: random.Random) -> str:
-    return "".join(chr(rng.randrange(rng.choice([0x20, 0x80, 0x3000, 0x110000]))) for _ in range(rng.randrange(1, 8)))
+    return "".join(
+        chr(rng.randrange(rng.choice([0x20, 0x80, 0x3000, 0x110000]))) for _ in range(rng.randrange(1, 8))
+    )
 
 
 def junk(rng: random.Random, depth: int = 0) -> Any:
@@ -480,10 +530,16 @@ CONTROLS = "\x00\x07\x08\r\x1b[2J\x1b[31m\x1b]0;title\x07\x7f\x9b\u202e"
 TEXTS: dict[str, Callable[[random.Random, dict[str, Any]], str]] = {
     "mutated": _mutated,
     "truncated": _truncated,
-    "prose around": lambda rng, value: f"Sure! Here is what I propose:\n\n{json.dumps(value)}\n\nLet me know {{if}} you need more.",
+    "prose around": lambda rng, value: (
+        f"Sure! Here is what I propose:\n\n{json.dumps(value)}\n\nLet me know {{if}} you need more."
+    ),
     "fence": lambda rng, value: f"```json\n{json.dumps(value, indent=2)}\n```",
-    "wrong types": lambda rng, value: json.dumps({key: WRONG_TYPES[type(item)] for key, item in value.items()}),
-    "changes of wrong types": lambda rng, value: json.dumps({**value, "changes": [None, 3, "lr", [], {"name": 7, "value": {}, "reason": []}]}),
+    "wrong types": lambda rng, value: json.dumps(
+        {key: WRONG_TYPES[type(item)] for key, item in value.items()}
+    ),
+    "changes of wrong types": lambda rng, value: json.dumps(
+        {**value, "changes": [None, 3, "lr", [], {"name": 7, "value": {}, "reason": []}]}
+    ),
     "name of a wrong type": partial(_changes_become, {"name": {"is": ["learning_rate"]}}),
     "unknown name": partial(_changes_become, {"name": "no_such_parameter"}),
     "out of range": _out_of_range,
@@ -501,11 +557,17 @@ TEXTS: dict[str, Callable[[random.Random, dict[str, Any]], str]] = {
     "scalar": lambda rng, value: rng.choice(["null", "true", "3", '"plateau"', "NaN"]),
     "deep lists": lambda rng, value: "[" * 100_000,
     "deep objects": lambda rng, value: '{"changes":' * 100_000,
-    "megabyte": lambda rng, value: json.dumps({**value, "rationale": "so " * 350_000, "reason": "so " * 350_000}),
+    "megabyte": lambda rng, value: json.dumps(
+        {**value, "rationale": "so " * 350_000, "reason": "so " * 350_000}
+    ),
     "escaped controls": lambda rng, value: json.dumps({**value, "rationale": CONTROLS, "reason": CONTROLS}),
     "raw controls": lambda rng, value: json.dumps(value).replace(" ", f" {CONTROLS}") + CONTROLS,
-    "escaped surrogates": lambda rng, value: json.dumps({**value, "rationale": "\ud800 \udfff", "reason": "\ud800"}),
-    "raw surrogates": lambda rng, value: json.dumps({**value, "rationale": "\ud800 \udfff", "reason": "\ud800"}, ensure_ascii=False),
+    "escaped surrogates": lambda rng, value: json.dumps(
+        {**value, "rationale": "\ud800 \udfff", "reason": "\ud800"}
+    ),
+    "raw surrogates": lambda rng, value: json.dumps(
+        {**value, "rationale": "\ud800 \udfff", "reason": "\ud800"}, ensure_ascii=False
+    ),
 }
 
 # Ill manners: everything around the text
@@ -515,9 +577,14 @@ REFUSAL = {"role": "assistant", "content": None, "refusal": "I'm sorry, I can't 
 FIXED = {
     "null content": Answer(),
     "429": Answer(status=429, error="Rate limit reached for requests per min.", headers={"retry-after": "0"}),
-    "500": Answer(status=500, error="The server had an error while processing your request. Sorry about that!"),
+    "500": Answer(
+        status=500, error="The server had an error while processing your request. Sorry about that!"
+    ),
     "503": Answer(status=503, error="The engine is currently overloaded, please try again later."),
-    "400": Answer(status=400, error="This model's maximum context length is 8192 tokens, however you requested 9000 tokens."),
+    "400": Answer(
+        status=400,
+        error="This model's maximum context length is 8192 tokens, however you requested 9000 tokens.",
+    ),
     "html": Answer(raw=HTML, headers={"content-type": "text/html"}),
     "html called json": Answer(raw=HTML),
     "html error": Answer(status=502, raw=HTML, headers={"content-type": "text/html"}),
@@ -525,7 +592,9 @@ FIXED = {
     "null body": Answer(raw=b"null"),
     "list body": Answer(raw=b"[]"),
     "not utf-8": Answer(raw=b'{"choices": "\xff\xfe"}'),
-    "choices missing": Answer(raw=b'{"id": "chatcmpl-0", "object": "chat.completion", "created": 0, "model": "scripted"}'),
+    "choices missing": Answer(
+        raw=b'{"id": "chatcmpl-0", "object": "chat.completion", "created": 0, "model": "scripted"}'
+    ),
     "unknown function": Answer(tool_calls=[("no_such_function", {"a": 1})], finish_reason="tool_calls"),
 }
 BENT: dict[str, dict[str, Any]] = {
@@ -537,21 +606,39 @@ BENT: dict[str, dict[str, Any]] = {
     "choice null": {"choices": [None]},
     "message missing": {"choices": [{"index": 0, "finish_reason": "stop"}]},
     "message a text": {"choices": [{"index": 0, "finish_reason": "stop", "message": "yes"}]},
-    "content a number": {"choices": [{"index": 0, "finish_reason": "stop", "message": {**REFUSAL, "content": 7}}]},
-    "content a list": {"choices": [{"index": 0, "finish_reason": "stop", "message": {**REFUSAL, "content": [{"type": "text", "text": "yes"}]}}]},
-    "calls a text": {"choices": [{"index": 0, "finish_reason": "stop", "message": {**REFUSAL, "tool_calls": "none"}}]},
-    "call null": {"choices": [{"index": 0, "finish_reason": "stop", "message": {**REFUSAL, "tool_calls": [None]}}]},
+    "content a number": {
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {**REFUSAL, "content": 7}}]
+    },
+    "content a list": {
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {**REFUSAL, "content": [{"type": "text", "text": "yes"}]},
+            }
+        ]
+    },
+    "calls a text": {
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {**REFUSAL, "tool_calls": "none"}}]
+    },
+    "call null": {
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {**REFUSAL, "tool_calls": [None]}}]
+    },
     "usage null": {"usage": None},
     "usage a text": {"usage": "much"},
     "usage of texts": {"usage": {"prompt_tokens": "many", "completion_tokens": [], "total_tokens": None}},
     "usage negative": {"usage": {"prompt_tokens": -5, "completion_tokens": -5, "total_tokens": -10}},
-    "usage huge": {"usage": {"prompt_tokens": 10**30, "completion_tokens": 1e300, "total_tokens": float("inf")}},
+    "usage huge": {
+        "usage": {"prompt_tokens": 10**30, "completion_tokens": 1e300, "total_tokens": float("inf")}
+    },
 }
 
 Manner = Callable[[random.Random, Request], Answer]
 
 
-def _said(text: Callable[[random.Random, dict[str, Any]], str], rng: random.Random, request: Request) -> Answer:
+def _said(
+    text: Callable[[random.Random, dict[str, Any]], str], rng: random.Random, request: Request
+) -> Answer:
     return answer_text(request, text(rng, sensible(rng, asked_schema(request))))
 
 
@@ -588,7 +675,9 @@ class Hostile:
             **{name: partial(_said, text) for name, text in TEXTS.items()},
             **{name: lambda rng, request, answer=answer: answer for name, answer in FIXED.items()},
             **{name: partial(_bent, parts) for name, parts in BENT.items()},
-            "content always": lambda rng, request: Answer(content=json.dumps(sensible(rng, asked_schema(request)))),
+            "content always": lambda rng, request: Answer(
+                content=json.dumps(sensible(rng, asked_schema(request)))
+            ),
             "broken arguments": _broken_call,
             "usage missing": partial(_well_said, usage=None),
             "length": lambda rng, request: replace(_said(_truncated, rng, request), finish_reason="length"),

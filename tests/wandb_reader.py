@@ -32,7 +32,9 @@ class OfflineRun:
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)  # metric name or glob -> metric of its x axis
-    artifacts: dict[str, dict[str, Path]] = field(default_factory=dict)  # type -> name of a file -> where its bytes are
+    artifacts: dict[str, dict[str, Path]] = field(
+        default_factory=dict
+    )  # type -> name of a file -> where its bytes are
     fork: tuple[str, float] | None = None  # run and step that it was forked from
     exit_code: int | None = None
 
@@ -40,7 +42,9 @@ class OfflineRun:
 def read_runs(search_dir: Path) -> dict[str, OfflineRun]:
     """Return the offline runs of a search directory by name; two recordings of one run are an error."""
     runs = [read_run(file) for file in sorted(search_dir.glob("wandb/offline-run-*/run-*.wandb"))]
-    assert len({run.run_id for run in runs}) == len(runs), f"a run was recorded twice: {sorted(run.run_id for run in runs)}"
+    assert len({run.run_id for run in runs}) == len(runs), (
+        f"a run was recorded twice: {sorted(run.run_id for run in runs)}"
+    )
     return {run.name: run for run in runs}
 
 
@@ -51,7 +55,11 @@ def read_run(file: Path) -> OfflineRun:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run.run_id, run.name, run.project = record.run.run_id, record.run.display_name, record.run.project
-            run.group, run.job_type, run.tags = record.run.run_group, record.run.job_type, list(record.run.tags)
+            run.group, run.job_type, run.tags = (
+                record.run.run_group,
+                record.run.job_type,
+                list(record.run.tags),
+            )
             run.config |= _values(record.run.config.update)
             if record.run.HasField("branch_point"):
                 run.fork = (record.run.branch_point.run, record.run.branch_point.value)
@@ -64,7 +72,9 @@ def read_run(file: Path) -> OfflineRun:
         elif kind == "metric":
             run.axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "artifact":
-            run.artifacts[record.artifact.type] = {entry.path: Path(entry.local_path) for entry in record.artifact.manifest.contents}
+            run.artifacts[record.artifact.type] = {
+                entry.path: Path(entry.local_path) for entry in record.artifact.manifest.contents
+            }
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run

@@ -54,12 +54,26 @@ class Run:
 
     def node(self) -> dict[str, Any]:
         """Return it as the public API asks for it."""
-        known = {"id": self.run_id, "name": self.run_id, "displayName": self.name, "group": self.group, "jobType": self.job_type, "tags": self.tags}
+        known = {
+            "id": self.run_id,
+            "name": self.run_id,
+            "displayName": self.name,
+            "group": self.group,
+            "jobType": self.job_type,
+            "tags": self.tags,
+        }
         empty = dict.fromkeys(("sweepName", "commit", "description", "notes", "systemMetrics"))
         times = dict.fromkeys(("createdAt", "heartbeatAt"), "2026-01-01T00:00:00Z")
         config, summary = json.dumps(self.config), json.dumps(self.summary)
         user = {"name": ENTITY, "username": ENTITY}
-        rest = {"state": "finished", "readOnly": False, "projectId": 1, "historyLineCount": len(self.history), "user": user, "historyKeys": None}
+        rest = {
+            "state": "finished",
+            "readOnly": False,
+            "projectId": 1,
+            "historyLineCount": len(self.history),
+            "user": user,
+            "historyKeys": None,
+        }
         return known | empty | times | rest | {"config": config, "summaryMetrics": summary}
 
 
@@ -103,15 +117,27 @@ class WandbServer(ThreadingHTTPServer):
 
     def artifact(self, kind: str) -> dict[str, bytes]:
         """Return the files of the newest committed artifact of a type, by their names."""
-        found = [name for name, artifact in self.artifacts.items() if artifact["artifactTypeName"] == kind and artifact["state"] == "COMMITTED"]
-        return {name.partition("/")[2]: data for name, data in self.files.items() if name.startswith(f"{found[-1]}/")}
+        found = [
+            name
+            for name, artifact in self.artifacts.items()
+            if artifact["artifactTypeName"] == kind and artifact["state"] == "COMMITTED"
+        ]
+        return {
+            name.partition("/")[2]: data
+            for name, data in self.files.items()
+            if name.startswith(f"{found[-1]}/")
+        }
 
     def stream(self, run_id: str, message: dict[str, Any]) -> None:
         """Take a batch of lines of a run's files."""
         run = self.runs[run_id]
         with self.lock:
             for name, part in (message.get("files") or {}).items():
-                lines = [json.loads(line) for line in part["content"]] if name.endswith((".json", "history.jsonl")) else []
+                lines = (
+                    [json.loads(line) for line in part["content"]]
+                    if name.endswith((".json", "history.jsonl"))
+                    else []
+                )
                 if name == "wandb-history.jsonl":
                     run.history |= dict(enumerate(lines, part.get("offset", 0)))
                 elif name == "wandb-summary.json":
@@ -146,18 +172,42 @@ class WandbServer(ThreadingHTTPServer):
         if not self.forks and Run(run_id, config=config).branch_point:
             raise ValueError("forks are not available")
         old = self.runs.get(run_id)
-        run = self.runs[run_id] = Run(run_id) if old is None or (config and old.exit_code is not None) else old
+        run = self.runs[run_id] = (
+            Run(run_id) if old is None or (config and old.exit_code is not None) else old
+        )
         if run is not old:
             run.begun = 1 + (old.begun if old else 0)
         run.name, run.group = values.get("displayName") or run.name, values.get("groupName") or run.group
-        run.job_type, run.project = values.get("jobType") or run.job_type, values.get("project") or run.project
+        run.job_type, run.project = (
+            values.get("jobType") or run.job_type,
+            values.get("project") or run.project,
+        )
         run.tags, run.config = values.get("tags") or run.tags, run.config | config
         project = {"id": "1", "name": run.project, "entity": {"id": "1", "name": ENTITY}}
-        bucket = {"id": run_id, "name": run_id, "displayName": run.name, "description": "", "config": json.dumps(run.config), "sweepName": None}
-        return {"upsertBucket": {"bucket": {**bucket, "historyLineCount": 0, "project": project}, "inserted": old is None}}
+        bucket = {
+            "id": run_id,
+            "name": run_id,
+            "displayName": run.name,
+            "description": "",
+            "config": json.dumps(run.config),
+            "sweepName": None,
+        }
+        return {
+            "upsertBucket": {
+                "bucket": {**bucket, "historyLineCount": 0, "project": project},
+                "inserted": old is None,
+            }
+        }
 
     def _on_RunResumeStatus(self, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return {"model": {"id": "1", "name": values["project"], "entity": {"id": "1", "name": ENTITY}, "bucket": None}}
+        return {
+            "model": {
+                "id": "1",
+                "name": values["project"],
+                "entity": {"id": "1", "name": ENTITY},
+                "bucket": None,
+            }
+        }
 
     def _on_CreateRunFiles(self, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         files = [{"name": name, "uploadUrl": self.file_url(values["run"], name)} for name in values["files"]]
@@ -169,19 +219,40 @@ class WandbServer(ThreadingHTTPServer):
     def _on_CreateArtifact(self, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         artifact_id = f"artifact-{next(self.numbers)}"
         self.artifacts[artifact_id] = {**values["input"], "state": "PENDING"}
-        return {"createArtifact": {"artifact": {"id": artifact_id, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}}}
+        return {
+            "createArtifact": {
+                "artifact": {
+                    "id": artifact_id,
+                    "state": "PENDING",
+                    "artifactSequence": {"latestArtifact": None},
+                }
+            }
+        }
 
     def _on_CreateArtifactManifest(self, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         file = self._artifact_file(values["artifactID"], "wandb_manifest.json")
         return {"createArtifactManifest": {"artifactManifest": {"id": "1", "file": file}}}
 
     def _on_CreateArtifactFiles(self, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        files = [self._artifact_file(file["artifactID"], file["name"]) for file in values["input"]["artifactFiles"]]
+        files = [
+            self._artifact_file(file["artifactID"], file["name"]) for file in values["input"]["artifactFiles"]
+        ]
         return {"createArtifactFiles": {"files": {"edges": [{"node": file} for file in files]}}}
 
     def _artifact_file(self, artifact_id: str, name: str) -> dict[str, Any]:
-        url = {"uploadUrl": self.file_url(artifact_id, name), "uploadHeaders": [], "uploadMultipartUrls": None}
-        return {"id": f"{next(self.numbers)}", "name": name, "displayName": name, "storagePath": name, "artifact": {"id": artifact_id}, **url}
+        url = {
+            "uploadUrl": self.file_url(artifact_id, name),
+            "uploadHeaders": [],
+            "uploadMultipartUrls": None,
+        }
+        return {
+            "id": f"{next(self.numbers)}",
+            "name": name,
+            "displayName": name,
+            "storagePath": name,
+            "artifact": {"id": artifact_id},
+            **url,
+        }
 
     def _on_CommitArtifact(self, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         self.artifacts[values["artifactID"]]["state"] = "COMMITTED"
@@ -192,11 +263,22 @@ class WandbServer(ThreadingHTTPServer):
         wanted = json.loads(values["filters"])
         edges = [{"node": node, "cursor": node["id"]} for node in nodes if wanted.items() <= node.items()]
         page = {"endCursor": None, "hasNextPage": False}
-        return {"project": {"internalId": "1", "runCount": len(edges), "readOnly": False, "runs": {"edges": edges, "pageInfo": page}}}
+        return {
+            "project": {
+                "internalId": "1",
+                "runCount": len(edges),
+                "readOnly": False,
+                "runs": {"edges": edges, "pageInfo": page},
+            }
+        }
 
     def _on_RunFiles(self, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         run_id, names = values["name"], values["fileNames"]
-        edges = [{"node": self._run_file(run_id, name), "cursor": name} for name in names if f"{run_id}/{name}" in self.files]
+        edges = [
+            {"node": self._run_file(run_id, name), "cursor": name}
+            for name in names
+            if f"{run_id}/{name}" in self.files
+        ]
         files = {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}
         return {"project": {"internalId": "1", "run": {"fileCount": len(edges), "files": files}}}
 
@@ -207,14 +289,27 @@ class WandbServer(ThreadingHTTPServer):
 
     def _on_GetProjects(self, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         rest = {"entityName": ENTITY, "createdAt": "2026-01-01T00:00:00Z", "isBenchmark": False, "user": None}
-        edges = [{"node": {"__typename": "Project", "id": name, "name": name, **rest}} for name in {run.project for run in self.runs.values()}]
-        return {"models": {"edges": edges, "pageInfo": {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}}}
+        edges = [
+            {"node": {"__typename": "Project", "id": name, "name": name, **rest}}
+            for name in {run.project for run in self.runs.values()}
+        ]
+        return {
+            "models": {
+                "edges": edges,
+                "pageInfo": {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False},
+            }
+        }
 
     def _on_upsertView(self, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         self.reports.append(values)
         told = {name: values[name] for name in ("type", "name", "displayName", "description", "spec")}
         project = {"id": "1", "name": values["projectName"], "entityName": values["entityName"]}
-        return {"upsertView": {"view": {**told, "id": "1", "project": project, "updatedAt": "2026-01-01T00:00:00Z"}, "inserted": True}}
+        return {
+            "upsertView": {
+                "view": {**told, "id": "1", "project": project, "updatedAt": "2026-01-01T00:00:00Z"},
+                "inserted": True,
+            }
+        }
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -252,7 +347,11 @@ class _Handler(BaseHTTPRequestHandler):
             data = self.server.answer(operation, request.get("variables") or {})
         except ValueError as error:
             return {"data": None, "errors": [{"message": str(error)}]}
-        return {"data": data} if data is not None else {"data": None, "errors": [{"message": f"unknown operation {operation}"}]}
+        return (
+            {"data": data}
+            if data is not None
+            else {"data": None, "errors": [{"message": f"unknown operation {operation}"}]}
+        )
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -260,7 +359,13 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         encoding = self.headers.get("Content-Encoding")
-        return gzip.decompress(data) if encoding == "gzip" else zlib.decompress(data) if encoding == "deflate" else data
+        return (
+            gzip.decompress(data)
+            if encoding == "gzip"
+            else zlib.decompress(data)
+            if encoding == "deflate"
+            else data
+        )
 
     def _chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline().split(b";")[0], 16):

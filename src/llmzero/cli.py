@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from llmzero.config import register
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 BAD_INPUT = 2

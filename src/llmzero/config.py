@@ -10,8 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from llmzero.errors import UserError
-from llmzero.hparams import Catalogue
+from llmzero.core.errors import UserError
+from llmzero.core.hparams import Catalogue
 
 
 @dataclass
@@ -490,7 +490,7 @@ class SimulatedRunnerConfig:
 class Tracking:
     """`tracking=offline` and `tracking=online`."""
 
-    _target_: str = "llmzero.tracking.WandbTracking"
+    _target_: str = "llmzero.mirrors.tracking.WandbTracking"
     mode: str = "offline"
     project: str = "llmzero"
     entity: str | None = None
@@ -766,7 +766,17 @@ RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
     "runner.poll_s": (0, None),
     "runner.grace_s": (0, None),
     "runner.landscape": frozenset(
-        {"easy", "deceptive", "plateau", "kl_collapse", "entropy_collapse", "length_explosion", "noisy", "memory_wall", "nano"}
+        {
+            "easy",
+            "deceptive",
+            "plateau",
+            "kl_collapse",
+            "entropy_collapse",
+            "length_explosion",
+            "noisy",
+            "memory_wall",
+            "nano",
+        }
     ),
     "runner.noise": (0, None),
     "tracking.mode": frozenset({"offline", "online"}),
@@ -850,7 +860,9 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         raise UserError("\n".join(problems))
 
 
-def _problem(config: Mapping[str, Any], key: str, allowed: tuple[float | None, float | None] | frozenset[str]) -> str | None:
+def _problem(
+    config: Mapping[str, Any], key: str, allowed: tuple[float | None, float | None] | frozenset[str]
+) -> str | None:
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:

@@ -16,14 +16,26 @@ def read_whole(directory: Path) -> dict[str, Any]:
     json.loads((directory / "config.json").read_text())
     state = json.loads((directory / "trainer.json").read_text())
     shapes = {name: tensor.shape for name, tensor in tensors(directory / "model.safetensors").items()}
-    base = {name: tensor.shape for name, tensor in tensors(Path(state["position"]["base"]) / "model.safetensors").items()}
+    base = {
+        name: tensor.shape
+        for name, tensor in tensors(Path(state["position"]["base"]) / "model.safetensors").items()
+    }
     assert shapes == base
     if state["position"]["optimizer_steps"]:
-        moments = {name: tensor.shape for name, tensor in tensors(directory / "optimizer.safetensors").items()}
-        assert moments.items() >= {f"{name}.{key}": shape for name, shape in shapes.items() for key in ("exp_avg", "exp_avg_sq")}.items()
+        moments = {
+            name: tensor.shape for name, tensor in tensors(directory / "optimizer.safetensors").items()
+        }
+        assert (
+            moments.items()
+            >= {
+                f"{name}.{key}": shape for name, shape in shapes.items() for key in ("exp_avg", "exp_avg_sq")
+            }.items()
+        )
     step = int(directory.name.removeprefix("step_"))
     parent = state["config"]["resume_from"]
-    before = json.loads((Path(parent) / "trainer.json").read_text())["position"]["global_step"] if parent else 0
+    before = (
+        json.loads((Path(parent) / "trainer.json").read_text())["position"]["global_step"] if parent else 0
+    )
     assert state["position"]["global_step"] == before + step
     return state["position"]
 

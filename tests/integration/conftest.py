@@ -32,7 +32,13 @@ MICRO = [
     "task.test_size=32",
     "hparams.parameters.warmup_steps.default=3",
 ]
-FEW = {"prompts_per_step": 8, "group_size": 4, "learning_rate": 1e-3, "minibatches": 2, "max_completion_length": 12}
+FEW = {
+    "prompts_per_step": 8,
+    "group_size": 4,
+    "learning_rate": 1e-3,
+    "minibatches": 2,
+    "max_completion_length": 12,
+}
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Stages = Callable[..., None]
 
@@ -41,7 +47,13 @@ Stages = Callable[..., None]
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """One cache of base checkpoints for all tests, and one thread a process, so that results are comparable bit by bit."""
     cache = tmp_path_factory.mktemp("cache")
-    return {**os.environ, "LLMZERO_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return {
+        **os.environ,
+        "LLMZERO_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
 
 
 def command(launcher: str, *overrides: str) -> list[str]:
@@ -52,9 +64,16 @@ def command(launcher: str, *overrides: str) -> list[str]:
 def launch(environment: dict[str, str]) -> Run:
     """Run a launcher to its end, as a user would; with `ok` its success is required."""
 
-    def run(launcher: str, *overrides: str, ok: bool = True, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        launcher: str, *overrides: str, ok: bool = True, cwd: Path | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command(launcher, *overrides), capture_output=True, text=True, env={**environment, **env}, cwd=cwd or REPOSITORY, timeout=900
+            command(launcher, *overrides),
+            capture_output=True,
+            text=True,
+            env={**environment, **env},
+            cwd=cwd or REPOSITORY,
+            timeout=900,
         )
         assert not ok or done.returncode == 0, done.stdout + done.stderr
         return done
@@ -88,7 +107,9 @@ def run_stages(environment: dict[str, str], spec: dict[str, Any]) -> Stages:
     def run(wanted: dict[Path, dict[str, Any]], size: int = 1) -> None:
         for directory, changes in wanted.items():
             write_stage(directory, spec, changes)
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
+        launcher = (
+            ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
+        )
         arguments = [sys.executable, *launcher, "tests/integration/run_stages.py", *map(str, wanted)]
         env = {**environment, "PYTHONPATH": str(REPOSITORY)}
         done = subprocess.run(arguments, capture_output=True, text=True, cwd=REPOSITORY, env=env, timeout=900)
@@ -99,7 +120,9 @@ def run_stages(environment: dict[str, str], spec: dict[str, Any]) -> Stages:
 
 def write_stage(directory: Path, spec: dict[str, Any], changes: dict[str, Any]) -> None:
     """Write a stage's `stage.yaml`; sections are changed key by key."""
-    nested = {key: {**spec[key], **value} if isinstance(value, dict) else value for key, value in changes.items()}
+    nested = {
+        key: {**spec[key], **value} if isinstance(value, dict) else value for key, value in changes.items()
+    }
     directory.mkdir(parents=True)
     (directory / "stage.yaml").write_text(yaml.safe_dump({**spec, **nested}))
 
@@ -110,7 +133,10 @@ def last_checkpoint(stage: Path) -> Path:
 
 def same_bits(a: Path, b: Path) -> bool:
     """Whether two checkpoints have the same weights and the same optimizer state."""
-    return all((a / name).read_bytes() == (b / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors"))
+    return all(
+        (a / name).read_bytes() == (b / name).read_bytes()
+        for name in ("model.safetensors", "optimizer.safetensors")
+    )
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ from statistics import fmean
 
 import torch
 
+from llmzero.core.stage import StageDir
 from llmzero.grpo.main import run_stage
-from llmzero.stage import StageDir
 from tests.integration.checkpoints import read_whole
 
 KINDS = ("loading", "training", "writing", "training")
@@ -77,7 +77,11 @@ def run_whole(stage: StageDir) -> Times:
     loading = time.monotonic() - started
     attempt.wait_until(lambda: False)
     rows = stage.metrics()
-    return Times(loading, (time.monotonic() - started - loading) / len(rows), fmean(row["seconds_checkpoint"] for row in rows))
+    return Times(
+        loading,
+        (time.monotonic() - started - loading) / len(rows),
+        fmean(row["seconds_checkpoint"] for row in rows),
+    )
 
 
 def kill_once(stage: StageDir, kind: str, times: Times, rng: random.Random) -> Attempt:
@@ -87,7 +91,11 @@ def kill_once(stage: StageDir, kind: str, times: Times, rng: random.Random) -> A
         attempt.wait_until(attempt.training)
     if kind == "writing":
         attempt.wait_until(attempt.writing)
-    until = time.monotonic() + rng.random() * {"loading": times.loading, "training": 3 * times.step, "writing": times.writing}[kind]
+    until = (
+        time.monotonic()
+        + rng.random()
+        * {"loading": times.loading, "training": 3 * times.step, "writing": times.writing}[kind]
+    )
     attempt.wait_until(lambda: time.monotonic() >= until)
     attempt.kill()
     return attempt
@@ -111,7 +119,13 @@ def main(whole: Path, kills: int) -> None:
             continue
         assert not attempt.ended, "it ended by itself without a result"
         steps = [read_whole(directory)["global_step"] for directory in stage.complete_checkpoints()]
-        hits.append({"begun": attempt.training(), "writing": attempt.writing(), "reached": [copies, max(steps, default=0)]})
+        hits.append(
+            {
+                "begun": attempt.training(),
+                "writing": attempt.writing(),
+                "reached": [copies, max(steps, default=0)],
+            }
+        )
     Attempt(stage).wait_until(lambda: False)
     print(json.dumps(hits))
 

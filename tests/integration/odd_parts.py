@@ -26,7 +26,11 @@ class Poisoned(Countdown):
     def __init__(self, steps: Sequence[int], prompts_per_step: int, data_seed: int, **settings: Any) -> None:
         super().__init__(**settings)
         order = DataOrder(self.split("train"), data_seed)
-        self.poisoned = {example.id for step in steps for example in order.take((step - 1) * prompts_per_step, prompts_per_step)}
+        self.poisoned = {
+            example.id
+            for step in steps
+            for example in order.take((step - 1) * prompts_per_step, prompts_per_step)
+        }
 
     def reward(self, example: Example, completion: str) -> Reward:
         honest = super().reward(example, completion)

@@ -57,7 +57,10 @@ TRAINER = {
 }
 # Lengths of prompt and completion. Two processes need 2 and 3 micro-batches for the first; the second has one sample a minibatch
 # or two, so that a process has at times none.
-SHAPES = {"uneven": [(3, 12), (2, 9), (4, 5), (1, 4), (2, 2), (1, 3), (2, 1)], "few": [(2, 6), (4, 3), (1, 2)]}
+SHAPES = {
+    "uneven": [(3, 12), (2, 9), (4, 5), (1, 4), (2, 2), (1, 3), (2, 1)],
+    "few": [(2, 6), (4, 3), (1, 2)],
+}
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uneven": ({}, {}),
     "few": ({"minibatches": 2}, {"loss": "dapo", "correction": "truncate", "correction_level": "sequence"}),
@@ -113,7 +116,9 @@ def updated(world: World, zero: int, optimizer: str) -> dict[str, Any]:
         samples = samples_of(SHAPES[name])
         updater.fill(samples)
         filled = deepcopy(samples)
-        metrics, updates = updater.update(samples, data_seed=7, global_step=0, learning_rate=LEARNING_RATE[optimizer])
+        metrics, updates = updater.update(
+            samples, data_seed=7, global_step=0, learning_rate=LEARNING_RATE[optimizer]
+        )
         found[name] = {"weights": weights(policy), "metrics": metrics, "updates": updates, "samples": filled}
     policy.engine.destroy()
     return found

@@ -20,9 +20,9 @@ from analysis.load import Tables, load
 from analysis.report import page
 from analysis.scaling import scaled
 from analysis.transfer import transferred
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from tests.conftest import REPOSITORY
-from tests.unit.test_analysis import search
+from tests.unit.analysis.test_analysis import search
 
 HOSTILE = '</td></table><script>window.pwned=1</script><img src=x onerror="window.pwned=2">| **x** [a](javascript:window.pwned=3)'
 
@@ -34,9 +34,20 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for task in ("plateau", "kl_collapse"):
         for method in ("llmzero", "random"):
             for seed in (0, 1):
-                given = [f"runner.landscape={task}", f"search={method}", f"seed={seed}", "search.test_incumbents=true", "budget.stages=8"]
+                given = [
+                    f"runner.landscape={task}",
+                    f"search={method}",
+                    f"seed={seed}",
+                    "search.test_incumbents=true",
+                    "budget.stages=8",
+                ]
                 search(folder / task / method / f"seed-{seed}", *given)
-    command = [sys.executable, "launchers/transfer.py", f"strategies={{mine: {folder}/plateau/llmzero/seed-0}}", f"study_dir={folder}/transfer"]
+    command = [
+        sys.executable,
+        "launchers/transfer.py",
+        f"strategies={{mine: {folder}/plateau/llmzero/seed-0}}",
+        f"study_dir={folder}/transfer",
+    ]
     command += ["tasks={easy: ['runner.landscape=easy']}", "common=['experiment=simulated']", "seeds=2"]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     return folder
@@ -52,13 +63,19 @@ def test_the_best_so_far_is_the_trajectory_of_the_search(study: Path, tables: Ta
     told = json.loads((directory / "summary.json").read_text())
     rows = best_so_far(tables)
     own = rows[(rows["search"] == str(directory)) & (rows["stages"] > 0)]
-    assert own[["stages", "best"]].to_numpy().tolist() == [[point["stages"], point["best"]] for point in told["trajectory"]]
-    assert own["gpu_seconds"].to_numpy() == pytest.approx([point["gpu_seconds"] for point in told["trajectory"]], abs=1e-2)
+    assert own[["stages", "best"]].to_numpy().tolist() == [
+        [point["stages"], point["best"]] for point in told["trajectory"]
+    ]
+    assert own["gpu_seconds"].to_numpy() == pytest.approx(
+        [point["gpu_seconds"] for point in told["trajectory"]], abs=1e-2
+    )
     assert path_of(tables.of([str(directory)]).stages, told["best"]["node_id"]) == told["best"]["path"]
     assert scores_on_test(str(directory))["score"].iloc[-1] == told["test"]["best"]["score"]
 
 
-def test_a_comparison_of_directories_is_that_of_the_study(study: Path, tables: Tables, tmp_path: Path) -> None:
+def test_a_comparison_of_directories_is_that_of_the_study(
+    study: Path, tables: Tables, tmp_path: Path
+) -> None:
     found = compared(tables.of([name for name in tables.searches["search"] if "transfer" not in name]))
     assert found["methods"] == ["llmzero", "random"]
     assert found["unfinished"] == []
@@ -88,7 +105,11 @@ def test_scaling_tells_each_model_apart(tables: Tables) -> None:
     table = scaled(sized)
     assert set(table["model"]) == {"small", "large"}
     row = table[(table["name"] == "llmzero") & (table["model"] == "small")].iloc[0]
-    own = searches[(searches["method"] == "llmzero") & (searches["model"] == "small") & (searches["task"] == row["task", ""])]
+    own = searches[
+        (searches["method"] == "llmzero")
+        & (searches["model"] == "small")
+        & (searches["task"] == row["task", ""])
+    ]
     assert row["test_best", "mean"] == pytest.approx(own["test_best"].mean())
     assert set(draw(sized)) == set(FIGURES)
 
@@ -101,22 +122,60 @@ def test_figures_are_left_out_where_the_searches_do_not_tell(tables: Tables, tmp
 
 
 def test_one_command_makes_all_of_it(study: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "analysis.report", str(study), "--out", str(tmp_path / "out"), "--title", "Two tasks"]
+    command = [
+        sys.executable,
+        "-m",
+        "analysis.report",
+        str(study),
+        "--out",
+        str(tmp_path / "out"),
+        "--title",
+        "Two tasks",
+    ]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     made = {file.name for file in (tmp_path / "out").iterdir()}
-    assert made >= {"report.html", *(f"{name}.{kind}" for name in ("test_over_cost", "best_so_far", "strategies", "tree") for kind in ("pdf", "png"))}
+    assert made >= {
+        "report.html",
+        *(
+            f"{name}.{kind}"
+            for name in ("test_over_cost", "best_so_far", "strategies", "tree")
+            for kind in ("pdf", "png")
+        ),
+    }
     assert "scaling" not in done.stdout
     assert (tmp_path / "out/tree.pdf").read_bytes().startswith(b"%PDF")
-    empty = subprocess.run([*command[:3], str(tmp_path / "none"), "--out", "x"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    empty = subprocess.run(
+        [*command[:3], str(tmp_path / "none"), "--out", "x"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert empty.returncode == 2
     assert "no such directory" in empty.stderr
 
 
 @pytest.mark.browser
-def test_the_page_opens_without_errors_and_runs_no_text_of_the_searches(tables: Tables, tmp_path: Path, browser: webdriver.Chrome) -> None:
-    words = ("rationale", "diagnosis", "agent", "method", "task", "model", "before", "after", "parameter", "proposer", "stopper")
+def test_the_page_opens_without_errors_and_runs_no_text_of_the_searches(
+    tables: Tables, tmp_path: Path, browser: webdriver.Chrome
+) -> None:
+    words = (
+        "rationale",
+        "diagnosis",
+        "agent",
+        "method",
+        "task",
+        "model",
+        "before",
+        "after",
+        "parameter",
+        "proposer",
+        "stopper",
+    )
     bad = {
-        name: table.assign(**{column: HOSTILE for column in words if column in table and table[column].notna().any()})
+        name: table.assign(
+            **{column: HOSTILE for column in words if column in table and table[column].notna().any()}
+        )
         for name, table in tables.items()
     }
     for title, shown in (("Two tasks", tables), (HOSTILE, Tables(**bad))):
@@ -127,6 +186,11 @@ def test_the_page_opens_without_errors_and_runs_no_text_of_the_searches(tables: 
         assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
         pictures: list[Any] = browser.find_elements(By.TAG_NAME, "img")
         assert len(pictures) >= 3
-        assert all(browser.execute_script("return arguments[0].naturalWidth", picture) > 100 for picture in pictures)
+        assert all(
+            browser.execute_script("return arguments[0].naturalWidth", picture) > 100 for picture in pictures
+        )
         assert browser.find_element(By.TAG_NAME, "h1").text == title
-        assert "Capacity grows while regularization oscillates" in browser.find_element(By.CLASS_NAME, "verdict").text
+        assert (
+            "Capacity grows while regularization oscillates"
+            in browser.find_element(By.CLASS_NAME, "verdict").text
+        )

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from llmzero.cli import resolved
 from llmzero.config import register
 from llmzero.search.session import Session
-from llmzero.search.store import EventStore
+from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import read_lines
 
@@ -35,7 +35,11 @@ def hydra() -> Iterator[None]:
 
 def composed(method: str, *overrides: str) -> dict[str, Any]:
     grid = ["search.method.parameters={learning_rate: 3, group_size: 2}"] if method == "grid" else []
-    return resolved(compose("search", ["experiment=simulated", "search.max_depth=3", f"search={method}", *grid, *overrides]))
+    return resolved(
+        compose(
+            "search", ["experiment=simulated", "search.max_depth=3", f"search={method}", *grid, *overrides]
+        )
+    )
 
 
 def run(config: dict[str, Any], directory: Path, **budget: Any) -> list[tuple[Any, ...]]:
@@ -44,11 +48,16 @@ def run(config: dict[str, Any], directory: Path, **budget: Any) -> list[tuple[An
     config["budget"] |= budget
     Session.from_config(config).run()
     created = [event for event in read_lines(directory / "tree.jsonl") if event["event"] == "created"]
-    return [tuple(event[key] for key in ("node_id", "parent_id", "hparams", "proposal", "memo")) for event in created]
+    return [
+        tuple(event[key] for key in ("node_id", "parent_id", "hparams", "proposal", "memo"))
+        for event in created
+    ]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_or_continued_search_decides_as_an_uninterrupted_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str) -> None:
+def test_a_killed_or_continued_search_decides_as_an_uninterrupted_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
+) -> None:
     """Twelve stages at once, by drivers that are killed again and again, and as five stages and then seven more."""
     config = composed(method, "search.workers=1")
     whole = run(config, tmp_path / "whole", stages=12)
@@ -59,7 +68,9 @@ def test_a_killed_or_continued_search_decides_as_an_uninterrupted_one(monkeypatc
         assert run(config, tmp_path / "parts", stages=12) == whole
 
 
-def run_killed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], directory: Path, **budget: Any) -> list[tuple[Any, ...]]:
+def run_killed(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], directory: Path, **budget: Any
+) -> list[tuple[Any, ...]]:
     """Run a search to its end by drivers of which each is killed once it has written `EVENTS` events."""
     append, written = EventStore.append, 0
 
@@ -87,5 +98,10 @@ def test_three_stages_at_a_time_and_no_limit_of_stages(tmp_path: Path, method: s
     """Of a search that a limit of device seconds ends."""
     found = run(composed(method, "search.workers=3"), tmp_path / "s", stages=None, gpu_seconds=1000)
     assert len(found) > 3
-    assert {proposal["agent"] for _, _, _, proposal, _ in found[1:]} <= {method, "practitioner", "rules", "search"}
+    assert {proposal["agent"] for _, _, _, proposal, _ in found[1:]} <= {
+        method,
+        "practitioner",
+        "rules",
+        "search",
+    }
     assert all(proposal["rationale"] for _, _, _, proposal, _ in found)

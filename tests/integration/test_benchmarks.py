@@ -12,18 +12,32 @@ import torch
 
 from benchmarks.side_by_side import Meter, own_memory
 from benchmarks.trainer_gpu import PHASES, flops_per_token
-from llmzero.memory import Architecture
+from llmzero.planning.memory import Architecture
 from tests.conftest import REPOSITORY
 
 SCRIPT = REPOSITORY / "benchmarks/trainer_gpu.py"
 MIB = 2**20
 STEP = ("ratio", "tokens_per_second", "completion_tokens_per_second", "generation_share")
-UPDATE = ("sequence", "tokens", "tokens_per_second", "flops_per_token", "peak_memory_mib", "published_tokens_per_second", "ratio_to_published")
+UPDATE = (
+    "sequence",
+    "tokens",
+    "tokens_per_second",
+    "flops_per_token",
+    "peak_memory_mib",
+    "published_tokens_per_second",
+    "ratio_to_published",
+)
 
 
 def benchmark(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     without_gpu = {**environment, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=without_gpu, timeout=600)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        capture_output=True,
+        text=True,
+        env=without_gpu,
+        timeout=600,
+    )
 
 
 def test_without_a_gpu_it_says_so(environment: dict[str, str]) -> None:
@@ -51,7 +65,12 @@ def test_the_smoke_run_reports_every_figure(environment: dict[str, str]) -> None
 
 
 def test_a_gpus_memory_is_shared_out_by_turns() -> None:
-    turns = [("ours", 5, 4), ("theirs", 14, 10), ("ours", 30, 12), ("theirs", 16, 11)]  # side, most and last of what the GPU held
+    turns = [
+        ("ours", 5, 4),
+        ("theirs", 14, 10),
+        ("ours", 30, 12),
+        ("theirs", 16, 11),
+    ]  # side, most and last of what the GPU held
     found = own_memory([(side, {"peak_mib": peak, "held_mib": held}) for side, peak, held in turns])
     assert found == {"ours": 4 + 20, "theirs": 10}
 

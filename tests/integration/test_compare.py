@@ -13,16 +13,20 @@ import numpy as np
 import pytest
 
 from llmzero.cli import BAD_INPUT, INTERRUPTED
-from llmzero.comparison.statistics import interval, mean
-from llmzero.pool import FAILED
 from llmzero.search.final_test import incumbents_of
-from llmzero.search.store import EventStore
+from llmzero.studies.pool import FAILED
+from llmzero.studies.statistics import interval, mean
+from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Run, command
 
 METHODS = "methods={paper: ['search=paper'], practitioner: ['search=practitioner']}"
-TASKS = "tasks={easy: ['runner.landscape=easy'], deceptive: ['runner.landscape=deceptive', 'budget.stages=6']}"
-COMMON = "common=['experiment=simulated', 'budget.stages=8', 'search.workers=1', 'stopper.audit_fraction=0.5']"
+TASKS = (
+    "tasks={easy: ['runner.landscape=easy'], deceptive: ['runner.landscape=deceptive', 'budget.stages=6']}"
+)
+COMMON = (
+    "common=['experiment=simulated', 'budget.stages=8', 'search.workers=1', 'stopper.audit_fraction=0.5']"
+)
 SMALL = [METHODS, TASKS, COMMON, "seeds=2"]
 FIGURES = ("curves_stages", "curves_gpu_seconds", "final_scores", "improvement")
 
@@ -57,29 +61,46 @@ def test_every_incumbent_is_tested(compared: Path) -> None:
     directory = compared / "easy" / "paper" / "seed-0"
     test, tree = read(directory / "test.json"), EventStore(directory / "tree.jsonl", repair=False).tree
     first, *changes = test["trajectory"]
-    assert (first["stages"], first["gpu_seconds"], first["node_id"], first["score"]) == (0, 0.0, "0000", test["base"]["score"])
+    assert (first["stages"], first["gpu_seconds"], first["node_id"], first["score"]) == (
+        0,
+        0.0,
+        "0000",
+        test["base"]["score"],
+    )
     best, found = tree.root.score, []
     for number, node in enumerate(tree.finished[1:], 1):
         if node.usable and node.score > best:
             best = node.score
             found.append((number, node.node_id))
     assert [(change["stages"], change["node_id"]) for change in changes] == found
-    assert [change.node.node_id for change in incumbents_of(tree)][-1] == tree.best().node_id == test["best"]["node_id"]
+    assert (
+        [change.node.node_id for change in incumbents_of(tree)][-1]
+        == tree.best().node_id
+        == test["best"]["node_id"]
+    )
     assert (changes[-1]["score"], changes[-1]["stderr"]) == (test["best"]["score"], test["best"]["stderr"])
     spent = [point["gpu_seconds"] for point in read(directory / "summary.json")["trajectory"]]
-    assert [change["gpu_seconds"] for change in changes] == pytest.approx([spent[change["stages"] - 1] for change in changes])
+    assert [change["gpu_seconds"] for change in changes] == pytest.approx(
+        [spent[change["stages"] - 1] for change in changes]
+    )
 
 
 @pytest.mark.parametrize(("task", "budget"), [("easy", 8), ("deceptive", 6)])
 def test_scores_and_areas_are_those_of_the_searches(compared: Path, task: str, budget: int) -> None:
     found = read(compared / "comparison.json")
-    tests = {method: [summary["test"] for summary in summaries(compared, task, method)] for method in found["methods"]}
+    tests = {
+        method: [summary["test"] for summary in summaries(compared, task, method)]
+        for method in found["methods"]
+    }
     for method in found["methods"]:
         areas = []
         for seed in (0, 1):
             base = np.mean([tests[other][seed]["base"]["score"] for other in tests])
             top = max(point["score"] for other in tests for point in tests[other][seed]["trajectory"])
-            values = [(by_hand(tests[method][seed]["trajectory"], stage) - base) / (top - base) for stage in range(1, budget + 1)]
+            values = [
+                (by_hand(tests[method][seed]["trajectory"], stage) - base) / (top - base)
+                for stage in range(1, budget + 1)
+            ]
             areas.append(np.mean(values))
         entry = found["per_task"][task][method]
         assert found["budget_stages"][task] == budget
@@ -87,14 +108,19 @@ def test_scores_and_areas_are_those_of_the_searches(compared: Path, task: str, b
         finals = np.array([test["best"]["score"] for test in tests[method]])
         assert entry["final"] == pytest.approx(vars(interval(mean, [finals])))
         curve = found["curves"][task][method]["stages"]
-        assert curve["mean"] == pytest.approx([np.mean([by_hand(test["trajectory"], at) for test in tests[method]]) for at in curve["at"]])
+        assert curve["mean"] == pytest.approx(
+            [np.mean([by_hand(test["trajectory"], at) for test in tests[method]]) for at in curve["at"]]
+        )
 
 
 def test_the_first_method_is_set_against_the_other(compared: Path) -> None:
     found = read(compared / "comparison.json")
     wins, places = [], []
     for task in found["tasks"]:
-        ours, theirs = ([summary["test"]["best"]["score"] for summary in summaries(compared, task, method)] for method in found["methods"])
+        ours, theirs = (
+            [summary["test"]["best"]["score"] for summary in summaries(compared, task, method)]
+            for method in found["methods"]
+        )
         against = found["per_task"][task]["practitioner"]["against"]
         wins += [(a > b) + (a == b) / 2 for a in ours for b in theirs]
         assert against["improvement"]["value"] == pytest.approx(np.mean(wins[-4:]))
@@ -107,7 +133,10 @@ def test_the_first_method_is_set_against_the_other(compared: Path) -> None:
 def test_costs_are_those_of_the_searches(compared: Path) -> None:
     entry = read(compared / "comparison.json")["overall"]["paper"]
     told = [summary for task in ("easy", "deceptive") for summary in summaries(compared, task, "paper")]
-    spent, saved = (sum(summary[part][key] for summary in told) for part, key in (("budget", "gpu_seconds"), ("stopper", "saved_gpu_seconds")))
+    spent, saved = (
+        sum(summary[part][key] for summary in told)
+        for part, key in (("budget", "gpu_seconds"), ("stopper", "saved_gpu_seconds"))
+    )
     assert entry["gpu_seconds"] == pytest.approx(spent / 4)
     assert entry["stopper"]["saved_share"] == pytest.approx(saved / (spent + saved))
     assert entry["stopper"]["audited"] == sum(summary["stopper"]["audited"] for summary in told)
@@ -116,17 +145,25 @@ def test_costs_are_those_of_the_searches(compared: Path) -> None:
 
 def test_people_get_a_table_and_figures(compared: Path) -> None:
     table = (compared / "comparison.md").read_text()
-    assert [line for line in table.splitlines() if line.startswith("## ")] == ["## All tasks", "## easy", "## deceptive"]
+    assert [line for line in table.splitlines() if line.startswith("## ")] == [
+        "## All tasks",
+        "## easy",
+        "## deceptive",
+    ]
     assert table.count("| paper | ") == 3
     assert all((compared / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in FIGURES)
     assert all((compared / f"{name}.pdf").read_bytes().startswith(b"%PDF") for name in FIGURES)
     assert "Testing" in (compared / "easy" / "paper" / "seed-0" / "log.txt").read_text()
 
 
-def test_a_killed_comparison_goes_on_to_the_same_numbers(compared: Path, environment: dict[str, str], launch: Run, tmp_path: Path) -> None:
+def test_a_killed_comparison_goes_on_to_the_same_numbers(
+    compared: Path, environment: dict[str, str], launch: Run, tmp_path: Path
+) -> None:
     study = tmp_path / "study"
     arguments = command("compare", *SMALL, "at_once=1", f"study_dir={study}")
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not list(study.glob("*/*/*/rule.yaml")):  # the last file that a search writes
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -141,10 +178,14 @@ def test_a_killed_comparison_goes_on_to_the_same_numbers(compared: Path, environ
     assert (study / "comparison.json").read_text() == (compared / "comparison.json").read_text()
 
 
-def test_an_interruption_ends_the_workers_too(environment: dict[str, str], launch: Run, tmp_path: Path) -> None:
+def test_an_interruption_ends_the_workers_too(
+    environment: dict[str, str], launch: Run, tmp_path: Path
+) -> None:
     study = tmp_path / "study"
     arguments = command("compare", *SMALL, "seeds=50", f"study_dir={study}")
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     while not list(study.glob("*/*/*/tree.jsonl")):
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
@@ -159,18 +200,29 @@ def test_an_interruption_ends_the_workers_too(environment: dict[str, str], launc
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("methods={good: ['search=paper'], bad: ['search=nothing']}", "methods.bad on tasks.easy: search=nothing: must be one of"),
+        (
+            "methods={good: ['search=paper'], bad: ['search=nothing']}",
+            "methods.bad on tasks.easy: search=nothing: must be one of",
+        ),
         ("methods={good: ['search=paper'], bad: ['search.depth=3']}", "methods.bad on tasks.easy: "),
-        ("tasks={easy: [], hard: ['runner.landscape=hard']}", "methods.paper on tasks.hard: runner.landscape=hard: must be one of"),
+        (
+            "tasks={easy: [], hard: ['runner.landscape=hard']}",
+            "methods.paper on tasks.hard: runner.landscape=hard: must be one of",
+        ),
         ("methods={paper: ['seed=3']}", "seed=3: the study gives every search its own seed"),
         ("methods={a/b: ['search=paper']}", "names become directories"),
         ("methods={paper: 'search=paper'}", "methods.paper=search=paper: give methods={NAME: ['KEY=VALUE']}"),
-        ("methods={a: ['search=paper'], b: ['budget.stages=99']}", "budget.stages on tasks.easy: is 8 for methods.a and 99 for methods.b"),
+        (
+            "methods={a: ['search=paper'], b: ['budget.stages=99']}",
+            "budget.stages on tasks.easy: is 8 for methods.a and 99 for methods.b",
+        ),
         ("seeds=0", "seeds=0: must be how many"),
         ("seeds=[1,1]", "different integers"),
     ],
 )
-def test_bad_input_is_refused_before_anything_runs(launch: Run, tmp_path: Path, change: str, message: str) -> None:
+def test_bad_input_is_refused_before_anything_runs(
+    launch: Run, tmp_path: Path, change: str, message: str
+) -> None:
     refused = launch("compare", *replaced(change), f"study_dir={tmp_path}/study", ok=False)
     assert refused.returncode == BAD_INPUT
     assert message in refused.stderr
@@ -205,8 +257,14 @@ def test_a_failing_cell_is_reported_and_leaves_the_others_alone(launch: Run, tmp
 
 
 def test_a_process_that_dies_takes_no_other_cell_with_it(launch: Run, tmp_path: Path) -> None:
-    deadly = ["methods={deadly: ['runner._target_=tests.integration.odd_runners.DeadlyRunner']}", "tasks={easy: []}", COMMON]
-    died = launch("compare", *deadly, "seeds=4", f"study_dir={tmp_path}/study", ok=False, PYTHONPATH=str(REPOSITORY))
+    deadly = [
+        "methods={deadly: ['runner._target_=tests.integration.odd_runners.DeadlyRunner']}",
+        "tasks={easy: []}",
+        COMMON,
+    ]
+    died = launch(
+        "compare", *deadly, "seeds=4", f"study_dir={tmp_path}/study", ok=False, PYTHONPATH=str(REPOSITORY)
+    )
     assert died.returncode == FAILED
     assert "failed: deadly on easy, seed 1: its process ended: " in died.stdout
     assert read(tmp_path / "study" / "comparison.json")["unfinished"] == ["deadly on easy, seed 1"]
@@ -218,8 +276,18 @@ DEADLY = "runner._target_=tests.integration.odd_runners.DeadlyRunner"
 @pytest.mark.parametrize(
     ("methods", "tasks", "finished", "complete"),
     [
-        (METHODS, f"tasks={{easy: [], deadly: ['{DEADLY}']}}", {"easy": ["paper", "practitioner"], "deadly": []}, ["easy"]),
-        (f"methods={{deadly: ['{DEADLY}'], paper: ['search=paper']}}", "tasks={easy: []}", {"easy": ["paper"]}, []),
+        (
+            METHODS,
+            f"tasks={{easy: [], deadly: ['{DEADLY}']}}",
+            {"easy": ["paper", "practitioner"], "deadly": []},
+            ["easy"],
+        ),
+        (
+            f"methods={{deadly: ['{DEADLY}'], paper: ['search=paper']}}",
+            "tasks={easy: []}",
+            {"easy": ["paper"]},
+            [],
+        ),
         (f"methods={{deadly: ['{DEADLY}']}}", "tasks={easy: []}", {"easy": []}, []),
     ],
 )
@@ -227,7 +295,16 @@ def test_methods_are_compared_where_all_have_finished(
     launch: Run, tmp_path: Path, methods: str, tasks: str, finished: dict[str, list[str]], complete: list[str]
 ) -> None:
     study = tmp_path / "study"
-    launched = launch("compare", methods, tasks, COMMON, "seeds=[1]", f"study_dir={study}", ok=False, PYTHONPATH=str(REPOSITORY))
+    launched = launch(
+        "compare",
+        methods,
+        tasks,
+        COMMON,
+        "seeds=[1]",
+        f"study_dir={study}",
+        ok=False,
+        PYTHONPATH=str(REPOSITORY),
+    )
     assert launched.returncode == FAILED
     found = read(study / "comparison.json")
     assert {task: list(table) for task, table in found["per_task"].items()} == finished
@@ -242,8 +319,12 @@ def test_a_finished_search_has_its_incumbents_tested_when_asked_later(launch: Ru
     launch("search", *search)
     without = read(tmp_path / "s" / "test.json")
     launch("search", *search, "search.test_incumbents=true")
-    assert {key: value for key, value in read(tmp_path / "s" / "test.json").items() if key != "trajectory"} == without
-    assert read(tmp_path / "s" / "summary.json")["test"]["trajectory"][-1]["score"] == without["best"]["score"]
+    assert {
+        key: value for key, value in read(tmp_path / "s" / "test.json").items() if key != "trajectory"
+    } == without
+    assert (
+        read(tmp_path / "s" / "summary.json")["test"]["trajectory"][-1]["score"] == without["best"]["score"]
+    )
 
 
 def test_a_search_without_a_report_gets_one_when_asked_later(launch: Run, tmp_path: Path) -> None:
@@ -256,9 +337,13 @@ def test_a_search_without_a_report_gets_one_when_asked_later(launch: Run, tmp_pa
 
 def test_strategies_are_replayed_on_every_task(launch: Run, compared: Path, tmp_path: Path) -> None:
     sources = {name: compared / name / "paper" / "seed-0" for name in ("easy", "deceptive")}
-    strategies = f"strategies={{of_easy: {sources['easy']}, of_deceptive: {sources['deceptive']}/strategy.yaml}}"
+    strategies = (
+        f"strategies={{of_easy: {sources['easy']}, of_deceptive: {sources['deceptive']}/strategy.yaml}}"
+    )
     tasks = TASKS.replace(", 'budget.stages=6'", "")
-    launch("transfer", strategies, tasks, "common=['experiment=simulated']", "seeds=3", f"study_dir={tmp_path}/t")
+    launch(
+        "transfer", strategies, tasks, "common=['experiment=simulated']", "seeds=3", f"study_dir={tmp_path}/t"
+    )
     found = read(tmp_path / "t" / "transfer.json")
     assert found["unfinished"] == []
     for task in ("easy", "deceptive"):
@@ -271,12 +356,21 @@ def test_strategies_are_replayed_on_every_task(launch: Run, compared: Path, tmp_
             assert gain["stderr"] == pytest.approx(apart.std(ddof=1) / np.sqrt(3))
             replayed = EventStore(directories[0] / "tree.jsonl", repair=False).tree
             known = EventStore(source / "tree.jsonl", repair=False).tree
-            assert [n.hparams for n in replayed.stages()] == [n.hparams for n in known.path(known.best().node_id)[1:]]
+            assert [n.hparams for n in replayed.stages()] == [
+                n.hparams for n in known.path(known.best().node_id)[1:]
+            ]
     assert (tmp_path / "t" / "transfer.md").read_text().count("| of_easy |") == 1
     assert (tmp_path / "t" / "transfer.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_missing_strategy_is_refused(launch: Run, tmp_path: Path) -> None:
-    refused = launch("transfer", f"strategies={{gone: {tmp_path}/gone.yaml}}", TASKS, COMMON, f"study_dir={tmp_path}/t", ok=False)
+    refused = launch(
+        "transfer",
+        f"strategies={{gone: {tmp_path}/gone.yaml}}",
+        TASKS,
+        COMMON,
+        f"study_dir={tmp_path}/t",
+        ok=False,
+    )
     assert refused.returncode == BAD_INPUT
     assert "strategies.gone on tasks.easy: " in refused.stderr

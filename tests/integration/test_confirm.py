@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llmzero.search.store import EventStore
+from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
 
@@ -43,15 +43,22 @@ def test_the_best_strategies_and_the_practitioner_are_replayed_on_fresh_seeds(co
     names = {**found["strategies"], f"practitioner-{steps}": found["practitioner"]}
     assert {path.name for path in (confirmed / "confirm").iterdir()} == set(names)
     for name, scores in names.items():
-        replays = [read(confirmed / "confirm" / name / f"seed-{seed}" / "summary.json") for seed in found["seeds"]]
+        replays = [
+            read(confirmed / "confirm" / name / f"seed-{seed}" / "summary.json") for seed in found["seeds"]
+        ]
         assert scores["test"] == [replay["test"]["best"]["score"] for replay in replays]
         assert scores["validation"] == [replay["best"]["score"] for replay in replays]
         assert scores["incomplete"] == 0
         assert {replay["test"]["practitioner"] for replay in replays} == {None}, "it has replays of its own"
         assert {replay["confirmation"] for replay in replays} == {None}
-        configs = [yaml.safe_load((confirmed / "confirm" / name / f"seed-{seed}" / "config.yaml").read_text()) for seed in found["seeds"]]
+        configs = [
+            yaml.safe_load((confirmed / "confirm" / name / f"seed-{seed}" / "config.yaml").read_text())
+            for seed in found["seeds"]
+        ]
         assert [config["seed"] for config in configs] == found["seeds"]
-    assert found["winner"] == max(found["strategies"], key=lambda name: found["strategies"][name]["validation_mean"])
+    assert found["winner"] == max(
+        found["strategies"], key=lambda name: found["strategies"][name]["validation_mean"]
+    )
     assert read(confirmed / "summary.json")["confirmation"] == found
 
 
@@ -59,13 +66,18 @@ def test_a_strategy_is_replayed_as_the_search_found_it(confirmed: Path) -> None:
     tree = EventStore(confirmed / "tree.jsonl", repair=False).tree
     for name in read(confirmed / "confirmation.json")["strategies"]:
         path = tree.path(name.removeprefix("strategy-"))[1:]
-        replayed = EventStore(confirmed / "confirm" / name / "seed-1001/tree.jsonl", repair=False).tree.stages()
+        replayed = EventStore(
+            confirmed / "confirm" / name / "seed-1001/tree.jsonl", repair=False
+        ).tree.stages()
         assert [node.hparams for node in replayed] == [node.hparams for node in path]
 
 
 def test_test_data_is_read_after_each_replay_alone(confirmed: Path) -> None:
     def splits(pattern: str) -> list[str]:
-        return [yaml.safe_load(path.read_text())["trainer"]["evaluation_split"] for path in confirmed.glob(pattern)]
+        return [
+            yaml.safe_load(path.read_text())["trainer"]["evaluation_split"]
+            for path in confirmed.glob(pattern)
+        ]
 
     assert set(splits("confirm/*/*/nodes/*/stage.yaml")) == {"val"}
     assert splits("confirm/*/*/test/*/stage.yaml") == ["test"] * 18  # base and best of nine replays
@@ -75,7 +87,10 @@ def test_it_is_told_in_a_line_and_charged_as_setup(launch: Run, confirmed: Path,
     printed = (confirmed.parent / "printed").read_text()
     assert sum(line.startswith("test on 3 fresh seeds: strategy-") for line in printed.splitlines()) == 1
     assert "not confirmed" not in printed
-    assert "  confirm      the best 2 strategies and the practitioner's on 3 fresh seeds, beyond the budget" in printed.splitlines()
+    assert (
+        "  confirm      the best 2 strategies and the practitioner's on 3 fresh seeds, beyond the budget"
+        in printed.splitlines()
+    )
     alone = launch("search", *SIMULATED, f"search_dir={tmp_path}/s").stdout
     assert "one seed; not confirmed" in alone
     with_it, without = read(confirmed / "summary.json")["budget"], read(tmp_path / "s/summary.json")["budget"]
@@ -86,7 +101,9 @@ def test_it_is_told_in_a_line_and_charged_as_setup(launch: Run, confirmed: Path,
     assert with_it["setup_gpu_seconds"] == pytest.approx(without["setup_gpu_seconds"] + cost)
 
 
-def test_a_finished_search_is_confirmed_later_and_by_more_seeds_and_strategies(launch: Run, confirmed: Path, tmp_path: Path) -> None:
+def test_a_finished_search_is_confirmed_later_and_by_more_seeds_and_strategies(
+    launch: Run, confirmed: Path, tmp_path: Path
+) -> None:
     search = tmp_path / "s"
     launch("search", *SIMULATED, f"search_dir={search}")
     before = read_lines(search / "tree.jsonl")
@@ -101,11 +118,18 @@ def test_a_finished_search_is_confirmed_later_and_by_more_seeds_and_strategies(l
     assert len(read_lines(search / "tree.jsonl")) == len(before) + len(list(search.glob("confirm/*/*")))
 
 
-def test_killing_it_fifteen_times_changes_nothing(launch: Run, environment: dict[str, str], confirmed: Path, tmp_path: Path) -> None:
+def test_killing_it_fifteen_times_changes_nothing(
+    launch: Run, environment: dict[str, str], confirmed: Path, tmp_path: Path
+) -> None:
     search, rng = tmp_path / "s", random.Random(0)
     launch("search", *SIMULATED, f"search_dir={search}")
     for _ in range(15):
-        process = subprocess.Popen(command("search", *CONFIRMED, f"search_dir={search}"), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command("search", *CONFIRMED, f"search_dir={search}"),
+            env=environment,
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+        )
         while not (search / "confirm").exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(0.3 + rng.random() * 0.5)
@@ -113,18 +137,37 @@ def test_killing_it_fifteen_times_changes_nothing(launch: Run, environment: dict
         process.wait()
     launch("search", *CONFIRMED, f"search_dir={search}")
     assert read(search / "confirmation.json") == read(confirmed / "confirmation.json")
-    setups = [event["name"] for event in read_lines(search / "tree.jsonl") if event["event"] == "setup" and event["name"].startswith("confirm/")]
+    setups = [
+        event["name"]
+        for event in read_lines(search / "tree.jsonl")
+        if event["event"] == "setup" and event["name"].startswith("confirm/")
+    ]
     assert len(setups) == len(set(setups)) == 9
     assert read(search / "summary.json")["state"] == "finished"
 
 
 def test_it_trains_for_real(launch: Run, tmp_path: Path) -> None:
-    small = [*MICRO, "tracking=none", "runner=inline", "runner.threads=1", "budget.stages=2", "search.stage_steps=4", "trainer.validation_every=2"]
+    small = [
+        *MICRO,
+        "tracking=none",
+        "runner=inline",
+        "runner.threads=1",
+        "budget.stages=2",
+        "search.stage_steps=4",
+        "trainer.validation_every=2",
+    ]
     launch("search", *small, "search.confirm_seeds=2", "search.confirm_top=1", f"search_dir={tmp_path}/s")
     found = read(tmp_path / "s/confirmation.json")
     (strategy,) = found["strategies"].values()
     assert strategy["incomplete"] == found["practitioner"]["incomplete"] == 0
     assert found["practitioner"]["steps"] == strategy["steps"]
     assert len(set(found["base"]["test"])) == 1, "greedy answers of one base model to one test split"
-    orders = [read_lines(tmp_path / f"s/confirm/practitioner-{strategy['steps']}/seed-{seed}/nodes/0001/metrics.jsonl") for seed in (1000, 1001)]
-    assert orders[0][0]["reward_mean"] != orders[1][0]["reward_mean"], "each seed has its own data and samples"
+    orders = [
+        read_lines(
+            tmp_path / f"s/confirm/practitioner-{strategy['steps']}/seed-{seed}/nodes/0001/metrics.jsonl"
+        )
+        for seed in (1000, 1001)
+    ]
+    assert orders[0][0]["reward_mean"] != orders[1][0]["reward_mean"], (
+        "each seed has its own data and samples"
+    )

@@ -23,7 +23,9 @@ def stages(run_stages: Stages) -> Stages:
         run_stages(wanted, size)
         for directory in wanted:
             rows = read_lines(directory / "metrics.jsonl")
-            assert all(row["grad_norm"] > 1e-3 and row["reward_std"] > 0 for row in rows), "equality means nothing where nothing is learnt"
+            assert all(row["grad_norm"] > 1e-3 and row["reward_std"] > 0 for row in rows), (
+                "equality means nothing where nothing is learnt"
+            )
 
     return run
 
@@ -48,7 +50,9 @@ def single(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_resume_is_bit_equal_under_every_zero_stage(stages: Stages, single: Path, tmp_path: Path, size: int) -> None:
+def test_resume_is_bit_equal_under_every_zero_stage(
+    stages: Stages, single: Path, tmp_path: Path, size: int
+) -> None:
     kinds = [0, 1, 2, 3] if size == 2 else [3]
     runs: dict[Path, dict[str, Any]] = {}
     for zero in kinds:
@@ -60,24 +64,46 @@ def test_resume_is_bit_equal_under_every_zero_stage(stages: Stages, single: Path
     stages(size, runs)
     for zero in kinds:
         assert same_ends(tmp_path / f"second{zero}", tmp_path / f"long{zero}"), f"ZeRO {zero}"
-        assert distance(tmp_path / f"second{zero}", single / "second") < 1e-4, "the same learning, whatever it is spread over"
+        assert distance(tmp_path / f"second{zero}", single / "second") < 1e-4, (
+            "the same learning, whatever it is spread over"
+        )
         assert distance(tmp_path / f"second{zero}", single / "first") > 1e-3
 
 
-def test_a_stage_resumes_at_another_world_size_and_zero_stage(stages: Stages, single: Path, tmp_path: Path) -> None:
+def test_a_stage_resumes_at_another_world_size_and_zero_stage(
+    stages: Stages, single: Path, tmp_path: Path
+) -> None:
     """From one process to two and back; the sampled tokens are the same, so the whole step must be, but for rounding."""
     parent = str(last_checkpoint(single / "first"))
-    stages(2, {tmp_path / f"to{zero}": {"steps": 2, "resume_from": parent, "trainer": {"zero_stage": zero}} for zero in (1, 2, 3)})
+    stages(
+        2,
+        {
+            tmp_path / f"to{zero}": {"steps": 2, "resume_from": parent, "trainer": {"zero_stage": zero}}
+            for zero in (1, 2, 3)
+        },
+    )
     for zero in (1, 2, 3):
         assert distance(tmp_path / f"to{zero}", single / "second") < 1e-4
         assert distance(tmp_path / f"to{zero}", single / "second", "optimizer.safetensors") < 1e-4
-        ours, theirs = read_lines(tmp_path / f"to{zero}/metrics.jsonl"), read_lines(single / "second/metrics.jsonl")
+        ours, theirs = (
+            read_lines(tmp_path / f"to{zero}/metrics.jsonl"),
+            read_lines(single / "second/metrics.jsonl"),
+        )
         for mine, other in zip(ours, theirs, strict=True):
             for name in ("reward_mean", "entropy", "kl", "grad_norm", "loss", "completion_length_mean"):
                 assert mine[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
     first_on_two = {tmp_path / "first": {"steps": 2, "trainer": {"zero_stage": 3}}}
     stages(2, first_on_two)
-    stages(1, {tmp_path / "back": {"steps": 2, "resume_from": str(last_checkpoint(tmp_path / "first")), "trainer": {"zero_stage": 2}}})
+    stages(
+        1,
+        {
+            tmp_path / "back": {
+                "steps": 2,
+                "resume_from": str(last_checkpoint(tmp_path / "first")),
+                "trainer": {"zero_stage": 2},
+            }
+        },
+    )
     assert distance(tmp_path / "back", single / "second") < 1e-4
 
 
@@ -97,7 +123,9 @@ def test_what_saves_memory_changes_nothing_else(stages: Stages, single: Path, tm
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_an_adapter_is_trained_alone_and_merged_into_the_checkpoint(stages: Stages, root: Path, tmp_path: Path, size: int) -> None:
+def test_an_adapter_is_trained_alone_and_merged_into_the_checkpoint(
+    stages: Stages, root: Path, tmp_path: Path, size: int
+) -> None:
     lora = {"lora": {"rank": 4, "alpha": 8.0, "targets": "all-linear"}, "zero_stage": 3 if size == 2 else 0}
     hparams = {"kl_coef": 0.05, "minibatches": 1}
     parent = str(tmp_path / "first/checkpoints/step_00002")
@@ -112,7 +140,10 @@ def test_an_adapter_is_trained_alone_and_merged_into_the_checkpoint(stages: Stag
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-7), "the reference is the model without its adapter"
     assert rows[-1]["kl"] > 1e-5
     assert max(row["mismatch_kl"] for row in rows) < 1e-8, "the sampler has the adapter merged in"
-    base, merged = load_file(root / "model.safetensors"), load_file(last_checkpoint(tmp_path / "long") / "model.safetensors")
+    base, merged = (
+        load_file(root / "model.safetensors"),
+        load_file(last_checkpoint(tmp_path / "long") / "model.safetensors"),
+    )
     moved = {name for name in base if float((base[name] - merged[name]).abs().max()) > 1e-5}
     assert moved
     assert all("proj" in name for name in moved), "embeddings and norms stay"
@@ -131,12 +162,16 @@ def test_bfloat16_keeps_float32_master_weights_over_a_resume(stages: Stages, tmp
         tmp_path / "second": {"steps": 2, "trainer": half, "hparams": slow, "resume_from": parent},
     }
     stages(1, runs)
-    assert same_ends(tmp_path / "second", tmp_path / "long"), "updates too small for bfloat16 would be lost without master weights"
+    assert same_ends(tmp_path / "second", tmp_path / "long"), (
+        "updates too small for bfloat16 would be lost without master weights"
+    )
     state = load_file(last_checkpoint(tmp_path / "second") / "optimizer.safetensors")
     assert any(name.endswith(".master") for name in state)
 
 
-def test_whole_weights_go_on_from_an_adapter_but_not_the_other_way(run_stages: Stages, tmp_path: Path) -> None:
+def test_whole_weights_go_on_from_an_adapter_but_not_the_other_way(
+    run_stages: Stages, tmp_path: Path
+) -> None:
     lora = {"lora": {"rank": 4, "alpha": 8.0, "targets": "all-linear"}}
     parents = {name: str(tmp_path / name / "checkpoints/step_00001") for name in ("adapter", "whole")}
     runs: dict[Path, dict[str, Any]] = {
@@ -145,8 +180,13 @@ def test_whole_weights_go_on_from_an_adapter_but_not_the_other_way(run_stages: S
         tmp_path / "refused": {"steps": 1, "trainer": lora, "resume_from": parents["whole"]},
     }
     run_stages(runs)
-    found = {name: json.loads((tmp_path / name / "result.json").read_text()) for name in ("adapter", "whole", "refused")}
+    found = {
+        name: json.loads((tmp_path / name / "result.json").read_text())
+        for name in ("adapter", "whole", "refused")
+    }
     assert [found[name]["state"] for name in found] == ["completed", "completed", "failed"]
     assert "all weights of" in found["refused"]["error"]
     position = json.loads((Path(parents["whole"]) / "trainer.json").read_text())["position"]
-    assert (position["global_step"], position["optimizer_steps"]) == (2, FEW["minibatches"]), "its optimizer began afresh"
+    assert (position["global_step"], position["optimizer_steps"]) == (2, FEW["minibatches"]), (
+        "its optimizer began afresh"
+    )

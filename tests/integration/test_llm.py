@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from llmzero.hparams import Catalogue
-from llmzero.search.store import EventStore
+from llmzero.core.hparams import Catalogue
+from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Run, read_lines
 from tests.integration.test_search import TRAINED, assert_consistent, start_and_kill, summary
@@ -25,12 +25,22 @@ KEY = "sk-secret-of-the-test-9876543210"
 
 
 def asking(server: LLMServer, *more: str) -> list[str]:
-    return ["agent=openai", "agent.model=scripted", f"agent.base_url={server.url}", "agent.api_key_env=null", "agent.retries=0", *more]
+    return [
+        "agent=openai",
+        "agent.model=scripted",
+        f"agent.base_url={server.url}",
+        "agent.api_key_env=null",
+        "agent.retries=0",
+        *more,
+    ]
 
 
 def tree_of(search: Path) -> list[tuple[Any, ...]]:
     tree = EventStore(search / "tree.jsonl", repair=False).tree
-    return [(n.node_id, n.parent_id, n.hparams, n.score, n.proposal["agent"], n.proposal["rationale"]) for n in tree]
+    return [
+        (n.node_id, n.parent_id, n.hparams, n.score, n.proposal["agent"], n.proposal["rationale"])
+        for n in tree
+    ]
 
 
 def calls_of(search: Path) -> list[dict[str, Any]]:
@@ -38,7 +48,9 @@ def calls_of(search: Path) -> list[dict[str, Any]]:
 
 
 def catalogue_of_search(search: Path) -> Catalogue:
-    return Catalogue.from_config(yaml.safe_load((search / "config.yaml").read_text())["hparams"]["parameters"])
+    return Catalogue.from_config(
+        yaml.safe_load((search / "config.yaml").read_text())["hparams"]["parameters"]
+    )
 
 
 def assert_within_bounds(search: Path) -> None:
@@ -52,17 +64,27 @@ def test_a_search_shows_the_models_own_words_and_charges_its_calls(launch: Run, 
     with LLMServer(scripted) as server:
         prices = ["agent.price_input=3", "agent.price_output=15"]
         launch(
-            "search", *SIMULATED, *asking(server, *prices, "agent.vision=true"), ALWAYS_ASKING, "budget.stages=6", "seed=1", f"search_dir={search}"
+            "search",
+            *SIMULATED,
+            *asking(server, *prices, "agent.vision=true"),
+            ALWAYS_ASKING,
+            "budget.stages=6",
+            "seed=1",
+            f"search_dir={search}",
         )
         asked = list(server.requests)
     assert_consistent(search, 6)
     assert_within_bounds(search)
-    assert {len(request.images) for request in asked} <= {1, 2}, "the base model has no training dynamics to be drawn"
+    assert {len(request.images) for request in asked} <= {1, 2}, (
+        "the base model has no training dynamics to be drawn"
+    )
     assert max(len(request.images) for request in asked) == 2
     events = calls_of(search)
     found = summary(search)["budget"]
     assert found["llm_calls"] == len(events) == len(asked)
-    assert {event["name"].partition("/")[0] for event in events} == {f"{i:04d}" for i in range(2, 7)}, "the practitioner's stage asks nobody"
+    assert {event["name"].partition("/")[0] for event in events} == {f"{i:04d}" for i in range(2, 7)}, (
+        "the practitioner's stage asks nobody"
+    )
     assert found["llm_tokens"] == sum(event["tokens"] for event in events)
     assert found["llm_dollars"] == pytest.approx(sum(event["dollars"] for event in events), abs=1e-3)
     assert found["llm_dollars"] > 0
@@ -74,7 +96,12 @@ def test_a_search_shows_the_models_own_words_and_charges_its_calls(launch: Run, 
     assert json.loads(record["text"])["rationale"] == proposal["rationale"]
     assert list((search / "nodes/0003/calls").glob("*.png"))
     report = (search / "report.html").read_text()
-    for words in (proposal["rationale"], proposal["observations"][0], next(iter(proposal["reasons"].values())), proposal["expected"]["effect"]):
+    for words in (
+        proposal["rationale"],
+        proposal["observations"][0],
+        next(iter(proposal["reasons"].values())),
+        proposal["expected"]["effect"],
+    ):
         assert words in report
     later = json.loads(sorted((search / "nodes/0006/calls").glob("*.json"))[0].read_text())
     assert "How earlier expectations turned out" in json.dumps(later["messages"]), "the calibration memory"
@@ -84,16 +111,30 @@ def test_a_search_that_trains_shows_its_model_real_dynamics(launch: Run, tmp_pat
     """Two stages at a time, trained for real, and asked about with text, plots and rollouts of the policy itself."""
     search = tmp_path / "s"
     with LLMServer(scripted) as server:
-        launch("search", *TRAINED, *asking(server, "agent.vision=true"), "search.workers=2", f"search_dir={search}")
+        launch(
+            "search",
+            *TRAINED,
+            *asking(server, "agent.vision=true"),
+            "search.workers=2",
+            f"search_dir={search}",
+        )
         asked = list(server.requests)
     assert_consistent(search, 4)
-    trained = [request for request in asked if len(request.images) == 2 and not request.last_user.startswith("Your answer cannot be used")]
+    trained = [
+        request
+        for request in asked
+        if len(request.images) == 2 and not request.last_user.startswith("Your answer cannot be used")
+    ]
     assert trained
     for request in trained:
         assert "Metrics of steps 1 to" in request.last_user
         assert "grad_norm: " in request.last_user
-        assert re.search(r"<untrusted-\w+ kind=rollout>\nstep \d+, reward [\d.]+\nprompt: \d+,", request.last_user)
-    assert {event["name"] for event in calls_of(search)} == {f"{f.parent.parent.name}/{f.stem}" for f in search.glob("nodes/*/calls/*.json")}
+        assert re.search(
+            r"<untrusted-\w+ kind=rollout>\nstep \d+, reward [\d.]+\nprompt: \d+,", request.last_user
+        )
+    assert {event["name"] for event in calls_of(search)} == {
+        f"{f.parent.parent.name}/{f.stem}" for f in search.glob("nodes/*/calls/*.json")
+    }
 
 
 def test_a_hostile_endpoint_ends_no_search_and_leaves_no_bounds(launch: Run, tmp_path: Path) -> None:
@@ -115,7 +156,9 @@ def test_a_hostile_endpoint_ends_no_search_and_leaves_no_bounds(launch: Run, tmp
     agents = Counter(proposal["agent"] for proposal in proposals)
     assert agents["scripted"] > 3
     assert agents["rules"] > 3
-    assert all("rules proposed in place of scripted: " in p["notes"][0] for p in proposals if p["agent"] == "rules")
+    assert all(
+        "rules proposed in place of scripted: " in p["notes"][0] for p in proposals if p["agent"] == "rules"
+    )
     assert len(calls_of(search)) == len({event["name"] for event in calls_of(search)})
 
 
@@ -150,7 +193,9 @@ def test_the_key_is_nowhere_in_a_search_directory(launch: Run, tmp_path: Path) -
     assert "[key]" in (tmp_path / "s/nodes/0002/proposal.json").read_text()
 
 
-def test_kills_lose_no_reply_and_pay_for_none_twice(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+def test_kills_lose_no_reply_and_pay_for_none_twice(
+    launch: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
     """With one worker the interrupted search is the uninterrupted one; only a reply that was under way at a kill is asked for again."""
 
     def slow(request: Request) -> Answer:
@@ -162,7 +207,13 @@ def test_kills_lose_no_reply_and_pay_for_none_twice(launch: Run, environment: di
         launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
         asked = len(server.requests)
         for _ in range(8):
-            start_and_kill(1.0 + rng.random() * 0.6, environment, *overrides, *asking(server), f"search_dir={tmp_path}/killed")
+            start_and_kill(
+                1.0 + rng.random() * 0.6,
+                environment,
+                *overrides,
+                *asking(server),
+                f"search_dir={tmp_path}/killed",
+            )
         launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
         asked_again = len(server.requests) - 2 * asked
     assert_consistent(tmp_path / "killed", 20)
@@ -170,7 +221,9 @@ def test_kills_lose_no_reply_and_pay_for_none_twice(launch: Run, environment: di
     assert 0 <= asked_again <= 8
     names = [event["name"] for event in calls_of(tmp_path / "killed")]
     assert len(names) == len(set(names)) == asked
-    assert sorted(names) == sorted(f"{f.parent.parent.name}/{f.stem}" for f in tmp_path.glob("killed/nodes/*/calls/*.json"))
+    assert sorted(names) == sorted(
+        f"{f.parent.parent.name}/{f.stem}" for f in tmp_path.glob("killed/nodes/*/calls/*.json")
+    )
 
 
 def test_a_search_replays_from_its_own_directory_without_an_endpoint(launch: Run, tmp_path: Path) -> None:
@@ -178,11 +231,20 @@ def test_a_search_replays_from_its_own_directory_without_an_endpoint(launch: Run
 
     def stops_some(request: Request) -> Answer:
         flat = "stop" in asked_schema(request).get("properties", {}) and len(server.requests) % 3 == 0
-        return answer_json(request, {"stop": True, "probability": 0.1, "reason": "flat"}) if flat else scripted(request)
+        return (
+            answer_json(request, {"stop": True, "probability": 0.1, "reason": "flat"})
+            if flat
+            else scripted(request)
+        )
 
     with LLMServer(stops_some) as server:
         launch("search", *whole, *asking(server), f"search_dir={tmp_path}/a")
-    replayed = ["agent=openai", "agent.model=scripted", "agent.cassette=replay", f"agent.cassette_dir={tmp_path}/a"]
+    replayed = [
+        "agent=openai",
+        "agent.model=scripted",
+        "agent.cassette=replay",
+        f"agent.cassette_dir={tmp_path}/a",
+    ]
     launch("search", *whole, *replayed, f"search_dir={tmp_path}/b")
     assert tree_of(tmp_path / "b") == tree_of(tmp_path / "a")
     states = [[node.state for node in EventStore(tmp_path / name / "tree.jsonl").tree] for name in "ab"]
@@ -195,9 +257,16 @@ def test_a_search_replays_from_its_own_directory_without_an_endpoint(launch: Run
 
 
 @pytest.mark.parametrize(("limit", "value"), [("llm_dollars", 0.05), ("llm_tokens", 20_000)])
-def test_a_budget_of_calls_ends_the_search_after_the_call_that_spends_it(launch: Run, tmp_path: Path, limit: str, value: float) -> None:
+def test_a_budget_of_calls_ends_the_search_after_the_call_that_spends_it(
+    launch: Run, tmp_path: Path, limit: str, value: float
+) -> None:
     with LLMServer(scripted) as server:
-        settings = ["agent.price_input=3", "agent.price_output=15", f"budget.{limit}={value}", "budget.stages=100"]
+        settings = [
+            "agent.price_input=3",
+            "agent.price_output=15",
+            f"budget.{limit}={value}",
+            "budget.stages=100",
+        ]
         launch("search", *SIMULATED, *asking(server, *settings), ALWAYS_ASKING, f"search_dir={tmp_path}/s")
     spent = summary(tmp_path / "s")["budget"]
     before = [event[limit.removeprefix("llm_")] for event in calls_of(tmp_path / "s")]
@@ -216,13 +285,32 @@ def test_a_gullible_model_cannot_be_talked_out_of_bounds(launch: Run, tmp_path: 
     (conf / "runner").mkdir(parents=True)
     (conf / "runner/tempting.yaml").write_text("_target_: tests.integration.odd_runners.TemptingRunner\n")
     with LLMServer(gullible) as server:
-        settings = ["task=none", "model=none", "runner=tempting", "tracking=none", "search.workers=1", "budget.stages=4"]
-        launch("search", "--config-dir", str(conf), *settings, *asking(server), f"search_dir={search}", PYTHONPATH=str(REPOSITORY))
+        settings = [
+            "task=none",
+            "model=none",
+            "runner=tempting",
+            "tracking=none",
+            "search.workers=1",
+            "budget.stages=4",
+        ]
+        launch(
+            "search",
+            "--config-dir",
+            str(conf),
+            *settings,
+            *asking(server),
+            f"search_dir={search}",
+            PYTHONPATH=str(REPOSITORY),
+        )
         assert any("ORDER: " in request.text for request in server.requests)
     assert_within_bounds(search)
     assert summary(search)["budget"]["stages"] == 4
     assert {path.name for path in tmp_path.iterdir()} == {"s", "conf"}
-    notes = [note for file in search.glob("nodes/*/proposal.json") for note in json.loads(file.read_text())["notes"]]
+    notes = [
+        note
+        for file in search.glob("nodes/*/proposal.json")
+        for note in json.loads(file.read_text())["notes"]
+    ]
     assert any("learning_rate=9" in note and "Clamped" in note for note in notes)
 
 
@@ -243,10 +331,32 @@ def test_a_wall_of_memory_is_found_and_kept_away_from(launch: Run, tmp_path: Pat
     conf = tmp_path / "conf"
     (conf / "runner").mkdir(parents=True)
     (conf / "runner/wall.yaml").write_text("_target_: tests.integration.odd_runners.WallRunner\n")
-    overrides = ["task=none", "model=none", "runner=wall", "tracking=none", "search.workers=1", "budget.stages=4"]
+    overrides = [
+        "task=none",
+        "model=none",
+        "runner=wall",
+        "tracking=none",
+        "search.workers=1",
+        "budget.stages=4",
+    ]
     with LLMServer(careful) as server:
-        launch("search", "--config-dir", str(conf), *overrides, *asking(server), f"search_dir={tmp_path}/llm", PYTHONPATH=str(REPOSITORY))
-    launch("search", "--config-dir", str(conf), *overrides, f"search_dir={tmp_path}/rules", PYTHONPATH=str(REPOSITORY))
+        launch(
+            "search",
+            "--config-dir",
+            str(conf),
+            *overrides,
+            *asking(server),
+            f"search_dir={tmp_path}/llm",
+            PYTHONPATH=str(REPOSITORY),
+        )
+    launch(
+        "search",
+        "--config-dir",
+        str(conf),
+        *overrides,
+        f"search_dir={tmp_path}/rules",
+        PYTHONPATH=str(REPOSITORY),
+    )
     for name in ("llm", "rules"):
         stages = EventStore(tmp_path / name / "tree.jsonl").tree.stages()
         assert stages[0].state == "failed"
@@ -258,25 +368,45 @@ def test_a_wall_of_memory_is_found_and_kept_away_from(launch: Run, tmp_path: Pat
 def test_an_audit_lets_stopped_stages_run_on_and_counts_false_kills(launch: Run, tmp_path: Path) -> None:
     for fraction, audited in ((1.0, True), (0.0, False)):
         search = tmp_path / str(fraction)
-        stopping = ["stopper.min_step=4", "stopper.min_points=2", "stopper.lookahead=0", "stopper.interval_s=0", f"stopper.audit_fraction={fraction}"]
+        stopping = [
+            "stopper.min_step=4",
+            "stopper.min_points=2",
+            "stopper.lookahead=0",
+            "stopper.interval_s=0",
+            f"stopper.audit_fraction={fraction}",
+        ]
         launch("search", *SIMULATED, *stopping, "runner.landscape=deceptive", f"search_dir={search}")
         record = summary(search)["stopper"]
         judged = [line for file in search.glob("nodes/*/stopper.jsonl") for line in read_lines(file)]
         condemned = [line for line in judged if line["stop"]]
         assert len(condemned) == record["audited"] + record["stopped"] > 0
-        assert all({"step", "incumbent", "reason", "details", "validation", "gpu_seconds"} <= set(line) for line in judged)
+        assert all(
+            {"step", "incumbent", "reason", "details", "validation", "gpu_seconds"} <= set(line)
+            for line in judged
+        )
         assert (record["audited"] > 0) == audited
         assert (record["saved_gpu_seconds"] > 0) != audited
         assert (summary(search)["nodes"]["stopped"] == 0) == audited
         tree = EventStore(search / "tree.jsonl").tree
-        killed = [n for n in tree.stages() if n.stop and n.stop["event"] == "audited" and n.score is not None and n.score > n.stop["incumbent"]]
+        killed = [
+            n
+            for n in tree.stages()
+            if n.stop
+            and n.stop["event"] == "audited"
+            and n.score is not None
+            and n.score > n.stop["incumbent"]
+        ]
         assert record["false_kills"] == len(killed)
 
 
 def test_a_language_model_stops_hopeless_stages_from_step_ten_on(launch: Run, tmp_path: Path) -> None:
     def strict(request: Request) -> Answer:
         stops = "stop" in asked_schema(request).get("properties", {})
-        return answer_json(request, {"stop": True, "probability": 0.02, "reason": "It is flat."}) if stops else scripted(request)
+        return (
+            answer_json(request, {"stop": True, "probability": 0.02, "reason": "It is flat."})
+            if stops
+            else scripted(request)
+        )
 
     search = tmp_path / "s"
     with LLMServer(strict) as server:
@@ -293,10 +423,27 @@ def test_set_up_mistakes_are_refused_before_anything_runs(launch: Run, tmp_path:
     with LLMServer(scripted) as server:
         for overrides, message in (
             (["agent=openai"], "agent.model: needs a value"),
-            (["agent=openai", "agent.model=m", "agent.api_key_env=NO_SUCH_KEY"], "NO_SUCH_KEY: this environment variable"),
-            (["agent=openai", "agent.model=m", "agent.api_key_env=null", "agent.base_url=http://127.0.0.1:9/v1"], "nobody answers there"),
-            (asking(server, "budget.llm_dollars=1"), "budget.llm_dollars: needs agent.price_input and agent.price_output"),
-            (asking(server, "agent.max_prompt_tokens=1500"), "max_prompt_tokens=1500: the shortest prompt takes about"),
+            (
+                ["agent=openai", "agent.model=m", "agent.api_key_env=NO_SUCH_KEY"],
+                "NO_SUCH_KEY: this environment variable",
+            ),
+            (
+                [
+                    "agent=openai",
+                    "agent.model=m",
+                    "agent.api_key_env=null",
+                    "agent.base_url=http://127.0.0.1:9/v1",
+                ],
+                "nobody answers there",
+            ),
+            (
+                asking(server, "budget.llm_dollars=1"),
+                "budget.llm_dollars: needs agent.price_input and agent.price_output",
+            ),
+            (
+                asking(server, "agent.max_prompt_tokens=1500"),
+                "max_prompt_tokens=1500: the shortest prompt takes about",
+            ),
             (asking(server, "agent.prompts=/no/where"), "agent.prompts=/no/where: no such folder"),
             (["stopper=llm"], "stopper.model: needs the name of a model"),
         ):
@@ -310,7 +457,9 @@ def test_set_up_mistakes_are_refused_before_anything_runs(launch: Run, tmp_path:
 def test_a_search_moves_to_another_address_of_its_endpoint(launch: Run, tmp_path: Path) -> None:
     for stages in (3, 5):
         with LLMServer(scripted) as server:
-            launch("search", *SIMULATED, *asking(server), f"budget.stages={stages}", f"search_dir={tmp_path}/s")
+            launch(
+                "search", *SIMULATED, *asking(server), f"budget.stages={stages}", f"search_dir={tmp_path}/s"
+            )
     assert_consistent(tmp_path / "s", 5)
 
 
@@ -319,7 +468,9 @@ def test_an_agent_is_tried_on_a_stage_without_starting_anything(launch: Run, tmp
     launch("search", *SIMULATED, "budget.stages=3", f"search_dir={search}")
     before = {file: file.read_bytes() for file in search.rglob("*") if file.is_file()}
     where = [f"search_dir={search}", "node=0001"]
-    prompt = launch("propose", *where, "agent=openai", "agent.model=m", "agent.api_key_env=NO_SUCH_KEY", "dry_run=true").stdout
+    prompt = launch(
+        "propose", *where, "agent=openai", "agent.model=m", "agent.api_key_env=NO_SUCH_KEY", "dry_run=true"
+    ).stdout
     assert "Propose the stage 0004 that continues 0001." in prompt
     with LLMServer(scripted) as server:
         found = json.loads(launch("propose", *where, *asking(server)).stdout)
@@ -335,8 +486,19 @@ def test_an_agent_is_tried_on_a_stage_without_starting_anything(launch: Run, tmp
 
 def test_a_dry_run_tells_the_model_and_what_it_can_cost(launch: Run, tmp_path: Path) -> None:
     with LLMServer(scripted) as server:
-        settings = asking(server, "agent.price_input=2", "agent.price_output=10", "agent.max_prompt_tokens=20000", "agent.max_reply_tokens=1000")
-        printed = launch("search", *SIMULATED, *settings, "budget.stages=10", "dry_run=true", f"search_dir={tmp_path}/s").stdout
+        settings = asking(
+            server,
+            "agent.price_input=2",
+            "agent.price_output=10",
+            "agent.max_prompt_tokens=20000",
+            "agent.max_reply_tokens=1000",
+        )
+        printed = launch(
+            "search", *SIMULATED, *settings, "budget.stages=10", "dry_run=true", f"search_dir={tmp_path}/s"
+        ).stdout
         assert server.requests == []
-    assert f"scripted at {server.url}, prompts of up to 20000 tokens; at most about $0.50 for proposals" in printed
+    assert (
+        f"scripted at {server.url}, prompts of up to 20000 tokens; at most about $0.50 for proposals"
+        in printed
+    )
     assert not (tmp_path / "s").exists()

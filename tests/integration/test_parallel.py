@@ -6,20 +6,22 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmzero.agents.base import Proposal
-from llmzero.agents.evidence import EvidenceBuilder
 from llmzero.agents.stopper import NeverStop
-from llmzero.hparams import Catalogue
-from llmzero.search.budget import Budget
+from llmzero.core.hparams import Catalogue
+from llmzero.core.stage import StageResult, StageSpec, StageStatus, ValidationPoint
+from llmzero.evidence.evidence import EvidenceBuilder
+from llmzero.evidence.proposal import Proposal
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.methods.base import MethodContext
 from llmzero.search.methods.tree_search import TreeSearch
-from llmzero.search.store import EventStore
-from llmzero.search.tree import Tree
-from llmzero.search.workspace import Workspace
-from llmzero.stage import StageResult, StageSpec, StageStatus, ValidationPoint
+from llmzero.tree.budget import Budget
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import Tree
+from llmzero.tree.workspace import Workspace
 
-CATALOGUE = Catalogue.from_config({"rate": {"group": "capacity", "kind": "float", "low": 0.0, "high": 1.0, "default": 0.5}})
+CATALOGUE = Catalogue.from_config(
+    {"rate": {"group": "capacity", "kind": "float", "low": 0.0, "high": 1.0, "default": 0.5}}
+)
 
 
 @dataclass
@@ -47,16 +49,32 @@ class Handle:
     moment: float
 
     def poll(self) -> StageStatus:
-        ended = len(self.table.running) in (1, 3) if self.table.late else self.moment == min(self.table.running.values())
+        ended = (
+            len(self.table.running) in (1, 3)
+            if self.table.late
+            else self.moment == min(self.table.running.values())
+        )
         return StageStatus("completed" if ended else "running")
 
     def stop(self) -> None: ...
 
     def result(self) -> StageResult:
         self.table.running.pop(self.spec.node_id, None)
-        score = 0.1 * self.spec.depth + random.Random(f"{self.spec.depth}/{self.spec.hparams['rate']}").random()
+        score = (
+            0.1 * self.spec.depth + random.Random(f"{self.spec.depth}/{self.spec.hparams['rate']}").random()
+        )
         point = ValidationPoint(1, self.spec.depth, score, 0.01, 100, 0.0)
-        return StageResult("completed", [point], 1, score, Path("c"), 1.0, 1.0, last_checkpoint=Path("c"), ended_at=self.moment)
+        return StageResult(
+            "completed",
+            [point],
+            1,
+            score,
+            Path("c"),
+            1.0,
+            1.0,
+            last_checkpoint=Path("c"),
+            ended_at=self.moment,
+        )
 
 
 def search(directory: Path, table: Table, workers: int) -> Tree:
@@ -86,7 +104,10 @@ def search(directory: Path, table: Table, workers: int) -> Tree:
 def test_what_is_found_does_not_depend_on_when_ends_are_noticed(tmp_path: Path) -> None:
     tables = {"at_once": Table(late=False), "late": Table(late=True)}
     trees = {name: search(tmp_path / name, table, workers=3) for name, table in tables.items()}
-    shapes = [[(node.node_id, node.parent_id, node.hparams, node.finished_order) for node in tree] for tree in trees.values()]
+    shapes = [
+        [(node.node_id, node.parent_id, node.hparams, node.finished_order) for node in tree]
+        for tree in trees.values()
+    ]
     assert shapes[0] == shapes[1]
     assert [table.most for table in tables.values()] == [3, 3]
     order = [int(node.node_id) for node in trees["late"].finished]

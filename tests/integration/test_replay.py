@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from llmzero.cli import INTERRUPTED
-from llmzero.search.store import EventStore
-from llmzero.search.tree import Node
-from llmzero.stage import StageDir
+from llmzero.core.stage import StageDir
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import Node
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines, same_bits
 
@@ -46,21 +46,34 @@ def searched(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def known(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A replay of two stages, whose directory holds their strategy as a search would have written it."""
     directory = tmp_path_factory.mktemp("known")
-    stages = [{"steps": 8, "changes": {"learning_rate": 2e-6}}, {"steps": 8, "changes": {"prompts_per_step": 256}}]
-    launch("replay", *SIMULATED, f"strategy={write(directory / 's.yaml', stages)}", f"search_dir={directory}/found")
+    stages = [
+        {"steps": 8, "changes": {"learning_rate": 2e-6}},
+        {"steps": 8, "changes": {"prompts_per_step": 256}},
+    ]
+    launch(
+        "replay",
+        *SIMULATED,
+        f"strategy={write(directory / 's.yaml', stages)}",
+        f"search_dir={directory}/found",
+    )
     return directory / "found"
 
 
 def test_a_strategy_is_replayed_stage_by_stage(launch: Run, searched: Path, tmp_path: Path) -> None:
     strategy = yaml.safe_load((searched / "strategy.yaml").read_text())
-    printed = launch("replay", *SIMULATED, f"strategy={searched}/strategy.yaml", "seed=7", f"search_dir={tmp_path}/r").stdout
+    printed = launch(
+        "replay", *SIMULATED, f"strategy={searched}/strategy.yaml", "seed=7", f"search_dir={tmp_path}/r"
+    ).stdout
     stages = stages_of(tmp_path / "r")
     assert [node.hparams for node in stages] == [stage["hparams"] for stage in strategy["stages"]]
     assert [node.depth for node in stages] == list(range(1, 1 + len(stages)))
     assert {node.proposal["agent"] for node in stages} == {"replay"}
     assert "agent=none" in printed
     assert "No language model" not in printed
-    assert yaml.safe_load((tmp_path / "r/strategy.yaml").read_text())["stages"][0]["changes"] == strategy["stages"][0]["changes"]
+    assert (
+        yaml.safe_load((tmp_path / "r/strategy.yaml").read_text())["stages"][0]["changes"]
+        == strategy["stages"][0]["changes"]
+    )
 
 
 def test_an_edited_strategy_trains_what_it_says(launch: Run, tmp_path: Path) -> None:
@@ -73,7 +86,11 @@ def test_an_edited_strategy_trains_what_it_says(launch: Run, tmp_path: Path) -> 
     launch("replay", *SIMULATED, f"strategy={write(tmp_path / 's.yaml', edited)}", f"search_dir={tmp_path}/r")
     stages = stages_of(tmp_path / "r")
     assert [node.steps for node in stages] == [8, 10, 6]
-    assert [node.resume_from.name for node in stages if node.resume_from] == ["step_00000", "step_00008", "step_00010"]
+    assert [node.resume_from.name for node in stages if node.resume_from] == [
+        "step_00000",
+        "step_00008",
+        "step_00010",
+    ]
     assert [node.proposal["changes"] for node in stages] == [
         {"group_size": 16},
         {"learning_rate": 2e-6},
@@ -87,13 +104,23 @@ def test_an_early_stop_is_part_of_a_strategy(launch: Run, tmp_path: Path) -> Non
     launch("search", *SIMULATED, *quick, "budget.gpu_seconds=16", f"search_dir={tmp_path}/s")
     assert [node.state for node in stages_of(tmp_path / "s")] == ["completed", "completed", "stopped"]
     strategy = yaml.safe_load((tmp_path / "s/strategy.yaml").read_text())
-    assert [(stage["steps"], stage.get("stop_at")) for stage in strategy["stages"]] == [(16, None), (16, None), (16, 8)]
+    assert [(stage["steps"], stage.get("stop_at")) for stage in strategy["stages"]] == [
+        (16, None),
+        (16, None),
+        (16, 8),
+    ]
     launch("replay", *SIMULATED, *quick, f"strategy={tmp_path}/s/strategy.yaml", f"search_dir={tmp_path}/r")
-    assert [(node.steps, node.state) for node in stages_of(tmp_path / "r")] == [(16, "completed"), (16, "completed"), (8, "completed")]
+    assert [(node.steps, node.state) for node in stages_of(tmp_path / "r")] == [
+        (16, "completed"),
+        (16, "completed"),
+        (8, "completed"),
+    ]
 
 
 def test_another_strategy_in_the_same_directory_is_refused(launch: Run, tmp_path: Path) -> None:
-    strategy = write(tmp_path / "s.yaml", [{"steps": 4, "changes": {}}, {"steps": 4, "changes": {"group_size": 16}}])
+    strategy = write(
+        tmp_path / "s.yaml", [{"steps": 4, "changes": {}}, {"steps": 4, "changes": {"group_size": 16}}]
+    )
     launch("replay", *SIMULATED, f"strategy={strategy}", f"search_dir={tmp_path}/r")
     write(strategy, [{"steps": 4, "changes": {}}, {"steps": 4, "changes": {"group_size": 32}}])
     refused = launch("replay", *SIMULATED, f"strategy={strategy}", f"search_dir={tmp_path}/r", ok=False)
@@ -105,15 +132,29 @@ def test_another_strategy_in_the_same_directory_is_refused(launch: Run, tmp_path
     ("overrides", "message"),
     [
         ([], "strategy=FILE or rule=FILE: give exactly one of them"),
-        (["strategy={found}/strategy.yaml", "rule={found}/strategy.yaml"], "strategy=FILE or rule=FILE: give exactly one of them"),
-        (["strategy=nowhere.yaml"], "nowhere.yaml: no such file; a finished search writes one into its search_dir"),
-        (["strategy={found}/strategy.yaml", "model=nano"], "stage 1: learning_rate=2e-06: must be float from 1e-05 to 0.001"),
-        (["strategy={found}/strategy.yaml", "transfer=exact"], "transfer=exact: must be one of relative, values"),
+        (
+            ["strategy={found}/strategy.yaml", "rule={found}/strategy.yaml"],
+            "strategy=FILE or rule=FILE: give exactly one of them",
+        ),
+        (
+            ["strategy=nowhere.yaml"],
+            "nowhere.yaml: no such file; a finished search writes one into its search_dir",
+        ),
+        (
+            ["strategy={found}/strategy.yaml", "model=nano"],
+            "stage 1: learning_rate=2e-06: must be float from 1e-05 to 0.001",
+        ),
+        (
+            ["strategy={found}/strategy.yaml", "transfer=exact"],
+            "transfer=exact: must be one of relative, values",
+        ),
         (["rule={found}/strategy.yaml"], "strategy.yaml:\n  stages: unknown key"),
         (["rule={found}/strategy.yaml", "stages=0"], "stages=0: must be at least 1"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_written(launch: Run, known: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+def test_bad_input_is_refused_before_anything_is_written(
+    launch: Run, known: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
     given = [override.format(found=known) for override in overrides]
     done = launch("replay", *SIMULATED, *given, f"search_dir={tmp_path}/r", ok=False)
     assert done.returncode == 2
@@ -127,18 +168,33 @@ def test_a_strategy_moves_to_another_model(launch: Run, known: Path, tmp_path: P
     printed = launch("replay", *SIMULATED, *moved).stdout
     note = "prompts_per_step=256 goes beyond the bounds here: 64 (must be one of 8, 16, 32, 64)"
     stages = stages_of(tmp_path / "r")
-    assert [node.proposal["changes"] for node in stages] == [{"learning_rate": 2e-4}, {"prompts_per_step": 64}]
+    assert [node.proposal["changes"] for node in stages] == [
+        {"learning_rate": 2e-4},
+        {"prompts_per_step": 64},
+    ]
     assert [node.proposal["notes"] for node in stages] == [[], [note]]
     assert f"  stage 2: {note}" in printed.splitlines()
 
 
-def test_a_multirun_over_seeds_and_models_gives_every_replay_a_directory(launch: Run, known: Path, tmp_path: Path) -> None:
+def test_a_multirun_over_seeds_and_models_gives_every_replay_a_directory(
+    launch: Run, known: Path, tmp_path: Path
+) -> None:
     strategy = f"strategy={known}/strategy.yaml"
-    launch("replay", "-m", *SIMULATED, strategy, "transfer=relative", "seed=0,1", "model=none,nano", cwd=tmp_path)
-    found = {path.name: json.loads((path / "summary.json").read_text()) for path in (tmp_path / "runs").glob("replay-*")}
-    assert sorted(found) == [f"replay-found-none-{model}-{seed}" for model in ("nano", "none") for seed in (0, 1)]
+    launch(
+        "replay", "-m", *SIMULATED, strategy, "transfer=relative", "seed=0,1", "model=none,nano", cwd=tmp_path
+    )
+    found = {
+        path.name: json.loads((path / "summary.json").read_text())
+        for path in (tmp_path / "runs").glob("replay-*")
+    }
+    assert sorted(found) == [
+        f"replay-found-none-{model}-{seed}" for model in ("nano", "none") for seed in (0, 1)
+    ]
     assert {summary["state"] for summary in found.values()} == {"finished"}
-    assert found["replay-found-none-none-0"]["best"]["score"] != found["replay-found-none-none-1"]["best"]["score"]
+    assert (
+        found["replay-found-none-none-0"]["best"]["score"]
+        != found["replay-found-none-none-1"]["best"]["score"]
+    )
 
 
 def test_a_rule_decides_on_every_stage_by_the_one_before(launch: Run, searched: Path, tmp_path: Path) -> None:
@@ -153,16 +209,38 @@ def test_a_rule_decides_on_every_stage_by_the_one_before(launch: Run, searched: 
     assert [node.hparams["prompts_per_step"] for node in stages] == [64, 128, 256, 256, 256]
     assert [node.hparams["learning_rate"] for node in stages] == [1e-6, 2e-6, 4e-6, 8e-6, 1e-5]
     assert {node.hparams["kl_coef"] for node in stages} == {0.001}
-    assert stages[1].proposal["reasons"] == {"prompts_per_step": "gain at most 1", "learning_rate": "late entropy at least 0"}
+    assert stages[1].proposal["reasons"] == {
+        "prompts_per_step": "gain at most 1",
+        "learning_rate": "late entropy at least 0",
+    }
 
 
 def test_the_rule_of_a_search_can_be_used_by_another(launch: Run, searched: Path, tmp_path: Path) -> None:
     rule = yaml.safe_load((searched / "rule.yaml").read_text())
-    launch("search", *SIMULATED, "agent=rule_file", f"agent.path={searched}/rule.yaml", "seed=5", f"search_dir={tmp_path}/s")
-    changed = {name for node in stages_of(tmp_path / "s") if "By the rule" in node.proposal["rationale"] for name in node.proposal["changes"]}
+    launch(
+        "search",
+        *SIMULATED,
+        "agent=rule_file",
+        f"agent.path={searched}/rule.yaml",
+        "seed=5",
+        f"search_dir={tmp_path}/s",
+    )
+    changed = {
+        name
+        for node in stages_of(tmp_path / "s")
+        if "By the rule" in node.proposal["rationale"]
+        for name in node.proposal["changes"]
+    }
     assert changed
     assert changed <= {clause["parameter"] for clause in rule["clauses"]}
-    refused = launch("search", *SIMULATED, "agent=rule_file", f"agent.path={searched}/strategy.yaml", f"search_dir={tmp_path}/x", ok=False)
+    refused = launch(
+        "search",
+        *SIMULATED,
+        "agent=rule_file",
+        f"agent.path={searched}/strategy.yaml",
+        f"search_dir={tmp_path}/x",
+        ok=False,
+    )
     assert f"agent.path={searched}/strategy.yaml:\n  stages: unknown key" in refused.stderr
     assert not (tmp_path / "x").exists()
 
@@ -190,21 +268,39 @@ def by_processes(launch: Run, micro_strategy: Path, tmp_path_factory: pytest.Tem
 
 def points(search_dir: Path) -> dict[str, list[tuple[int, int, float]]]:
     files = sorted(search_dir.glob("*/*/validation.jsonl"))
-    return {f"{f.parent.parent.name}/{f.parent.name}": [(row["step"], row["global_step"], row["score"]) for row in read_lines(f)] for f in files}
+    return {
+        f"{f.parent.parent.name}/{f.parent.name}": [
+            (row["step"], row["global_step"], row["score"]) for row in read_lines(f)
+        ]
+        for f in files
+    }
 
 
 def assert_same_replay(a: Path, b: Path) -> None:
     assert points(a) == points(b)
-    checkpoints = [path.relative_to(a) for path in sorted(a.glob("nodes/*/checkpoints/step_*")) if path.parent.parent.name != "0000"]
+    checkpoints = [
+        path.relative_to(a)
+        for path in sorted(a.glob("nodes/*/checkpoints/step_*"))
+        if path.parent.parent.name != "0000"
+    ]
     assert len(checkpoints) >= 3
     assert all(same_bits(a / checkpoint, b / checkpoint) for checkpoint in checkpoints)
 
 
 @pytest.mark.slow
-def test_one_process_trains_the_same_bits_as_a_process_a_stage(launch: Run, by_processes: Path, micro_strategy: Path, tmp_path: Path) -> None:
+def test_one_process_trains_the_same_bits_as_a_process_a_stage(
+    launch: Run, by_processes: Path, micro_strategy: Path, tmp_path: Path
+) -> None:
     search = tmp_path / "r"
     started = time.time()
-    launch("replay", *TRAINED, "runner=inline", f"strategy={micro_strategy}", f"search_dir={search}", "runner.threads=1")
+    launch(
+        "replay",
+        *TRAINED,
+        "runner=inline",
+        f"strategy={micro_strategy}",
+        f"search_dir={search}",
+        "runner.threads=1",
+    )
     elapsed = time.time() - started
     assert_same_replay(by_processes, search)
     assert [len(points(search)[f"nodes/000{i}"]) for i in (1, 2, 3)] == [2, 2, 2]
@@ -220,11 +316,26 @@ def test_one_process_that_is_told_to_leave_goes_on_as_if_nothing_had_been(
     environment: dict[str, str], launch: Run, by_processes: Path, micro_strategy: Path, tmp_path: Path
 ) -> None:
     search = tmp_path / "r"
-    overrides = [*TRAINED, "runner=inline", f"strategy={micro_strategy}", f"search_dir={search}", "runner.threads=1"]
-    for node, number in (("0000", signal.SIGTERM), ("0001", signal.SIGTERM), ("0002", signal.SIGUSR2), ("0003", signal.SIGKILL)):
+    overrides = [
+        *TRAINED,
+        "runner=inline",
+        f"strategy={micro_strategy}",
+        f"search_dir={search}",
+        "runner.threads=1",
+    ]
+    for node, number in (
+        ("0000", signal.SIGTERM),
+        ("0001", signal.SIGTERM),
+        ("0002", signal.SIGUSR2),
+        ("0003", signal.SIGKILL),
+    ):
         stage = StageDir(search / "nodes" / node)
-        process = subprocess.Popen(command("replay", *overrides), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
-        while not (stage.metrics() or (node == "0000" and stage.status())):  # the base model's stage has no steps: it ends before the driver leaves
+        process = subprocess.Popen(
+            command("replay", *overrides), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL
+        )
+        while not (
+            stage.metrics() or (node == "0000" and stage.status())
+        ):  # the base model's stage has no steps: it ends before the driver leaves
             assert process.poll() is None, "the replay ended before it could be told to leave"
             time.sleep(0.001)
         process.send_signal(number)
@@ -239,5 +350,7 @@ def test_a_plan_for_one_process_loads_no_deep_learning_library(micro_strategy: P
     code = "import sys, runpy; sys.argv=['replay.py','dry_run=true','runner=inline',sys.argv[1]]; "
     code += "runpy.run_path('launchers/replay.py', run_name='__main__'); print('torch' in sys.modules)"
     argument = f"strategy={micro_strategy}"
-    done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, argument], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    )
     assert done.stdout.strip().endswith("False")

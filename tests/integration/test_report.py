@@ -17,11 +17,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from llmzero.files import append_jsonl, write_json
-from llmzero.hparams import Catalogue
-from llmzero.search.report import Detail, report_data, write_report
-from llmzero.search.store import EventStore
-from llmzero.stage import StageDir, StageResult, ValidationPoint
+from llmzero.core.files import append_jsonl, write_json
+from llmzero.core.hparams import Catalogue
+from llmzero.core.stage import StageDir, StageResult, ValidationPoint
+from llmzero.mirrors.report import Detail, report_data, write_report
+from llmzero.tree.store import EventStore
 
 HOSTILE = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=2">\'"`${window.pwned=3}`<!--\u2028\ud800{{7*7}}'
 SHOWN = HOSTILE.replace("\ud800", "")  # a lone surrogate has no rendering of its own
@@ -33,15 +33,49 @@ ENTRIES: dict[str, dict[str, Any]] = {
         "default": 512,
         "unit": "tokens",
     },
-    "group_size": {"group": "capacity", "kind": "int", "choices": [4, 8, 16, 32], "default": 8, "unit": "completions"},
+    "group_size": {
+        "group": "capacity",
+        "kind": "int",
+        "choices": [4, 8, 16, 32],
+        "default": 8,
+        "unit": "completions",
+    },
     "prompts_per_step": {"group": "capacity", "kind": "int", "choices": [16, 32, 64, 128], "default": 32},
-    "learning_rate": {"group": "regularization", "kind": "float", "low": 1e-7, "high": 1e-5, "scale": "log", "default": 1e-6},
-    "kl_coef": {"group": "regularization", "kind": "float", "low": 0.0, "high": 0.2, "scale": "log", "default": 0.001},
-    "entropy_coef": {"group": "regularization", "kind": "float", "low": 0.0, "high": 0.05, "scale": "log", "default": 0.0},
+    "learning_rate": {
+        "group": "regularization",
+        "kind": "float",
+        "low": 1e-7,
+        "high": 1e-5,
+        "scale": "log",
+        "default": 1e-6,
+    },
+    "kl_coef": {
+        "group": "regularization",
+        "kind": "float",
+        "low": 0.0,
+        "high": 0.2,
+        "scale": "log",
+        "default": 0.001,
+    },
+    "entropy_coef": {
+        "group": "regularization",
+        "kind": "float",
+        "low": 0.0,
+        "high": 0.05,
+        "scale": "log",
+        "default": 0.0,
+    },
     "temperature": {"group": "regularization", "kind": "float", "low": 0.6, "high": 1.5, "default": 1.0},
     "clip_high": {"group": "regularization", "kind": "float", "low": 0.1, "high": 0.6, "default": 0.2},
     "minibatches": {"group": "optimization", "kind": "int", "choices": [1, 2, 4, 8], "default": 1},
-    "max_grad_norm": {"group": "optimization", "kind": "float", "low": 0.05, "high": 5.0, "scale": "log", "default": 1.0},
+    "max_grad_norm": {
+        "group": "optimization",
+        "kind": "float",
+        "low": 0.05,
+        "high": 5.0,
+        "scale": "log",
+        "default": 1.0,
+    },
 }
 PATHOLOGIES = ("plateau", "slow_progress", "entropy_collapse", "kl_blowup", "healthy")
 
@@ -49,7 +83,13 @@ PATHOLOGIES = ("plateau", "slow_progress", "entropy_collapse", "kl_blowup", "hea
 class SearchBuilder:
     """Writes a search directory as a driver and its trainers would: through the event store and the stage directories."""
 
-    def __init__(self, path: Path, entries: dict[str, dict[str, Any]] = ENTRIES, words: str | None = None, steps: int = 60) -> None:
+    def __init__(
+        self,
+        path: Path,
+        entries: dict[str, dict[str, Any]] = ENTRIES,
+        words: str | None = None,
+        steps: int = 60,
+    ) -> None:
         self.path, self.words, self.steps = path, words, steps
         (path / "nodes").mkdir(parents=True)
         self.catalogue = Catalogue.from_config(entries)
@@ -75,16 +115,25 @@ class SearchBuilder:
     def node(self, parent: str, state: str) -> str:
         """Add a stage below `parent`; return its id."""
         names = self.rng.sample(list(self.catalogue), k=2)
-        hparams = self.store.tree[parent].hparams | {name: self.catalogue[name].sample(self.rng) for name in names}
+        hparams = self.store.tree[parent].hparams | {
+            name: self.catalogue[name].sample(self.rng) for name in names
+        }
         changes = self.catalogue.changes(self.store.tree[parent].hparams, hparams)
         proposal = {
             "agent": self.say("rules"),
             "diagnosis": [self.say(self.rng.choice(PATHOLOGIES))],
-            "rationale": self.say(f"The score has levelled off, so {' and '.join(changes)} should move: more exploration, larger batches."),
+            "rationale": self.say(
+                f"The score has levelled off, so {' and '.join(changes)} should move: more exploration, larger batches."
+            ),
             "changes": changes,
             "observations": [self.say("The score is flat.")],
             "reasons": {name: self.say(f"{name} limits it.") for name in changes},
-            "expected": {"score": 0.5, "probability": 0.7, "metrics": {}, "effect": self.say("Entropy falls.")},
+            "expected": {
+                "score": 0.5,
+                "probability": 0.7,
+                "metrics": {},
+                "effect": self.say("Entropy falls."),
+            },
             "notes": [self.say("group_size=9 was clamped.")],
             "tokens": 1200,
             "dollars": 0.01,
@@ -93,7 +142,9 @@ class SearchBuilder:
         stage = self._create(parent, hparams, proposal, self.steps)
         if state != "queued":
             self.event("started", node_id=node_id)
-            points = self._train(stage, parent, node_id, self.steps if state in ("completed", "queued") else self.steps // 2)
+            points = self._train(
+                stage, parent, node_id, self.steps if state in ("completed", "queued") else self.steps // 2
+            )
             self._end(node_id, state, points, stage)
         return node_id
 
@@ -107,7 +158,9 @@ class SearchBuilder:
         else:
             self._finish(node_id, state, points, stage)
 
-    def _create(self, parent: str | None, hparams: dict[str, Any], proposal: dict[str, Any], steps: int) -> StageDir:
+    def _create(
+        self, parent: str | None, hparams: dict[str, Any], proposal: dict[str, Any], steps: int
+    ) -> StageDir:
         node_id = self.store.tree.next_id()
         depth = self.store.tree[parent].depth + 1 if parent else 0
         resume_from = str(self.path / "nodes" / parent / "checkpoints" / "step_00030") if parent else None
@@ -121,15 +174,27 @@ class SearchBuilder:
         start, begin = self.reached[parent]
         lift = self.rng.uniform(-0.05, 0.16)
         curve = [start + lift * (1 - math.exp(-step / 25)) for step in range(steps + 1)]
-        append_jsonl(stage.metrics_file, [self._metrics(step, begin + step, curve[step]) for step in range(1, steps + 1)])
+        append_jsonl(
+            stage.metrics_file,
+            [self._metrics(step, begin + step, curve[step]) for step in range(1, steps + 1)],
+        )
         noise = self.rng.gauss
-        points = [ValidationPoint(s, begin + s, min(0.99, max(0.01, curve[s] + noise(0, 0.008))), 0.014, 500, 1.0) for s in range(5, steps + 1, 5)]
+        points = [
+            ValidationPoint(s, begin + s, min(0.99, max(0.01, curve[s] + noise(0, 0.008))), 0.014, 500, 1.0)
+            for s in range(5, steps + 1, 5)
+        ]
         append_jsonl(stage.validation_file, [vars(point) for point in points])
         prompt, completion = (
             self.say("Use 3, 7, 8 and 25 to make 31."),
             self.say("25 + 8 = 33; 33 - 7 = 26 ... <answer>25 + 7 - 1</answer>"),
         )
-        rollout = {"step": steps, "global_step": begin + steps, "prompt": prompt, "completion": completion, "parts": {}}
+        rollout = {
+            "step": steps,
+            "global_step": begin + steps,
+            "prompt": prompt,
+            "completion": completion,
+            "parts": {},
+        }
         append_jsonl(stage.rollouts_file, [{**rollout, "reward": i / 3} for i in range(4)])
         best = max(points, key=lambda point: point.score)
         self.reached[node_id] = (best.score, best.global_step)
@@ -151,26 +216,54 @@ class SearchBuilder:
     def _finish(self, node_id: str, state: Any, points: list[ValidationPoint], stage: StageDir) -> None:
         best = max(points, key=lambda point: point.score) if state != "failed" else None
         checkpoint = stage.checkpoints / f"step_{best.step:05d}" if best else None
-        error = self.say("RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB") if state == "failed" else None
-        result = StageResult(state, points, best and best.step, best and best.score, checkpoint, 20.0, 20.0, error)
+        error = (
+            self.say("RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB")
+            if state == "failed"
+            else None
+        )
+        result = StageResult(
+            state, points, best and best.step, best and best.score, checkpoint, 20.0, 20.0, error
+        )
         stage.write_result(result)
         self.event("finished", node_id=node_id, result=result.to_dict())
 
     def grow(self, stages: int) -> None:
         """Add stages below the root and below good ones, most of them completed."""
         self.root()
-        states = ["completed", "completed", "completed", "stopped", "completed", "failed", "completed", "stopped"]
+        states = [
+            "completed",
+            "completed",
+            "completed",
+            "stopped",
+            "completed",
+            "failed",
+            "completed",
+            "stopped",
+        ]
         for i in range(stages):
-            usable = sorted((node for node in self.store.tree if node.usable and node.depth < 5), key=lambda node: node.score or 0.0)
+            usable = sorted(
+                (node for node in self.store.tree if node.usable and node.depth < 5),
+                key=lambda node: node.score or 0.0,
+            )
             parent = usable[-1] if self.rng.random() < 0.55 else self.rng.choice(usable)
-            state = {stages - 1: "queued", stages - 2: "running"}.get(i, states[i % len(states)]) if stages > 8 else "completed"
+            state = (
+                {stages - 1: "queued", stages - 2: "running"}.get(i, states[i % len(states)])
+                if stages > 8
+                else "completed"
+            )
             self.node(parent.node_id, state)
 
     def summarize(self, state: str = "finished", tested: bool = False) -> None:
-        write_json(self.path / "summary.json", {"method": self.say("llmzero"), "agent": self.say("rules"), "state": state})
+        write_json(
+            self.path / "summary.json",
+            {"method": self.say("llmzero"), "agent": self.say("rules"), "state": state},
+        )
         if tested:
             scores = {"base": 0.30, "practitioner": 0.452, "best": 0.561}
-            write_json(self.path / "test.json", {name: {"score": score, "stderr": 0.014} for name, score in scores.items()})
+            write_json(
+                self.path / "test.json",
+                {name: {"score": score, "stderr": 0.014} for name, score in scores.items()},
+            )
 
     def report(self, *, live: bool = False) -> Path:
         write_report(self.path, self.store, self.catalogue, live=live)
@@ -191,7 +284,9 @@ def search(tmp_path: Path) -> Callable[..., SearchBuilder]:
 def opened(browser: webdriver.Chrome, page: Path, place: str = "") -> None:
     """Open a report and wait until it is drawn; fail on anything the console complains of."""
     browser.get(f"{page.as_uri()}{place}")
-    WebDriverWait(browser, 20).until(lambda chrome: chrome.execute_script("return document.querySelectorAll('#stages tr').length > 0"))
+    WebDriverWait(browser, 20).until(
+        lambda chrome: chrome.execute_script("return document.querySelectorAll('#stages tr').length > 0")
+    )
     assert_quiet(browser)
 
 
@@ -231,16 +326,24 @@ def press(browser: webdriver.Chrome, *keys: str) -> str:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("stages", [0, 15, 499])
-def test_opens_without_errors_and_without_network(search: Any, browser: webdriver.Chrome, stages: int) -> None:
+def test_opens_without_errors_and_without_network(
+    search: Any, browser: webdriver.Chrome, stages: int
+) -> None:
     page = search(stages).report()
     opened(browser, page)
     rows = browser.find_elements(By.CSS_SELECTOR, "#stages tbody tr")
     assert len(rows) == stages + 1
     assert browser.title.startswith("search")
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+    urls = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
     assert page.as_uri() in urls
-    assert all(url.startswith(("file:", "data:", "chrome:")) for url in urls)  # chrome: is the browser's own start page
+    assert all(
+        url.startswith(("file:", "data:", "chrome:")) for url in urls
+    )  # chrome: is the browser's own start page
     assert page.stat().st_size < 3_000_000
 
 
@@ -266,12 +369,19 @@ def test_clicking_a_node_shows_it(search: Any, browser: webdriver.Chrome) -> Non
         shown = panel(browser)
         assert heading(browser) == f"Stage {node.node_id}"
         assert node.state in shown
-        words = [node.proposal["rationale"], *node.proposal["observations"], *node.proposal["reasons"].values(), *node.proposal["notes"]]
+        words = [
+            node.proposal["rationale"],
+            *node.proposal["observations"],
+            *node.proposal["reasons"].values(),
+            *node.proposal["notes"],
+        ]
         assert all(word in shown for word in [*words, "Entropy falls.", "70 %"])
         assert node.proposal["diagnosis"][0].replace("_", " ") in shown
         changed = browser.find_elements(By.CSS_SELECTOR, "#panel .config .changed th")
         assert {cell.text for cell in changed} == set(node.proposal["changes"])
-        assert len(browser.find_elements(By.CSS_SELECTOR, "#panel .config tbody tr:not(.group)")) == len(builder.catalogue)
+        assert len(browser.find_elements(By.CSS_SELECTOR, "#panel .config tbody tr:not(.group)")) == len(
+            builder.catalogue
+        )
     stopped = next(node for node in builder.store.tree if node.state == "stopped")
     click_node(browser, stopped.node_id)
     assert "cannot reach 0.500" in panel(browser)
@@ -287,7 +397,10 @@ def test_a_completed_stage_has_curves_and_rollouts(search: Any, browser: webdriv
     titles = [figure.text for figure in browser.find_elements(By.CSS_SELECTOR, "#panel figure b")]
     assert titles[0] == "Validation score"
     assert len(titles) == 7
-    assert all(chart.find_elements(By.TAG_NAME, "path") for chart in browser.find_elements(By.CSS_SELECTOR, "#panel .chart svg"))
+    assert all(
+        chart.find_elements(By.TAG_NAME, "path")
+        for chart in browser.find_elements(By.CSS_SELECTOR, "#panel .chart svg")
+    )
     rollout = browser.find_element(By.CSS_SELECTOR, "#panel details")
     rollout.find_element(By.TAG_NAME, "summary").click()
     assert "Use 3, 7, 8 and 25 to make 31." in rollout.text
@@ -304,8 +417,14 @@ def test_the_header_compares_test_scores(search: Any, browser: webdriver.Chrome)
 @pytest.mark.browser
 def test_the_header_tells_what_fresh_seeds_confirmed(search: Any, browser: webdriver.Chrome) -> None:
     builder = search(3)
-    against = [{"practitioner": {"difference": 0.1, "p_paired": None, "p_welch": p}, "base": {}} for p in (0.0314159, None)]
-    scores = [{"mean": 0.55, "stderr": 0.012, "against": against[0]}, {"mean": 0.6, "stderr": 0.02, "against": against[1]}]
+    against = [
+        {"practitioner": {"difference": 0.1, "p_paired": None, "p_welch": p}, "base": {}}
+        for p in (0.0314159, None)
+    ]
+    scores = [
+        {"mean": 0.55, "stderr": 0.012, "against": against[0]},
+        {"mean": 0.6, "stderr": 0.02, "against": against[1]},
+    ]
     confirmation = {
         "stages": 3,
         "seeds": [1000, 1001, 1002],
@@ -327,10 +446,14 @@ def test_the_header_tells_what_fresh_seeds_confirmed(search: Any, browser: webdr
     assert "p: Welch's test against practitioner\n" in f"{shown}\n"
     assert "not confirmed" not in shown
     for width in (1280, 800):
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False})
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        )
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         edges = (
-            "const table = document.getElementById('confirmation'); return [table, table.closest('dl')].map((e) => e.getBoundingClientRect().right)"
+            "const table = document.getElementById('confirmation'); "
+            "return [table, table.closest('dl')].map((e) => e.getBoundingClientRect().right)"
         )
         right, edge = browser.execute_script(edges)
         assert right <= edge, "nothing of it is cut off"
@@ -381,11 +504,18 @@ def test_states_can_be_filtered(search: Any, browser: webdriver.Chrome) -> None:
     states = {node.node_id: node.state for node in builder.store.tree}
     for state in ("completed", "stopped"):
         browser.find_element(By.CSS_SELECTOR, f"[data-state='{state}']").click()
-    rows = {row.get_attribute("data-node") for row in browser.find_elements(By.CSS_SELECTOR, "#stages tbody tr")}
+    rows = {
+        row.get_attribute("data-node") for row in browser.find_elements(By.CSS_SELECTOR, "#stages tbody tr")
+    }
     assert rows == {node_id for node_id, state in states.items() if state not in ("completed", "stopped")}
-    assert browser.find_element(By.CSS_SELECTOR, "[data-state='stopped']").get_attribute("aria-pressed") == "false"
+    assert (
+        browser.find_element(By.CSS_SELECTOR, "[data-state='stopped']").get_attribute("aria-pressed")
+        == "false"
+    )
     browser.find_element(By.CSS_SELECTOR, "[data-state='stopped']").click()
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#stages tbody tr")) == sum(state != "completed" for state in states.values())
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#stages tbody tr")) == sum(
+        state != "completed" for state in states.values()
+    )
     assert_quiet(browser)
 
 
@@ -412,11 +542,21 @@ def test_a_live_page_reloads_and_keeps_its_place(search: Any, browser: webdriver
     browser.execute_script("window.before = true; document.getElementById('panel').scrollTop = 150")
     builder.node("0003", "completed")
     builder.report(live=True)
-    WebDriverWait(browser, 20).until(lambda chrome: chrome.execute_script("return !window.before && document.querySelector('[data-node=\"0011\"]')"))
+    WebDriverWait(browser, 20).until(
+        lambda chrome: chrome.execute_script(
+            "return !window.before && document.querySelector('[data-node=\"0011\"]')"
+        )
+    )
     assert heading(browser) == "Stage 0003"
     assert browser.execute_script("return document.getElementById('panel').scrollTop") == 150
-    assert browser.find_element(By.CSS_SELECTOR, "[data-state='failed']").get_attribute("aria-pressed") == "false"
-    assert browser.find_element(By.CSS_SELECTOR, "[data-budget='gpu_seconds']").get_attribute("aria-pressed") == "true"
+    assert (
+        browser.find_element(By.CSS_SELECTOR, "[data-state='failed']").get_attribute("aria-pressed")
+        == "false"
+    )
+    assert (
+        browser.find_element(By.CSS_SELECTOR, "[data-budget='gpu_seconds']").get_attribute("aria-pressed")
+        == "true"
+    )
     builder.report(live=False)
     assert 'http-equiv="refresh"' not in (builder.path / "report.html").read_text()
 
@@ -424,7 +564,9 @@ def test_a_live_page_reloads_and_keeps_its_place(search: Any, browser: webdriver
 @pytest.mark.browser
 def test_the_theme_follows_the_system_and_the_button(search: Any, browser: webdriver.Chrome) -> None:
     page = search(2).report()
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
     opened(browser, page)
     theme = "return document.documentElement.dataset.theme"
     assert browser.execute_script(theme) == "dark"
@@ -445,8 +587,16 @@ def test_nothing_overflows_a_narrow_window(search: Any, browser: webdriver.Chrom
 
 @pytest.mark.browser
 def test_hostile_text_is_shown_and_never_run(search: Any, browser: webdriver.Chrome) -> None:
-    entries = {**ENTRIES, f"evil{HOSTILE}": {**ENTRIES["temperature"], "description": HOSTILE, "unit": HOSTILE}}
-    entries["odd"] = {"group": "capacity", "kind": "choice", "choices": ["plain", HOSTILE], "default": HOSTILE}
+    entries = {
+        **ENTRIES,
+        f"evil{HOSTILE}": {**ENTRIES["temperature"], "description": HOSTILE, "unit": HOSTILE},
+    }
+    entries["odd"] = {
+        "group": "capacity",
+        "kind": "choice",
+        "choices": ["plain", HOSTILE],
+        "default": HOSTILE,
+    }
     name = HOSTILE.replace("/", "").replace("\ud800", "")[:200]
     builder = search(16, name=name, words=HOSTILE, entries=entries)
     opened(browser, builder.report())
@@ -458,10 +608,14 @@ def test_hostile_text_is_shown_and_never_run(search: Any, browser: webdriver.Chr
         text = browser.execute_script("return document.getElementById('panel').textContent.toWellFormed()")
         assert text.count("window.pwned=1") >= 5
     assert f"evil{SHOWN[:20]}" in text
-    for host in browser.find_elements(By.CSS_SELECTOR, "#tree, #best-so-far, #path-score, #trajectories .chart"):
+    for host in browser.find_elements(
+        By.CSS_SELECTOR, "#tree, #best-so-far, #path-score, #trajectories .chart"
+    ):
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", host)
         for share in (-0.3, -0.1, 0.1, 0.3):
-            ActionChains(browser, duration=20).move_to_element_with_offset(host, round(host.size["width"] * share), 0).perform()
+            ActionChains(browser, duration=20).move_to_element_with_offset(
+                host, round(host.size["width"] * share), 0
+            ).perform()
     time.sleep(0.2)
     assert browser.execute_script("return window.pwned") is None
     assert browser.execute_script("return document.querySelectorAll('img, script[src], iframe').length") == 0
@@ -484,7 +638,9 @@ def test_the_data_cannot_end_its_script(search: Any) -> None:
 
 def test_curves_are_thinned_to_their_ends(search: Any) -> None:
     builder = search(2, steps=400)
-    data = report_data(builder.path, builder.store, builder.catalogue, Detail(points=50, rollouts=2, excerpt=20, text=20))
+    data = report_data(
+        builder.path, builder.store, builder.catalogue, Detail(points=50, rollouts=2, excerpt=20, text=20)
+    )
     curves = data["nodes"][1]["curves"]
     assert curves["rows"] == 400
     assert (curves["step"][0], curves["step"][-1], len(curves["step"])) == (1, 400, 50)

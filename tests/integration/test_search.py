@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-from llmzero.search.store import EventStore
+from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
 
@@ -32,10 +32,16 @@ def summary(search_dir: Path) -> dict:
 def assert_consistent(search_dir: Path, stages: int) -> None:
     """The same number of nodes, every stage paid once, and a ledger that is the sum of the results."""
     store = EventStore(search_dir / "tree.jsonl")
-    finished = [event["node_id"] for event in read_lines(search_dir / "tree.jsonl") if event["event"] == "finished"]
+    finished = [
+        event["node_id"] for event in read_lines(search_dir / "tree.jsonl") if event["event"] == "finished"
+    ]
     assert sorted(finished) == [f"{i:04d}" for i in range(stages + 1)]
     assert all(node.final for node in store.tree)
-    results = [json.loads((search_dir / "nodes" / node.node_id / "result.json").read_text()) for node in store.tree.stages() if node.usable]
+    results = [
+        json.loads((search_dir / "nodes" / node.node_id / "result.json").read_text())
+        for node in store.tree.stages()
+        if node.usable
+    ]
     failed = [node.result for node in store.tree.stages() if not node.usable]
     total = sum(r["gpu_seconds"] for r in results) + sum(r.gpu_seconds for r in failed if r)
     found = summary(search_dir)
@@ -48,7 +54,8 @@ def assert_consistent(search_dir: Path, stages: int) -> None:
 
 def trained_steps_are_continuous(search_dir: Path) -> bool:
     return all(
-        [row["step"] for row in read_lines(file)] == list(range(1, 1 + len(read_lines(file)))) for file in search_dir.glob("nodes/*/metrics.jsonl")
+        [row["step"] for row in read_lines(file)] == list(range(1, 1 + len(read_lines(file))))
+        for file in search_dir.glob("nodes/*/metrics.jsonl")
     )
 
 
@@ -64,7 +71,9 @@ def test_a_simulated_search_leaves_everything_it_promises(launch: Run, tmp_path:
     assert found["best"]["score"] > found["base_score"]
     assert [point["stages"] for point in found["trajectory"]] == list(range(1, 17))
     assert found["test"] == json.loads((search / "test.json").read_text())
-    assert {name: set(found["test"][name]) >= {"score", "stderr"} for name in found["test"]} == dict.fromkeys(["base", "practitioner", "best"], True)
+    assert {name: set(found["test"][name]) >= {"score", "stderr"} for name in found["test"]} == dict.fromkeys(
+        ["base", "practitioner", "best"], True
+    )
     for name in ("config.yaml", "strategy.yaml", "report.html"):
         assert (search / name).stat().st_size > 0
     proposal = json.loads((search / "nodes/0002/proposal.json").read_text())
@@ -85,7 +94,9 @@ def test_one_worker_and_the_same_seed_give_the_same_tree(launch: Run, tmp_path: 
     assert decisions("a") == decisions("b")
 
 
-def test_a_finished_search_is_not_run_again_and_a_larger_budget_extends_it(launch: Run, tmp_path: Path) -> None:
+def test_a_finished_search_is_not_run_again_and_a_larger_budget_extends_it(
+    launch: Run, tmp_path: Path
+) -> None:
     search = tmp_path / "s"
     launch("search", *SIMULATED, "budget.stages=4", f"search_dir={search}")
     events = len(read_lines(search / "tree.jsonl"))
@@ -115,7 +126,7 @@ def test_time_budgets_end_a_search(launch: Run, tmp_path: Path, limit: str, valu
 OUTSIDE_RUNNER = '''
 from dataclasses import dataclass
 from pathlib import Path
-from llmzero.stage import StageResult, StageStatus, ValidationPoint
+from llmzero.core.stage import StageResult, StageStatus, ValidationPoint
 
 @dataclass
 class Runner:
@@ -136,7 +147,9 @@ class Handle:
 
 
 @pytest.mark.parametrize("agent", ["rules", "random"])
-def test_a_runner_and_a_catalogue_from_outside_the_repository(launch: Run, tmp_path: Path, agent: str) -> None:
+def test_a_runner_and_a_catalogue_from_outside_the_repository(
+    launch: Run, tmp_path: Path, agent: str
+) -> None:
     conf = tmp_path / "conf"
     for group in ("runner", "hparams"):
         (conf / group).mkdir(parents=True)
@@ -145,7 +158,15 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(launch: Run, tmp_p
     choices = "{group: capacity, kind: choice, choices: [red, green, blue], default: blue}"
     spin = "{group: regularization, kind: int, choices: [1, 2, 3], default: 1}"
     (conf / "hparams/odd.yaml").write_text(f"parameters:\n  colour: {choices}\n  spin: {spin}\n")
-    overrides = ["task=none", "model=none", "runner=table", "hparams=odd", f"agent={agent}", "tracking=none", f"search_dir={tmp_path}/s"]
+    overrides = [
+        "task=none",
+        "model=none",
+        "runner=table",
+        "hparams=odd",
+        f"agent={agent}",
+        "tracking=none",
+        f"search_dir={tmp_path}/s",
+    ]
     launch("search", "--config-dir", str(conf), *overrides, PYTHONPATH=str(tmp_path))
     found = summary(tmp_path / "s")
     assert found["nodes"]["completed"] == 17
@@ -158,18 +179,29 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(launch: Run, tmp_p
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["task=counting"], "task=counting: must be one of chem, countdown, jsonl, math, none, reasoning_gym, ssmr"),
+        (
+            ["task=counting"],
+            "task=counting: must be one of chem, countdown, jsonl, math, none, reasoning_gym, ssmr",
+        ),
         (["model=giant"], "nano"),
         (["agent=oracle"], "rules"),
-        (["budget.stagess=3"], "known there: stages, seconds, gpu_seconds, llm_dollars, llm_tokens, disk_gb, deadline"),
-        (["search.workers=many"], "search.workers: Value 'many' of type 'str' could not be converted to Integer"),
+        (
+            ["budget.stagess=3"],
+            "known there: stages, seconds, gpu_seconds, llm_dollars, llm_tokens, disk_gb, deadline",
+        ),
+        (
+            ["search.workers=many"],
+            "search.workers: Value 'many' of type 'str' could not be converted to Integer",
+        ),
         (["search.workers=0"], "search.workers=0: must be from 1 to 1024"),
         (["hparams.parameters.kl_coef.default=7"], "kl_coef=7: must be float from 0 to 0.2"),
         (["model=hf"], "model.path: needs a value"),
         (["search_dir=/proc/nowhere"], "search_dir=/proc/nowhere: cannot be written"),
     ],
 )
-def test_bad_input_ends_in_seconds_with_the_key_and_what_is_allowed(launch: Run, tmp_path: Path, overrides: list[str], message: str) -> None:
+def test_bad_input_ends_in_seconds_with_the_key_and_what_is_allowed(
+    launch: Run, tmp_path: Path, overrides: list[str], message: str
+) -> None:
     default = [] if any("search_dir" in o for o in overrides) else [f"search_dir={tmp_path}/s"]
     done = launch("search", *default, *overrides, ok=False)
     assert done.returncode == 2
@@ -199,7 +231,10 @@ def test_a_directory_of_another_search_is_refused(launch: Run, tmp_path: Path) -
 
 def test_output_that_nobody_reads_on_ends_a_command_without_a_word(environment: dict[str, str]) -> None:
     lines = subprocess.Popen(
-        command("inspect_task", "task=countdown", "n=2000", "json=true"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("inspect_task", "task=countdown", "n=2000", "json=true"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert lines.stdout and lines.stderr
     assert json.loads(lines.stdout.readline())["prompt"]
@@ -216,7 +251,9 @@ def test_multirun_runs_one_search_after_another(launch: Run, tmp_path: Path) -> 
 def test_a_full_disk_is_said_and_loses_nothing(launch: Run, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         assert not os.environ.get("CI"), "a small file system cannot be mounted"
         pytest.skip("mounting a small file system needs root")
@@ -233,7 +270,7 @@ def test_a_full_disk_is_said_and_loses_nothing(launch: Run, tmp_path: Path) -> N
 
 
 def read_lines_forgiving(path: Path) -> list[dict]:
-    from llmzero.files import read_jsonl
+    from llmzero.core.files import read_jsonl
 
     return read_jsonl(path)
 
@@ -242,7 +279,13 @@ def read_lines_forgiving(path: Path) -> list[dict]:
 
 
 def start(environment: dict[str, str], *overrides: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command("search", *overrides), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command("search", *overrides),
+        env=environment,
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def start_and_kill(seconds: float, environment: dict[str, str], *overrides: str) -> None:
@@ -252,7 +295,9 @@ def start_and_kill(seconds: float, environment: dict[str, str], *overrides: str)
     process.wait()
 
 
-def test_killing_a_simulated_search_twenty_times_changes_nothing(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+def test_killing_a_simulated_search_twenty_times_changes_nothing(
+    launch: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
     """With one worker the decisions depend on the seed alone, so the interrupted tree must be the uninterrupted one."""
     overrides = [*SIMULATED, "search.workers=1", "budget.stages=30"]
     launch("search", *overrides, f"search_dir={tmp_path}/whole")
@@ -262,7 +307,9 @@ def test_killing_a_simulated_search_twenty_times_changes_nothing(launch: Run, en
     launch("search", *overrides, f"search_dir={tmp_path}/killed")
     assert_consistent(tmp_path / "killed", 30)
     trees = [EventStore(tmp_path / name / "tree.jsonl").tree for name in ("whole", "killed")]
-    assert [(n.parent_id, n.hparams, n.score) for n in trees[0]] == [(n.parent_id, n.hparams, n.score) for n in trees[1]]
+    assert [(n.parent_id, n.hparams, n.score) for n in trees[0]] == [
+        (n.parent_id, n.hparams, n.score) for n in trees[1]
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +327,9 @@ def test_a_search_trains_for_real(trained: Path) -> None:
     assert specs[0]["steps"] == 0
     assert all(spec["resume_from"] for spec in specs[1:])
     assert {spec["trainer"]["evaluation_split"] for spec in specs} == {"val"}
-    assert "test" not in json.dumps([json.loads(f.read_text()) for f in trained.glob("nodes/*/proposal.json")])
+    assert "test" not in json.dumps(
+        [json.loads(f.read_text()) for f in trained.glob("nodes/*/proposal.json")]
+    )
     assert trained_steps_are_continuous(trained)
 
 
@@ -292,24 +341,47 @@ def test_two_processes_a_stage_within_a_disk_quota(launch: Run, root: Path, tmp_
     search, conf = tmp_path / "s", tmp_path / "conf"
     (conf / "task").mkdir(parents=True)
     sizes = {"train_size": 400, "val_size": 32, "test_size": 32}
-    (conf / "task/terse.yaml").write_text(yaml.safe_dump({"_target_": "tests.integration.odd_parts.Terse", "difficulty": "nano", **sizes}))
+    (conf / "task/terse.yaml").write_text(
+        yaml.safe_dump({"_target_": "tests.integration.odd_parts.Terse", "difficulty": "nano", **sizes})
+    )
     quota = int(8.5 * size_of(root))
-    below_the_base = ["search.workers=1", "search.max_depth=1", "search.method.k_max=12", "budget.stages=12", f"budget.disk_gb={quota / 1e9}"]
-    training = ["runner.processes_per_stage=2", "trainer.zero_stage=2", "hparams.parameters.learning_rate.default=1e-3", "trainer.validation_every=6"]
+    below_the_base = [
+        "search.workers=1",
+        "search.max_depth=1",
+        "search.method.k_max=12",
+        "budget.stages=12",
+        f"budget.disk_gb={quota / 1e9}",
+    ]
+    training = [
+        "runner.processes_per_stage=2",
+        "trainer.zero_stage=2",
+        "hparams.parameters.learning_rate.default=1e-3",
+        "trainer.validation_every=6",
+    ]
     settings = ["task=terse", *TRAINED, *below_the_base, *training, f"search_dir={search}"]
     launch("search", "--config-dir", str(conf), *settings, PYTHONPATH=str(REPOSITORY))
-    results = {file.parent.name: json.loads(file.read_text()) for file in sorted(search.glob("nodes/*/result.json"))}
+    results = {
+        file.parent.name: json.loads(file.read_text()) for file in sorted(search.glob("nodes/*/result.json"))
+    }
     assert_consistent(search, len(results) - 1)
     assert all(result["state"] == "completed" for result in results.values())
-    assert all(result["gpu_seconds"] == pytest.approx(2 * result["seconds"], abs=0.01) for result in results.values())
+    assert all(
+        result["gpu_seconds"] == pytest.approx(2 * result["seconds"], abs=0.01) for result in results.values()
+    )
     best = max(results, key=lambda node: results[node]["best_score"])
     assert len(results) - 1 == (6 if best == "0001" else 4), "it grows while dropping helps, and no further"
     assert sum(size_of(checkpoints) for checkpoints in search.glob("nodes/*/checkpoints")) >= quota
     drops = [event for event in read_lines(search / "tree.jsonl") if event["event"] == "dropped"]
     dead = results.keys() - {"0000", "0001", best}
-    assert sorted((event["node_id"], event["files"]) for event in drops) == sorted((node, [f"{optimizer_of(node)}"]) for node in dead)
-    assert [node for node in results if (search / "nodes" / optimizer_of(node)).exists()] == sorted({"0001", best})
-    assert all((search / "nodes" / optimizer_of(node)).with_name("model.safetensors").exists() for node in dead)
+    assert sorted((event["node_id"], event["files"]) for event in drops) == sorted(
+        (node, [f"{optimizer_of(node)}"]) for node in dead
+    )
+    assert [node for node in results if (search / "nodes" / optimizer_of(node)).exists()] == sorted(
+        {"0001", best}
+    )
+    assert all(
+        (search / "nodes" / optimizer_of(node)).with_name("model.safetensors").exists() for node in dead
+    )
 
 
 def optimizer_of(node: str) -> str:
@@ -320,7 +392,9 @@ def size_of(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
-def test_a_base_model_that_failed_is_tried_again(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_base_model_that_failed_is_tried_again(
+    launch: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
     overrides = [*TRAINED, "budget.stages=1", f"search_dir={tmp_path}/s"]
     blocked = tmp_path / "file"
     blocked.touch()
@@ -330,10 +404,17 @@ def test_a_base_model_that_failed_is_tried_again(launch: Run, environment: dict[
     assert summary(tmp_path / "s")["state"] == "interrupted"
     launch("search", *overrides)
     found = summary(tmp_path / "s")
-    assert (found["state"], found["nodes"]["total"], found["nodes"]["failed"], found["budget"]["stages"]) == ("finished", 2, 0, 1)
+    assert (found["state"], found["nodes"]["total"], found["nodes"]["failed"], found["budget"]["stages"]) == (
+        "finished",
+        2,
+        0,
+        1,
+    )
 
 
-def test_a_polite_end_leaves_an_interrupted_search(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_polite_end_leaves_an_interrupted_search(
+    launch: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
     search = tmp_path / "s"
     driver = start(environment, *TRAINED, f"search_dir={search}")
     wait_until(lambda: stage_processes(search), driver)
@@ -380,7 +461,9 @@ def kill_all(driver: subprocess.Popen[bytes], search_dir: Path) -> None:
         process.kill()
 
 
-def test_three_kills_of_the_driver_and_three_of_stages(launch: Run, environment: dict[str, str], root: Path, tmp_path: Path) -> None:
+def test_three_kills_of_the_driver_and_three_of_stages(
+    launch: Run, environment: dict[str, str], root: Path, tmp_path: Path
+) -> None:
     """Every round may start two stages more than the one before, so that each has a living stage to kill, however fast the machine."""
     search, rng = tmp_path / "s", random.Random(1)
     for budget in (2, 4, 6):
@@ -394,7 +477,9 @@ def test_three_kills_of_the_driver_and_three_of_stages(launch: Run, environment:
     assert trained_steps_are_continuous(search)
 
 
-def kill_a_stage_and_the_driver(driver: subprocess.Popen[bytes], search_dir: Path, rng: random.Random) -> None:
+def kill_a_stage_and_the_driver(
+    driver: subprocess.Popen[bytes], search_dir: Path, rng: random.Random
+) -> None:
     """Kill both at random moments, once the base model is there."""
     base = search_dir / "nodes/0000/result.json"
     wait_until(base.exists, driver)
@@ -408,7 +493,9 @@ def kill_a_stage_and_the_driver(driver: subprocess.Popen[bytes], search_dir: Pat
 def kill_a_stage(search_dir: Path, after: float) -> bool:
     """Kill a stage of the tree, but the base model, after some seconds; return whether it had not ended by then."""
     for process in stage_processes(search_dir):
-        stage = next(Path(word).parent for word in process.info["cmdline"] if word.startswith(str(search_dir)))  # of submitit's directory
+        stage = next(
+            Path(word).parent for word in process.info["cmdline"] if word.startswith(str(search_dir))
+        )  # of submitit's directory
         if stage.parent.name == "nodes" and stage.name != "0000":
             with suppress(psutil.TimeoutExpired):
                 process.wait(after)
@@ -419,7 +506,9 @@ def kill_a_stage(search_dir: Path, after: float) -> bool:
     return False
 
 
-def test_a_stage_that_dies_twice_is_failed_with_its_error_and_the_search_goes_on(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_stage_that_dies_twice_is_failed_with_its_error_and_the_search_goes_on(
+    launch: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
     search = tmp_path / "s"
     driver = start(environment, *TRAINED, "search.workers=1", f"search_dir={search}")
     killed = 0
@@ -442,6 +531,8 @@ def test_the_first_line_comes_at_once() -> None:
     """Without torch: a driver lives on a login node."""
     code = "import sys, runpy; sys.argv=['search.py','dry_run=true']; runpy.run_path('launchers/search.py', run_name='__main__'); "
     code += "print('torch' in sys.modules)"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    ).stdout
     assert printed.startswith("LLMZero:")
     assert printed.strip().endswith("False")

@@ -15,11 +15,29 @@ from llmzero.grpo.batch import Sample, collate, shared_out
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.loss import LossSettings, Totals, grpo_loss, token_weights
 from tests.conftest import REPOSITORY
-from tests.integration.sharding_worker import ALGORITHM, BUDGET, HPARAMS, LEARNING_RATE, SHAPES, samples_of, tiny_model
+from tests.integration.sharding_worker import (
+    ALGORITHM,
+    BUDGET,
+    HPARAMS,
+    LEARNING_RATE,
+    SHAPES,
+    samples_of,
+    tiny_model,
+)
 
 Runs = dict[int, dict[str, Any]]
 STAGES = (0, 1, 2, 3)  # of ZeRO, on two processes; one process has none
-METRICS = ("loss", "grad_norm", "entropy", "kl", "clip_fraction_low", "clip_fraction_high", "offpolicy_kl", "mismatch_kl", "mismatch_outside")
+METRICS = (
+    "loss",
+    "grad_norm",
+    "entropy",
+    "kl",
+    "clip_fraction_low",
+    "clip_fraction_high",
+    "offpolicy_kl",
+    "mismatch_kl",
+    "mismatch_outside",
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +47,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     found: Runs = {}
     for size, stages in ((1, (0,)), (2, STAGES)):
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
-        command = [sys.executable, *launcher, "tests/integration/sharding_worker.py", str(directory / f"{size}.pt"), *map(str, stages)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=300)
+        launcher = (
+            ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
+        )
+        command = [
+            sys.executable,
+            *launcher,
+            "tests/integration/sharding_worker.py",
+            str(directory / f"{size}.pt"),
+            *map(str, stages),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=300
+        )
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
         found[size] = torch.load(directory / f"{size}.pt", weights_only=False)
         assert found[size]["size"] == size
@@ -63,7 +91,13 @@ def test_one_process_takes_the_step_that_plain_autograd_gives(runs: Runs) -> Non
     tokens = sum(s.tokens for s in samples)
     totals = Totals(sum(s.counts for s in samples), tokens, float(tokens), HPARAMS["max_completion_length"])
     settings = LossSettings(
-        "grpo", HPARAMS["clip_low"], HPARAMS["clip_high"], ALGORITHM["dual_clip"], HPARAMS["kl_coef"], "k3", HPARAMS["entropy_coef"]
+        "grpo",
+        HPARAMS["clip_low"],
+        HPARAMS["clip_high"],
+        ALGORITHM["dual_clip"],
+        HPARAMS["kl_coef"],
+        "k3",
+        HPARAMS["entropy_coef"],
     )
     terms = grpo_loss(
         logprobs=logprobs,
@@ -78,7 +112,11 @@ def test_one_process_takes_the_step_that_plain_autograd_gives(runs: Runs) -> Non
     )
     terms.loss.backward()
     assert apart(dict(model.named_parameters()), run["before"]) == 0
-    stepped = {name: p.detach() - LEARNING_RATE["sgd"] * p.grad for name, p in model.named_parameters() if p.grad is not None}
+    stepped = {
+        name: p.detach() - LEARNING_RATE["sgd"] * p.grad
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
     assert apart(stepped, run["before"]) > 1e-3
     assert apart(stepped, run["uneven"]["weights"]) < 1e-6
     assert run["uneven"]["metrics"]["loss"] == pytest.approx(float(terms.loss.detach()), rel=1e-5)
@@ -110,13 +148,17 @@ def test_clipped_steps_of_adamw_do_not_depend_on_processes_or_zero_stage(runs: R
 
 @pytest.mark.parametrize("zero", STAGES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_metrics_and_scores_do_not_depend_on_processes_or_zero_stage(runs: Runs, optimizer: str, zero: int) -> None:
+def test_metrics_and_scores_do_not_depend_on_processes_or_zero_stage(
+    runs: Runs, optimizer: str, zero: int
+) -> None:
     for variant in SHAPES:
         expected, found = runs[1][f"{optimizer}-0"][variant], runs[2][f"{optimizer}-{zero}"][variant]
         metrics = {name: expected["metrics"][name] for name in METRICS}
         assert min(metrics[name] for name in ("grad_norm", "kl", "entropy", "mismatch_kl")) > 1e-3
         assert variant != "uneven" or metrics["clip_fraction_low"] * metrics["clip_fraction_high"] > 0
-        assert {name: found["metrics"][name] for name in METRICS} == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+        assert {name: found["metrics"][name] for name in METRICS} == pytest.approx(
+            metrics, rel=1e-4, abs=1e-6
+        )
         for ours, theirs in zip(found["samples"], expected["samples"], strict=True):
             assert len(ours.reference) == len(ours.completion)
             assert ours.reference == pytest.approx(theirs.reference, abs=1e-5)

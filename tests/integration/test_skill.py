@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llmzero.agents.transcript import Transcript
-from llmzero.search.store import EventStore
+from llmzero.tree.store import EventStore
 from tests.integration.conftest import Run, read_lines
 from tests.integration.test_llm import SIMULATED, asking, assert_within_bounds, calls_of
 from tests.integration.test_search import assert_consistent, start_and_kill, summary
@@ -24,7 +24,12 @@ Step = tuple[str, dict[str, Any]]
 
 
 def start(parent: str, changes: dict[str, Any], checkpoint: Any = "best") -> Step:
-    return "start_stage", {"parent": parent, "checkpoint": checkpoint, "changes": changes, "reason": f"I want {json.dumps(changes)}."}
+    return "start_stage", {
+        "parent": parent,
+        "checkpoint": checkpoint,
+        "changes": changes,
+        "reason": f"I want {json.dumps(changes)}.",
+    }
 
 
 WHOLE: Sequence[Step] = (
@@ -57,7 +62,10 @@ def player(steps: Sequence[Step], *, native: bool = True, delay_s: float = 0.0) 
         name, arguments = steps[min(turn_of(request), len(steps) - 1)]
         if native:
             return Answer(tool_calls=[(name, arguments)], finish_reason="tool_calls", delay_s=delay_s)
-        return Answer(content=f"I think:\n```json\n{json.dumps({'tool': name, 'arguments': arguments})}\n```", delay_s=delay_s)
+        return Answer(
+            content=f"I think:\n```json\n{json.dumps({'tool': name, 'arguments': arguments})}\n```",
+            delay_s=delay_s,
+        )
 
     return mind
 
@@ -77,12 +85,20 @@ def test_a_session_reads_starts_stops_and_finishes(launch: Run, tmp_path: Path, 
     assert asked == len(WHOLE) == summary(search)["budget"]["llm_calls"] == len(calls_of(search))
     assert_consistent(search, 3)
     nodes = EventStore(search / "tree.jsonl").tree.stages()
-    assert [(n.parent_id, n.state) for n in nodes] == [("0000", "completed"), ("0001", "stopped"), ("0001", "completed")]
+    assert [(n.parent_id, n.state) for n in nodes] == [
+        ("0000", "completed"),
+        ("0001", "stopped"),
+        ("0001", "completed"),
+    ]
     assert nodes[1].stop is not None
     assert nodes[1].stop["reason"] == "It is flat."
     assert nodes[2].resume_from is not None
     assert nodes[2].resume_from.name == "step_00016"
-    assert (nodes[1].hparams["group_size"], nodes[2].hparams["group_size"], nodes[2].hparams["minibatches"]) == (16, 8, 2)
+    assert (
+        nodes[1].hparams["group_size"],
+        nodes[2].hparams["group_size"],
+        nodes[2].hparams["minibatches"],
+    ) == (16, 8, 2)
     assert nodes[1].proposal["rationale"] == 'I want {"group_size": 16, "learning_rate": 2e-06}.'
     assert sum(n.proposal["calls"] for n in nodes) == 12, "the last three calls belong to no stage"
     said = results(search)
@@ -109,7 +125,10 @@ def test_wrong_calls_get_precise_complaints_and_start_nothing(launch: Run, tmp_p
         (start("0000", {"luck": 5}), "luck: unknown parameter"),
         (start("0000", {"group_size": 16}, 7), "checkpoint=7: must be best, last"),
         (start("0009", {}), "There is no stage 0009"),
-        (("start_stage", {"parent": "0000", "checkpoint": "best", "changes": [1], "reason": "x"}), "changes=[1]: must be an object"),
+        (
+            ("start_stage", {"parent": "0000", "checkpoint": "best", "changes": [1], "reason": "x"}),
+            "changes=[1]: must be an object",
+        ),
     )
     steps = [*(step for step, _ in wrong), ("finish", {"summary": ""})]
     with LLMServer(player(steps)) as server:
@@ -123,7 +142,12 @@ def test_wrong_calls_get_precise_complaints_and_start_nothing(launch: Run, tmp_p
 
 def test_a_hostile_model_ends_no_session_and_leaves_no_bounds(launch: Run, tmp_path: Path) -> None:
     search, mind = tmp_path / "s", Hostile(silence_s=30, drip_s=0.0001)
-    limits = ["budget.stages=12", "search.method.max_turns=120", "agent.timeout_s=0.5", "agent.breaker_pause_s=0"]
+    limits = [
+        "budget.stages=12",
+        "search.method.max_turns=120",
+        "agent.timeout_s=0.5",
+        "agent.breaker_pause_s=0",
+    ]
     with LLMServer(mind) as server:
         launch("search", *SKILL, *asking(server, *limits), f"search_dir={search}")
     assert_within_bounds(search)
@@ -139,7 +163,14 @@ def reckless(request: Request) -> Answer:
 
     def called() -> Step:
         stage = f"{rng.randrange(8):04d}"
-        changes = rng.choice([{}, {"learning_rate": rng.uniform(1e-7, 2e-5)}, {"group_size": rng.choice([4, 7, 16])}, {"kl_coef": junk(rng)}])
+        changes = rng.choice(
+            [
+                {},
+                {"learning_rate": rng.uniform(1e-7, 2e-5)},
+                {"group_size": rng.choice([4, 7, 16])},
+                {"kl_coef": junk(rng)},
+            ]
+        )
         return rng.choice(
             [
                 start(rng.choice(["0000", stage]), changes, rng.choice(["best", "last", 8, "12", "x"])),
@@ -173,7 +204,9 @@ def assert_any_endpoint_takes(messages: list[dict[str, Any]]) -> None:
 def test_three_workers_for_a_reckless_model(launch: Run, tmp_path: Path) -> None:
     search = tmp_path / "s"
     with LLMServer(reckless) as server:
-        launch("search", *SKILL, "search.workers=3", "budget.stages=8", *asking(server), f"search_dir={search}")
+        launch(
+            "search", *SKILL, "search.workers=3", "budget.stages=8", *asking(server), f"search_dir={search}"
+        )
         for request in server.requests:
             assert_any_endpoint_takes(request.body["messages"])
         assert len(server.requests) == len(calls_of(search))
@@ -182,13 +215,17 @@ def test_three_workers_for_a_reckless_model(launch: Run, tmp_path: Path) -> None
     assert {n.proposal["agent"] for n in EventStore(search / "tree.jsonl").tree.stages()} == {"scripted"}
 
 
-def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(
+    launch: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
     def endless(request: Request) -> Answer:
         """Starts a stage from the last one and waits for it, for ever."""
         ids = re.findall(r"(\d{4}) starts now", request.text)
         turn = turn_of(request)
         name, arguments = (
-            ("wait", {"until": "end"}) if turn % 2 else start(ids[-1] if ids and len(ids) % 5 else "0000", {"warmup_steps": 1 + turn % 50})
+            ("wait", {"until": "end"})
+            if turn % 2
+            else start(ids[-1] if ids and len(ids) % 5 else "0000", {"warmup_steps": 1 + turn % 50})
         )
         return Answer(tool_calls=[(name, arguments)], delay_s=0.03)
 
@@ -198,25 +235,48 @@ def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(launch
         launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
         asked = len(server.requests)
         for _ in range(8):
-            start_and_kill(0.9 + rng.random() * 0.6, environment, *overrides, *asking(server), f"search_dir={tmp_path}/killed")
+            start_and_kill(
+                0.9 + rng.random() * 0.6,
+                environment,
+                *overrides,
+                *asking(server),
+                f"search_dir={tmp_path}/killed",
+            )
         launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
         again = len(server.requests) - 2 * asked
     assert_consistent(tmp_path / "killed", 20)
-    trees = [[(n.parent_id, n.hparams, n.score) for n in EventStore(tmp_path / name / "tree.jsonl").tree] for name in ("whole", "killed")]
+    trees = [
+        [(n.parent_id, n.hparams, n.score) for n in EventStore(tmp_path / name / "tree.jsonl").tree]
+        for name in ("whole", "killed")
+    ]
     assert trees[0] == trees[1]
     assert 0 <= again <= 8
     names = [event["name"] for event in calls_of(tmp_path / "killed")]
     assert len(names) == len(set(names)) == asked
 
 
-def test_a_long_session_is_sent_in_part_with_every_call_and_its_result_together(launch: Run, tmp_path: Path) -> None:
-    steps = [start("0000", {}), ("wait", {"until": "end"}), *[("read_metrics", {"stage": "0001"})] * 40, ("finish", {"summary": ""})]
+def test_a_long_session_is_sent_in_part_with_every_call_and_its_result_together(
+    launch: Run, tmp_path: Path
+) -> None:
+    steps = [
+        start("0000", {}),
+        ("wait", {"until": "end"}),
+        *[("read_metrics", {"stage": "0001"})] * 40,
+        ("finish", {"summary": ""}),
+    ]
     with LLMServer(player(steps)) as server:
-        launch("search", *SKILL, *asking(server, "search.method.max_context_tokens=16000", "search.method.max_turns=60"), f"search_dir={tmp_path}/s")
+        launch(
+            "search",
+            *SKILL,
+            *asking(server, "search.method.max_context_tokens=16000", "search.method.max_turns=60"),
+            f"search_dir={tmp_path}/s",
+        )
         bodies = [request.body["messages"] for request in server.requests]
     assert len(bodies) > 30
     for messages in bodies:
-        assert sum(len(json.dumps(message)) for message in messages) / 2.5 < 16_000 + 2_500, "the newest result is sent in any case"
+        assert sum(len(json.dumps(message)) for message in messages) / 2.5 < 16_000 + 2_500, (
+            "the newest result is sent in any case"
+        )
         calls = [call["id"] for message in messages for call in message.get("tool_calls", ())]
         assert calls == [message["tool_call_id"] for message in messages if message["role"] == "tool"]
     assert any("(left out: " in json.dumps(messages) for messages in bodies)

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from llmzero.files import append_jsonl
+from llmzero.core.files import append_jsonl
+from llmzero.core.stage import StageDir, StageResult
 from llmzero.runners.slurm import SlurmRunner
 from llmzero.runners.slurm_job import REQUEUES, requeue
 from llmzero.runners.slurm_queue import JOB_FILE, Queue, job_name
-from llmzero.search.store import EventStore
-from llmzero.stage import StageDir, StageResult
+from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
 from tests.integration.test_search import assert_consistent, summary
@@ -41,10 +41,14 @@ def cluster(environment: dict[str, str]) -> Iterator[None]:
     absent = pytest.fail if os.environ.get("CI") else pytest.skip
     if os.geteuid() != 0 or shutil.which("apt-get" if os.environ.get("CI") else "slurmctld") is None:
         absent("needs root on Debian, and once `slurm/dev-cluster.sh up`")
-    up = subprocess.run([CLUSTER, "up"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    up = subprocess.run(
+        [CLUSTER, "up"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if up.returncode:
         absent(up.stdout)
-    os.environ.update({name: environment[name] for name in ("LLMZERO_CACHE", "OMP_NUM_THREADS")})  # jobs inherit it
+    os.environ.update(
+        {name: environment[name] for name in ("LLMZERO_CACHE", "OMP_NUM_THREADS")}
+    )  # jobs inherit it
     yield
     subprocess.run([CLUSTER, "down"] if os.environ.get("CI") else ["scancel", "--quiet", "--me"], check=False)
 
@@ -65,7 +69,9 @@ def slurm(*words: str) -> list[str]:
 
 def jobs_alive() -> list[str]:
     """Return the names of our jobs in the queue."""
-    return [name for name in slurm("squeue", "--noheader", "--me", "--format=%j") if name.startswith("llmzero-")]
+    return [
+        name for name in slurm("squeue", "--noheader", "--me", "--format=%j") if name.startswith("llmzero-")
+    ]
 
 
 def job_of(stage: Path) -> str | None:
@@ -79,29 +85,41 @@ def steps(stage: Path) -> int:
 
 def decisions(search: Path) -> list[tuple[Any, ...]]:
     """Return all stages of a search: where, with what, and how they ended."""
-    return [(n.node_id, n.parent_id, n.hparams, n.state, n.score) for n in EventStore(search / "tree.jsonl", repair=False).tree]
+    return [
+        (n.node_id, n.parent_id, n.hparams, n.state, n.score)
+        for n in EventStore(search / "tree.jsonl", repair=False).tree
+    ]
 
 
 # --- one stage ---
 
 
 @pytest.fixture(scope="module")
-def long_spec(spec: dict[str, Any], launch: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def long_spec(
+    spec: dict[str, Any], launch: Run, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
     """A stage of 150 steps, and where it ran without interruption."""
     found = deepcopy(spec) | {"steps": 150}
     found["trainer"]["validation_every"] = 50
     whole = tmp_path_factory.mktemp("whole") / "0001"
     whole.mkdir()
     (whole / "stage.yaml").write_text(yaml.safe_dump(found))
-    subprocess.run([sys.executable, "-c", f"from llmzero.grpo.main import run_stage; run_stage({str(whole)!r})"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", f"from llmzero.grpo.main import run_stage; run_stage({str(whole)!r})"],
+        check=True,
+    )
     return found, whole
 
 
-def run(spec: dict[str, Any], stage: Path, meanwhile: Callable[[Path], None] = lambda stage: None, **settings: Any) -> StageResult:
+def run(
+    spec: dict[str, Any], stage: Path, meanwhile: Callable[[Path], None] = lambda stage: None, **settings: Any
+) -> StageResult:
     """Run a stage as a job, let something happen meanwhile, and return its result."""
     stage.mkdir(parents=True)
     (stage / "stage.yaml").write_text(yaml.safe_dump(spec))
-    runner = SlurmRunner(entry_point=ENTRY_POINT, **{"cpus_per_task": 1, "poll_s": 0.3, "grace_s": 2.0, **settings})
+    runner = SlurmRunner(
+        entry_point=ENTRY_POINT, **{"cpus_per_task": 1, "poll_s": 0.3, "grace_s": 2.0, **settings}
+    )
     handle = runner.start(StageDir(stage).read_spec())
     meanwhile(stage)
     wait_for(lambda: handle.poll().final)
@@ -113,19 +131,34 @@ def assert_same(stage: Path, whole: Path, result: StageResult) -> None:
     assert result.state == "completed", result.error
     last = StageDir(whole).complete_checkpoints()[-1].name
     for file in ("model.safetensors", "optimizer.safetensors"):
-        ours, theirs = ((directory / "checkpoints" / last / file).read_bytes() for directory in (stage, whole))
+        ours, theirs = (
+            (directory / "checkpoints" / last / file).read_bytes() for directory in (stage, whole)
+        )
         assert ours == theirs, file
-    curves = [[(row["step"], row["score"]) for row in read_lines(directory / "validation.jsonl")] for directory in (stage, whole)]
+    curves = [
+        [(row["step"], row["score"]) for row in read_lines(directory / "validation.jsonl")]
+        for directory in (stage, whole)
+    ]
     assert curves[0] == curves[1]
 
 
-def test_a_preempted_stage_goes_on_in_the_queue_and_comes_out_the_same(long_spec: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+def test_a_preempted_stage_goes_on_in_the_queue_and_comes_out_the_same(
+    long_spec: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
     spec, whole = long_spec
     stage = tmp_path / "nodes/0001"
 
     def preempt(stage: Path) -> None:
         wait_for(lambda: steps(stage) >= 20)
-        slurm("sbatch", "--partition=main", "--nodes=2", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 3")
+        slurm(
+            "sbatch",
+            "--partition=main",
+            "--nodes=2",
+            "--exclusive",
+            "--time=1",
+            "--output=/dev/null",
+            "--wrap=sleep 3",
+        )
 
     result = run(spec, stage, preempt, partition="low")
     assert len(read_lines(stage / REQUEUES)) == 1
@@ -142,10 +175,14 @@ def test_a_stage_longer_than_its_time_limit_spans_jobs(spec: dict[str, Any], tmp
     assert result.state == "completed", result.error
     assert [row["step"] for row in read_lines(stage / "metrics.jsonl")] == list(range(1, 41))
     assert len(read_lines(stage / REQUEUES)) >= 1
-    assert result.seconds > 40 * spec["hparams"]["prompts_per_step"] * spec["hparams"]["group_size"] * 0.06, "all jobs are paid for"
+    assert result.seconds > 40 * spec["hparams"]["prompts_per_step"] * spec["hparams"]["group_size"] * 0.06, (
+        "all jobs are paid for"
+    )
 
 
-def test_a_stage_that_never_gets_anywhere_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_never_gets_anywhere_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     append_jsonl(tmp_path / REQUEUES, 5 * [{"job_id": "1", "time": 0.0, "checkpoint": "none"}])
     requeue(StageDir(tmp_path))
@@ -155,7 +192,9 @@ def test_a_stage_that_never_gets_anywhere_is_given_up(tmp_path: Path, monkeypatc
     assert "runner.timeout_min" in str(result.error)
 
 
-def test_a_cancelled_job_ends_its_stage_as_failed(long_spec: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+def test_a_cancelled_job_ends_its_stage_as_failed(
+    long_spec: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
     stage = tmp_path / "nodes/0001"
 
     def cancel(stage: Path) -> None:
@@ -193,7 +232,9 @@ def test_processes_on_two_nodes_train_one_stage(spec: dict[str, Any], tmp_path: 
 
 
 def test_a_refused_job_names_the_setting(spec: dict[str, Any], launch: Run, tmp_path: Path) -> None:
-    done = launch("search", *QUICK, *TRAINED, "runner.partition=nowhere", f"search_dir={tmp_path}/s", ok=False)
+    done = launch(
+        "search", *QUICK, *TRAINED, "runner.partition=nowhere", f"search_dir={tmp_path}/s", ok=False
+    )
     assert done.returncode == 2
     assert "sbatch refuses the job of stage 0000" in done.stderr
     assert "invalid partition" in done.stderr
@@ -217,10 +258,25 @@ def test_jobs_run_the_code_as_it_was_at_their_submission(spec: dict[str, Any], t
 # --- whole searches ---
 
 
-def test_a_search_of_eight_stages_four_at_a_time_under_a_cap(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_search_of_eight_stages_four_at_a_time_under_a_cap(
+    launch: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
     search = tmp_path / "s"
-    overrides = [*QUICK, *TRAINED, "budget.stages=8", "search.workers=4", "runner.max_gpus=3", f"search_dir={search}"]
-    driver = subprocess.Popen(command("search", *overrides), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    overrides = [
+        *QUICK,
+        *TRAINED,
+        "budget.stages=8",
+        "search.workers=4",
+        "runner.max_gpus=3",
+        f"search_dir={search}",
+    ]
+    driver = subprocess.Popen(
+        command("search", *overrides),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     most = 0
     while driver.poll() is None:
         most = max(most, len(jobs_alive()))
@@ -230,7 +286,9 @@ def test_a_search_of_eight_stages_four_at_a_time_under_a_cap(launch: Run, enviro
     assert_consistent(search, 8)
     wait_for(lambda: not jobs_alive())
     assert len({job_of(stage) for stage in (search / "nodes").iterdir()}) == 9
-    printed = subprocess.run(command("status", str(search)), env=environment, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        command("status", str(search)), env=environment, capture_output=True, text=True, check=True
+    ).stdout
     assert "stages 8/8" in printed
     assert "finished" in printed
 
@@ -242,10 +300,25 @@ def test_the_tree_is_the_same_as_without_slurm(launch: Run, tmp_path: Path) -> N
     assert decisions(tmp_path / "slurm") == decisions(tmp_path / "local")
 
 
-def test_a_killed_driver_finds_its_jobs_again(launch: Run, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_killed_driver_finds_its_jobs_again(
+    launch: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
     search = tmp_path / "s"
-    overrides = [*QUICK, *TRAINED, "budget.stages=4", "search.workers=2", "search.stage_steps=25", f"search_dir={search}"]
-    driver = subprocess.Popen(command("search", *overrides), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+    overrides = [
+        *QUICK,
+        *TRAINED,
+        "budget.stages=4",
+        "search.workers=2",
+        "search.stage_steps=25",
+        f"search_dir={search}",
+    ]
+    driver = subprocess.Popen(
+        command("search", *overrides),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     wait_for(lambda: (search / "nodes/0002/metrics.jsonl").exists(), driver)
     driver.kill()
     driver.wait()
@@ -259,10 +332,25 @@ def test_a_killed_driver_finds_its_jobs_again(launch: Run, environment: dict[str
 
 def test_a_search_is_ended_cleanly_from_elsewhere(environment: dict[str, str], tmp_path: Path) -> None:
     search = tmp_path / "s"
-    overrides = [*QUICK, *TRAINED, "budget.stages=50", "search.workers=2", "search.stage_steps=200", f"search_dir={search}"]
-    driver = subprocess.Popen(command("search", *overrides), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    overrides = [
+        *QUICK,
+        *TRAINED,
+        "budget.stages=50",
+        "search.workers=2",
+        "search.stage_steps=200",
+        f"search_dir={search}",
+    ]
+    driver = subprocess.Popen(
+        command("search", *overrides),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     wait_for(lambda: (search / "nodes/0002/metrics.jsonl").exists(), driver)
-    status = subprocess.run(command("status", str(search)), env=environment, capture_output=True, text=True, check=True).stdout
+    status = subprocess.run(
+        command("status", str(search)), env=environment, capture_output=True, text=True, check=True
+    ).stdout
     assert f"job {job_of(search / 'nodes/0002')} RUNNING" in status
     subprocess.run(command("stop", str(search)), env=environment, check=True)
     assert driver.wait() == 0, driver.stdout.read() if driver.stdout else ""
@@ -274,26 +362,46 @@ def test_a_search_is_ended_cleanly_from_elsewhere(environment: dict[str, str], t
 
 def test_hydra_runs_whole_searches_as_jobs(launch: Run, tmp_path: Path) -> None:
     """Their stages are jobs in turn."""
-    overrides = [*QUICK, *TRAINED, "budget.stages=2", "seed=1,2", f"search_dir={tmp_path}/${{seed}}", f"hydra.sweep.dir={tmp_path}/sweep"]
-    launch("search", "--multirun", *overrides, "hydra/launcher=search_job", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=null")
+    overrides = [
+        *QUICK,
+        *TRAINED,
+        "budget.stages=2",
+        "seed=1,2",
+        f"search_dir={tmp_path}/${{seed}}",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    ]
+    launch(
+        "search",
+        "--multirun",
+        *overrides,
+        "hydra/launcher=search_job",
+        "hydra.launcher.cpus_per_task=1",
+        "hydra.launcher.mem_gb=null",
+    )
     for seed in ("1", "2"):
         assert_consistent(tmp_path / seed, 2)
     wait_for(lambda: not jobs_alive())
 
 
-def test_a_driver_that_is_a_job_goes_on_after_its_own_time_limit(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_driver_that_is_a_job_goes_on_after_its_own_time_limit(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     search = tmp_path / "s"
     overrides = [*QUICK, *TRAINED, "budget.stages=3", "search.stage_steps=20", f"search_dir={search}"]
     flags = ["--parsable", "--mem=0", f"--output={tmp_path}/driver.log"]
     env = {**environment, "LLMZERO_PYTHON": sys.executable}
     batch = ["sbatch", *flags, str(REPOSITORY / "slurm/search.sbatch"), *overrides]
-    job = subprocess.run(batch, capture_output=True, text=True, check=True, env=env, cwd=REPOSITORY).stdout.strip()
+    job = subprocess.run(
+        batch, capture_output=True, text=True, check=True, env=env, cwd=REPOSITORY
+    ).stdout.strip()
     wait_for(lambda: StageDir(search / "nodes/0001").metrics())
     slurm("scancel", "--batch", "--signal=USR1", job)
     wait_for(lambda: (search / "summary.json").exists() and summary(search)["state"] == "finished")
     assert_consistent(search, 3)
     assert "the same command goes on" in (tmp_path / "driver.log").read_text()
-    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["scontrol", "show", "job", job], capture_output=True, text=True, check=True
+    ).stdout
     assert "Restarts=1" in shown
     wait_for(lambda: not jobs_alive())
 

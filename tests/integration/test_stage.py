@@ -23,9 +23,19 @@ SMALL = "values={prompts_per_step: 8, group_size: 4, learning_rate: 1e-3}"
 def whole(launch: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight steps without interruption."""
     directory = tmp_path_factory.mktemp("whole") / "stage"
-    launch("train", *MICRO, SMALL, "steps=8", "trainer.validation_every=4", f"resume_from={root}", f"stage_dir={directory}")
+    launch(
+        "train",
+        *MICRO,
+        SMALL,
+        "steps=8",
+        "trainer.validation_every=4",
+        f"resume_from={root}",
+        f"stage_dir={directory}",
+    )
     rows = read_lines(directory / "metrics.jsonl")
-    assert all(row["grad_norm"] > 1e-3 and row["reward_std"] > 0 for row in rows), "equality means nothing where nothing is learnt"
+    assert all(row["grad_norm"] > 1e-3 and row["reward_std"] > 0 for row in rows), (
+        "equality means nothing where nothing is learnt"
+    )
     return directory
 
 
@@ -44,7 +54,9 @@ def test_the_directory_holds_what_the_contract_says(whole: Path) -> None:
     rates = [row["learning_rate"] for row in metrics]
     assert rates == pytest.approx([1e-3 / 3, 2e-3 / 3] + [1e-3] * 6), "three steps of warm-up, then constant"
     validation = read_lines(whole / "validation.jsonl")
-    assert [set(row) for row in validation] == [{"step", "global_step", "score", "stderr", "n", "seconds"}] * 2
+    assert [set(row) for row in validation] == [
+        {"step", "global_step", "score", "stderr", "n", "seconds"}
+    ] * 2
     assert [row["step"] for row in validation] == [4, 8]
     assert {"prompt", "completion", "reward"} <= set(read_lines(whole / "rollouts.jsonl")[0])
     result = json.loads((whole / "result.json").read_text())
@@ -66,7 +78,9 @@ def test_a_checkpoint_is_an_ordinary_model_directory(whole: Path) -> None:
     assert not list(checkpoint.glob("*.bin"))
 
 
-def test_a_stage_continued_unchanged_is_bit_equal_to_one_never_interrupted(launch: Run, root: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_stage_continued_unchanged_is_bit_equal_to_one_never_interrupted(
+    launch: Run, root: Path, whole: Path, tmp_path: Path
+) -> None:
     common = [*MICRO, SMALL, "steps=4", "trainer.validation_every=4"]
     launch("train", *common, f"resume_from={root}", f"stage_dir={tmp_path}/a")
     launch("train", *common, f"resume_from={tmp_path}/a/checkpoints/step_00004", f"stage_dir={tmp_path}/b")
@@ -81,15 +95,34 @@ def test_zero_stages_resume_bit_equal_too_and_from_each_others_checkpoints(
     common = [*MICRO, SMALL, "trainer.validation_every=4", f"trainer.zero_stage={zero_stage}"]
     launch("train", *common, "steps=8", f"resume_from={root}", f"stage_dir={tmp_path}/long")
     launch("train", *common, "steps=4", f"resume_from={root}", f"stage_dir={tmp_path}/a")
-    launch("train", *common, "steps=4", f"resume_from={tmp_path}/a/checkpoints/step_00004", f"stage_dir={tmp_path}/b")
+    launch(
+        "train",
+        *common,
+        "steps=4",
+        f"resume_from={tmp_path}/a/checkpoints/step_00004",
+        f"stage_dir={tmp_path}/b",
+    )
     assert same_weights(tmp_path / "b/checkpoints/step_00004", tmp_path / "long/checkpoints/step_00008")
-    launch("train", *common, "steps=1", f"resume_from={whole}/checkpoints/step_00008", f"stage_dir={tmp_path}/from_zero_0")
+    launch(
+        "train",
+        *common,
+        "steps=1",
+        f"resume_from={whole}/checkpoints/step_00008",
+        f"stage_dir={tmp_path}/from_zero_0",
+    )
     assert read_lines(tmp_path / "from_zero_0/metrics.jsonl")[0]["grad_norm"] > 0
 
 
 def test_the_childs_configuration_wins_from_the_first_step(launch: Run, whole: Path, tmp_path: Path) -> None:
     values = "values={prompts_per_step: 16, group_size: 8, learning_rate: 2e-5, max_completion_length: 8, clip_high: 0.5, minibatches: 2}"
-    launch("train", *MICRO, values, "steps=1", f"resume_from={whole}/checkpoints/step_00008", f"stage_dir={tmp_path}/child")
+    launch(
+        "train",
+        *MICRO,
+        values,
+        "steps=1",
+        f"resume_from={whole}/checkpoints/step_00008",
+        f"stage_dir={tmp_path}/child",
+    )
     (row,) = read_lines(tmp_path / "child/metrics.jsonl")
     assert row["learning_rate"] == pytest.approx(2e-5)
     assert row["completion_length_max"] <= 8
@@ -101,7 +134,9 @@ def test_the_childs_configuration_wins_from_the_first_step(launch: Run, whole: P
     assert (state["prompts_seen"], state["optimizer_steps"]) == (8 * 8 + 16, 8 + 2)
 
 
-def test_a_stop_file_ends_the_stage_with_its_checkpoint_and_score(launch: Run, root: Path, tmp_path: Path) -> None:
+def test_a_stop_file_ends_the_stage_with_its_checkpoint_and_score(
+    launch: Run, root: Path, tmp_path: Path
+) -> None:
     stage = tmp_path / "stage"
     launch("train", *MICRO, SMALL, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
     spec = yaml.safe_load((stage / "stage.yaml").read_text())
@@ -119,8 +154,17 @@ def test_a_killed_stage_goes_on_from_its_last_complete_checkpoint(
     launch: Run, environment: dict[str, str], root: Path, whole: Path, tmp_path: Path
 ) -> None:
     stage = tmp_path / "stage"
-    arguments = [*MICRO, SMALL, "steps=8", "trainer.validation_every=4", f"resume_from={root}", f"stage_dir={stage}"]
-    process = subprocess.Popen(command("train", *arguments), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    arguments = [
+        *MICRO,
+        SMALL,
+        "steps=8",
+        "trainer.validation_every=4",
+        f"resume_from={root}",
+        f"stage_dir={stage}",
+    ]
+    process = subprocess.Popen(
+        command("train", *arguments), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL
+    )
     while not (stage / "checkpoints/step_00004/COMPLETE").exists():
         assert process.poll() is None, "the stage ended before it could be killed"
         time.sleep(0.001)
@@ -163,7 +207,9 @@ def test_any_model_directory_can_be_trained(launch: Run, root: Path, tmp_path: P
     values = "values={max_completion_length: 256, prompts_per_step: 16, group_size: 4}"
     launch("train", "model=hf", f"model.path={root}", *task, values, "steps=1", f"stage_dir={tmp_path}/stage")
     (row,) = read_lines(tmp_path / "stage/metrics.jsonl")
-    assert row["learning_rate"] == pytest.approx(1e-6), "a real model's practitioner's value, not the nano model's"
+    assert row["learning_rate"] == pytest.approx(1e-6), (
+        "a real model's practitioner's value, not the nano model's"
+    )
 
 
 def test_the_base_model_leaves_room_and_is_made_once(launch: Run, tmp_path: Path) -> None:
@@ -175,7 +221,10 @@ def test_the_base_model_leaves_room_and_is_made_once(launch: Run, tmp_path: Path
     assert 0.15 <= scores[0] <= 0.45
     assert scores[0] == scores[1]
     assert len(list(cache.iterdir())) == 1
-    assert json.loads((tmp_path / "b/result.json").read_text())["seconds"] < json.loads((tmp_path / "a/result.json").read_text())["seconds"]
+    assert (
+        json.loads((tmp_path / "b/result.json").read_text())["seconds"]
+        < json.loads((tmp_path / "a/result.json").read_text())["seconds"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,7 +236,9 @@ def test_the_base_model_leaves_room_and_is_made_once(launch: Run, tmp_path: Path
         ("steps=-1", "steps=-1: must be at least 0"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_written(launch: Run, tmp_path: Path, override: str, message: str) -> None:
+def test_bad_input_is_refused_before_anything_is_written(
+    launch: Run, tmp_path: Path, override: str, message: str
+) -> None:
     done = launch("train", override, f"stage_dir={tmp_path}/stage", ok=False)
     assert done.returncode == 2
     assert message in done.stderr

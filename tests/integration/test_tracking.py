@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from llmzero.files import append_jsonl
-from llmzero.search.store import EventStore
-from llmzero.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint
-from llmzero.tracking import NoTracking, WandbTracking
-from llmzero.tracking.names import group_of
+from llmzero.core.files import append_jsonl
+from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint
+from llmzero.mirrors.tracking import NoTracking, WandbTracking
+from llmzero.mirrors.tracking.names import group_of
+from llmzero.tree.store import EventStore
 from tests.wandb_reader import OfflineRun, read_runs
 from tests.wandb_server import Run, WandbServer, wandb_server
 
@@ -63,9 +63,14 @@ class Search:
         node, stage = self.store.tree[node_id], StageDir(self.path / "nodes" / node_id)
         before = STEPS * max(0, node.depth - 1)
         steps = range(1, node.steps + 1)
-        append_jsonl(stage.metrics_file, [{"step": s, "global_step": before + s, "kl": 0.1 * s, "loss": None} for s in steps])
+        append_jsonl(
+            stage.metrics_file,
+            [{"step": s, "global_step": before + s, "kl": 0.1 * s, "loss": None} for s in steps],
+        )
         point = ValidationPoint(node.steps, before + node.steps, score, stderr=0.05, n=100, seconds=1.0)
-        result = StageResult(state, [point], node.steps, score, stage.checkpoints, seconds=2.0, gpu_seconds=3.0)
+        result = StageResult(
+            state, [point], node.steps, score, stage.checkpoints, seconds=2.0, gpu_seconds=3.0
+        )
         stage.write_result(result)
         self._record("finished", node_id=node_id, result=result.to_dict())
 
@@ -125,8 +130,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 
 def mirror(search: Search, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmzero.tracking", str(search.path), *arguments]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-m", "llmzero.mirrors.tracking", str(search.path), *arguments]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
@@ -151,9 +158,17 @@ def test_a_stage_is_a_run_with_its_place_in_the_tree(search: Search) -> None:
     assert mirror(search).returncode == 0
     assert set(search.runs) == {"0000", "0001", "0002", "search"}
     run = search.runs["0002"]
-    assert (run.project, run.group, run.job_type, run.exit_code) == ("llmzero", group_of(search.path), "stage", 0)
+    assert (run.project, run.group, run.job_type, run.exit_code) == (
+        "llmzero",
+        group_of(search.path),
+        "stage",
+        0,
+    )
     assert run.tags == ["llmzero", "stopped"]
-    config = {key: run.config[key] for key in ("parent", "depth", "path", "steps", "seed", "state", "diagnosis", "changes")}
+    config = {
+        key: run.config[key]
+        for key in ("parent", "depth", "path", "steps", "seed", "state", "diagnosis", "changes")
+    }
     assert config == {
         "parent": "0001",
         "depth": 2,
@@ -185,7 +200,9 @@ def test_a_path_reads_as_one_curve_over_global_step(search: Search) -> None:
     assert [row["train/kl"] for row in grandchild.history] == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert [row.get("val/score") for row in grandchild.history] == [None, None, None, 0.7]
     assert grandchild.history[-1]["val/stderr"] == 0.05
-    assert not any("train/loss" in row for row in grandchild.history), "a value that was not a number is left out"
+    assert not any("train/loss" in row for row in grandchild.history), (
+        "a value that was not a number is left out"
+    )
 
 
 def test_the_search_is_a_run_with_its_nodes_and_its_progress(search: Search) -> None:
@@ -196,7 +213,11 @@ def test_the_search_is_a_run_with_its_nodes_and_its_progress(search: Search) -> 
     assert (run.group, run.job_type) == (group_of(search.path), "search")
     progress = [(row["stages"], row["gpu_seconds"], row["best"]) for row in run.history if "best" in row]
     assert progress == [(1, 3.0, 0.6), (2, 6.0, 0.6)]
-    assert (run.summary["base_score"], run.summary["best_score"], run.summary["best_node"]) == (0.3, 0.6, "0001")
+    assert (run.summary["base_score"], run.summary["best_score"], run.summary["best_node"]) == (
+        0.3,
+        0.6,
+        "0001",
+    )
     assert run.fork is None
     [table_file] = search.path.glob("wandb/offline-run-*/files/media/table/*.table.json")
     table = json.loads(table_file.read_text())
@@ -211,7 +232,7 @@ def test_the_search_is_a_run_with_its_nodes_and_its_progress(search: Search) -> 
 def test_everything_w_and_b_writes_is_in_the_search_directory(search: Search, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    command = ["env", f"HOME={home}", sys.executable, "-m", "llmzero.tracking", str(search.path)]
+    command = ["env", f"HOME={home}", sys.executable, "-m", "llmzero.mirrors.tracking", str(search.path)]
     subprocess.run(command, stdin=subprocess.DEVNULL, cwd=home, check=True, timeout=60)
     assert not list(home.rglob("*"))
 
@@ -225,7 +246,11 @@ def test_mirroring_twice_adds_nothing_and_a_continued_search_only_what_is_new(se
     search.add("0001")
     search.end()
     mirror(search)
-    unchanged = {file: time for file, time in search.recordings.items() if "search" not in file.name and "0002" not in file.name}
+    unchanged = {
+        file: time
+        for file, time in search.recordings.items()
+        if "search" not in file.name and "0002" not in file.name
+    }
     assert unchanged.items() <= before.items()
     assert search.runs["search"].summary["nodes_total"] == 3
 
@@ -259,7 +284,7 @@ def test_one_broken_stage_does_not_keep_the_others_from_being_mirrored(search: S
 
 
 def test_following_mirrors_stages_as_they_finish_and_ends_with_the_search(search: Search) -> None:
-    command = [sys.executable, "-m", "llmzero.tracking", str(search.path), "--follow"]
+    command = [sys.executable, "-m", "llmzero.mirrors.tracking", str(search.path), "--follow"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         wait_for(lambda: mirrored(search) == {"0000", "0001"})
         node_id = search.create("0001")
@@ -295,7 +320,7 @@ def test_a_continued_search_is_followed_past_its_first_end(search: Search) -> No
 
 
 def test_a_killed_driver_leaves_a_complete_mirror(search: Search) -> None:
-    script = "import sys, os, pathlib; from llmzero.tracking import WandbTracking as W"
+    script = "import sys, os, pathlib; from llmzero.mirrors.tracking import WandbTracking as W"
     script += "; W('offline').start(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(search.path)], check=False, timeout=30)
     wait_for(lambda: mirrored(search) == {"0000", "0001", "search"})
@@ -311,11 +336,13 @@ def test_without_wandb_a_search_gets_one_warning(
     tracking.start(search.path)
     tracking.finish(timeout_s=30)
     [warning] = warnings(caplog)
-    assert f"-m llmzero.tracking '{search.path}' --mode offline" in warning
+    assert f"-m llmzero.mirrors.tracking '{search.path}' --mode offline" in warning
     assert "no wandb here" in (search.path / "tracking.log").read_text()
 
 
-def test_a_mirror_that_cannot_be_started_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mirror_that_cannot_be_started_is_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tracking = WandbTracking(mode="offline")
     tracking.start(tmp_path / "missing")
     tracking.finish(timeout_s=30)
@@ -323,7 +350,9 @@ def test_a_mirror_that_cannot_be_started_is_one_warning(tmp_path: Path, caplog: 
 
 
 @pytest.mark.usefixtures("unreachable")
-def test_a_server_that_never_answers_holds_no_search_up(search: Search, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_never_answers_holds_no_search_up(
+    search: Search, caplog: pytest.LogCaptureFixture
+) -> None:
     tracking = WandbTracking(mode="online")
     tracking.start(search.path)
     begun = time.monotonic()
@@ -333,7 +362,7 @@ def test_a_server_that_never_answers_holds_no_search_up(search: Search, caplog: 
 
 
 def test_the_driver_imports_no_wandb() -> None:
-    code = "import sys, llmzero.tracking; sys.exit('wandb' in sys.modules)"
+    code = "import sys, llmzero.mirrors.tracking; sys.exit('wandb' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
@@ -348,7 +377,13 @@ def test_no_tracking_leaves_nothing(tmp_path: Path) -> None:
 def delivered(search: Search) -> Search:
     """A search that is over, with all that it leaves: a strategy, a page, transcripts, and the winner's weights."""
     stage = search.path / "nodes" / "0001"
-    for place in ("strategy.yaml", "report.html", "session.jsonl", "nodes/0001/calls/proposal-0000-1.json", "nodes/0001/log.txt"):
+    for place in (
+        "strategy.yaml",
+        "report.html",
+        "session.jsonl",
+        "nodes/0001/calls/proposal-0000-1.json",
+        "nodes/0001/log.txt",
+    ):
         (search.path / place).parent.mkdir(exist_ok=True)
         (search.path / place).write_text(f"<p>{place}</p>")
     (stage / "checkpoints" / "adapter").mkdir(parents=True)
@@ -368,7 +403,9 @@ def test_the_search_keeps_what_it_delivered(delivered: Search) -> None:
         "checkpoint": {"model.safetensors", "adapter/model.safetensors"},
     }
     checkpoints = delivered.path / "nodes" / "0001" / "checkpoints"
-    assert run.artifacts["checkpoint"]["model.safetensors"] == checkpoints / "model.safetensors", "weights are not copied"
+    assert run.artifacts["checkpoint"]["model.safetensors"] == checkpoints / "model.safetensors", (
+        "weights are not copied"
+    )
     [page] = delivered.path.glob("wandb/offline-run-*/files/media/html/*.html")
     assert page.read_text() == "<p>report.html</p>"
 
@@ -397,8 +434,14 @@ def test_online_a_server_gets_it_all_and_twice_adds_nothing(delivered: Search, s
     runs = {run.name.removeprefix("my search/"): run for run in server.runs.values()}
     stage = runs["0001"]
     assert (stage.group, stage.job_type, stage.exit_code) == (group_of(delivered.path), "stage", 0)
-    assert (stage.values["parent"], stage.values["path"], stage.values["state"]) == ("0000", ["0000", "0001"], "completed")
-    assert [(row["_step"], row["global_step"]) for row in stage.history.values()] == [(step, step) for step in range(1, STEPS + 1)]
+    assert (stage.values["parent"], stage.values["path"], stage.values["state"]) == (
+        "0000",
+        ["0000", "0001"],
+        "completed",
+    )
+    assert [(row["_step"], row["global_step"]) for row in stage.history.values()] == [
+        (step, step) for step in range(1, STEPS + 1)
+    ]
     assert stage.branch_point == {"run_id": runs["0000"].run_id, "step": 0}
     assert server.artifact("checkpoint")["model.safetensors"] == b"model.safetensors"
     assert server.artifact("transcripts")["session.jsonl"] == b"<p>session.jsonl</p>"
@@ -413,7 +456,11 @@ def test_synced_offline_runs_are_what_online_runs_are(delivered: Search, server:
     online = {run_id: told(run) for run_id, run in server.runs.items()}
     server.runs, server.artifacts = {}, {}
     mirror(delivered)
-    command = [str(Path(sys.executable).with_name("wandb")), "sync", *map(str, delivered.path.glob("wandb/offline-run-*"))]
+    command = [
+        str(Path(sys.executable).with_name("wandb")),
+        "sync",
+        *map(str, delivered.path.glob("wandb/offline-run-*")),
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     assert {run_id: told(run) for run_id, run in server.runs.items()} == online
     assert server.artifact("checkpoint")["adapter/model.safetensors"] == b"adapter/model.safetensors"
@@ -421,11 +468,20 @@ def test_synced_offline_runs_are_what_online_runs_are(delivered: Search, server:
 
 def told(run: Run) -> list[Any]:
     """Return what is the same whenever a run is written."""
-    rows = [{name: value for name, value in row.items() if name not in ("_timestamp", "_runtime", "nodes", "tree")} for row in run.history.values()]
+    rows = [
+        {
+            name: value
+            for name, value in row.items()
+            if name not in ("_timestamp", "_runtime", "nodes", "tree")
+        }
+        for row in run.history.values()
+    ]
     return [run.name, run.group, run.job_type, run.tags, run.values, rows, run.exit_code]
 
 
-def test_a_server_without_forks_gets_runs_of_their_own(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_forks_gets_runs_of_their_own(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
     search.add("0001")
     search.end()
     with wandb_server(forks=False) as server:
@@ -440,7 +496,9 @@ def test_a_server_without_forks_gets_runs_of_their_own(search: Search, monkeypat
     }
 
 
-def test_without_a_key_one_line_says_so(search: Search, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_key_one_line_says_so(
+    search: Search, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     result = mirror(search, "--mode", "online")

@@ -17,7 +17,11 @@ from tests.integration.odd_parts import NO_MACHINE_HAS, Dull
 
 pytestmark = pytest.mark.slow
 PROMPTS, GROUP = FEW["prompts_per_step"], FEW["group_size"]
-PLAIN = {"minibatches": 1, "kl_coef": 0.0, "entropy_coef": 0.0}  # only rewards give gradients, and a step is one update
+PLAIN = {
+    "minibatches": 1,
+    "kl_coef": 0.0,
+    "entropy_coef": 0.0,
+}  # only rewards give gradients, and a step is one update
 KINDS: dict[str, dict[str, Any]] = {
     **{f"zero_{stage}": {"zero_stage": stage} for stage in (0, 1, 2, 3)},
     "bfloat16": {"dtype": "bfloat16"},
@@ -61,13 +65,17 @@ def test_an_update_whose_gradient_is_not_finite_is_skipped_and_counted(poisoned:
     stage = poisoned / kind / "apart"
     assert result(stage)["state"] == "completed", "two bad updates, but not in a row"
     assert column(stage, "skipped_updates") == [0, 1, 0, 1, 0]
-    assert [value is None for value in column(stage, "reward_mean")] == [False, True, False, True, False], "infinity is no JSON"
+    assert [value is None for value in column(stage, "reward_mean")] == [False, True, False, True, False], (
+        "infinity is no JSON"
+    )
     assert [norm > 1e-3 for norm in column(stage, "grad_norm")] == [True, False, True, False, True]
     assert read_whole(last_checkpoint(stage))["optimizer_steps"] == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_bad_updates_in_a_row_than_allowed_fail_the_stage_and_leave_its_weights(poisoned: Path, kind: str, spec: dict[str, Any]) -> None:
+def test_more_bad_updates_in_a_row_than_allowed_fail_the_stage_and_leave_its_weights(
+    poisoned: Path, kind: str, spec: dict[str, Any]
+) -> None:
     stage = poisoned / kind / "in_a_row"
     found = result(stage)
     assert found["state"] == "failed"
@@ -78,7 +86,9 @@ def test_more_bad_updates_in_a_row_than_allowed_fail_the_stage_and_leave_its_wei
     assert last_checkpoint(stage).name == "step_00002"
     position = read_whole(last_checkpoint(stage))
     assert (position["global_step"], position["optimizer_steps"]) == (2, 1)
-    assert same_bits(last_checkpoint(stage), last_checkpoint(poisoned / kind / "good")), "the skipped update changed nothing"
+    assert same_bits(last_checkpoint(stage), last_checkpoint(poisoned / kind / "good")), (
+        "the skipped update changed nothing"
+    )
 
 
 # --- dynamic sampling ---
@@ -92,7 +102,12 @@ def replayed(order: DataOrder, task: Dull, rounds: int, steps: int) -> list[dict
         while step["kept"] < PROMPTS and step["calls"] <= rounds:
             fresh = order.take(cursor + step["sampled"], PROMPTS - step["kept"])
             dull = sum(task.dull(example) for example in fresh)
-            for name, more in {"sampled": len(fresh), "calls": 1, "dull": dull, "kept": len(fresh) - dull}.items():
+            for name, more in {
+                "sampled": len(fresh),
+                "calls": 1,
+                "dull": dull,
+                "kept": len(fresh) - dull,
+            }.items():
                 step[name] += more
         cursor += step["sampled"]
         found.append(step)
@@ -103,25 +118,47 @@ def test_prompts_that_teach_nothing_are_replaced_up_to_the_bound_and_the_cursor_
     run_stages: Stages, spec: dict[str, Any], tmp_path: Path
 ) -> None:
     def stage(steps: int, share: float, **more: Any) -> dict[str, Any]:
-        return {"steps": steps, "task": part("Dull", share=share), "algorithm": {"dynamic_sampling": 2}, "hparams": PLAIN, **more}
+        return {
+            "steps": steps,
+            "task": part("Dull", share=share),
+            "algorithm": {"dynamic_sampling": 2},
+            "hparams": PLAIN,
+            **more,
+        }
 
     resumed = stage(3, 0.4, resume_from=str(tmp_path / "first/checkpoints/step_00003"))
     run_stages(
-        {tmp_path / "long": stage(6, 0.4), tmp_path / "first": stage(3, 0.4), tmp_path / "second": resumed, tmp_path / "hopeless": stage(2, 1.0)}
+        {
+            tmp_path / "long": stage(6, 0.4),
+            tmp_path / "first": stage(3, 0.4),
+            tmp_path / "second": resumed,
+            tmp_path / "hopeless": stage(2, 1.0),
+        }
     )
     for name, share in {"long": 0.4, "hopeless": 1.0}.items():
         task = Dull(share, **{key: value for key, value in spec["task"].items() if key != "_target_"})
-        rows, position = read_lines(tmp_path / name / "metrics.jsonl"), read_whole(last_checkpoint(tmp_path / name))
+        rows, position = (
+            read_lines(tmp_path / name / "metrics.jsonl"),
+            read_whole(last_checkpoint(tmp_path / name)),
+        )
         expected = replayed(DataOrder(task.split("train"), spec["seed"]), task, 2, len(rows))
         assert [row["prompts_sampled"] for row in rows] == [step["sampled"] for step in expected]
-        assert [row["zero_variance_groups"] * row["prompts_sampled"] for row in rows] == pytest.approx([step["dull"] for step in expected])
+        assert [row["zero_variance_groups"] * row["prompts_sampled"] for row in rows] == pytest.approx(
+            [step["dull"] for step in expected]
+        )
         assert position["prompts_seen"] == sum(step["sampled"] for step in expected)
         assert position["sampler_calls"] == sum(step["calls"] for step in expected)
         filled = [step["kept"] == PROMPTS for step in expected]
-        assert set(filled) == ({True, False} if name == "long" else {False}), "the bound is met in some steps and not in others"
+        assert set(filled) == ({True, False} if name == "long" else {False}), (
+            "the bound is met in some steps and not in others"
+        )
         lengths = [row["completion_length_mean"] * row["prompts_sampled"] * GROUP for row in rows]
-        trained = [after - before for before, after in itertools.pairwise([0, *(row["tokens"] for row in rows)])]
-        assert all(some < everything for some, everything in zip(trained, lengths, strict=True)), "what teaches nothing is not trained on"
+        trained = [
+            after - before for before, after in itertools.pairwise([0, *(row["tokens"] for row in rows)])
+        ]
+        assert all(some < everything for some, everything in zip(trained, lengths, strict=True)), (
+            "what teaches nothing is not trained on"
+        )
         assert [row["grad_norm"] > 1e-3 for row in rows] == [step["kept"] > 0 for step in expected]
     assert same_bits(last_checkpoint(tmp_path / "second"), last_checkpoint(tmp_path / "long"))
 
@@ -134,23 +171,42 @@ def test_cut_completions_count_or_do_not_or_are_punished(run_stages: Stages, tmp
     longest, buffer = 5, 3
     wanted: dict[Path, dict[str, Any]] = {}
     for overlong in ("keep", "mask", "soft"):
-        algorithm = {"loss": "dapo", "advantage": "mean", "overlong": overlong, "overlong_buffer": buffer / longest}
-        task, hparams = part("Journal", journal=str(tmp_path / f"{overlong}.jsonl")), {**PLAIN, "max_completion_length": longest}
+        algorithm = {
+            "loss": "dapo",
+            "advantage": "mean",
+            "overlong": overlong,
+            "overlong_buffer": buffer / longest,
+        }
+        task, hparams = (
+            part("Journal", journal=str(tmp_path / f"{overlong}.jsonl")),
+            {**PLAIN, "max_completion_length": longest},
+        )
         wanted[tmp_path / overlong] = {"steps": 1, "algorithm": algorithm, "task": task, "hparams": hparams}
     run_stages(wanted)
     for overlong in ("keep", "mask", "soft"):
         sampled = read_lines(tmp_path / f"{overlong}.jsonl")[: PROMPTS * GROUP]
         cut = [len(row["completion"]) == longest for row in sampled]
-        lengths = [len(row["completion"]) + (not was_cut) for row, was_cut in zip(sampled, cut, strict=True)]  # characters and the end token
+        lengths = [
+            len(row["completion"]) + (not was_cut) for row, was_cut in zip(sampled, cut, strict=True)
+        ]  # characters and the end token
         (row,) = read_lines(tmp_path / overlong / "metrics.jsonl")
         assert 0.1 < row["truncated_fraction"] == fmean(cut) < 0.9
         assert row["completion_length_mean"] == fmean(lengths)
-        assert row["reward_mean"] == pytest.approx(fmean(row["reward"] for row in sampled)), "the penalty is no part of the reward"
-        penalty = [-max(0, length - (longest - buffer)) / buffer if overlong == "soft" else 0.0 for length in lengths]
+        assert row["reward_mean"] == pytest.approx(fmean(row["reward"] for row in sampled)), (
+            "the penalty is no part of the reward"
+        )
+        penalty = [
+            -max(0, length - (longest - buffer)) / buffer if overlong == "soft" else 0.0 for length in lengths
+        ]
         values = [row["reward"] + minus for row, minus in zip(sampled, penalty, strict=True)]
         means = [fmean(values[i : i + GROUP]) for i in range(0, len(values), GROUP)]
-        counted = [length * (overlong != "mask" or not was_cut) for length, was_cut in zip(lengths, cut, strict=True)]
-        weighted = sum((value - means[i // GROUP]) * tokens for i, (value, tokens) in enumerate(zip(values, counted, strict=True)))
+        counted = [
+            length * (overlong != "mask" or not was_cut) for length, was_cut in zip(lengths, cut, strict=True)
+        ]
+        weighted = sum(
+            (value - means[i // GROUP]) * tokens
+            for i, (value, tokens) in enumerate(zip(values, counted, strict=True))
+        )
         assert abs(weighted) > 1e-2
         assert row["loss"] == pytest.approx(-weighted / sum(counted), rel=1e-4)
 
@@ -158,18 +214,45 @@ def test_cut_completions_count_or_do_not_or_are_punished(run_stages: Stages, tmp
 # --- out of memory ---
 
 
-def test_out_of_memory_is_told_with_its_cause_and_loses_no_checkpoint(run_stages: Stages, spec: dict[str, Any], tmp_path: Path) -> None:
-    drivers = {"generation": ("max_completion_length", "group_size", "prompts_per_step"), "update": ("max_completion_length", "kl_coef")}
-    hungry = {phase: {"steps": 4, "trainer": {"validation_every": 2}, "rollout": part("Hungry", phase=phase, step=4)} for phase in drivers}
-    children = {f"after_{phase}": {"steps": 2, "resume_from": str(tmp_path / phase / "checkpoints/step_00002")} for phase in drivers}
-    run_stages({tmp_path / name: changes for name, changes in {"whole": {"steps": 4}, **hungry, **children}.items()})
+def test_out_of_memory_is_told_with_its_cause_and_loses_no_checkpoint(
+    run_stages: Stages, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    drivers = {
+        "generation": ("max_completion_length", "group_size", "prompts_per_step"),
+        "update": ("max_completion_length", "kl_coef"),
+    }
+    hungry = {
+        phase: {
+            "steps": 4,
+            "trainer": {"validation_every": 2},
+            "rollout": part("Hungry", phase=phase, step=4),
+        }
+        for phase in drivers
+    }
+    children = {
+        f"after_{phase}": {"steps": 2, "resume_from": str(tmp_path / phase / "checkpoints/step_00002")}
+        for phase in drivers
+    }
+    run_stages(
+        {tmp_path / name: changes for name, changes in {"whole": {"steps": 4}, **hungry, **children}.items()}
+    )
     for phase, names in drivers.items():
         found = result(tmp_path / phase)
         assert found["state"] == "failed"
         values = {name: spec["hparams"][name] for name in names}
-        assert found["cause"] == {"kind": "out_of_memory", "phase": phase, "requested_bytes": NO_MACHINE_HAS, "hparams": values}
+        assert found["cause"] == {
+            "kind": "out_of_memory",
+            "phase": phase,
+            "requested_bytes": NO_MACHINE_HAS,
+            "hparams": values,
+        }
         assert json.loads((tmp_path / phase / "status.json").read_text())["state"] == "failed"
         assert column(tmp_path / phase, "step") == [1, 2, 3]
-        assert (Path(found["checkpoint"]).name, Path(found["last_checkpoint"]).name) == ("step_00002", "step_00002")
+        assert (Path(found["checkpoint"]).name, Path(found["last_checkpoint"]).name) == (
+            "step_00002",
+            "step_00002",
+        )
         read_whole(last_checkpoint(tmp_path / phase))
-        assert same_bits(last_checkpoint(tmp_path / f"after_{phase}"), last_checkpoint(tmp_path / "whole")), "nothing that follows is different"
+        assert same_bits(last_checkpoint(tmp_path / f"after_{phase}"), last_checkpoint(tmp_path / "whole")), (
+            "nothing that follows is different"
+        )

@@ -24,7 +24,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from llmzero.grpo.distributed import join
 from llmzero.grpo.policy import load_model, load_tokenizer
 from llmzero.rollout.base import Engine, Rollouts, Sampling
@@ -40,7 +40,12 @@ pytestmark = [
 NANO = [*MICRO, "model.recipe.heads=2"]  # vLLM's attention on a CPU begins at heads of 32
 SMALL = "values={prompts_per_step: 32, group_size: 4, learning_rate: 5e-4, warmup_steps: 0}"
 TIMEOUT_S = 2.0
-SERVER = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+SERVER = {
+    "VLLM_SERVER_DEV_MODE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +57,36 @@ def stage(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(stage: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+def server(
+    stage: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, int]]:
     """A server of the base model that is still starting: its address and process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     base = json.loads((stage / "checkpoints/step_00003/trainer.json").read_text())["position"]["base"]
-    arguments = ["--model", base, "--dtype", "float32", "--enforce-eager", "--host", "127.0.0.1", "--port", str(port)]
-    ours = ["--logprobs-mode", "processed_logprobs", "--worker-extension-cls", "llmzero.rollout.vllm_server.WeightReceiver"]
+    arguments = [
+        "--model",
+        base,
+        "--dtype",
+        "float32",
+        "--enforce-eager",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    ours = [
+        "--logprobs-mode",
+        "processed_logprobs",
+        "--worker-extension-cls",
+        "llmzero.rollout.vllm_server.WeightReceiver",
+    ]
     start = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments, *ours]
     with (tmp_path_factory.mktemp("server") / "log").open("w") as log:
-        process = subprocess.Popen(start, env={**environment, **SERVER}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            start, env={**environment, **SERVER}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         yield f"http://127.0.0.1:{port}", process.pid
         os.kill(process.pid, signal.SIGCONT)
         process.terminate()
@@ -85,7 +109,9 @@ def await_health(url: str) -> None:
 
 def check_training(metrics: list[dict[str, Any]]) -> None:
     """The sampler's log-probs are the trainer's, after each of several updates that moved the policy."""
-    assert all(row["grad_norm"] > 1e-3 for row in metrics), "stale weights would go unnoticed where nothing is learnt"
+    assert all(row["grad_norm"] > 1e-3 for row in metrics), (
+        "stale weights would go unnoticed where nothing is learnt"
+    )
     assert all(0 <= row["mismatch_kl"] < 1e-6 for row in metrics)
     assert all(0.999 < row["mismatch_ratio_min"] <= row["mismatch_ratio_max"] < 1.001 for row in metrics)
 
@@ -109,7 +135,9 @@ def check_engine(found: dict[str, Any]) -> None:
     assert found["seeds_matter"]
     assert found["variety"] > 1, "the completions of a prompt are drawn, not copied"
     assert found["before"] < 1e-4
-    assert found["stale"] > 1e-2, "the new weights are too like the old ones for the next line to mean anything"
+    assert found["stale"] > 1e-2, (
+        "the new weights are too like the old ones for the next line to mean anything"
+    )
     assert found["after"] < 1e-4
     assert found["greedy"] < 1e-4
     assert found["ends_where_it_says"]
@@ -140,7 +168,9 @@ def test_a_real_language_model(launch: Run, tmp_path: Path) -> None:
     task = ["task.train_size=20", "task.val_size=2", "task.test_size=2"]
     stage = tmp_path / "stage"
     model = ["model=hf", f"model.path={smollm2_directory()}", *sizes, rate]
-    launch("train", *model, *task, values, "rollout=vllm", "steps=2", f"stage_dir={stage}", OMP_NUM_THREADS="2")
+    launch(
+        "train", *model, *task, values, "rollout=vllm", "steps=2", f"stage_dir={stage}", OMP_NUM_THREADS="2"
+    )
     check_training(read_lines(stage / "metrics.jsonl"))
 
 
@@ -155,8 +185,24 @@ def test_the_engine_keeps_its_promises(server: object, stage: Path, environment:
 def test_two_processes_share_a_model_in_tensor_parallel_and_hand_over_partitioned_weights(
     server: object, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    overrides = [*NANO, SMALL, "rollout=vllm", "rollout.tensor_parallel=2", "trainer.zero_stage=3", "steps=2", f"stage_dir={tmp_path}/stage"]
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command("train", *overrides)[1:]]
+    overrides = [
+        *NANO,
+        SMALL,
+        "rollout=vllm",
+        "rollout.tensor_parallel=2",
+        "trainer.zero_stage=3",
+        "steps=2",
+        f"stage_dir={tmp_path}/stage",
+    ]
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *command("train", *overrides)[1:],
+    ]
     done = subprocess.run(start, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     check_training(read_lines(tmp_path / "stage/metrics.jsonl"))
@@ -167,7 +213,14 @@ def test_a_server_samples_takes_weights_and_is_given_up_when_it_hangs(
 ) -> None:
     url, pid = server
     await_health(url)
-    found = measured(environment, "server", str(stage / "checkpoints/step_00003"), url, str(pid), str(tmp_path / "exchange"))
+    found = measured(
+        environment,
+        "server",
+        str(stage / "checkpoints/step_00003"),
+        url,
+        str(pid),
+        str(tmp_path / "exchange"),
+    )
     check_engine(found)
     assert not list((tmp_path / "exchange").iterdir()), "weights are not left behind"
     assert "rollout.urls: http://127.0.0.1:9" in found["unreachable"]
@@ -201,7 +254,9 @@ class Frozen:
         for i, completion in enumerate(rollouts.completions):
             prompt = rollouts.prompts[i // rollouts.n]
             ids = torch.tensor([prompt + completion])
-            expected = torch.log_softmax(self.model(ids).logits[0, len(prompt) - 1 : -1].float() / temperature, -1)
+            expected = torch.log_softmax(
+                self.model(ids).logits[0, len(prompt) - 1 : -1].float() / temperature, -1
+            )
             expected = expected.gather(-1, torch.tensor(completion)[:, None])[:, 0]
             worst = max(worst, float((expected - torch.tensor(rollouts.logprobs[i])).abs().max()))
         return worst
@@ -210,7 +265,9 @@ class Frozen:
 def measure(engine: Engine, policy: Frozen) -> dict[str, Any]:
     """Sample, hand new weights over, sample again."""
     engine.start(policy)
-    prompts = [policy.tokenizer.encode(text) for text in ("1,2,3=6:", "12,3,4=19:", "7,8,9=24:", "50,6,25=31:")]
+    prompts = [
+        policy.tokenizer.encode(text) for text in ("1,2,3=6:", "12,3,4=19:", "7,8,9=24:", "50,6,25=31:")
+    ]
     sampling = Sampling(max_tokens=6, temperature=0.8, n=4, seed=7)
     first, again = engine.generate(prompts, sampling), engine.generate(prompts, sampling)
     other = engine.generate(prompts, Sampling(6, 0.8, 4, seed=8))
@@ -219,7 +276,10 @@ def measure(engine: Engine, policy: Frozen) -> dict[str, Any]:
         "seeds_matter": first.completions != other.completions,
         "variety": min(len({tuple(c) for c in first.completions[i : i + 4]}) for i in range(0, 16, 4)),
         "before": policy.error(first, 0.8),
-        "ends_where_it_says": all((r == "stop") == (c[-1] in policy.eos_ids) for r, c in zip(first.finish_reasons, first.completions, strict=True)),
+        "ends_where_it_says": all(
+            (r == "stop") == (c[-1] in policy.eos_ids)
+            for r, c in zip(first.finish_reasons, first.completions, strict=True)
+        ),
         "reasons": first.finish_reasons,
         "of_no_prompts": engine.generate([], sampling).completions,
         "too_long": message(UserError, lambda: engine.generate(prompts, Sampling(100_000))),
@@ -251,7 +311,10 @@ def colocated(directory: str) -> dict[str, Any]:
     join(60)
     policy, engine = Frozen(directory), VllmEngine()
     threads, setter = torch.get_num_threads(), torch.set_num_threads
-    found = {"tensor_parallel": message(UserError, lambda: VllmEngine(tensor_parallel=2).start(policy)), **measure(engine, policy)}
+    found = {
+        "tensor_parallel": message(UserError, lambda: VllmEngine(tensor_parallel=2).start(policy)),
+        **measure(engine, policy),
+    }
     found["threads_kept"] = (torch.get_num_threads(), torch.set_num_threads) == (threads, setter)
     engine._llm.llm_engine.step = lambda: time.sleep(3600)
     found |= hang(engine)

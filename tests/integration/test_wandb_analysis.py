@@ -23,7 +23,9 @@ def command(*arguments: object, url: str = NOBODY) -> subprocess.CompletedProces
     """Run a module of analysis with a key for the server at `url`."""
     environment = {**os.environ, "WANDB_BASE_URL": url, "WANDB_API_KEY": "a" * 40}
     line = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two finished searches of one name, as a study has them."""
     folder = tmp_path_factory.mktemp("study")
     for method in ("llmzero", "random"):
-        line = [sys.executable, "launchers/search.py", "experiment=simulated", f"search={method}", "budget.stages=4", "hydra.output_subdir=null"]
+        line = [
+            sys.executable,
+            "launchers/search.py",
+            "experiment=simulated",
+            f"search={method}",
+            "budget.stages=4",
+            "hydra.output_subdir=null",
+        ]
         line += [f"search_dir={folder / 'easy' / method / 'seed-0'}", f"hydra.run.dir={folder}"]
         subprocess.run(line, cwd=ROOT, check=True, capture_output=True, timeout=120)
     return folder
@@ -50,7 +59,10 @@ def server(study: Path) -> Iterator[WandbServer]:
 def read(directory: Path) -> dict[str, list[dict[str, Any]]]:
     """Return what analysis reads of a folder, without the searches' places."""
     tables = {name: table.drop(columns="search") for name, table in load([directory]).items()}
-    return {name: sorted(json.loads(table.to_json(orient="records")), key=json.dumps) for name, table in tables.items()}
+    return {
+        name: sorted(json.loads(table.to_json(orient="records")), key=json.dumps)
+        for name, table in tables.items()
+    }
 
 
 def test_syncing_twice_adds_nothing(study: Path, server: WandbServer) -> None:
@@ -62,8 +74,12 @@ def test_syncing_twice_adds_nothing(study: Path, server: WandbServer) -> None:
     assert {run.begun for run in server.runs.values()} == {1}
 
 
-def test_searches_come_back_from_a_server_as_they_went(study: Path, server: WandbServer, tmp_path: Path) -> None:
-    result = command("analysis.wandb_source", f"{ENTITY}/llmzero", "--into", tmp_path / "pulled", url=server.url)
+def test_searches_come_back_from_a_server_as_they_went(
+    study: Path, server: WandbServer, tmp_path: Path
+) -> None:
+    result = command(
+        "analysis.wandb_source", f"{ENTITY}/llmzero", "--into", tmp_path / "pulled", url=server.url
+    )
     assert len(result.stdout.splitlines()) == 2, result.stderr
     assert read(tmp_path / "pulled") == read(study)
 
@@ -101,7 +117,9 @@ def test_a_report_can_be_read_without_a_server(study: Path) -> None:
 
 
 def test_what_a_report_shows_is_in_the_runs(study: Path, server: WandbServer) -> None:
-    result = command("analysis.wandb_report", study, study / "easy" / "llmzero", "--title", "Methods", url=server.url)
+    result = command(
+        "analysis.wandb_report", study, study / "easy" / "llmzero", "--title", "Methods", url=server.url
+    )
     assert f"{server.url}/{ENTITY}/llmzero/reports/Methods" in result.stdout, result.stderr
     for line in shown(server.reports[-1]["spec"]):
         rows = [row for run in server.runs.values() for row in run.history.values()]

@@ -20,8 +20,8 @@ def test_the_search_half_loads_no_deep_learning_library() -> None:
         "runners.local",
         "runners.inline",
         "runners.simulated",
-        "tracking",
-        "pool",
+        "mirrors.tracking",
+        "studies.pool",
     )
     code = f"import sys, {', '.join(f'llmzero.{name}' for name in modules)}\n"
     code += f"print([name for name in {HEAVY} if name in sys.modules])"

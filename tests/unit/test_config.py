@@ -11,12 +11,16 @@ from hydra import compose, initialize_config_dir
 
 from llmzero.cli import resolved
 from llmzero.config import RANGES, check_ranges, register
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from llmzero.search.session import Session
 from tests.conftest import REPOSITORY
 
 CONF = REPOSITORY / "conf"
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("experiment", "hydra", "schema", "study"))
+GROUPS = sorted(
+    path.name
+    for path in CONF.iterdir()
+    if path.is_dir() and path.name not in ("experiment", "hydra", "schema", "study")
+)
 LLM = ["agent.model=some", "agent.api_key_env=null"]
 NEEDED = {
     **{f"agent={path.stem}": LLM for path in (CONF / "agent").glob("openai*.yaml")},
@@ -56,13 +60,23 @@ def covering_array() -> list[dict[str, str]]:
     Greedy: begin with an open pair, then give each further group the option that closes most open pairs with those chosen.
     """
     every = {group: [(group, option) for option in options(group)] for group in GROUPS}
-    pairs = {pair for a, b in itertools.combinations(GROUPS, 2) for pair in itertools.product(every[a], every[b]) if allowed(pair)}
+    pairs = {
+        pair
+        for a, b in itertools.combinations(GROUPS, 2)
+        for pair in itertools.product(every[a], every[b])
+        if allowed(pair)
+    }
     found = []
     while pairs:
         row = dict(min(pairs))
         for group in sorted(every.keys() - row.keys(), key=lambda group: -len(every[group])):
             candidates = [choice for choice in every[group] if allowed([*row.items(), choice])]
-            row |= [max(candidates, key=lambda choice: sum(tuple(sorted((choice, other))) in pairs for other in row.items()))]
+            row |= [
+                max(
+                    candidates,
+                    key=lambda choice: sum(tuple(sorted((choice, other))) in pairs for other in row.items()),
+                )
+            ]
         pairs -= set(itertools.combinations(sorted(row.items()), 2))
         found.append(row)
     return found
@@ -75,7 +89,9 @@ def test_every_pair_of_options_composes_and_passes_the_range_check() -> None:
         check_ranges(composed(*chosen, *(extra for option in chosen for extra in NEEDED.get(option, ()))))
         covered |= set(itertools.combinations(sorted(row.items()), 2))
     choices = [(group, option) for group in GROUPS for option in options(group)]
-    assert covered == {pair for pair in itertools.combinations(choices, 2) if pair[0][0] != pair[1][0] and allowed(pair)}
+    assert covered == {
+        pair for pair in itertools.combinations(choices, 2) if pair[0][0] != pair[1][0] and allowed(pair)
+    }
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -85,8 +101,15 @@ def test_every_experiment_is_a_search_that_could_start(experiment: str, tmp_path
     assert len(session.catalogue) > 10
 
 
-def test_settings_that_a_method_cannot_work_with_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    config = composed("experiment=simulated", "search=grid", "search.method.parameters={no_such: 3}", f"search_dir={tmp_path}/s")
+def test_settings_that_a_method_cannot_work_with_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    config = composed(
+        "experiment=simulated",
+        "search=grid",
+        "search.method.parameters={no_such: 3}",
+        f"search_dir={tmp_path}/s",
+    )
     with pytest.raises(UserError, match=r"search\.method\.parameters.*no_such"):
         Session.from_config(config)
     assert not (tmp_path / "s").exists()
@@ -99,7 +122,10 @@ def test_the_other_launchers_compose(name: str) -> None:
 
 def test_every_range_is_of_a_key_that_exists() -> None:
     configs = [
-        *(composed(f"rollout={option}", *NEEDED.get(f"rollout={option}", ())) for option in options("rollout")),
+        *(
+            composed(f"rollout={option}", *NEEDED.get(f"rollout={option}", ()))
+            for option in options("rollout")
+        ),
         composed("runner=simulated", "model=none", "task=none"),
         composed("runner=slurm", "task=math"),
         composed("task=jsonl", *NEEDED["task=jsonl"]),
@@ -115,7 +141,9 @@ def test_every_range_is_of_a_key_that_exists() -> None:
 
 
 def _has(config: object, parts: list[str]) -> bool:
-    return not parts or (isinstance(config, dict) and parts[0] in config and _has(config[parts[0]], parts[1:]))
+    return not parts or (
+        isinstance(config, dict) and parts[0] in config and _has(config[parts[0]], parts[1:])
+    )
 
 
 @pytest.mark.parametrize(

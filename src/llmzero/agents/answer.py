@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmzero.agents.base import PATHOLOGIES, Expected, Proposal, Resume
-from llmzero.agents.evidence import Evidence
-from llmzero.agents.fit import known_not_to_fit, nearly_equal
 from llmzero.agents.text import clean, one_line, share
-from llmzero.hparams import Catalogue, HParams, Parameter
+from llmzero.core.hparams import Catalogue, HParams, Parameter
+from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.fit import known_not_to_fit, nearly_equal
+from llmzero.evidence.proposal import PATHOLOGIES, Expected, Proposal, Resume
 
 PARAGRAPH, SENTENCE, PHRASE = 4000, 500, 80  # characters kept of a model's words
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number"}
@@ -44,7 +44,12 @@ def answer_schema(evidence: Evidence) -> dict[str, Any]:
     }
     expected = {
         "score": {"type": "number", "description": "best validation score that the new stage will reach"},
-        "probability": {"type": "number", "minimum": 0, "maximum": 1, "description": "that this passes the parent's best score"},
+        "probability": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "that this passes the parent's best score",
+        },
         "metrics": {"type": "array", "maxItems": 6, "items": _object(metric)},
         "effect": text(200),
     }
@@ -53,7 +58,12 @@ def answer_schema(evidence: Evidence) -> dict[str, Any]:
     return _object(
         {
             "observations": {"type": "array", "maxItems": 6, "items": text(300)},
-            "diagnosis": {"type": "array", "minItems": 1, "maxItems": 3, "items": {**text(60), "description": diagnosis}},
+            "diagnosis": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 3,
+                "items": {**text(60), "description": diagnosis},
+            },
             "rationale": text(1000),
             "changes": {"type": "array", "minItems": 1, "maxItems": 6, "items": {"anyOf": changes}},
             "resume_from": {"anyOf": [{"type": "string", "enum": ["best", "last"]}, *steps]},
@@ -87,7 +97,12 @@ def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> R
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": dict(properties), "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def value_schema(parameter: Parameter) -> dict[str, Any]:
@@ -101,7 +116,9 @@ def value_schema(parameter: Parameter) -> dict[str, Any]:
 
 def _change_schema(parameter: Parameter) -> dict[str, Any]:
     name = {"type": "string", "enum": [parameter.name]}
-    return _object({"name": name, "value": value_schema(parameter), "reason": {"type": "string", "maxLength": 200}})
+    return _object(
+        {"name": name, "value": value_schema(parameter), "reason": {"type": "string", "maxLength": 200}}
+    )
 
 
 # --- changes ---
@@ -119,7 +136,9 @@ def _changes(entries: Any, evidence: Evidence) -> tuple[HParams, dict[str, str],
         name, value, problem = _entry(entry, evidence.catalogue)
         if problem:
             complaints.append(problem)
-            notes.append(f"{problem} {'Clamped to ' + format(value, 'g') + '.' if value is not None else 'Left out.'}")
+            notes.append(
+                f"{problem} {'Clamped to ' + format(value, 'g') + '.' if value is not None else 'Left out.'}"
+            )
         if value is None:
             continue
         if wanted.get(name, value) != value:
@@ -135,7 +154,11 @@ def _changes(entries: Any, evidence: Evidence) -> tuple[HParams, dict[str, str],
 def _entry(entry: Any, catalogue: Catalogue) -> tuple[str, Any, str | None]:
     """Return a change's name, the value that can be used of it (None: none), and what is wrong with it."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-        return "", None, f"{one_line(entry, PHRASE)} is no change: it must be an object with name, value and reason."
+        return (
+            "",
+            None,
+            f"{one_line(entry, PHRASE)} is no change: it must be an object with name, value and reason.",
+        )
     name, value = entry["name"], entry.get("value")
     if name not in catalogue:
         return "", None, one_line(catalogue.problems({name: value})[0], SENTENCE) + "."
@@ -143,13 +166,24 @@ def _entry(entry: Any, catalogue: Catalogue) -> tuple[str, Any, str | None]:
     problem = parameter.problem(value)
     if problem is None:
         return name, parameter.settled(value), None
-    return name, _nearest(parameter, value), f"{name}={one_line(repr(value), PHRASE)}: must be {parameter.allowed}."
+    return (
+        name,
+        _nearest(parameter, value),
+        f"{name}={one_line(repr(value), PHRASE)}: must be {parameter.allowed}.",
+    )
 
 
 def _nearest(parameter: Parameter, value: Any) -> Any:
     """Return the allowed value nearest to a number, or to a text that is one; None for anything else."""
-    numeric = parameter.choices is None or all(isinstance(c, int | float) and not isinstance(c, bool) for c in parameter.choices)
-    if not numeric or isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)[:400]) > 300:
+    numeric = parameter.choices is None or all(
+        isinstance(c, int | float) and not isinstance(c, bool) for c in parameter.choices
+    )
+    if (
+        not numeric
+        or isinstance(value, bool)
+        or not isinstance(value, int | float | str)
+        or len(str(value)[:400]) > 300
+    ):
         return None
     try:
         number = float(value)
@@ -165,12 +199,20 @@ def _blocked(changes: HParams, resume: Resume, evidence: Evidence) -> list[str]:
     new = {**evidence.stage.hparams, **changes}
     if failed := known_not_to_fit(evidence, new):
         assert failed.cause is not None
-        sizes = ", ".join(f"{name}={failed.hparams[name]}" for name in failed.cause.get("hparams", {}) if name in failed.hparams)
-        return [f"This needs at least the memory of {failed.node_id} ({sizes}), which ran out of it. Propose something smaller."]
+        sizes = ", ".join(
+            f"{name}={failed.hparams[name]}"
+            for name in failed.cause.get("hparams", {})
+            if name in failed.hparams
+        )
+        return [
+            f"This needs at least the memory of {failed.node_id} ({sizes}), which ran out of it. Propose something smaller."
+        ]
     for child in nearly_equal(evidence, new):
         if child.resume == resume:
             outcome = f"scored {child.score:.3f}" if child.score is not None else child.state
-            return [f"This is nearly the configuration of {child.node_id}, which was tried from the same checkpoint ({outcome}). Propose another."]
+            return [
+                f"This is nearly the configuration of {child.node_id}, which was tried from the same checkpoint ({outcome}). Propose another."
+            ]
     return []
 
 
@@ -185,7 +227,10 @@ def checkpoint_of(value: Any, evidence: Evidence) -> tuple[Resume, list[str]]:
         names: dict[int | None, Resume] = {max(evidence.checkpoints): "last", evidence.best_step: "best"}
         return names.get(value, value), []
     there = ", ".join(map(str, evidence.checkpoints))
-    return "best", [f"resume_from={one_line(repr(value), PHRASE)}: must be best, last" + (f" or one of the steps {there}." if there else ".")]
+    return "best", [
+        f"resume_from={one_line(repr(value), PHRASE)}: must be best, last"
+        + (f" or one of the steps {there}." if there else ".")
+    ]
 
 
 def _missing_words(value: Mapping[str, Any]) -> list[str]:
@@ -207,8 +252,21 @@ def _expected(value: Any, evidence: Evidence) -> Expected | None:
     """Return what the model expects, as far as it said so in numbers and names that mean something."""
     if not isinstance(value, Mapping):
         return None
-    entries = [e for e in value.get("metrics") or () if isinstance(e, Mapping)] if isinstance(value.get("metrics"), list) else []
-    directions = {e["name"]: e["direction"] for e in entries if e.get("direction") in ("up", "down") and isinstance(e.get("name"), str)}
+    entries = (
+        [e for e in value.get("metrics") or () if isinstance(e, Mapping)]
+        if isinstance(value.get("metrics"), list)
+        else []
+    )
+    directions = {
+        e["name"]: e["direction"]
+        for e in entries
+        if e.get("direction") in ("up", "down") and isinstance(e.get("name"), str)
+    }
     known = {name: way for name, way in directions.items() if name in evidence.metric_catalogue}
-    found = Expected(share(value.get("score")), share(value.get("probability")), known, clean(value.get("effect") or "", SENTENCE))
+    found = Expected(
+        share(value.get("score")),
+        share(value.get("probability")),
+        known,
+        clean(value.get("effect") or "", SENTENCE),
+    )
     return None if found == Expected() else found

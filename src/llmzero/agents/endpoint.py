@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from llmzero.agents.journal import CallId, CallJournal, Cassette, Tape
 from llmzero.agents.text import estimated_tokens, json_object
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -131,7 +131,9 @@ class Endpoint:
         if not self.model:
             raise UserError("stopper.model: needs the name of a model, as agent.model is not set")
         if urlsplit(self.base_url or "").password:
-            raise UserError(f"base_url of model {self.model} contains a password; put it into an environment variable and name that in api_key_env")
+            raise UserError(
+                f"base_url of model {self.model} contains a password; put it into an environment variable and name that in api_key_env"
+            )
 
     @property
     def replays(self) -> bool:
@@ -160,15 +162,30 @@ class Endpoint:
         try:
             self._openai().with_options(timeout=10, max_retries=0).models.list()
         except (AuthenticationError, PermissionDeniedError) as error:
-            raise UserError(f"{self._where}: the key in {self.api_key_env} is not accepted: {self._redacted(str(error))}") from None
+            raise UserError(
+                f"{self._where}: the key in {self.api_key_env} is not accepted: {self._redacted(str(error))}"
+            ) from None
         except APITimeoutError:
             log.warning("%s has not answered within 10 s; the search begins all the same", self._where)
         except APIConnectionError as error:
-            raise UserError(f"{self._where}: nobody answers there ({self._redacted(str(error.__cause__ or error))}); is it running?") from None
+            raise UserError(
+                f"{self._where}: nobody answers there ({self._redacted(str(error.__cause__ or error))}); is it running?"
+            ) from None
         except Exception as error:
-            log.warning("%s does not list its models (%s); the search begins all the same", self._where, self._redacted(str(error)))
+            log.warning(
+                "%s does not list its models (%s); the search begins all the same",
+                self._where,
+                self._redacted(str(error)),
+            )
 
-    def ask(self, call: CallId, messages: Sequence[Message], *, schema: dict[str, Any] | None = None, tools: Sequence[dict[str, Any]] = ()) -> Reply:
+    def ask(
+        self,
+        call: CallId,
+        messages: Sequence[Message],
+        *,
+        schema: dict[str, Any] | None = None,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> Reply:
         """Return the reply to a conversation.
 
         Args:
@@ -194,11 +211,19 @@ class Endpoint:
         if record["error"]:
             raise CallError(record["error"])
         fields = ("text", "cut", "prompt_tokens", "completion_tokens", "dollars")
-        return Reply(**{f: record[f] for f in fields}, tool_calls=tuple(tuple(made) for made in record["tool_calls"]))
+        return Reply(
+            **{f: record[f] for f in fields}, tool_calls=tuple(tuple(made) for made in record["tool_calls"])
+        )
 
     # --- one call ---
 
-    def _call(self, name: str, messages: Sequence[Message], schema: dict[str, Any] | None, tools: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _call(
+        self,
+        name: str,
+        messages: Sequence[Message],
+        schema: dict[str, Any] | None,
+        tools: Sequence[dict[str, Any]],
+    ) -> dict[str, Any]:
         """Make a call and return its record, which is stored and charged."""
         assert self._journal is not None
         started, reply, error = time.monotonic(), Reply(""), self._refusal(self._journal)
@@ -237,9 +262,15 @@ class Endpoint:
         log.warning("%s: %s", self._where, error.splitlines()[0])
         if self._failures >= self.breaker_failures:
             self._paused_until, self._failures = time.monotonic() + self.breaker_pause_s, 0
-            log.warning("%s is left alone for %.0f s; until then rules decide in its place", self._where, self.breaker_pause_s)
+            log.warning(
+                "%s is left alone for %.0f s; until then rules decide in its place",
+                self._where,
+                self.breaker_pause_s,
+            )
 
-    def _answered(self, messages: Sequence[Message], schema: dict[str, Any] | None, tools: Sequence[dict[str, Any]]) -> tuple[Reply, Dialect]:
+    def _answered(
+        self, messages: Sequence[Message], schema: dict[str, Any] | None, tools: Sequence[dict[str, Any]]
+    ) -> tuple[Reply, Dialect]:
         """Ask in the endpoint's dialect; find it out where it is not known yet."""
         from openai import APIStatusError
 
@@ -250,7 +281,11 @@ class Endpoint:
                     reply = self._sent(self._request(dialect, messages, schema, tools))
             except APIStatusError as refused:
                 open_question = schema is not None or dialect.limit in str(refused)
-                following = dialect.after(str(refused)) if refused.status_code in UNSUPPORTED and open_question and not self._settled else None
+                following = (
+                    dialect.after(str(refused))
+                    if refused.status_code in UNSUPPORTED and open_question and not self._settled
+                    else None
+                )
                 if following is None:
                     raise
                 dialect = following
@@ -262,24 +297,49 @@ class Endpoint:
         """Keep what worked. An endpoint that accepts a form and ignores it is asked in a plainer one next time."""
         self._dialect = dialect
         if schema and not self._settled:
-            kept = reply.tool_calls if dialect.form == "tool" else json_object(reply.text, "") or (reply.cut and reply.text.lstrip()[:1] == "{")
+            kept = (
+                reply.tool_calls
+                if dialect.form == "tool"
+                else json_object(reply.text, "") or (reply.cut and reply.text.lstrip()[:1] == "{")
+            )
             plainer = dialect.after("")
             self._settled = bool(kept) or plainer is None
             self._dialect = dialect if self._settled or plainer is None else plainer
 
     def _request(
-        self, dialect: Dialect, messages: Sequence[Message], schema: dict[str, Any] | None, tools: Sequence[dict[str, Any]]
+        self,
+        dialect: Dialect,
+        messages: Sequence[Message],
+        schema: dict[str, Any] | None,
+        tools: Sequence[dict[str, Any]],
     ) -> dict[str, Any]:
-        request: dict[str, Any] = {"model": self.model, "messages": list(messages), dialect.limit: self.max_reply_tokens, **self.extra}
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": list(messages),
+            dialect.limit: self.max_reply_tokens,
+            **self.extra,
+        }
         if self.temperature is not None:
             request["temperature"] = self.temperature
         if tools:
             request["tools"] = list(tools)
         elif schema and dialect.form in ("bounded", "strict"):
             asked = schema if dialect.form == "bounded" else without_lengths(schema)
-            request["response_format"] = {"type": "json_schema", "json_schema": {"name": ANSWER_TOOL, "strict": True, "schema": asked}}
+            request["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": ANSWER_TOOL, "strict": True, "schema": asked},
+            }
         elif schema and dialect.form == "tool":
-            request["tools"] = [{"type": "function", "function": {"name": ANSWER_TOOL, "description": "Give the answer.", "parameters": schema}}]
+            request["tools"] = [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": ANSWER_TOOL,
+                        "description": "Give the answer.",
+                        "parameters": schema,
+                    },
+                }
+            ]
             request["tool_choice"] = {"type": "function", "function": {"name": ANSWER_TOOL}}
         elif schema:
             request["messages"] = with_schema(messages, schema)
@@ -316,14 +376,31 @@ class Endpoint:
         completion = json.loads(body)
         choice = completion["choices"][0]
         message = choice["message"]
-        calls = [(c.get("id", ""), c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or ()]
-        made = [(self._redacted(str(i)), self._redacted(str(name)), self._redacted(str(arguments))) for i, name, arguments in calls]
-        text = made[0][2] if made and "tool_choice" in request else self._redacted(_text(message.get("content")))
+        calls = [
+            (c.get("id", ""), c["function"]["name"], c["function"]["arguments"])
+            for c in message.get("tool_calls") or ()
+        ]
+        made = [
+            (self._redacted(str(i)), self._redacted(str(name)), self._redacted(str(arguments)))
+            for i, name, arguments in calls
+        ]
+        text = (
+            made[0][2] if made and "tool_choice" in request else self._redacted(_text(message.get("content")))
+        )
         usage = completion.get("usage")
         prompt_tokens = _count(usage, "prompt_tokens", json.dumps(request["messages"]))
         completion_tokens = _count(usage, "completion_tokens", text)
-        dollars = (prompt_tokens * (self.price_input or 0.0) + completion_tokens * (self.price_output or 0.0)) / 1e6
-        return Reply(text, tuple(made), choice.get("finish_reason") == "length", prompt_tokens, completion_tokens, dollars)
+        dollars = (
+            prompt_tokens * (self.price_input or 0.0) + completion_tokens * (self.price_output or 0.0)
+        ) / 1e6
+        return Reply(
+            text,
+            tuple(made),
+            choice.get("finish_reason") == "length",
+            prompt_tokens,
+            completion_tokens,
+            dollars,
+        )
 
     # --- the key ---
 
@@ -333,7 +410,12 @@ class Endpoint:
 
             for chatter in ("httpx", "httpx2"):  # a line for every request, in the middle of the search's own
                 logging.getLogger(chatter).setLevel(logging.WARNING)
-            self._client = OpenAI(api_key=self._key or "none", base_url=self.base_url, timeout=self.timeout_s, max_retries=self.retries)
+            self._client = OpenAI(
+                api_key=self._key or "none",
+                base_url=self.base_url,
+                timeout=self.timeout_s,
+                max_retries=self.retries,
+            )
         return self._client
 
     def _redacted(self, text: str) -> str:
@@ -380,7 +462,9 @@ def without_lengths(schema: Any) -> Any:
 def _text(content: Any) -> str:
     """Return a message's text, which some endpoints send as a list of parts."""
     parts = content if isinstance(content, list) else [content]
-    return "".join(str(part.get("text") or "") if isinstance(part, dict) else str(part or "") for part in parts)
+    return "".join(
+        str(part.get("text") or "") if isinstance(part, dict) else str(part or "") for part in parts
+    )
 
 
 def _count(usage: Any, name: str, text: str) -> int:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from llmzero.errors import UserError
-from llmzero.files import read_json, write_json
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_json, write_json
 
 Cassette = Literal["record", "replay"] | None
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from llmzero.agents.answer import Review, answer_schema, review
-from llmzero.agents.base import Proposal
 from llmzero.agents.endpoint import CallError, Endpoint, Reply
-from llmzero.agents.evidence import Evidence
 from llmzero.agents.journal import CallId
 from llmzero.agents.prompt import Prompts, Shown, conversation
 from llmzero.agents.rules import RandomAgent, RuleAgent
 from llmzero.agents.text import clean, json_object
+from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.proposal import Proposal
 
 SAID_KEPT = 4000  # characters of an answer that are shown again when it has to be mended
 
@@ -93,8 +93,16 @@ class LlmAgent:
             return replace(found.proposal, notes=(*found.proposal.notes, why)) if why else found.proposal
         reason = why or " ".join(found.complaints)
         proposal = self._rules.propose(evidence)
-        return replace(proposal, notes=(f"{proposal.agent} proposed in place of {self.endpoint.model}: {clean(reason, 600)}",))
+        return replace(
+            proposal,
+            notes=(f"{proposal.agent} proposed in place of {self.endpoint.model}: {clean(reason, 600)}",),
+        )
 
 
 def _charged(proposal: Proposal, replies: list[Reply]) -> Proposal:
-    return replace(proposal, calls=len(replies), tokens=sum(r.tokens for r in replies), dollars=sum(r.dollars for r in replies))
+    return replace(
+        proposal,
+        calls=len(replies),
+        tokens=sum(r.tokens for r in replies),
+        dollars=sum(r.dollars for r in replies),
+    )

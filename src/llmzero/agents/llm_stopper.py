@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llmzero.agents.base import StopDecision
-from llmzero.agents.dynamics import dynamics_text
 from llmzero.agents.endpoint import CallError, Endpoint
-from llmzero.agents.evidence import Evidence
 from llmzero.agents.journal import CallId
 from llmzero.agents.prompt import Prompts
 from llmzero.agents.stopper import CurveStopper
 from llmzero.agents.text import clean, json_object, share
-from llmzero.stage import ValidationPoint
+from llmzero.core.stage import ValidationPoint
+from llmzero.evidence.dynamics import dynamics_text
+from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.proposal import StopDecision
 
 ROWS = 40  # validation points that are shown at most
 REASON_KEPT = 1000  # characters
@@ -22,7 +22,12 @@ SCHEMA = {
     "type": "object",
     "properties": {
         "stop": {"type": "boolean"},
-        "probability": {"type": "number", "minimum": 0, "maximum": 1, "description": "that the stage passes the best score if it runs on"},
+        "probability": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "that the stage passes the best score if it runs on",
+        },
         "reason": {"type": "string", "maxLength": 300},
     },
     "required": ["stop", "probability", "reason"],
@@ -40,7 +45,9 @@ class LlmStopper:
         endpoint: settings of `Endpoint`.
     """
 
-    def __init__(self, *, interval_s: float = 900.0, min_step: int = 10, prompts: str | None = None, **endpoint: Any) -> None:
+    def __init__(
+        self, *, interval_s: float = 900.0, min_step: int = 10, prompts: str | None = None, **endpoint: Any
+    ) -> None:
         self.endpoint = Endpoint(**endpoint)
         self.interval_s = 0.0 if self.endpoint.replays else interval_s
         self.min_step = min_step
@@ -54,7 +61,11 @@ class LlmStopper:
 
     def decide(self, evidence: Evidence) -> StopDecision:
         """Judge by the validation trajectory alone."""
-        if not evidence.validation or evidence.validation[-1].step < self.min_step or evidence.incumbent_score is None:
+        if (
+            not evidence.validation
+            or evidence.validation[-1].step < self.min_step
+            or evidence.incumbent_score is None
+        ):
             return StopDecision(False, "too early to tell")
         step = evidence.validation[-1].step
         call = CallId(evidence.node_id, "stop", f"{step:05d}")
@@ -64,11 +75,17 @@ class LlmStopper:
             return _decision(self.endpoint.ask(call, self._messages(evidence), schema=SCHEMA).text)
         except (CallError, ValueError) as error:
             found = self._statistics.decide(evidence)
-            return replace(found, reason=f"by statistics, in place of {self.endpoint.model} ({clean(error, REASON_KEPT)}): {found.reason}")
+            return replace(
+                found,
+                reason=f"by statistics, in place of {self.endpoint.model} ({clean(error, REASON_KEPT)}): {found.reason}",
+            )
 
     def _messages(self, evidence: Evidence) -> list[dict[str, Any]]:
         dynamics = dynamics_text(replace(evidence, metrics=[]), rows=ROWS)
-        system, user = (self.prompts.render(name, evidence=evidence, dynamics=dynamics) for name in ("stopper_system", "stopper"))
+        system, user = (
+            self.prompts.render(name, evidence=evidence, dynamics=dynamics)
+            for name in ("stopper_system", "stopper")
+        )
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 

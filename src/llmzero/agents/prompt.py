@@ -15,13 +15,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from llmzero.agents.base import PATHOLOGIES
-from llmzero.agents.dynamics import dynamics_text
-from llmzero.agents.evidence import Evidence, Prediction, StageView
-from llmzero.agents.plots import draw_plots
 from llmzero.agents.text import clean, estimated_tokens, fenced, one_line, value_text
-from llmzero.errors import UserError
-from llmzero.hparams import HParams, Parameter
+from llmzero.core.errors import UserError
+from llmzero.core.hparams import HParams, Parameter
+from llmzero.evidence.dynamics import dynamics_text
+from llmzero.evidence.evidence import Evidence, Prediction, StageView
+from llmzero.evidence.plots import draw_plots
+from llmzero.evidence.proposal import PATHOLOGIES
 
 PROMPTS = Path(__file__).resolve().parents[3] / "conf" / "agent" / "prompts"
 TOKENS_AN_IMAGE = 1100  # of 1024 x 768 pixels, by the arithmetic of today's endpoints
@@ -68,7 +68,9 @@ class Prompts:
         if folder is not None and not Path(folder).is_dir():
             raise UserError(f"agent.prompts={folder}: no such folder; copy {PROMPTS} and edit the copy")
         folders: list[str | Path] = [*([folder] if folder else []), PROMPTS]
-        self._environment = Environment(loader=FileSystemLoader(folders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        self._environment = Environment(
+            loader=FileSystemLoader(folders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
 
     def render(self, name: str, **values: Any) -> str:
         """Return a template's text.
@@ -83,7 +85,9 @@ class Prompts:
             raise UserError(f"prompt template {where}: {error}") from error
 
 
-def conversation(prompts: Prompts, name: str, evidence: Evidence, shown: Shown, budget: int) -> list[dict[str, Any]]:
+def conversation(
+    prompts: Prompts, name: str, evidence: Evidence, shown: Shown, budget: int
+) -> list[dict[str, Any]]:
     """Return the messages `<name>_system` and `<name>` with the evidence, in at most `budget` tokens by estimate.
 
     Raises:
@@ -98,15 +102,22 @@ def conversation(prompts: Prompts, name: str, evidence: Evidence, shown: Shown, 
         if needed <= budget:
             content = [{"type": "text", "text": user}, *images] if images else user
             return [{"role": "system", "content": system}, {"role": "user", "content": content}]
-    raise UserError(f"max_prompt_tokens={budget}: the shortest prompt takes about {needed} tokens; raise it, or shorten the templates and catalogues")
+    raise UserError(
+        f"max_prompt_tokens={budget}: the shortest prompt takes about {needed} tokens; raise it, or shorten the templates and catalogues"
+    )
 
 
 def without(evidence: Evidence, shown: Shown) -> Evidence:
     """Return the evidence less what an ablation hides."""
     if not shown.history:
-        evidence = replace(evidence, history=[], children=[], best_path=[], predictions=[], incumbent_score=None)
+        evidence = replace(
+            evidence, history=[], children=[], best_path=[], predictions=[], incumbent_score=None
+        )
     if not shown.metrics:
-        views = {name: [_blind(view) for view in getattr(evidence, name)] for name in ("path", "children", "history", "best_path")}
+        views = {
+            name: [_blind(view) for view in getattr(evidence, name)]
+            for name in ("path", "children", "history", "best_path")
+        }
         nothing = dict.fromkeys(("metrics", "validation", "rollouts", "predictions"), ())
         unknown = dict.fromkeys(("start_score", "incumbent_score", "best_step"))
         blind: dict[str, Any] = {"stage": _blind(evidence.stage), **views, **nothing, **unknown}
@@ -134,8 +145,12 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
     """Return what the templates are filled with, by name."""
     apart = {view.node_id for view in (*evidence.path, *evidence.children)}
     best = [view for view in evidence.best_path if view.node_id not in apart]
-    elsewhere = [view for view in evidence.history if view.node_id not in apart | {view.node_id for view in best}]
-    hparams = {view.node_id: view.hparams for view in (*evidence.path, *evidence.best_path, *evidence.history)}
+    elsewhere = [
+        view for view in evidence.history if view.node_id not in apart | {view.node_id for view in best}
+    ]
+    hparams = {
+        view.node_id: view.hparams for view in (*evidence.path, *evidence.best_path, *evidence.history)
+    }
     return {
         "evidence": evidence,
         "shown": shown,
@@ -151,7 +166,11 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "budget": _budget(evidence),
         "metrics": _metrics(evidence) if shown.descriptions else "",
         "hparams": _hparams(evidence, shown.descriptions),
-        "checkpoints": ", ".join(str(step) for step in evidence.checkpoints if step not in (evidence.best_step, max(evidence.checkpoints))),
+        "checkpoints": ", ".join(
+            str(step)
+            for step in evidence.checkpoints
+            if step not in (evidence.best_step, max(evidence.checkpoints))
+        ),
     }
 
 
@@ -171,20 +190,31 @@ def stage_list(views: Sequence[StageView], hparams: Mapping[str, HParams], porti
 def _line(view: StageView, before: HParams | None) -> str:
     """Return a stage in one line: what it is, what it changed, how it went."""
     if view.parent_id is None:
-        return f"{view.node_id}: the base model" + (f", score {view.score:.3f}" if view.score is not None else "")
-    changes = ", ".join(f"{name} {_before(before, name)}{value_text(new)}" for name, new in view.changes.items()) or "no change"
+        return f"{view.node_id}: the base model" + (
+            f", score {view.score:.3f}" if view.score is not None else ""
+        )
+    changes = (
+        ", ".join(f"{name} {_before(before, name)}{value_text(new)}" for name, new in view.changes.items())
+        or "no change"
+    )
     score = f"score {view.score:.3f}" if view.score is not None else "no score"
     gain = f" ({view.gain:+.3f} against its parent)" if view.gain is not None else ""
     cause = _cause(view.cause) if view.cause else ""
     cost = f", {view.gpu_seconds:.0f} device seconds" if view.gpu_seconds else ""
-    diagnosis = f"; the diagnosis of {view.parent_id} was {', '.join(view.diagnosis)}" if view.diagnosis else ""
+    diagnosis = (
+        f"; the diagnosis of {view.parent_id} was {', '.join(view.diagnosis)}" if view.diagnosis else ""
+    )
     resumed = f" at {view.resume}" if view.resume != "best" else ""
     return f"{view.node_id} from {view.parent_id}{resumed}: {changes} -> {view.state}{cause}, {score}{gain}{cost}{diagnosis}"
 
 
 def _words(view: StageView) -> str:
     """Return the agent's reasons and the stage's error, quoted: neither is to be trusted."""
-    reasons = f"\n  {view.agent or 'its agent'} wrote: {one_line(view.rationale, WORDS_KEPT)!r}" if view.rationale else ""
+    reasons = (
+        f"\n  {view.agent or 'its agent'} wrote: {one_line(view.rationale, WORDS_KEPT)!r}"
+        if view.rationale
+        else ""
+    )
     error = f"\n  error: {one_line(view.error, WORDS_KEPT)!r}" if view.error else ""
     return reasons + error
 
@@ -192,12 +222,22 @@ def _words(view: StageView) -> str:
 def _counted(views: Sequence[StageView]) -> str:
     gains = [view.gain for view in views if view.gain is not None]
     failed = sum(view.state == "failed" for view in views)
-    outcome = f": gains from {min(gains):+.3f} to {max(gains):+.3f}, {fmean(gains):+.3f} on average" if gains else ""
-    return f"- {len(views)} older stage{'s' if len(views) > 1 else ''}{outcome}" + (f"; {failed} failed" if failed else "")
+    outcome = (
+        f": gains from {min(gains):+.3f} to {max(gains):+.3f}, {fmean(gains):+.3f} on average"
+        if gains
+        else ""
+    )
+    return f"- {len(views)} older stage{'s' if len(views) > 1 else ''}{outcome}" + (
+        f"; {failed} failed" if failed else ""
+    )
 
 
 def _cause(cause: Mapping[str, Any]) -> str:
-    size = f", {cause['requested_bytes'] / 2**30:.2f} GiB more were asked for" if cause.get("requested_bytes") else ""
+    size = (
+        f", {cause['requested_bytes'] / 2**30:.2f} GiB more were asked for"
+        if cause.get("requested_bytes")
+        else ""
+    )
     drivers = ", ".join(f"{name}={value_text(value)}" for name, value in (cause.get("hparams") or {}).items())
     return f" ({cause['kind'].replace('_', ' ')} during {cause.get('phase', 'training')}{size}{'; driven by ' + drivers if drivers else ''})"
 
@@ -213,21 +253,38 @@ def predictions_text(predictions: Sequence[Prediction]) -> str:
     """Return what was expected of earlier stages beside what came, and how well expectations are calibrated."""
     if not predictions:
         return ""
-    errors = [p.expected_score - p.score for p in predictions if p.expected_score is not None and p.score is not None]
+    errors = [
+        p.expected_score - p.score
+        for p in predictions
+        if p.expected_score is not None and p.score is not None
+    ]
     briers = [(p.probability - p.improved) ** 2 for p in predictions if p.probability is not None]
     hits = [hit for p in predictions for _, _, hit in p.metrics]
     summary = [
-        f"scores were expected {fmean(errors):+.3f} too high on average (mean absolute error {fmean(map(abs, errors)):.3f})" if errors else "",
-        f"probabilities of an improvement have a Brier score of {fmean(briers):.2f} (0 is perfect, 0.25 a coin)" if briers else "",
+        f"scores were expected {fmean(errors):+.3f} too high on average (mean absolute error {fmean(map(abs, errors)):.3f})"
+        if errors
+        else "",
+        f"probabilities of an improvement have a Brier score of {fmean(briers):.2f} (0 is perfect, 0.25 a coin)"
+        if briers
+        else "",
         f"{sum(hits)} of {len(hits)} metrics moved as expected" if hits else "",
     ]
-    return "\n".join([*map(_prediction, predictions), "In all, " + "; ".join(filter(None, summary)) + "." if any(summary) else ""]).strip()
+    return "\n".join(
+        [
+            *map(_prediction, predictions),
+            "In all, " + "; ".join(filter(None, summary)) + "." if any(summary) else "",
+        ]
+    ).strip()
 
 
 def _prediction(p: Prediction) -> str:
     expected = f"{p.expected_score:.3f}" if p.expected_score is not None else "nothing said"
     came = f"{p.score:.3f}" if p.score is not None else "no score"
-    chance = f", improvement held {p.probability:.0%} likely and it {'came' if p.improved else 'did not come'}" if p.probability is not None else ""
+    chance = (
+        f", improvement held {p.probability:.0%} likely and it {'came' if p.improved else 'did not come'}"
+        if p.probability is not None
+        else ""
+    )
     moved = ", ".join(f"{name} {way}: {'yes' if hit else 'no'}" for name, way, hit in p.metrics)
     return f"- {p.node_id}: score expected {expected}, came {came}{chance}{'; ' + moved if moved else ''}"
 
@@ -254,7 +311,9 @@ def _budget(evidence: Evidence) -> str:
 def _metrics(evidence: Evidence) -> str:
     recorded = {name for row in evidence.metrics for name in row} or set(evidence.metric_catalogue)
     shown = [metric for name, metric in evidence.metric_catalogue.items() if name in recorded]
-    return "\n".join(f"- {m.name}{f' [{m.unit}]' if m.unit else ''}: {m.meaning} {m.unhealthy}".rstrip() for m in shown)
+    return "\n".join(
+        f"- {m.name}{f' [{m.unit}]' if m.unit else ''}: {m.meaning} {m.unhealthy}".rstrip() for m in shown
+    )
 
 
 def _hparams(evidence: Evidence, descriptions: bool) -> str:
@@ -262,7 +321,10 @@ def _hparams(evidence: Evidence, descriptions: bool) -> str:
     groups: dict[str, list[Parameter]] = {}
     for parameter in evidence.catalogue.values():
         groups.setdefault(parameter.group, []).append(parameter)
-    return "\n\n".join(f"## {name}\n" + "\n".join(_hparam(p, evidence, descriptions) for p in group) for name, group in groups.items())
+    return "\n\n".join(
+        f"## {name}\n" + "\n".join(_hparam(p, evidence, descriptions) for p in group)
+        for name, group in groups.items()
+    )
 
 
 def _hparam(parameter: Parameter, evidence: Evidence, descriptions: bool) -> str:
@@ -283,4 +345,7 @@ def _before(before: HParams | None, name: str) -> str:
 
 
 def _image(png: bytes) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(png).decode()}"}}
+    return {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{base64.b64encode(png).decode()}"},
+    }

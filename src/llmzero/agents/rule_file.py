@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmzero.agents.base import Proposal
-from llmzero.agents.evidence import Evidence
 from llmzero.agents.rules import Move, apply, of_use, random_proposal
-from llmzero.design_rule import Clause, load_rule, observed
-from llmzero.hparams import Catalogue
+from llmzero.core.hparams import Catalogue
+from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.proposal import Proposal
+from llmzero.strategies.rule import Clause, load_rule, observed
 
 
 class RuleFileAgent:
@@ -37,8 +37,15 @@ class RuleFileAgent:
         for count in range(len(holding), -1, -1):
             changes = apply(_move(holding[:count]), evidence)
             if of_use(evidence, changes):
-                reasons = {clause.parameter: str(clause.when) for clause in holding[:count] if clause.parameter in changes}
-                why = "; ".join(f"{name} as {reason}" for name, reason in reasons.items()) or "no clause asks for a change"
+                reasons = {
+                    clause.parameter: str(clause.when)
+                    for clause in holding[:count]
+                    if clause.parameter in changes
+                }
+                why = (
+                    "; ".join(f"{name} as {reason}" for name, reason in reasons.items())
+                    or "no clause asks for a change"
+                )
                 return Proposal("rule_file", (), f"By the rule: {why}.", changes, reasons=reasons)
         return random_proposal(evidence, "rule_file", (), "all that the rule says was tried here")
 
@@ -51,4 +58,8 @@ class RuleFileAgent:
 
 def _move(clauses: list[Clause]) -> Move:
     factors = {clause.parameter: clause.factor for clause in clauses if clause.factor is not None}
-    return Move("by the rule", factors, {clause.parameter: clause.notches for clause in clauses if clause.notches is not None})
+    return Move(
+        "by the rule",
+        factors,
+        {clause.parameter: clause.notches for clause in clauses if clause.notches is not None},
+    )

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
 
-from llmzero.agents.base import PATHOLOGIES, Proposal
-from llmzero.agents.diagnosis import diagnose
-from llmzero.agents.evidence import Evidence, StageView
-from llmzero.agents.fit import known_not_to_fit, nearly_equal
-from llmzero.hparams import Catalogue, HParams, Parameter
+from llmzero.core.hparams import Catalogue, HParams, Parameter
+from llmzero.evidence.diagnosis import diagnose
+from llmzero.evidence.evidence import Evidence, StageView
+from llmzero.evidence.fit import known_not_to_fit, nearly_equal
+from llmzero.evidence.proposal import PATHOLOGIES, Proposal
 
 MEMORY_WEIGHT = 8.0  # ranks that a move with a perfect record climbs
 RANDOM_TRIES = 100
@@ -35,17 +35,33 @@ MOVES = {
     "push": Move("larger steps", {"learning_rate": 2.0}, {}),
     "push_hard": Move("much larger steps", {"learning_rate": 4.0}, {}),
     "settle": Move("smaller steps on larger batches", {"learning_rate": 0.4}, {"prompts_per_step": 1}),
-    "calm": Move("smaller steps and a tighter leash", {"learning_rate": 0.4, "kl_coef": 3.0, "max_grad_norm": 0.5}, {}),
-    "widen": Move("more prompts a step, and larger steps to match", {"learning_rate": 1.4}, {"prompts_per_step": 1}),
+    "calm": Move(
+        "smaller steps and a tighter leash", {"learning_rate": 0.4, "kl_coef": 3.0, "max_grad_norm": 0.5}, {}
+    ),
+    "widen": Move(
+        "more prompts a step, and larger steps to match", {"learning_rate": 1.4}, {"prompts_per_step": 1}
+    ),
     "sample": Move("more completions a prompt", {"learning_rate": 1.2}, {"group_size": 1}),
-    "scale": Move("more prompts and completions, and larger steps to match", {"learning_rate": 1.8}, {"prompts_per_step": 1, "group_size": 1}),
-    "intensify": Move("more completions, and more updates from them", {}, {"prompts_per_step": 1, "group_size": 1, "minibatches": 1}),
+    "scale": Move(
+        "more prompts and completions, and larger steps to match",
+        {"learning_rate": 1.8},
+        {"prompts_per_step": 1, "group_size": 1},
+    ),
+    "intensify": Move(
+        "more completions, and more updates from them",
+        {},
+        {"prompts_per_step": 1, "group_size": 1, "minibatches": 1},
+    ),
     "reuse": Move("more updates from every rollout batch", {"clip_high": 1.3}, {"minibatches": 1}),
-    "explore": Move("more diverse completions", {"entropy_coef": 3.0, "temperature": 1.1, "clip_high": 1.3}, {}),
+    "explore": Move(
+        "more diverse completions", {"entropy_coef": 3.0, "temperature": 1.1, "clip_high": 1.3}, {}
+    ),
     "focus": Move("less noise in the completions", {"entropy_coef": 0.2, "temperature": 0.9}, {}),
     "loosen": Move("less pull towards the reference", {"kl_coef": 0.25, "clip_high": 1.3}, {}),
     "lengthen": Move("room for longer completions", {}, {"max_completion_length": 1}),
-    "shrink": Move("less memory and time a step", {"learning_rate": 0.7}, {"group_size": -1, "prompts_per_step": -1}),
+    "shrink": Move(
+        "less memory and time a step", {"learning_rate": 0.7}, {"group_size": -1, "prompts_per_step": -1}
+    ),
 }
 
 # The moves that answer a diagnosis, best first.
@@ -77,7 +93,11 @@ class RuleAgent:
             if changes and of_use(evidence, changes):
                 because = "; ".join(PATHOLOGIES[problem] for problem in diagnosis)
                 record = _record(evidence, name)
-                learnt = f" It gained {fmean(record):+.3f} on average in {len(record)} earlier stages." if record else ""
+                learnt = (
+                    f" It gained {fmean(record):+.3f} on average in {len(record)} earlier stages."
+                    if record
+                    else ""
+                )
                 return Proposal("rules", tuple(diagnosis), f"{because}: {MOVES[name].why}.{learnt}", changes)
         return random_proposal(evidence, "rules", tuple(diagnosis), "every known move was tried here")
 
@@ -106,7 +126,11 @@ def _ranked_moves(evidence: Evidence, diagnosis: list[str]) -> list[str]:
 
 def _record(evidence: Evidence, move: str) -> list[float]:
     """Return the gains of the stages in this search whose changes were this move."""
-    return [view.gain for view in evidence.history if view.gain is not None and _is_move(MOVES[move], view, evidence.catalogue)]
+    return [
+        view.gain
+        for view in evidence.history
+        if view.gain is not None and _is_move(MOVES[move], view, evidence.catalogue)
+    ]
 
 
 def _is_move(move: Move, view: StageView, catalogue: Catalogue) -> bool:
@@ -128,7 +152,9 @@ def apply(move: Move, evidence: Evidence) -> HParams:
     for name, notch in move.notches.items():
         if name in catalogue:
             parameter = catalogue[name]
-            new[name] = parameter.at(parameter.position(current[name]) + notch / max(1, len(parameter.choices or ()) - 1))
+            new[name] = parameter.at(
+                parameter.position(current[name]) + notch / max(1, len(parameter.choices or ()) - 1)
+            )
     return catalogue.changes(current, new)
 
 
@@ -151,10 +177,14 @@ def random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...], 
 
     def draws() -> HParams:
         names = rng.sample(list(catalogue), k=min(rng.randint(1, 3), len(catalogue)))
-        return catalogue.changes(evidence.stage.hparams, evidence.stage.hparams | {n: catalogue[n].sample(rng) for n in names})
+        return catalogue.changes(
+            evidence.stage.hparams, evidence.stage.hparams | {n: catalogue[n].sample(rng) for n in names}
+        )
 
     fresh: HParams = {}
-    for fresh in filter(None, islice(iter(draws, None), RANDOM_TRIES)):  # the last one drawn, where none is of use
+    for fresh in filter(
+        None, islice(iter(draws, None), RANDOM_TRIES)
+    ):  # the last one drawn, where none is of use
         if of_use(evidence, fresh):
             break
     return Proposal(agent, diagnosis, f"A random change of {', '.join(fresh) or 'nothing'}: {why}.", fresh)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmzero.agents.base import StopDecision
-from llmzero.agents.diagnosis import slope
-from llmzero.agents.evidence import Evidence
-from llmzero.stage import ValidationPoint
+from llmzero.core.stage import ValidationPoint
+from llmzero.evidence.diagnosis import slope
+from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.proposal import StopDecision
 
 
 class NeverStop:
@@ -34,7 +34,14 @@ class CurveStopper:
         z: standard errors of optimism in level and slope.
     """
 
-    def __init__(self, interval_s: float = 1.0, min_step: int = 8, min_points: int = 3, lookahead: float = 0.0, z: float = 1.0) -> None:
+    def __init__(
+        self,
+        interval_s: float = 1.0,
+        min_step: int = 8,
+        min_points: int = 3,
+        lookahead: float = 0.0,
+        z: float = 1.0,
+    ) -> None:
         self.interval_s = interval_s
         self.min_step = min_step
         self.min_points = min_points
@@ -44,16 +51,34 @@ class CurveStopper:
     def decide(self, evidence: Evidence) -> StopDecision:
         """Judge by the validation trajectory alone."""
         points = _trajectory(evidence)
-        if len(points) < self.min_points or points[-1].step < self.min_step or evidence.incumbent_score is None:
+        if (
+            len(points) < self.min_points
+            or points[-1].step < self.min_step
+            or evidence.incumbent_score is None
+        ):
             return StopDecision(False, "too early to tell")
         rate, error = slope(points)
         horizon = evidence.steps * (1 + self.lookahead) - points[-1].step
         level = sum(p.score for p in points) / len(points) + rate * (points[-1].step - points[0].step) / 2
-        reach = max(level, points[-1].score) + self.z * points[-1].stderr + max(0.0, rate + self.z * error) * horizon
-        details = {"level": level, "slope": rate, "slope_stderr": error, "reach": reach, "incumbent": evidence.incumbent_score}
+        reach = (
+            max(level, points[-1].score)
+            + self.z * points[-1].stderr
+            + max(0.0, rate + self.z * error) * horizon
+        )
+        details = {
+            "level": level,
+            "slope": rate,
+            "slope_stderr": error,
+            "reach": reach,
+            "incumbent": evidence.incumbent_score,
+        }
         hopeless = reach < evidence.incumbent_score
         verdict = "cannot reach" if hopeless else "may still reach"
-        return StopDecision(hopeless, f"at best {reach:.3f} within {horizon:.0f} steps: {verdict} {evidence.incumbent_score:.3f}", details)
+        return StopDecision(
+            hopeless,
+            f"at best {reach:.3f} within {horizon:.0f} steps: {verdict} {evidence.incumbent_score:.3f}",
+            details,
+        )
 
 
 def _trajectory(evidence: Evidence) -> list[ValidationPoint]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmzero.agents.endpoint import Message, Reply
 from llmzero.agents.text import clean, estimated_tokens, json_object, one_line
-from llmzero.files import append_jsonl, finite, read_jsonl, write_jsonl
+from llmzero.core.files import append_jsonl, finite, read_jsonl, write_jsonl
 
 SAID_KEPT = 8000  # characters of what the model says
 RESULT_KEPT = 16_000  # characters of a call's result
@@ -67,9 +67,15 @@ class Transcript:
         self.error = ""  # why there was no reply to the last turn; empty where there was one
         self.told: dict[str, int] = {}
         self.stops: dict[str, str] = {}
-        self.spent: list[tuple[int, float]] = []  # tokens and dollars of the replies since a stage was started
+        self.spent: list[
+            tuple[int, float]
+        ] = []  # tokens and dollars of the replies since a stage was started
         self._results: list[int] = []  # places of results among the messages
-        records = list(takewhile(lambda record: record.get("stage") is None or record["stage"] in stages, read_jsonl(file)))
+        records = list(
+            takewhile(
+                lambda record: record.get("stage") is None or record["stage"] in stages, read_jsonl(file)
+            )
+        )
         if file.exists():
             write_jsonl(file, records)
         for record in records:
@@ -164,7 +170,15 @@ def tool_calls(reply: Reply, turn: int) -> list[Call]:
     calls = []
     for i, (name, arguments) in enumerate(made[:CALLS_KEPT]):
         usable, problem = _arguments(arguments)
-        calls.append(Call(f"t{turn:05d}n{i:02d}", re.sub(r"\W", "_", one_line(name, 60), flags=re.ASCII) or "_", usable, problem, bool(native)))
+        calls.append(
+            Call(
+                f"t{turn:05d}n{i:02d}",
+                re.sub(r"\W", "_", one_line(name, 60), flags=re.ASCII) or "_",
+                usable,
+                problem,
+                bool(native),
+            )
+        )
     return calls
 
 
@@ -183,7 +197,11 @@ def _arguments(sent: Any) -> tuple[str, str]:
 
 
 def _wire(call: Call) -> dict[str, Any]:
-    return {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return {
+        "id": call.call_id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
 
 
 def _tokens(message: Message) -> int:
@@ -194,8 +212,13 @@ def _newest(messages: list[Message], budget: int) -> list[Message]:
     """Return the system message and the newest turns that fit, each whole; the newest of all in any case."""
     tokens = [_tokens(message) for message in messages]
     starts = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    first = next((start for start in starts if tokens[0] + sum(tokens[start:]) <= budget), max(starts, default=1))
-    note = {"role": "user", "content": f"({first - 1} earlier messages are left out; list_runs shows every stage.)"}
+    first = next(
+        (start for start in starts if tokens[0] + sum(tokens[start:]) <= budget), max(starts, default=1)
+    )
+    note = {
+        "role": "user",
+        "content": f"({first - 1} earlier messages are left out; list_runs shows every stage.)",
+    }
     return [messages[0], note, *messages[first:]]
 
 
@@ -204,5 +227,9 @@ def _merged(messages: list[Message]) -> list[Message]:
     merged: list[Message] = []
     for role, group in groupby(messages, key=lambda message: message["role"]):
         run = list(group)
-        merged += [{"role": role, "content": "\n\n".join(message["content"] for message in run)}] if role == "user" else run
+        merged += (
+            [{"role": role, "content": "\n\n".join(message["content"] for message in run)}]
+            if role == "user"
+            else run
+        )
     return merged

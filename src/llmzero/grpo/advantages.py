@@ -28,7 +28,9 @@ def group_advantages(rewards: Tensor, group_size: int, baseline: Baseline = "mea
     if baseline == "leave_one_out":
         return (centred * (group_size / max(1, group_size - 1))).view(-1)
     deviation = groups.std(1, keepdim=True, correction=0)
-    return torch.where(deviation > STD_FLOOR, centred / (deviation + STD_FLOOR), torch.zeros_like(centred)).view(-1)
+    return torch.where(
+        deviation > STD_FLOOR, centred / (deviation + STD_FLOOR), torch.zeros_like(centred)
+    ).view(-1)
 
 
 def whiten(advantages: Tensor) -> Tensor:

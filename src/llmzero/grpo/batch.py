@@ -112,7 +112,9 @@ def micro_batches(hand: Sequence[list[Sample]], max_tokens: int) -> list[list[Sa
     return joined
 
 
-def shared_out(samples: Sequence[Sample], max_tokens: int, rank: int, size: int) -> list[tuple[list[Sample], bool]]:
+def shared_out(
+    samples: Sequence[Sample], max_tokens: int, rank: int, size: int
+) -> list[tuple[list[Sample], bool]]:
     """Return this process's micro-batches: as many as every other process has, of about as many tokens.
 
     The samples of a prompt stay together as far as that allows, because a prompt costs as much for many of them as for one. A process

@@ -27,9 +27,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llmzero import __version__
+from llmzero.core.stage import OPTIMIZER_FILE, commit_checkpoint
 from llmzero.grpo.distributed import World
 from llmzero.grpo.policy import ADAPTER, Policy
-from llmzero.stage import OPTIMIZER_FILE, commit_checkpoint
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MASTER = "master"  # float32 weights behind bfloat16 ones
@@ -76,7 +76,13 @@ def save(directory: Path, policy: Policy, world: World, position: Position, conf
         building.mkdir()
         try:
             _write(building, policy, weights, moments, adapter)
-            state = {"version": __version__, "commit": commit(), "world_size": world.size, "position": asdict(position), "config": config}
+            state = {
+                "version": __version__,
+                "commit": commit(),
+                "world_size": world.size,
+                "position": asdict(position),
+                "config": config,
+            }
             (building / "trainer.json").write_text(json.dumps(state, indent=2))
             commit_checkpoint(building, directory)
         finally:
@@ -88,13 +94,24 @@ def save(directory: Path, policy: Policy, world: World, position: Position, conf
 def commit() -> str | None:
     """Return the commit of the code that runs, with `-dirty` where it was changed since; None outside of a checkout."""
     git, here = shutil.which("git"), Path(__file__)
-    if git is None or subprocess.run([git, "ls-files", "--error-unmatch", here.name], cwd=here.parent, capture_output=True).returncode:
+    if (
+        git is None
+        or subprocess.run(
+            [git, "ls-files", "--error-unmatch", here.name], cwd=here.parent, capture_output=True
+        ).returncode
+    ):
         return None
     describe = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     return subprocess.run(describe, cwd=here.parent, capture_output=True, text=True).stdout.strip() or None
 
 
-def _write(directory: Path, policy: Policy, weights: dict[str, Tensor], moments: dict[str, Tensor], adapter: dict[str, Tensor]) -> None:
+def _write(
+    directory: Path,
+    policy: Policy,
+    weights: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    adapter: dict[str, Tensor],
+) -> None:
     model = policy.model.get_base_model() if adapter else policy.model
     model.save_pretrained(directory, state_dict=weights)
     policy.tokenizer.save_pretrained(directory)
@@ -106,7 +123,11 @@ def _write(directory: Path, policy: Policy, weights: dict[str, Tensor], moments:
 
 def _collect(tensors: Any, world: World) -> dict[str, Tensor]:
     """Run through named tensors, a collective call where they are partitioned, and keep copies on rank 0 alone."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors if tensor is not None and world.leads}
+    return {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in tensors
+        if tensor is not None and world.leads
+    }
 
 
 def _adapter(policy: Policy) -> Any:
@@ -177,7 +198,9 @@ def _set(engine: Any, world: World, parameter: nn.Parameter, key: str, value: Te
         return
     if stage == 3:
         part = _partition(value, parameter, world)
-        safe_set_local_fp32_param(parameter, part) if key == MASTER else safe_set_local_optimizer_state(parameter, part, key)
+        safe_set_local_fp32_param(parameter, part) if key == MASTER else safe_set_local_optimizer_state(
+            parameter, part, key
+        )
     elif key == MASTER:
         safe_set_full_fp32_param(parameter, value)
     else:
@@ -196,7 +219,11 @@ def _make_partitioned_state(zero_optimizer: Any, steps: int) -> None:
     """Create what ZeRO creates at the first step only, so that moments can be written into it before."""
     inner = zero_optimizer.optimizer
     partitioned = hasattr(zero_optimizer, "fp32_partitioned_groups_flat")
-    flat = zero_optimizer.fp32_partitioned_groups_flat if partitioned else [p for group in inner.param_groups for p in group["params"]]
+    flat = (
+        zero_optimizer.fp32_partitioned_groups_flat
+        if partitioned
+        else [p for group in inner.param_groups for p in group["params"]]
+    )
     for part in flat:
         fresh = {key: torch.zeros_like(part) for key in MOMENTS}
         inner.state[part] = {"step": torch.tensor(float(steps)), **fresh}

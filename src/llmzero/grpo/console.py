@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from llmzero.stage import StageDir
+from llmzero.core.stage import StageDir
 
 REFRESH_S = 0.5
 
@@ -38,7 +38,9 @@ def _watch(stage: StageDir, progress: Progress, ended: threading.Event) -> None:
     bars = {}
     while not ended.wait(REFRESH_S):
         heartbeat, points = stage.status(), stage.validation()
-        phase = {"validation": "training"}.get(heartbeat.get("phase", ""), heartbeat.get("phase", "")) or "starting"
+        phase = {"validation": "training"}.get(
+            heartbeat.get("phase", ""), heartbeat.get("phase", "")
+        ) or "starting"
         last = f"val {points[-1].score:.3f}" if points else ""
         if phase not in bars:
             bars[phase] = progress.add_task(phase, total=1.0, last=last)

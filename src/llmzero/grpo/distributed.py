@@ -13,7 +13,7 @@ import torch
 from torch import distributed as dist
 from torch._C._distributed_c10d import HashStore
 
-from llmzero.processes import identity
+from llmzero.core.processes import identity
 
 T = TypeVar("T")
 PORT = 29400  # first of 4096 ports from which a SLURM job takes its own
@@ -87,6 +87,10 @@ def _set_meeting_point() -> None:
     if "MASTER_ADDR" not in os.environ:
         nodes = os.environ.get("SLURM_JOB_NODELIST")
         command = ["scontrol", "show", "hostnames", nodes or ""]
-        os.environ["MASTER_ADDR"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0] if nodes else "127.0.0.1"
+        os.environ["MASTER_ADDR"] = (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+            if nodes
+            else "127.0.0.1"
+        )
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "0")
     os.environ.setdefault("MASTER_PORT", str(PORT + int(job) % 4096))

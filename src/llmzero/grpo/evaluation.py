@@ -49,7 +49,9 @@ def score_completions(task: Task, examples: Sequence[Example], texts: Sequence[s
     return rewards_of(task, [examples[i // repeats] for i in range(len(texts))], texts)
 
 
-def evaluate(task: Task, examples: Sequence[Example], policy: Policy, sampler: Engine, world: World, sampling: Sampling) -> Evaluation:
+def evaluate(
+    task: Task, examples: Sequence[Example], policy: Policy, sampler: Engine, world: World, sampling: Sampling
+) -> Evaluation:
     """Score `sampling.n` completions of every example; every process scores a share, and all return the whole's figures."""
     started = time.perf_counter()
     own = examples[world.rank :: world.size]
@@ -57,17 +59,30 @@ def evaluate(task: Task, examples: Sequence[Example], policy: Policy, sampler: E
     texts = decode(policy.tokenizer, rollouts.completions)
     rewards = score_completions(task, own, texts)
     scores = [reward.parts[task.metric] for reward in rewards]
-    by_example = [(example.meta.get("subtask"), scores[i * sampling.n : (i + 1) * sampling.n]) for i, example in enumerate(own)]
+    by_example = [
+        (example.meta.get("subtask"), scores[i * sampling.n : (i + 1) * sampling.n])
+        for i, example in enumerate(own)
+    ]
     gathered = [pair for share in world.gather(by_example) for pair in share]
     everything = [row for _, row in gathered]
     score, stderr = mean_and_stderr([sum(row) / len(row) for row in everything])
     rows = [
-        {"prompt": own[i // sampling.n].prompt, "completion": text, "reward": reward.value, "parts": reward.parts}
+        {
+            "prompt": own[i // sampling.n].prompt,
+            "completion": text,
+            "reward": reward.value,
+            "parts": reward.parts,
+        }
         for i, (text, reward) in enumerate(zip(texts, rewards, strict=True))
     ]
     powers = [2**i for i in range(sampling.n.bit_length())] if sampling.n > 1 else []
-    pass_at = {k: mean_and_stderr([pass_at_k(len(row), sum(s >= 1.0 for s in row), k) for row in everything]) for k in powers}
-    return Evaluation(score, stderr, len(everything), time.perf_counter() - started, pass_at, by_subtask(gathered), rows)
+    pass_at = {
+        k: mean_and_stderr([pass_at_k(len(row), sum(s >= 1.0 for s in row), k) for row in everything])
+        for k in powers
+    }
+    return Evaluation(
+        score, stderr, len(everything), time.perf_counter() - started, pass_at, by_subtask(gathered), rows
+    )
 
 
 def by_subtask(scored: Sequence[tuple[str | None, list[float]]]) -> dict[str, tuple[float, float, int]]:

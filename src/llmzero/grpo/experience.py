@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from llmzero.core.seeds import seed_of
 from llmzero.grpo.advantages import group_advantages, soft_overlong_penalty, uninformative, whiten
 from llmzero.grpo.batch import Sample
 from llmzero.grpo.checkpoint import Position
@@ -18,7 +19,6 @@ from llmzero.grpo.loss import kl_divergence
 from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import Policy, encode_prompts
 from llmzero.rollout.base import Engine, Sampling
-from llmzero.seeds import seed_of
 from llmzero.tasks.base import Example, Task
 
 Group = list[Sample]
@@ -50,7 +50,11 @@ class Collector:
         for _ in range(self.algorithm["dynamic_sampling"] + 1):
             missing = wanted - len(kept)
             fresh = self._sample(self.data.take(position.prompts_seen, missing), position)
-            position = replace(position, prompts_seen=position.prompts_seen + missing, sampler_calls=position.sampler_calls + 1)
+            position = replace(
+                position,
+                prompts_seen=position.prompts_seen + missing,
+                sampler_calls=position.sampler_calls + 1,
+            )
             sampled += fresh
             kept += [group for group in fresh if not self.algorithm["dynamic_sampling"] or teaches(group)]
             if len(kept) == wanted:
@@ -69,13 +73,21 @@ class Collector:
         with self.phases("reward"):
             rewards = score_completions(self.task, own, decode(self.policy.tokenizer, rollouts.completions))
         samples = [
-            self._sample_of(rollouts.prompts[i // n], completion, rollouts.logprobs[i], rollouts.finish_reasons[i], rewards[i])
+            self._sample_of(
+                rollouts.prompts[i // n],
+                completion,
+                rollouts.logprobs[i],
+                rollouts.finish_reasons[i],
+                rewards[i],
+            )
             for i, completion in enumerate(rollouts.completions)
         ]
         shares = self.world.gather([samples[i : i + n] for i in range(0, len(samples), n)])
         return [shares[i % self.world.size][i // self.world.size] for i in range(len(examples))]
 
-    def _sample_of(self, prompt: list[int], completion: list[int], logprobs: list[float], finish: Any, reward: Any) -> Sample:
+    def _sample_of(
+        self, prompt: list[int], completion: list[int], logprobs: list[float], finish: Any, reward: Any
+    ) -> Sample:
         value, longest = reward.value, self.hparams["max_completion_length"]
         if self.algorithm["overlong"] == "soft":
             buffer = max(1, round(self.algorithm["overlong_buffer"] * longest))
@@ -113,7 +125,10 @@ def experience_metrics(groups: list[Group], metric: str) -> dict[str, float]:
     samples = [sample for group in groups for sample in group]
     rewards = torch.tensor([s.reward.value for s in samples])
     lengths = torch.tensor([len(s.completion) for s in samples], dtype=torch.float)
-    parts = {f"reward_{name}": sum(s.reward.parts[name] for s in samples) / len(samples) for name in samples[0].reward.parts}
+    parts = {
+        f"reward_{name}": sum(s.reward.parts[name] for s in samples) / len(samples)
+        for name in samples[0].reward.parts
+    }
     return {
         "reward_mean": float(rewards.mean()),
         "reward_std": float(rewards.std(correction=0)),

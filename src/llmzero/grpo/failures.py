@@ -30,9 +30,16 @@ def cause_of(error: BaseException, phase: str, hparams: dict[str, Any]) -> dict[
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         drivers = MEMORY_DRIVERS.get(phase, ())
         values = {name: hparams[name] for name in drivers if name in hparams}
-        return {"kind": "out_of_memory", "phase": phase, "requested_bytes": _requested(str(error)), "hparams": values}
+        return {
+            "kind": "out_of_memory",
+            "phase": phase,
+            "requested_bytes": _requested(str(error)),
+            "hparams": values,
+        }
     if isinstance(error, NotFiniteError):
-        values = {name: hparams[name] for name in ("learning_rate", "max_grad_norm", "clip_high") if name in hparams}
+        values = {
+            name: hparams[name] for name in ("learning_rate", "max_grad_norm", "clip_high") if name in hparams
+        }
         return {"kind": "not_finite", "phase": phase, "hparams": values}
     return {"kind": "timeout" if isinstance(error, TimeoutError) else "error", "phase": phase}
 

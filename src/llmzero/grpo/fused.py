@@ -77,10 +77,20 @@ def _mlp_forward(module: Any, hidden: Tensor) -> Tensor:
     return down
 
 
-def _attention_forward(module: Any, plain: Any, hidden_states: Tensor, position_embeddings: Any, pack: Pack | None = None, **kwargs: Any) -> Any:
+def _attention_forward(
+    module: Any,
+    plain: Any,
+    hidden_states: Tensor,
+    position_embeddings: Any,
+    pack: Pack | None = None,
+    **kwargs: Any,
+) -> Any:
     if pack is None:
         return plain(hidden_states=hidden_states, position_embeddings=position_embeddings, **kwargs)
-    query, key, value = (p(hidden_states)[0].unflatten(-1, (-1, module.head_dim)) for p in (module.q_proj, module.k_proj, module.v_proj))
+    query, key, value = (
+        p(hidden_states)[0].unflatten(-1, (-1, module.head_dim))
+        for p in (module.q_proj, module.k_proj, module.v_proj)
+    )
     if hasattr(module, "q_norm"):
         query, key = module.q_norm(query), module.k_norm(key)
     cos, sin = (table[0][:, None] for table in position_embeddings)
@@ -100,7 +110,10 @@ def fuse(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "variance_epsilon"):
             module.forward = partial(_norm_forward, module)
-        elif _has(module, "gate_proj", "up_proj", "down_proj", "act_fn") and type(module.act_fn).__name__ == "SiLUActivation":
+        elif (
+            _has(module, "gate_proj", "up_proj", "down_proj", "act_fn")
+            and type(module.act_fn).__name__ == "SiLUActivation"
+        ):
             module.forward = partial(_mlp_forward, module)
         elif _has(module, "q_proj", "k_proj", "v_proj", "o_proj") and is_family(model.config):
             module.forward = partial(_attention_forward, module, module.forward)

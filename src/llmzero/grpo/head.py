@@ -20,7 +20,9 @@ class TokenLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float, chunk: int
+    ) -> tuple[Tensor, Tensor]:
         """Return log-probs and entropies (nats), both (N,) in float32, of hidden (N, D), weight (V, D), tokens (N,)."""
         logprobs = torch.empty(len(tokens), device=hidden.device)
         entropy, normaliser = torch.empty_like(logprobs), torch.empty_like(logprobs)
@@ -50,7 +52,11 @@ class TokenLogprobs(torch.autograd.Function):
                 logits = (hidden[rows] @ weight.T).float().div_(ctx.temperature)
                 probabilities = logits.sub_(normaliser[rows, None]).exp_()
             parts = [None if g is None else g[rows] for g in gradients]
-            to_logits = _logit_gradient(probabilities, tokens[rows], entropy[rows], parts[0], parts[1]).div_(ctx.temperature).to(weight.dtype)
+            to_logits = (
+                _logit_gradient(probabilities, tokens[rows], entropy[rows], parts[0], parts[1])
+                .div_(ctx.temperature)
+                .to(weight.dtype)
+            )
             if to_hidden is not None:
                 to_hidden[rows] = to_logits @ weight
             if to_weight is not None:
@@ -58,7 +64,13 @@ class TokenLogprobs(torch.autograd.Function):
         return to_hidden, to_weight, None, None, None
 
 
-def _logit_gradient(probabilities: Tensor, tokens: Tensor, entropy: Tensor, of_logprob: Tensor | None, of_entropy: Tensor | None) -> Tensor:
+def _logit_gradient(
+    probabilities: Tensor,
+    tokens: Tensor,
+    entropy: Tensor,
+    of_logprob: Tensor | None,
+    of_entropy: Tensor | None,
+) -> Tensor:
     """Return (n, V): d logprob / d z = onehot - p; d entropy / d z = -p (log p + entropy)."""
     total = torch.zeros_like(probabilities)
     if of_entropy is not None:
@@ -106,6 +118,8 @@ class LogprobModel(nn.Module):
 
     def forward(self, pack: Pack, temperature: float) -> tuple[Tensor, Tensor]:
         """Return log-probs and entropies (B, T) of a pack's completions; 0 where they have no token."""
-        hidden = self._decoder[0](input_ids=pack.ids, position_ids=pack.positions, use_cache=False, pack=pack).last_hidden_state
+        hidden = self._decoder[0](
+            input_ids=pack.ids, position_ids=pack.positions, use_cache=False, pack=pack
+        ).last_hidden_state
         logprobs, entropy = self.head(pack.predictors(hidden[0]), pack.targets, temperature)
         return pack.spread(logprobs), pack.spread(entropy)

@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from llmzero.files import write_json
-from llmzero.stage import StageDir
+from llmzero.core.files import write_json
+from llmzero.core.stage import StageDir
 
 MIN_INTERVAL = 0.3  # seconds between two heartbeats within a phase
 
@@ -23,7 +23,9 @@ class Heartbeat:
         started: when this attempt began, on `time.time()`'s clock; None is the start of the process.
     """
 
-    def __init__(self, stage: StageDir, devices: int = 1, writes: bool = True, started: float | None = None) -> None:
+    def __init__(
+        self, stage: StageDir, devices: int = 1, writes: bool = True, started: float | None = None
+    ) -> None:
         self._stage = stage
         self._devices = devices
         self._writes = writes
@@ -50,5 +52,10 @@ class Heartbeat:
         if not self._writes or (not changed and now - self._written < MIN_INTERVAL):
             return
         self._written = now
-        record = {**self._fields, "seconds": self.seconds, "gpu_seconds": self.gpu_seconds, "pid": os.getpid()}
+        record = {
+            **self._fields,
+            "seconds": self.seconds,
+            "gpu_seconds": self.gpu_seconds,
+            "pid": os.getpid(),
+        }
         write_json(self._stage.status_file, record)

@@ -112,7 +112,9 @@ def surrogate(ratio: Tensor, logprobs: Tensor, advantages: Tensor, settings: Los
     """
     if settings.loss == "cispo":
         return ratio.detach().clamp(max=1 + settings.clip_high) * advantages * logprobs
-    clipped = torch.minimum(ratio * advantages, ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high) * advantages)
+    clipped = torch.minimum(
+        ratio * advantages, ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high) * advantages
+    )
     if settings.dual_clip is None:
         return clipped
     return torch.where(advantages < 0, torch.maximum(clipped, settings.dual_clip * advantages), clipped)
@@ -147,7 +149,11 @@ def grpo_loss(
     objective = surrogate(ratio, logprobs, advantages[:, None], settings).expand_as(logprobs)
     if correction is not None:
         objective = objective * correction
-    divergence = torch.zeros_like(logprobs) if reference is None else kl_divergence(logprobs, reference, settings.kl_estimator)
+    divergence = (
+        torch.zeros_like(logprobs)
+        if reference is None
+        else kl_divergence(logprobs, reference, settings.kl_estimator)
+    )
     objective = objective + settings.entropy_coef * entropy - settings.kl_coef * divergence
     per_token = {
         "entropy": entropy,
@@ -157,10 +163,15 @@ def grpo_loss(
         "offpolicy_kl": kl_divergence(old, logprobs, "k3"),
     }
     loss = -(objective * weights).sum()
-    return LossTerms(loss, {"loss": loss.detach()} | {name: (value.detach() * mask).sum() for name, value in per_token.items()})
+    return LossTerms(
+        loss,
+        {"loss": loss.detach()} | {name: (value.detach() * mask).sum() for name, value in per_token.items()},
+    )
 
 
-def sampler_correction(log_ratio: Tensor, mask: Tensor, kind: Correction, level: Level, low: float, high: float) -> Tensor:
+def sampler_correction(
+    log_ratio: Tensor, mask: Tensor, kind: Correction, level: Level, low: float, high: float
+) -> Tensor:
     """Return the weight (B, T) that corrects for a sampler whose probabilities differ from the trainer's.
 
     `log_ratio` (B, T) is the trainer's log-prob minus the sampler's under the same weights. `truncate` bounds the ratio above by

@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
+from llmzero.core.processes import interruptible
+from llmzero.core.seeds import seed_of
+from llmzero.core.stage import StageDir, StageResult, StageSpec
 from llmzero.grpo import checkpoint
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.distributed import World, join
@@ -24,14 +27,13 @@ from llmzero.grpo.heartbeat import Heartbeat
 from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import ADAPTER, Policy, deepspeed_engine, load_model, load_tokenizer, with_adapter
 from llmzero.grpo.trainer import Interrupted, Setup, Trainer
-from llmzero.processes import interruptible
-from llmzero.seeds import seed_of
-from llmzero.stage import StageDir, StageResult, StageSpec
 
 log = logging.getLogger(__name__)
 
 
-def run_stage(directory: str | Path, *, started: float | None = None, interrupted: Callable[[], bool] | None = None) -> StageResult | None:
+def run_stage(
+    directory: str | Path, *, started: float | None = None, interrupted: Callable[[], bool] | None = None
+) -> StageResult | None:
     """Run the stage that a directory describes and write its result; every process of the stage calls this.
 
     A stage that was interrupted goes on from its own last complete checkpoint. SIGTERM and SIGUSR2 make it write one after the
@@ -60,7 +62,9 @@ def run_stage(directory: str | Path, *, started: float | None = None, interrupte
     except Exception as error:
         traceback.print_exc()
         cause = cause_of(error, phases.current, spec.hparams)
-        failure = stage.failure(f"{type(error).__name__}: {error}", heartbeat.seconds, heartbeat.gpu_seconds, cause)
+        failure = stage.failure(
+            f"{type(error).__name__}: {error}", heartbeat.seconds, heartbeat.gpu_seconds, cause
+        )
         result = stage.result() or failure  # the process that failed first knows why; the others only miss it
         if not world.leads:
             stage.write_result(result)
@@ -73,11 +77,18 @@ def run_stage(directory: str | Path, *, started: float | None = None, interrupte
 
 @contextmanager
 def prepared(
-    spec: StageSpec, stage: StageDir, world: World, heartbeat: Heartbeat, phases: Phases, interrupted: Callable[[], bool]
+    spec: StageSpec,
+    stage: StageDir,
+    world: World,
+    heartbeat: Heartbeat,
+    phases: Phases,
+    interrupted: Callable[[], bool],
 ) -> Iterator[Trainer]:
     """Give the stage's trainer, ready to go on from where the stage stands."""
     task = instantiate(spec.config["task"])
-    start, first_step = world.from_leader(_starting_point(spec, stage, task, heartbeat) if world.leads else (Path(), 0))
+    start, first_step = world.from_leader(
+        _starting_point(spec, stage, task, heartbeat) if world.leads else (Path(), 0)
+    )
     position = _position(spec, stage, start)
     policy = _policy(spec, start, position)
     sampler = instantiate(spec.config["rollout"])
@@ -130,7 +141,9 @@ def _policy(spec: StageSpec, start: Path, position: Position) -> Policy:
     return Policy(deepspeed_engine(model, spec.hparams, settings), load_tokenizer(start), str(start))
 
 
-def _restored(spec: StageSpec, start: Path, first_step: int, policy: Policy, world: World, position: Position) -> Position:
+def _restored(
+    spec: StageSpec, start: Path, first_step: int, policy: Policy, world: World, position: Position
+) -> Position:
     """Restore the optimizer where the stage carries it on; a stage that begins with a fresh one says so in its position."""
     carries = first_step > 0 or spec.hparams["optimizer_state"] == "carry"
     if position.optimizer_steps and carries and checkpoint.holds_optimizer(start, policy):
@@ -151,5 +164,7 @@ def _reference(spec: StageSpec, position: Position) -> LogprobModel | None:
     parent = spec.hparams["reference"] == "parent" and spec.resume_from is not None
     if spec.config["trainer"]["lora"]["rank"] and not parent:
         return None
-    model = load_model(spec.resume_from if parent and spec.resume_from else position.base, spec.config["trainer"]["dtype"])
+    model = load_model(
+        spec.resume_from if parent and spec.resume_from else position.base, spec.config["trainer"]["dtype"]
+    )
     return LogprobModel(model.eval().requires_grad_(False))

@@ -53,7 +53,9 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Pr
         ValueError: the task has no demonstrations to warm-start on.
     """
     if not hasattr(task, "demonstration"):
-        raise ValueError(f"model=nano needs a task with demonstrations; {type(task).__name__} has none: use model=hf")
+        raise ValueError(
+            f"model=nano needs a task with demonstrations; {type(task).__name__} has none: use model=hf"
+        )
     taught = _taught(task, recipe)
     told = hashlib.sha256(json.dumps([task.alphabet, taught]).encode()).hexdigest()
     key = {"version": RECIPE_VERSION, "recipe": asdict(recipe), "demonstrations": told}
@@ -67,7 +69,9 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Pr
         _build(recipe, task.alphabet, taught, building, progress)
         (building / "recipe.json").write_text(json.dumps(key, indent=2, sort_keys=True))
         (building / "COMPLETE").touch()
-        if not (directory / "COMPLETE").exists():  # another process may have been faster; both made the same bytes
+        if not (
+            directory / "COMPLETE"
+        ).exists():  # another process may have been faster; both made the same bytes
             shutil.rmtree(directory, ignore_errors=True)
             os.replace(building, directory)
     finally:
@@ -79,10 +83,15 @@ def _taught(task: Any, recipe: NanoRecipe) -> list[Taught]:
     """Return the demonstrations of the train split, a share of them careless."""
     rng = random.Random(recipe.seed)
     examples: Sequence[Example] = task.split("train")
-    return [(e.prompt, task.careless(e) if rng.random() < recipe.careless_share else task.demonstration(e)) for e in examples]
+    return [
+        (e.prompt, task.careless(e) if rng.random() < recipe.careless_share else task.demonstration(e))
+        for e in examples
+    ]
 
 
-def _build(recipe: NanoRecipe, alphabet: str, taught: Sequence[Taught], directory: Path, progress: Progress) -> None:
+def _build(
+    recipe: NanoRecipe, alphabet: str, taught: Sequence[Taught], directory: Path, progress: Progress
+) -> None:
     tokenizer = character_tokenizer(alphabet)
     threads = torch.get_num_threads()
     torch.set_num_threads(WARM_START_THREADS)
@@ -100,7 +109,13 @@ def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
     tokenizer.decoder = Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def _architecture(recipe: NanoRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
@@ -121,16 +136,24 @@ def _architecture(recipe: NanoRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwe
 
 
 def _warm_start(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, taught: Sequence[Taught], recipe: NanoRecipe, progress: Progress
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    taught: Sequence[Taught],
+    recipe: NanoRecipe,
+    progress: Progress,
 ) -> None:
     """Train on demonstrations: AdamW, cosine decay, loss on the completion alone."""
     ids, labels = _demonstrations(tokenizer, taught)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
+    )
     generator = torch.Generator().manual_seed(recipe.seed)
     for step in range(recipe.steps):
         rows = torch.randint(len(taught), (recipe.batch_size,), generator=generator)
         warm = min(1.0, (step + 1) / 20)
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        optimizer.param_groups[0]["lr"] = (
+            recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        )
         loss = model(input_ids=ids[rows], labels=labels[rows]).loss
         optimizer.zero_grad()
         loss.backward()

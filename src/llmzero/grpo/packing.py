@@ -32,7 +32,9 @@ class Block:
 
     lengths: tuple[int, ...]
     owner: Tensor
-    _biases: dict[tuple[int | None, torch.dtype], Any] = field(default_factory=dict, repr=False, compare=False)
+    _biases: dict[tuple[int | None, torch.dtype], Any] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def width(self) -> int:
@@ -62,7 +64,10 @@ class Block:
         if window is None and prompts.is_cuda and bool((prompts == width).all()):
             return causal_lower_right(self.width, width + self.width)  # a mask that flash attention knows
         lengths = prompts[self.owner][:, None]
-        columns, own = torch.arange(width, device=prompts.device), torch.arange(self.width, device=prompts.device)
+        columns, own = (
+            torch.arange(width, device=prompts.device),
+            torch.arange(self.width, device=prompts.device),
+        )
         positions = torch.cat([columns.expand(len(lengths), -1), lengths + own], 1)
         exists = torch.cat([columns < lengths, torch.ones_like(lengths + own, dtype=torch.bool)], 1)
         distance = (lengths + own)[:, :, None] - positions[:, None]
@@ -111,7 +116,9 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.devi
     """Pack pairs of prompt and completion, both not empty."""
     distinct: dict[tuple[int, ...], int] = {}
     owner = torch.tensor([distinct.setdefault(tuple(prompt), len(distinct)) for prompt, _ in rows])
-    prompts, lengths = (torch.tensor(list(map(len, of))) for of in (distinct, [completion for _, completion in rows]))
+    prompts, lengths = (
+        torch.tensor(list(map(len, of))) for of in (distinct, [completion for _, completion in rows])
+    )
     groups = _of_like_length(lengths)
     blocks = [Block(tuple(prompts.tolist()), torch.arange(len(prompts)))]
     blocks += [Block(tuple((lengths[group] - 1).tolist()), owner[group]) for group in groups]
@@ -129,7 +136,9 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.devi
     spots = of * int(lengths.max()) + nth
     on_device = {
         "ids": ids[None],
-        "positions": torch.cat([_positions(block, prompts if k else torch.zeros_like(prompts)) for k, block in enumerate(blocks)])[None],
+        "positions": torch.cat(
+            [_positions(block, prompts if k else torch.zeros_like(prompts)) for k, block in enumerate(blocks)]
+        )[None],
         "prompts": prompts,
         "owner": owner,
         "ends": torch.arange(len(prompts)) * blocks[0].width + prompts - 1,
@@ -181,7 +190,9 @@ class _Taken(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         gradient = gradients[0]
-        return gradient.new_zeros(ctx.count, *gradient.shape[1:]).index_copy_(0, ctx.saved_tensors[0], gradient), None
+        return gradient.new_zeros(ctx.count, *gradient.shape[1:]).index_copy_(
+            0, ctx.saved_tensors[0], gradient
+        ), None
 
 
 class _Shared(torch.autograd.Function):
@@ -212,23 +223,45 @@ def shared(rows: Tensor, owner: Tensor) -> Tensor:
     return found
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, scaling: float | None, window: int | None) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, pack: Pack, scaling: float | None, window: int | None
+) -> Tensor:
     """Attend (S, H, D) within the sequences of a pack."""
     sizes = [block.size for block in pack.blocks]
     parts = zip(*(torch.split(x, sizes) for x in (query, key, value)), strict=True)
-    of_prompts, *of_completions = ([block.rows(x) for x in part] for block, part in zip(pack.blocks, parts, strict=True))
+    of_prompts, *of_completions = (
+        [block.rows(x) for x in part] for block, part in zip(pack.blocks, parts, strict=True)
+    )
     prompts, prompt_keys, prompt_values = of_prompts
     width = pack.blocks[0].width
-    out = [_attend(prompts, prompt_keys, prompt_values, None if window is None or window >= width else _band(width, window, query), scaling)]
+    out = [
+        _attend(
+            prompts,
+            prompt_keys,
+            prompt_values,
+            None if window is None or window >= width else _band(width, window, query),
+            scaling,
+        )
+    ]
     for block, (heads, keys, values) in zip(pack.blocks[1:], of_completions, strict=True):
         keys = torch.cat([shared(prompt_keys, block.owner), keys], 2)
         values = torch.cat([shared(prompt_values, block.owner), values], 2)
-        out.append(_attend(heads, keys, values, block.bias(pack.prompts, width, window, query.dtype), scaling))
+        out.append(
+            _attend(heads, keys, values, block.bias(pack.prompts, width, window, query.dtype), scaling)
+        )
     return torch.cat([rows.transpose(1, 2).flatten(0, 1) for rows in out])
 
 
 def attention_in_packs(
-    _module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, *, pack: Pack | None = None, scaling: float | None = None, **kwargs: Any
+    _module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _mask: None,
+    *,
+    pack: Pack | None = None,
+    scaling: float | None = None,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend (1, H, S, D) within the sequences of a pack; without one plainly causally, for rows that have no padding."""
     if pack is None:
@@ -240,18 +273,24 @@ def attention_in_packs(
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Any, scaling: float | None) -> Tensor:
     """Attend causally where there is no bias. Keys are repeated for the heads that share them where the kernel cannot."""
     shared_by = query.shape[1] // key.shape[1]
-    native = query.is_cuda and query.dtype != torch.float32 and type(bias) is not Tensor  # flash attention, which wants no mask but its own
+    native = (
+        query.is_cuda and query.dtype != torch.float32 and type(bias) is not Tensor
+    )  # flash attention, which wants no mask but its own
     if shared_by > 1 and not native:
         key, value = key.repeat_interleave(shared_by, 1), value.repeat_interleave(shared_by, 1)
     grouped = shared_by > 1 and native
-    return scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None, scale=scaling, enable_gqa=grouped)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, is_causal=bias is None, scale=scaling, enable_gqa=grouped
+    )
 
 
 def _band(width: int, window: int, like: Tensor) -> Tensor:
     """Return the bias (width, width) that lets a position see itself and the `window` - 1 before it."""
     places = torch.arange(width, device=like.device)
     distance = places[:, None] - places
-    return torch.zeros(width, width, dtype=like.dtype, device=like.device).masked_fill_((distance < 0) | (distance >= window), -torch.inf)
+    return torch.zeros(width, width, dtype=like.dtype, device=like.device).masked_fill_(
+        (distance < 0) | (distance >= window), -torch.inf
+    )
 
 
 AttentionInterface.register(ATTENTION, attention_in_packs)

@@ -20,7 +20,11 @@ from llmzero.tasks.base import Example
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ADAPTER = "adapter"  # the subdirectory of a checkpoint in which a LoRA adapter lies
 ADAM_BETA1 = 0.9
-SAMPLE = (([1, 2], [3, 4, 1]), ([1, 2], [2, 3]), ([3], [4, 2]))  # prompts and completions that a model is checked on
+SAMPLE = (
+    ([1, 2], [3, 4, 1]),
+    ([1, 2], [2, 3]),
+    ([3], [4, 2]),
+)  # prompts and completions that a model is checked on
 
 
 class Policy:
@@ -41,7 +45,9 @@ class Policy:
     @property
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name."""
-        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        return {
+            name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad
+        }
 
     def whole(self, parameters: Sequence[nn.Parameter]) -> Any:
         """Return a context in which partitioned parameters are whole on every process."""
@@ -67,7 +73,11 @@ class Policy:
 
 
 def _adapted(model: nn.Module) -> list[tuple[str, Any]]:
-    return [(name, module) for name, module in model.named_modules() if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")]
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")
+    ]
 
 
 def _plain_name(name: str) -> str:
@@ -96,7 +106,9 @@ def with_adapter(model: PreTrainedModel, lora: dict[str, Any], start: Path) -> A
 
     if (start / ADAPTER).exists():
         return PeftModel.from_pretrained(model, str(start / ADAPTER), is_trainable=True)
-    config = LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], target_modules=lora["targets"], task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=lora["rank"], lora_alpha=lora["alpha"], target_modules=lora["targets"], task_type="CAUSAL_LM"
+    )
     return get_peft_model(model, config)
 
 
@@ -147,8 +159,13 @@ def check_logprobs(trained: LogprobModel, expected: list[Tensor]) -> None:
     model = trained.model
     ours, _ = trained(pack(SAMPLE, model.device), 1.0)
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
-    if not all(torch.allclose(row[: len(found)], found, atol=tolerance) for row, found in zip(ours, expected, strict=True)):
-        raise ValueError(f"{type(model).__name__} does more to its attention or its logits than Llama and Qwen do: it is not supported")
+    if not all(
+        torch.allclose(row[: len(found)], found, atol=tolerance)
+        for row, found in zip(ours, expected, strict=True)
+    ):
+        raise ValueError(
+            f"{type(model).__name__} does more to its attention or its logits than Llama and Qwen do: it is not supported"
+        )
 
 
 def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any]) -> Any:
@@ -169,15 +186,25 @@ def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any
         for parameter in trained.head.linear.parameters():
             deepspeed.zero.register_external_parameter(trained.head, parameter)
     parameters = [p for p in trained.parameters() if p.requires_grad]
-    engine, *_ = deepspeed.initialize(model=trained, optimizer=_adamw(parameters, hparams, trainer), config=_deepspeed_config(hparams, trainer))
+    engine, *_ = deepspeed.initialize(
+        model=trained,
+        optimizer=_adamw(parameters, hparams, trainer),
+        config=_deepspeed_config(hparams, trainer),
+    )
     if engine.zero_optimization_stage() == 0 and engine.dp_world_size == 1:
         engine.enable_backward_allreduce = False  # it would copy all gradients, and nobody else has any
     engine.module.train()
     return engine
 
 
-def _adamw(parameters: list[nn.Parameter], hparams: dict[str, Any], trainer: dict[str, Any]) -> torch.optim.Optimizer:
-    settings = {"lr": hparams["learning_rate"], "betas": (ADAM_BETA1, hparams["adam_beta2"]), "weight_decay": hparams["weight_decay"]}
+def _adamw(
+    parameters: list[nn.Parameter], hparams: dict[str, Any], trainer: dict[str, Any]
+) -> torch.optim.Optimizer:
+    settings = {
+        "lr": hparams["learning_rate"],
+        "betas": (ADAM_BETA1, hparams["adam_beta2"]),
+        "weight_decay": hparams["weight_decay"],
+    }
     if trainer["offload_optimizer"] and torch.cuda.is_available():
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
@@ -188,7 +215,9 @@ def _adamw(parameters: list[nn.Parameter], hparams: dict[str, Any], trainer: dic
 
 def _deepspeed_config(hparams: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:
     half = trainer["dtype"] == "bfloat16"
-    zero: dict[str, Any] = {"stage": max(int(half), trainer["zero_stage"])}  # the float32 master weights of stage 0 are stage 1's
+    zero: dict[str, Any] = {
+        "stage": max(int(half), trainer["zero_stage"])
+    }  # the float32 master weights of stage 0 are stage 1's
     if trainer["offload_optimizer"]:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if trainer["offload_parameters"]:
@@ -211,7 +240,9 @@ def apply_update(engine: Any) -> float | None:
     None: a gradient was infinite or not a number, nothing was updated, and the gradients are gone.
     """
     if engine.zero_optimization_stage() == 0:
-        norm = torch.nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in engine.module.parameters() if p.grad is not None]
+        )
         if not torch.isfinite(norm):
             engine.optimizer.zero_grad()
             return None

@@ -10,7 +10,16 @@ from typing import Any
 
 from transformers import set_seed
 
-from llmzero.files import append_jsonl
+from llmzero.core.files import append_jsonl
+from llmzero.core.seeds import seed_of
+from llmzero.core.stage import (
+    StageDir,
+    StageResult,
+    StageSpec,
+    ValidationPoint,
+    best_point,
+    remove_checkpoint,
+)
 from llmzero.grpo import checkpoint
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.data import DataOrder
@@ -23,8 +32,6 @@ from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import Policy
 from llmzero.grpo.update import Updater
 from llmzero.rollout.base import Engine, Sampling
-from llmzero.seeds import seed_of
-from llmzero.stage import StageDir, StageResult, StageSpec, ValidationPoint, best_point, remove_checkpoint
 from llmzero.tasks.base import Task
 
 ROLLOUTS_KEPT = 6  # sampled completions stored at every validation
@@ -56,7 +63,12 @@ class Trainer:
 
     def __init__(self, setup: Setup, position: Position, first_step: int) -> None:
         self.spec, self.stage, self.task, self.world = setup.spec, setup.stage, setup.task, setup.world
-        self.policy, self.sampler, self.phases, self.heartbeat = setup.policy, setup.sampler, setup.phases, setup.heartbeat
+        self.policy, self.sampler, self.phases, self.heartbeat = (
+            setup.policy,
+            setup.sampler,
+            setup.phases,
+            setup.heartbeat,
+        )
         self.interrupted = setup.interrupted
         self.position, self.step = position, first_step
         self.hparams: dict[str, Any] = self.spec.hparams
@@ -66,8 +78,12 @@ class Trainer:
         algorithm = self.spec.config["algorithm"]
         if self.spec.steps:
             data = DataOrder(self.task.split("train"), position.data_seed)
-            self.collector = Collector(self.task, self.policy, self.sampler, self.world, self.hparams, algorithm, data, self.phases)
-            self.updater = Updater(self.policy, self.world, self.hparams, algorithm, self.settings, setup.reference)
+            self.collector = Collector(
+                self.task, self.policy, self.sampler, self.world, self.hparams, algorithm, data, self.phases
+            )
+            self.updater = Updater(
+                self.policy, self.world, self.hparams, algorithm, self.settings, setup.reference
+            )
 
     def run(self) -> StageResult:
         """Train until the stage's steps are done or a stop is asked for; return the result.
@@ -75,7 +91,9 @@ class Trainer:
         Raises:
             Interrupted: the process was told to leave.
         """
-        if self.spec.steps == 0 and not self.points:  # else an attempt before this one came as far as its checkpoint
+        if (
+            self.spec.steps == 0 and not self.points
+        ):  # else an attempt before this one came as far as its checkpoint
             self._validate()
             if self.spec.resume_from is None:
                 self._save()
@@ -98,7 +116,9 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """Take one GRPO step: sample, reward, compare, update, hand the weights over."""
         started = time.perf_counter()
-        set_seed(seed_of(self.position.data_seed, self.position.global_step, self.world.rank) % 2**32)  # what a task may draw
+        set_seed(
+            seed_of(self.position.data_seed, self.position.global_step, self.world.rank) % 2**32
+        )  # what a task may draw
         groups, metrics, position = self.collector.collect(self.position)
         samples = [sample for group in groups for sample in group]
         self.sampler.release()
@@ -106,7 +126,9 @@ class Trainer:
             self.updater.fill(samples)
         self.collector.set_advantages(groups)
         with self.phases("update"):
-            learnt, updates = self.updater.update(samples, position.data_seed, position.global_step, self._learning_rate())
+            learnt, updates = self.updater.update(
+                samples, position.data_seed, position.global_step, self._learning_rate()
+            )
         with self.phases("handover"):
             self.sampler.load_weights(self.policy)
         self.step += 1
@@ -116,22 +138,33 @@ class Trainer:
             optimizer_steps=position.optimizer_steps + updates,
             tokens=position.tokens + sum(len(s.completion) for s in samples),
         )
-        self.heartbeat.beat(phase="training", step=self.step, steps=self.spec.steps, progress=self.step / self.spec.steps)
+        self.heartbeat.beat(
+            phase="training", step=self.step, steps=self.spec.steps, progress=self.step / self.spec.steps
+        )
         return metrics | learnt | {"step_seconds": time.perf_counter() - started}
 
     def _learning_rate(self) -> float:
         """Linear warm-up over the path's first steps, or over this stage's where it warms up again; then constant."""
         steps = self.step if self.hparams["rewarm"] else self.position.global_step
-        return float(self.hparams["learning_rate"] * min(1.0, (steps + 1) / max(1, self.hparams["warmup_steps"])))
+        return float(
+            self.hparams["learning_rate"] * min(1.0, (steps + 1) / max(1, self.hparams["warmup_steps"]))
+        )
 
     def _validate(self) -> None:
         self.heartbeat.beat(phase="validation", progress=self.step / max(1, self.spec.steps))
         seed = seed_of(self.position.data_seed, self.position.global_step, VALIDATION)
-        sampling = Sampling(self.hparams["max_completion_length"], self.settings["validation_temperature"], self.settings["validation_samples"], seed)
+        sampling = Sampling(
+            self.hparams["max_completion_length"],
+            self.settings["validation_temperature"],
+            self.settings["validation_samples"],
+            seed,
+        )
         with self.phases("validation"):
             examples = self.task.split(self.settings["evaluation_split"])
             found = evaluate(self.task, examples, self.policy, self.sampler, self.world, sampling)
-        point = ValidationPoint(self.step, self.position.global_step, found.score, found.stderr, found.n, found.seconds)
+        point = ValidationPoint(
+            self.step, self.position.global_step, found.score, found.stderr, found.n, found.seconds
+        )
         self.points.append(point)
         if self.world.leads:
             where = {"step": self.step, "global_step": self.position.global_step}
@@ -141,9 +174,13 @@ class Trainer:
             append_jsonl(self.stage.validation_file, [{**asdict(point), **told}], sync=True)
 
     def _save(self) -> None:
-        self.position = replace(self.position, gpu_seconds=round(self._spent_before + self.heartbeat.gpu_seconds, 3))
+        self.position = replace(
+            self.position, gpu_seconds=round(self._spent_before + self.heartbeat.gpu_seconds, 3)
+        )
         with self.phases("checkpoint"):
-            checkpoint.save(self.stage.checkpoint(self.step), self.policy, self.world, self.position, self.spec.to_dict())
+            checkpoint.save(
+                self.stage.checkpoint(self.step), self.policy, self.world, self.position, self.spec.to_dict()
+            )
             if self.world.leads:
                 self._drop_old()
 

@@ -12,14 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmzero.core.seeds import seed_of
 from llmzero.grpo.batch import MicroBatch, Sample, by_prompt, collate, shared_out
 from llmzero.grpo.distributed import World
 from llmzero.grpo.failures import NotFiniteError
 from llmzero.grpo.head import LogprobModel
-from llmzero.grpo.loss import LossSettings, Totals, grpo_loss, mismatch_metrics, sampler_correction, token_weights
+from llmzero.grpo.loss import (
+    LossSettings,
+    Totals,
+    grpo_loss,
+    mismatch_metrics,
+    sampler_correction,
+    token_weights,
+)
 from llmzero.grpo.packing import Pack
 from llmzero.grpo.policy import Policy, apply_update
-from llmzero.seeds import seed_of
 
 Forward = Callable[[Pack, float], tuple[Tensor, Tensor]]
 
@@ -74,7 +81,9 @@ class Updater:
     def _score(self, samples: Sequence[Sample], forward: Forward, name: str) -> None:
         places = {id(sample): i for i, sample in enumerate(samples)}
         found: dict[int, list[float]] = {}
-        for chunk, _ in shared_out(samples, self.settings["micro_batch_tokens"], self.world.rank, self.world.size):
+        for chunk, _ in shared_out(
+            samples, self.settings["micro_batch_tokens"], self.world.rank, self.world.size
+        ):
             batch = collate(chunk, self.policy.device)
             logprobs, _ = forward(batch.pack, self.hparams["temperature"])
             for sample, row in zip(chunk, logprobs.tolist(), strict=True):
@@ -85,7 +94,9 @@ class Updater:
 
     # --- the update ---
 
-    def update(self, samples: Sequence[Sample], data_seed: int, global_step: int, learning_rate: float) -> tuple[dict[str, float], int]:
+    def update(
+        self, samples: Sequence[Sample], data_seed: int, global_step: int, learning_rate: float
+    ) -> tuple[dict[str, float], int]:
         """Take `epochs` times `minibatches` optimizer steps; return metrics and how many steps were taken.
 
         Raises:
@@ -110,11 +121,19 @@ class Updater:
                 norms += [] if norm is None else [norm]
         tokens = max(1.0, sums.pop("tokens", 0.0))
         loss = sums.pop("loss", 0.0) / max(1, len(norms))
-        metrics = {name: value / tokens for name, value in sums.items()} | {"loss": loss, "learning_rate": learning_rate}
-        metrics |= {"grad_norm": sum(norms) / max(1, len(norms)), "skipped_updates": float(planned - len(norms))}
+        metrics = {name: value / tokens for name, value in sums.items()} | {
+            "loss": loss,
+            "learning_rate": learning_rate,
+        }
+        metrics |= {
+            "grad_norm": sum(norms) / max(1, len(norms)),
+            "skipped_updates": float(planned - len(norms)),
+        }
         return metrics | self._mismatch(), len(norms)
 
-    def _optimizer_step(self, samples: list[Sample], tokens_per_update: float, sums: dict[str, float], first_of_batch: bool) -> float | None:
+    def _optimizer_step(
+        self, samples: list[Sample], tokens_per_update: float, sums: dict[str, float], first_of_batch: bool
+    ) -> float | None:
         """Accumulate the gradient of one minibatch, step, and return the gradient norm before clipping; None: it was not finite."""
         engine = self.policy.engine
         totals = Totals(
@@ -141,7 +160,9 @@ class Updater:
         sums["tokens"] += totals.tokens
         return norm
 
-    def _backward(self, batch: MicroBatch, totals: Totals, sums: dict[str, float], first_of_batch: bool) -> None:
+    def _backward(
+        self, batch: MicroBatch, totals: Totals, sums: dict[str, float], first_of_batch: bool
+    ) -> None:
         logprobs, entropy = self.policy.engine(batch.pack, self.hparams["temperature"])
         log_ratio = logprobs.detach() - batch.sampled
         correction, old = None, batch.old
@@ -170,7 +191,9 @@ class Updater:
     def _mismatch(self) -> dict[str, float]:
         """Sampler against trainer, on the first minibatch, where both have the same weights."""
         log_ratios = torch.cat([ratio for share in self.world.gather(self._log_ratios) for ratio in share])
-        return mismatch_metrics(log_ratios, self.algorithm["correction_low"], self.algorithm["correction_high"])
+        return mismatch_metrics(
+            log_ratios, self.algorithm["correction_low"], self.algorithm["correction_high"]
+        )
 
     def _skipped(self) -> None:
         self.skipped_in_a_row += 1

@@ -18,7 +18,9 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 def is_family(config: Any) -> bool:
     """Return whether a model's layers are those of one of the families, without sliding windows."""
-    full = all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or []) and not getattr(config, "sliding_window", None)
+    full = all(
+        kind == "full_attention" for kind in getattr(config, "layer_types", None) or []
+    ) and not getattr(config, "sliding_window", None)
     return config.model_type in FAMILIES and full
 
 
@@ -60,20 +62,31 @@ class _Layer:
     def __init__(self, index: int, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self._index, self._dim, self._scaling = index, attention.head_dim, attention.scaling
-        self._projections = [(p.weight.T, p.bias) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        self._projections = [
+            (p.weight.T, p.bias) for p in (attention.q_proj, attention.k_proj, attention.v_proj)
+        ]
         self._heads = [weight.shape[1] // self._dim for weight, _ in self._projections]
-        self._norms = [_weights_of_norm(norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
-        self._out, self._gate, self._up, self._down = ((p.weight, p.bias) for p in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        self._norms = [
+            _weights_of_norm(norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        ]
+        self._out, self._gate, self._up, self._down = (
+            (p.weight, p.bias) for p in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        )
         self._turning = None
         if hasattr(attention, "q_norm"):
-            weights = [norm.weight.expand(count, -1) for norm, count in zip((attention.q_norm, attention.k_norm), self._heads[:2], strict=True)]
+            weights = [
+                norm.weight.expand(count, -1)
+                for norm, count in zip((attention.q_norm, attention.k_norm), self._heads[:2], strict=True)
+            ]
             self._turning = (torch.cat(weights), attention.q_norm.variance_epsilon)
 
     def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, cache: SlotCache) -> Tensor:
         """Return what follows on hidden (B, hidden size), for positions of cosine and sine (B, 1, D)."""
         query, key, value = self._project(_scaled(hidden, *self._norms[0]), cos, sin)
         keys, values = cache.update(key[:, :, None], value[:, :, None], self._index)
-        out, _ = attention_over_slots(None, query[:, :, None], keys, values, None, slots=cache, scaling=self._scaling)
+        out, _ = attention_over_slots(
+            None, query[:, :, None], keys, values, None, slots=cache, scaling=self._scaling
+        )
         hidden = hidden + linear(out.view(len(hidden), -1), *self._out)
         inner = _scaled(hidden, *self._norms[1])
         gate = silu(linear(inner, *self._gate), inplace=True).mul_(linear(inner, *self._up))

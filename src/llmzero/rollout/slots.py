@@ -70,7 +70,9 @@ class SlotCache:
         self._together = self._width == int(ends.min())
         self._places = (ends - 1, torch.arange(self.rows, device=ends.device))
         columns = torch.arange(self._width, device=ends.device)
-        self.hidden = (columns >= ends[:, None]) | ((columns >= self.prompts[:, None]) & (columns < self.starts[:, None]))
+        self.hidden = (columns >= ends[:, None]) | (
+            (columns >= self.prompts[:, None]) & (columns < self.starts[:, None])
+        )
 
     def before(self, window: int) -> Tensor:
         """Return which columns (B, width) hold what lies more than `window` - 1 tokens before each row's newest one."""
@@ -87,14 +89,18 @@ class SlotCache:
         for rows, new in zip(stored, (keys, values), strict=True):
             if self._repeats:
                 room = rows[:width, self._first : self.rows]
-                room.view(width, -1, self._repeats, *room.shape[2:]).copy_(new.permute(2, 0, 1, 3)[:, :, None])
+                room.view(width, -1, self._repeats, *room.shape[2:]).copy_(
+                    new.permute(2, 0, 1, 3)[:, :, None]
+                )
             elif self._together:
                 rows[width - 1, : self.rows] = new[:, :, 0]
             else:
                 rows[self._places] = new[:, :, 0]
         if self._repeats:
             return keys, values
-        return stored[0][:width, : self.rows].permute(1, 2, 0, 3), stored[1][:width, : self.rows].permute(1, 2, 0, 3)
+        return stored[0][:width, : self.rows].permute(1, 2, 0, 3), stored[1][:width, : self.rows].permute(
+            1, 2, 0, 3
+        )
 
     def drop(self, ended: Tensor) -> Tensor:
         """Free the slots of rows that `ended` (B,) says; the last rows move into the gaps. Return the order (B',) of the rows left."""
@@ -120,7 +126,15 @@ class SlotCache:
 
 
 def attention_over_slots(
-    _module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, *, slots: SlotCache, scaling: float | None = None, **kwargs: Any
+    _module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _mask: None,
+    *,
+    slots: SlotCache,
+    scaling: float | None = None,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend as `slots` says: causally within prompts, or one new token (B, H, 1, D) to its own row.
 
@@ -128,15 +142,25 @@ def attention_over_slots(
     """
     window = kwargs.get("sliding_window")
     if slots.hidden is None:
-        mask = None if window is None or window >= query.shape[2] else _band(query.shape[2], window, query.device)
-        out = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True)
+        mask = (
+            None
+            if window is None or window >= query.shape[2]
+            else _band(query.shape[2], window, query.device)
+        )
+        out = scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
+        )
         return out.transpose(1, 2).contiguous(), None
     hidden = slots.hidden
     if window is not None:
         hidden = hidden | slots.before(window)
     grouped = query.view(len(query), key.shape[1], -1, query.shape[3])
     scores = (grouped @ key.transpose(2, 3)).mul_(scaling or query.shape[3] ** -0.5)
-    weights = scores.masked_fill_(hidden[:, None, None], -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype)
+    weights = (
+        scores.masked_fill_(hidden[:, None, None], -torch.inf)
+        .softmax(-1, dtype=torch.float32)
+        .to(value.dtype)
+    )
     return (weights @ value).reshape(len(query), 1, query.shape[1], -1), None
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from llmzero.core.seeds import seed_of
 from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
 from llmzero.rollout.decoder import Decoder, is_known
 from llmzero.rollout.slots import ATTENTION, NATIVE, SlotCache, Storage, attention_of
-from llmzero.seeds import seed_of
 
 REFILL_AT = 0.25  # share of the slots that are free when waiting prompts are taken in
 NEAR_ONE = 1.0 - 1e-6  # a uniform number below it, times a sum, is below that sum in float32 too
@@ -53,7 +53,9 @@ class TorchEngine:
             return
         if self._copy is None:
             config = AutoConfig.from_pretrained(weights.directory)
-            self._copy = AutoModelForCausalLM.from_config(config, dtype=weights.model.dtype).to(weights.model.device)
+            self._copy = AutoModelForCausalLM.from_config(config, dtype=weights.model.dtype).to(
+                weights.model.device
+            )
         self._model = self._copy
         parameters = dict(self._copy.named_parameters())
         with torch.no_grad():
@@ -75,7 +77,9 @@ class TorchEngine:
         """
         rollouts = Rollouts([list(prompt) for prompt in prompts], [], [], [], sampling.n)
         if prompts:
-            batch = _Batch(self._model, rollouts.prompts, sampling, self.max_rows, self._eos_ids, self._storage)
+            batch = _Batch(
+                self._model, rollouts.prompts, sampling, self.max_rows, self._eos_ids, self._storage
+            )
             with self._sampling():
                 batch.run(rollouts)
             if self._model.device.type != "cpu" or not batch.logprobs.isfinite().all():
@@ -105,7 +109,9 @@ class TorchEngine:
         expected = torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0].cpu()
         tolerance = TOLERANCE if self._model.dtype == torch.float32 else 10 * TOLERANCE
         if not torch.allclose(torch.tensor(rollouts.logprobs[longest]), expected, atol=tolerance):
-            raise ValueError(f"rollout=torch cannot sample from {type(self._model).__name__}: its attention has parts of its own; use rollout=vllm")
+            raise ValueError(
+                f"rollout=torch cannot sample from {type(self._model).__name__}: its attention has parts of its own; use rollout=vllm"
+            )
 
 
 @dataclass
@@ -124,7 +130,13 @@ class _Batch:
     """One call of `generate`: prompts wait, shortest first; rows run in the first slots of a cache without gaps."""
 
     def __init__(
-        self, model: PreTrainedModel, prompts: list[list[int]], sampling: Sampling, max_rows: int, eos_ids: Tensor, storage: Storage
+        self,
+        model: PreTrainedModel,
+        prompts: list[list[int]],
+        sampling: Sampling,
+        max_rows: int,
+        eos_ids: Tensor,
+        storage: Storage,
     ) -> None:
         self.model, self.prompts, self.sampling = model, prompts, sampling
         self.device = model.device
@@ -134,13 +146,17 @@ class _Batch:
         slots = max(sampling.n, min(max_rows, rows))
         self.cache = SlotCache(slots, max(map(len, prompts)) + sampling.max_tokens, storage)
         self.decoder = Decoder(model, self.cache.columns) if is_known(model) else None
-        self.uniform = torch.cat([self._uniform(prompt) for prompt in prompts]).clamp_(max=NEAR_ONE).to(self.device)
+        self.uniform = (
+            torch.cat([self._uniform(prompt) for prompt in prompts]).clamp_(max=NEAR_ONE).to(self.device)
+        )
         self.tokens = torch.zeros(rows, sampling.max_tokens, dtype=torch.long, device=self.device)
         self.logprobs = torch.zeros(rows, sampling.max_tokens, device=self.device)
         self.lengths = torch.zeros(rows, dtype=torch.long, device=self.device)
         self.stopped = torch.zeros(rows, dtype=torch.bool, device=self.device)
         empty = torch.zeros(0, dtype=torch.long, device=self.device)
-        self.rows = _Rows(empty, empty, torch.zeros(0, model.config.get_text_config().vocab_size, device=self.device))
+        self.rows = _Rows(
+            empty, empty, torch.zeros(0, model.config.get_text_config().vocab_size, device=self.device)
+        )
 
     def _uniform(self, prompt: list[int]) -> Tensor:
         """Return a prompt's random numbers, (n, max_tokens)."""
@@ -158,7 +174,9 @@ class _Batch:
                 self.rows.logits = self._after(token)
         reasons: list[FinishReason] = ["stop" if stopped else "length" for stopped in self.stopped.tolist()]
         out.finish_reasons.extend(reasons)
-        for tokens, logprobs, length in zip(self.tokens.tolist(), self.logprobs.tolist(), self.lengths.tolist(), strict=True):
+        for tokens, logprobs, length in zip(
+            self.tokens.tolist(), self.logprobs.tolist(), self.lengths.tolist(), strict=True
+        ):
             out.completions.append(tokens[:length])
             out.logprobs.append(logprobs[:length])
 
@@ -168,11 +186,15 @@ class _Batch:
         chosen = [self.waiting.pop() for _ in range(min(len(self.waiting), self.cache.free // n))]
         lengths = torch.tensor([len(self.prompts[i]) for i in chosen], device=self.device)
         width = int(lengths.max())
-        ids = torch.tensor([self.prompts[i] + [0] * (width - len(self.prompts[i])) for i in chosen], device=self.device)
+        ids = torch.tensor(
+            [self.prompts[i] + [0] * (width - len(self.prompts[i])) for i in chosen], device=self.device
+        )
         self.cache.admit(lengths, n)
         positions = torch.arange(width, device=self.device).expand_as(ids)
         logits = self._logits(ids, positions, last=lengths - 1)[:, -1].repeat_interleave(n, 0)
-        completion = (torch.tensor(chosen, device=self.device)[:, None] * n + torch.arange(n, device=self.device)).flatten()
+        completion = (
+            torch.tensor(chosen, device=self.device)[:, None] * n + torch.arange(n, device=self.device)
+        ).flatten()
         new = (completion, torch.zeros_like(completion), logits)
         old = (self.rows.completion, self.rows.step, self.rows.logits)
         self.rows = _Rows(*(torch.cat(pair) for pair in zip(old, new, strict=True)))
@@ -187,7 +209,13 @@ class _Batch:
     def _logits(self, ids: Tensor, positions: Tensor, last: Tensor | None = None) -> Tensor:
         """Run tokens (B, T) through the model; return logits (B, 1, V) after column `last` (B,) of each row."""
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
-        hidden = decoder(input_ids=ids, position_ids=positions, past_key_values=self.cache, use_cache=True, slots=self.cache).last_hidden_state
+        hidden = decoder(
+            input_ids=ids,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            slots=self.cache,
+        ).last_hidden_state
         if last is not None:
             hidden = hidden[torch.arange(len(ids), device=self.device), last][:, None]
         logits: Tensor = head(hidden).float()
@@ -196,7 +224,9 @@ class _Batch:
     def _step(self) -> Tensor:
         """Draw a token for every row and let go of those that end; return the tokens of the others (B,)."""
         rows = self.rows
-        token, logprob = draw(rows.logits, self.uniform[rows.completion, rows.step], self.sampling.temperature)
+        token, logprob = draw(
+            rows.logits, self.uniform[rows.completion, rows.step], self.sampling.temperature
+        )
         self.tokens[rows.completion, rows.step] = token
         self.logprobs[rows.completion, rows.step] = logprob
         rows.step = rows.step + 1

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
+from llmzero.core.seeds import seed_of
 from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
-from llmzero.seeds import seed_of
 
 # What vLLM reads while it is imported. Its engine runs in our process, where the weights are; it tells nobody of its use.
 ENVIRONMENT = {
@@ -67,7 +67,9 @@ class VllmEngine:
             UserError: vLLM is not installed, or the stage has not the processes that `tensor_parallel` asks for.
         """
         if importlib.util.find_spec("vllm") is None:
-            raise UserError("rollout=vllm: vLLM is not installed; pip install 'llmzero[gpu]', or choose rollout=torch")
+            raise UserError(
+                "rollout=vllm: vLLM is not installed; pip install 'llmzero[gpu]', or choose rollout=torch"
+            )
         size = dist.get_world_size() if dist.is_initialized() else 1
         if size % self.tensor_parallel:
             raise UserError(
@@ -81,7 +83,9 @@ class VllmEngine:
             from vllm.platforms import current_platform
 
             if not torch.cuda.is_available():
-                current_platform.simple_compile_backend = "eager"  # one small function is not worth half a minute of a C++ compiler
+                current_platform.simple_compile_backend = (
+                    "eager"  # one small function is not worth half a minute of a C++ compiler
+                )
             from vllm import LLM
 
             self._llm = LLM(**self._arguments(weights, size))
@@ -151,17 +155,26 @@ class VllmEngine:
         """Return the completions of every request. A thread steps the engine, so that we can tell when a step does not return."""
         self._llm.reset_prefix_cache()  # what was generated before shall not matter, not even by a rounding error
         for i, (prompt, seed) in enumerate(requests):
-            self._llm.llm_engine.add_request(str(i), {"prompt_token_ids": prompt}, self._parameters(sampling, seed))
+            self._llm.llm_engine.add_request(
+                str(i), {"prompt_token_ids": prompt}, self._parameters(sampling, seed)
+            )
         steps: SimpleQueue[Any] = SimpleQueue()
         leave = threading.Event()
-        arguments = (self._llm.llm_engine, steps, leave, torch.cuda.current_device() if torch.cuda.is_available() else None)
+        arguments = (
+            self._llm.llm_engine,
+            steps,
+            leave,
+            torch.cuda.current_device() if torch.cuda.is_available() else None,
+        )
         self._stepping = threading.Thread(target=_step, args=arguments, daemon=True)
         self._stepping.start()
         answers: list[list[Completion]] = [[] for _ in requests]
         try:
             while (step := self._next(steps)) is not None:
                 for output in step:
-                    answers[int(output.request_id)] = [Completion(list(c.token_ids), list(c.logprobs.logprobs)) for c in output.outputs]
+                    answers[int(output.request_id)] = [
+                        Completion(list(c.token_ids), list(c.logprobs.logprobs)) for c in output.outputs
+                    ]
         finally:
             leave.set()
         return answers
@@ -188,7 +201,9 @@ class VllmEngine:
         try:
             step = steps.get(timeout=self.timeout_s)
         except Empty:
-            raise TimeoutError(f"rollout.timeout_s={self.timeout_s}: a step of vLLM did not end for so long: a hang, or not time enough") from None
+            raise TimeoutError(
+                f"rollout.timeout_s={self.timeout_s}: a step of vLLM did not end for so long: a hang, or not time enough"
+            ) from None
         if isinstance(step, BaseException):
             raise step
         result: list[Any] | None = step
@@ -232,16 +247,28 @@ def request_seeds(sampling: Sampling, prompts: Sequence[list[int]]) -> list[int]
     return [seed_of(sampling.seed, *prompt) >> 1 for prompt in prompts]
 
 
-def rollouts_of(prompts: Sequence[list[int]], completions: Sequence[Completion], eos_ids: Sequence[int], n: int) -> Rollouts:
+def rollouts_of(
+    prompts: Sequence[list[int]], completions: Sequence[Completion], eos_ids: Sequence[int], n: int
+) -> Rollouts:
     """Put completions into the form that the trainer takes.
 
     Raises:
         RuntimeError: there are fewer than were asked for, or empty ones, as where vLLM gave a request up.
     """
-    if len(completions) != n * len(prompts) or any(not c.tokens or len(c.tokens) != len(c.logprobs) for c in completions):
-        raise RuntimeError(f"vLLM did not finish all {n * len(prompts)} completions of {len(prompts)} prompts")
+    if len(completions) != n * len(prompts) or any(
+        not c.tokens or len(c.tokens) != len(c.logprobs) for c in completions
+    ):
+        raise RuntimeError(
+            f"vLLM did not finish all {n * len(prompts)} completions of {len(prompts)} prompts"
+        )
     reasons: list[FinishReason] = ["stop" if c.tokens[-1] in eos_ids else "length" for c in completions]
-    return Rollouts([list(p) for p in prompts], [c.tokens for c in completions], [c.logprobs for c in completions], reasons, n)
+    return Rollouts(
+        [list(p) for p in prompts],
+        [c.tokens for c in completions],
+        [c.logprobs for c in completions],
+        reasons,
+        n,
+    )
 
 
 def _step(engine: Any, steps: SimpleQueue[Any], leave: threading.Event, device: int | None) -> None:
@@ -289,7 +316,9 @@ def reload(worker: Any, **source: Any) -> None:
     finally:
         del model.load_weights
     if missing:
-        raise RuntimeError(f"vLLM was given no weights for {len(missing)} parameters of {type(model).__name__}, {min(missing)} among them")
+        raise RuntimeError(
+            f"vLLM was given no weights for {len(missing)} parameters of {type(model).__name__}, {min(missing)} among them"
+        )
     if not torch.cuda.is_available():
         _pack_shared(model)
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from llmzero.rollout.base import Rollouts, Sampling, Weights
 from llmzero.rollout.vllm_engine import Completion, reload, request_seeds, rollouts_of
 
@@ -38,7 +38,9 @@ class VllmServerEngine:
         self.exchange_dir = Path(exchange_dir).expanduser().absolute()
         self._eos_ids: list[int] = []
         self._max_model_len = 0
-        self._rank, self._distributed = (dist.get_rank(), dist.get_world_size() > 1) if dist.is_initialized() else (0, False)
+        self._rank, self._distributed = (
+            (dist.get_rank(), dist.get_world_size() > 1) if dist.is_initialized() else (0, False)
+        )
 
     def start(self, weights: Weights) -> None:
         """Find the servers and hand them the current weights.
@@ -47,7 +49,9 @@ class VllmServerEngine:
             UserError: no server was named, or one does not answer.
         """
         if not self.urls:
-            raise UserError("rollout.urls=[]: name the servers to sample with, e.g. 'rollout.urls=[http://localhost:8000]'")
+            raise UserError(
+                "rollout.urls=[]: name the servers to sample with, e.g. 'rollout.urls=[http://localhost:8000]'"
+            )
         self._eos_ids = weights.eos_ids
         models = self._ask([Call(url, "/v1/models") for url in self.urls])
         self._max_model_len = min(model["data"][0]["max_model_len"] for model in models)
@@ -69,11 +73,21 @@ class VllmServerEngine:
             )
         seeds = request_seeds(sampling, prompts)
         calls = [
-            Call(self.urls[(i + self._rank) % len(self.urls)], "/v1/completions", self._request(prompt, sampling, seed))
+            Call(
+                self.urls[(i + self._rank) % len(self.urls)],
+                "/v1/completions",
+                self._request(prompt, sampling, seed),
+            )
             for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
-        choices = [choice for answer in self._ask(calls) for choice in sorted(answer["choices"], key=lambda choice: int(choice["index"]))]
-        completions = [Completion(choice["token_ids"], choice["logprobs"]["token_logprobs"]) for choice in choices]
+        choices = [
+            choice
+            for answer in self._ask(calls)
+            for choice in sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+        ]
+        completions = [
+            Completion(choice["token_ids"], choice["logprobs"]["token_logprobs"]) for choice in choices
+        ]
         return rollouts_of(prompts, completions, self._eos_ids, sampling.n)
 
     def _request(self, prompt: list[int], sampling: Sampling, seed: int) -> dict[str, Any]:
@@ -104,7 +118,12 @@ class VllmServerEngine:
             with tempfile.TemporaryDirectory(prefix="weights-", dir=self.exchange_dir) as directory:
                 Path(directory).chmod(0o755)  # a server may run as another user
                 _write(weights.tensors(), Path(directory))
-                self._ask([Call(url, "/collective_rpc", {"method": "take_weights", "args": [directory]}) for url in self.urls])
+                self._ask(
+                    [
+                        Call(url, "/collective_rpc", {"method": "take_weights", "args": [directory]})
+                        for url in self.urls
+                    ]
+                )
             self._ask([Call(url, "/reset_prefix_cache", {}) for url in self.urls])
         else:
             for _ in weights.tensors():  # gathering them is everybody's work
@@ -176,13 +195,19 @@ def _fetch(call: Call) -> Any:
     address = call.url + call.path
     body = None if call.body is None else json.dumps(call.body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, body, {"Content-Type": "application/json"})) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(address, body, {"Content-Type": "application/json"})
+        ) as response:
             text = response.read()
     except urllib.error.HTTPError as error:
         answer = error.read().decode(errors="replace")[:500]
-        raise RuntimeError(f"{address} answered {error.code}: {answer}; docs/vllm.md says how to start a server") from error
+        raise RuntimeError(
+            f"{address} answered {error.code}: {answer}; docs/vllm.md says how to start a server"
+        ) from error
     except urllib.error.URLError as error:
-        raise UserError(f"rollout.urls: {call.url} cannot be reached ({error.reason}); docs/vllm.md says how to start a server") from error
+        raise UserError(
+            f"rollout.urls: {call.url} cannot be reached ({error.reason}); docs/vllm.md says how to start a server"
+        ) from error
     return json.loads(text) if text else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llmzero.stage import StageResult, StageSpec, StageStatus
+from llmzero.core.stage import StageResult, StageSpec, StageStatus
 
 
 class StageHandle(Protocol):

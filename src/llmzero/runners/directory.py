@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from llmzero.stage import StageDir, StageResult, StageSpec, StageStatus
+from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
 
 LOG_TAIL_CHARS = 2000
 

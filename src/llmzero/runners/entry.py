@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from llmzero.processes import identity
-from llmzero.stage import StageDir
+from llmzero.core.processes import identity
+from llmzero.core.stage import StageDir
 
 LOCK = "stage.lock"
 
@@ -51,7 +51,9 @@ def function_of(entry_point: str) -> Callable[..., Any]:
 def limit_threads(threads: int) -> None:
     """Set the CPU threads of the numerical libraries that are imported from now on."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait starve the stage beside them
+    os.environ["OMP_WAIT_POLICY"] = (
+        "PASSIVE"  # threads that spin while they wait starve the stage beside them
+    )
 
 
 def is_running(directory: Path) -> bool:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llmzero.processes import interruptible
+from llmzero.core.processes import interruptible
+from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners.entry import LOCK, function_of, is_running, limit_threads
 from llmzero.runners.local import LocalHandle
-from llmzero.stage import StageDir, StageSpec
 
 
 class InlineRunner:
@@ -40,7 +40,11 @@ class InlineRunner:
         """
         started = time.time()
         limit_threads(self.threads)
-        with interruptible() as interrupted, _alone(spec.directory), _logged(StageDir(spec.directory).log_file):
+        with (
+            interruptible() as interrupted,
+            _alone(spec.directory),
+            _logged(StageDir(spec.directory).log_file),
+        ):
             function_of(self.entry_point)(spec.directory, started=started, interrupted=interrupted)
         gc.collect()  # an engine refers to itself in circles: its memory is wanted by the next stage
         if interrupted():

@@ -10,9 +10,9 @@ from typing import Any
 
 import submitit
 
+from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners import entry
 from llmzero.runners.directory import DirectoryHandle
-from llmzero.stage import StageDir, StageSpec
 
 TIMEOUT_MIN = 60 * 24 * 30  # submitit wants a limit; the budget is what ends a stage
 
@@ -29,7 +29,12 @@ class LocalRunner:
     """
 
     def __init__(
-        self, entry_point: str, workers: int = 1, threads: int | None = None, gpus_per_stage: int = 0, processes_per_stage: int | None = None
+        self,
+        entry_point: str,
+        workers: int = 1,
+        threads: int | None = None,
+        gpus_per_stage: int = 0,
+        processes_per_stage: int | None = None,
     ) -> None:
         self.entry_point = entry_point
         self.gpus_per_stage = gpus_per_stage
@@ -39,7 +44,11 @@ class LocalRunner:
     def start(self, spec: StageSpec) -> LocalHandle:
         """Start the stage's processes; they survive the driver."""
         executor = submitit.LocalExecutor(folder=spec.directory / "submitit")
-        executor.update_parameters(timeout_min=TIMEOUT_MIN, gpus_per_node=self.gpus_per_stage, tasks_per_node=self.processes_per_stage)
+        executor.update_parameters(
+            timeout_min=TIMEOUT_MIN,
+            gpus_per_node=self.gpus_per_stage,
+            tasks_per_node=self.processes_per_stage,
+        )
         with _interrupts_ignored():
             job = executor.submit(entry.run, str(spec.directory), self.entry_point, self.threads)
         return LocalHandle(spec, job)

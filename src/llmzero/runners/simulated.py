@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmzero.files import read_json
+from llmzero.core.files import read_json
+from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
 from llmzero.runners.simulation.clock import Clock
 from llmzero.runners.simulation.landscape import LANDSCAPES, Landscape
 from llmzero.runners.simulation.training import Training
-from llmzero.stage import StageDir, StageResult, StageSpec, StageStatus
 
 
 class SimulatedRunner:
@@ -28,7 +28,13 @@ class SimulatedRunner:
 
     repeatable = True  # a stage that a power cut takes is made again in a moment: nothing of a search needs to wait for the disk
 
-    def __init__(self, landscape: str = "easy", instance: int | None = None, noise: float = 1.0, reference: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        landscape: str = "easy",
+        instance: int | None = None,
+        noise: float = 1.0,
+        reference: Mapping[str, Any] | None = None,
+    ) -> None:
         self.landscape, self.instance, self.noise = landscape, instance, noise
         self.reference = dict(reference or {})
         self.clock = Clock()
@@ -39,7 +45,9 @@ class SimulatedRunner:
         """Start a stage from its beginning, now."""
         if self._fresh:
             self._take_up_time(spec.directory.parent)
-        return SimulatedHandle(self.clock, Training(spec, self.problem(spec.seed), self.noise, self.reference))
+        return SimulatedHandle(
+            self.clock, Training(spec, self.problem(spec.seed), self.noise, self.reference)
+        )
 
     def attach(self, spec: StageSpec) -> EndedHandle | None:
         """Return a handle of a finished stage; an unfinished one has gone with its driver."""

@@ -12,19 +12,26 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError
 
-from llmzero.errors import UserError
-from llmzero.files import read_json, write_json
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_json, write_json
+from llmzero.core.stage import StageDir, StageSpec, StageStatus
 from llmzero.runners.directory import DirectoryHandle
 from llmzero.runners.slurm_job import Job, run_job
 from llmzero.runners.slurm_queue import JOB_FILE, JobState, Queue, cancel, job_name
 from llmzero.runners.snapshot import snapshot
-from llmzero.stage import StageDir, StageSpec, StageStatus
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 30.0  # after sbatch was refused for a reason that passes
 # What sbatch says where waiting helps: a controller that is busy or down, and limits on the number of jobs.
-PASSING = ("timed out", "Unable to contact", "temporarily", "MaxSubmitJob", "Connection refused", "Resource temporarily")
+PASSING = (
+    "timed out",
+    "Unable to contact",
+    "temporarily",
+    "MaxSubmitJob",
+    "Connection refused",
+    "Resource temporarily",
+)
 # Of another job, torchrun or submitit: what a job would take for its own.
 LAUNCHERS = ("SLURM_", "SBATCH_", "SUBMITIT_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")
 
@@ -43,7 +50,14 @@ class SlurmRunner:
     """
 
     def __init__(
-        self, *, entry_point: str, max_gpus: int | None = None, poll_s: float = 2.0, grace_s: float = 15.0, snapshot: bool = True, **job: Any
+        self,
+        *,
+        entry_point: str,
+        max_gpus: int | None = None,
+        poll_s: float = 2.0,
+        grace_s: float = 15.0,
+        snapshot: bool = True,
+        **job: Any,
     ) -> None:
         self.entry_point = entry_point
         self.job = Job(**job)
@@ -86,7 +100,9 @@ class SlurmRunner:
             except FailedJobError as error:
                 words = " ".join(str(error).split())
                 if not any(passing in words for passing in PASSING):
-                    raise UserError(f"sbatch refuses the job of stage {handle.spec.node_id}: {words}; see the settings of runner") from error
+                    raise UserError(
+                        f"sbatch refuses the job of stage {handle.spec.node_id}: {words}; see the settings of runner"
+                    ) from error
                 log.warning("sbatch: %s; trying again in %.0f s", words, RETRY_S)
                 self._not_before = time.monotonic() + RETRY_S
                 return
@@ -105,7 +121,10 @@ class SlurmRunner:
         executor.update_parameters(**self.job.parameters(spec.hparams, job_name(spec.directory), code))
         with _no_launcher():
             job = executor.submit(run_job, str(spec.directory), self.entry_point, self.job.cpus_per_task)
-        write_json(spec.directory / JOB_FILE, {"job_id": job.job_id, "name": job_name(spec.directory), "submitted_at": time.time()})
+        write_json(
+            spec.directory / JOB_FILE,
+            {"job_id": job.job_id, "name": job_name(spec.directory), "submitted_at": time.time()},
+        )
         return str(job.job_id)
 
 
@@ -170,7 +189,11 @@ class SlurmHandle(DirectoryHandle):
 @contextmanager
 def _no_launcher() -> Iterator[None]:
     """Hide the variables of the job that the driver itself may be: sbatch hands its environment on."""
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(LAUNCHERS) and name != "SLURM_CONF"}
+    kept = {
+        name: os.environ.pop(name)
+        for name in list(os.environ)
+        if name.startswith(LAUNCHERS) and name != "SLURM_CONF"
+    }
     try:
         yield
     finally:

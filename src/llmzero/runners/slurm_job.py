@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmzero.errors import UserError
-from llmzero.files import append_jsonl, read_jsonl
-from llmzero.hparams import HParams
-from llmzero.processes import identity, interruptible
+from llmzero.core.errors import UserError
+from llmzero.core.files import append_jsonl, read_jsonl
+from llmzero.core.hparams import HParams
+from llmzero.core.processes import identity, interruptible
+from llmzero.core.stage import StageDir
 from llmzero.runners.entry import function_of, limit_threads, log_to
-from llmzero.stage import StageDir
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,9 @@ class Job:
     def _scaled(self, resource: str, value: float, hparams: HParams) -> float:
         for name, reference in self.scale.get(resource, {}).items():
             if name not in hparams:
-                raise UserError(f"runner.scale.{resource}.{name}: no such hyperparameter; there are {', '.join(hparams)}")
+                raise UserError(
+                    f"runner.scale.{resource}.{name}: no such hyperparameter; there are {', '.join(hparams)}"
+                )
             value *= max(1.0, hparams[name] / reference)
         return value
 
@@ -140,7 +142,12 @@ def requeue(stage: StageDir) -> None:
         error = f"{IDLE_REQUEUES + 1} jobs in a row ended before a new checkpoint; give stages more time (runner.timeout_min)"
         stage.write_result(stage.failure(error, status.get("seconds", 0.0), status.get("gpu_seconds", 0.0)))
         return
-    found = subprocess.run(["squeue", "--noheader", f"--jobs={job_id}", "--format=%T"], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        ["squeue", "--noheader", f"--jobs={job_id}", "--format=%T"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     if found.stdout.split() != ["RUNNING"]:
         return
     append_jsonl(stage.path / REQUEUES, [{"job_id": job_id, "time": time.time(), "checkpoint": reached}])

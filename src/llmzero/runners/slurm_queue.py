@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,10 @@ class Queue:
         except (subprocess.SubprocessError, OSError) as error:
             log.warning("SLURM does not answer (%s); asking again in %.0f s", _words(error), self.poll_s)
             return
-        self._states |= {job_id: self._known.get(job_id) or past.get(job_id) or JobState("GONE") for job_id in self._followed}
+        self._states |= {
+            job_id: self._known.get(job_id) or past.get(job_id) or JobState("GONE")
+            for job_id in self._followed
+        }
         for job_id in self._left:
             if self._states[job_id].state == "PENDING":
                 cancel(job_id)
@@ -114,20 +117,32 @@ def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
     try:
         jobs = squeue("--me")
     except (subprocess.SubprocessError, OSError) as error:
-        raise UserError(f"SLURM does not tell the jobs of this search ({_words(error)}); try again once `squeue --me` works") from error
+        raise UserError(
+            f"SLURM does not tell the jobs of this search ({_words(error)}); try again once `squeue --me` works"
+        ) from error
     return {names[job.name]: (job_id, job) for job_id, job in jobs.items() if job.alive and job.name in names}
 
 
 def squeue(*selection: str) -> dict[str, JobState]:
     """Return jobs by id, the ended ones too that the controller remembers (MinJobAge)."""
     lines = _lines("squeue", "--noheader", "--states=all", "--format=%A|%T|%j|%r", *selection)
-    return {job_id: JobState(state, name, reason) for job_id, state, name, reason in (line.split("|", 3) for line in lines)}
+    return {
+        job_id: JobState(state, name, reason)
+        for job_id, state, name, reason in (line.split("|", 3) for line in lines)
+    }
 
 
 def sacct(job_ids: set[str]) -> dict[str, JobState]:
     """Return jobs by id from the accounts; nothing where the cluster keeps none."""
     try:
-        lines = _lines("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobIDRaw,State", f"--jobs={','.join(sorted(job_ids))}")
+        lines = _lines(
+            "sacct",
+            "--noheader",
+            "--parsable2",
+            "--allocations",
+            "--format=JobIDRaw,State",
+            f"--jobs={','.join(sorted(job_ids))}",
+        )
     except subprocess.CalledProcessError:
         return {}
     return {job_id: JobState(state.split()[0]) for job_id, state in (line.split("|", 1) for line in lines)}

@@ -33,7 +33,9 @@ def snapshot(folder: Path) -> Path:
 def _digest() -> str:
     """Return a hash of all files of the package."""
     total = hashlib.sha1()
-    for file in sorted(file for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
+    for file in sorted(
+        file for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+    ):
         total.update(str(file.relative_to(PACKAGE)).encode())
         total.update(file.read_bytes())
     return total.hexdigest()[:12]

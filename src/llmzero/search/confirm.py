@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from statistics import fmean, stdev, variance
 from typing import Any
 
-from llmzero.files import read_json, write_json
-from llmzero.hparams import Catalogue
-from llmzero.search.store import EventStore
-from llmzero.search.tree import Node, Tree
-from llmzero.search.workspace import Workspace
-from llmzero.strategy import StrategyStage, as_trained, replay_config, strategy_of
+from llmzero.core.files import read_json, write_json
+from llmzero.core.hparams import Catalogue
+from llmzero.search.replay import replay_config
+from llmzero.strategies.schedule import StrategyStage, as_trained, strategy_of
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import Node, Tree
+from llmzero.tree.workspace import Workspace
 
 FIRST_FRESH_SEED = 1000  # above the search's own
 
@@ -55,18 +56,32 @@ class Confirmation:
 
     def run(self) -> None:
         """Write `confirmation.json`; nothing where no stage of the search could be trained."""
-        seeds = [self.config["seed"] + FIRST_FRESH_SEED + i for i in range(self.config["search"]["confirm_seeds"])]
+        seeds = [
+            self.config["seed"] + FIRST_FRESH_SEED + i for i in range(self.config["search"]["confirm_seeds"])
+        ]
         strategies = self._strategies()
         if strategies:
             practitioner = self._practitioner(max(strategy.steps for strategy in strategies))
-            runs = {candidate.name: [self._run(candidate, seed) for seed in seeds] for candidate in (*strategies, practitioner)}
-            found = {"stages": len(self.store.tree.stages()), "seeds": seeds, **compared(strategies, practitioner, runs)}
+            runs = {
+                candidate.name: [self._run(candidate, seed) for seed in seeds]
+                for candidate in (*strategies, practitioner)
+            }
+            found = {
+                "stages": len(self.store.tree.stages()),
+                "seeds": seeds,
+                **compared(strategies, practitioner, runs),
+            }
             write_json(self.workspace.confirmation_file, found)
 
     def _strategies(self) -> list[Candidate]:
         tree = self.store.tree
         best = best_lines(tree, self.config["search"]["confirm_top"])
-        return [Candidate(f"strategy-{node.node_id}", node.node_id, as_trained(strategy_of(tree, node, self.catalogue))) for node in best]
+        return [
+            Candidate(
+                f"strategy-{node.node_id}", node.node_id, as_trained(strategy_of(tree, node, self.catalogue))
+            )
+            for node in best
+        ]
 
     def _practitioner(self, steps: int) -> Candidate:
         """Return the practitioner's configuration in one stage, as long as the longest strategy; it is selected on validation, too."""
@@ -78,10 +93,17 @@ class Confirmation:
         summary = read_json(directory / "summary.json")
         if summary is None or summary["state"] != "finished":
             self.say(f"Confirming {candidate.name} on seed {seed} ...")
-            alone = {"seed": seed, "search_dir": str(directory), "tracking": {"_target_": "llmzero.tracking.NoTracking"}}
+            alone = {
+                "seed": seed,
+                "search_dir": str(directory),
+                "tracking": {"_target_": "llmzero.mirrors.tracking.NoTracking"},
+            }
             summary = self.replay(replay_config({**self.config, **alone}, candidate.stages))
         spent = summary["budget"]
-        self.store.charge_setup(f"confirm/{candidate.name}/seed-{seed}", round(spent["gpu_seconds"] + spent["setup_gpu_seconds"], 3))
+        self.store.charge_setup(
+            f"confirm/{candidate.name}/seed-{seed}",
+            round(spent["gpu_seconds"] + spent["setup_gpu_seconds"], 3),
+        )
         return summary
 
 
@@ -91,27 +113,42 @@ def best_lines(tree: Tree, count: int) -> list[Node]:
     Lines of the practitioner's configuration alone are left out, as they are what the others are compared with, unless there are no others.
     """
     usable = [node for node in tree.stages() if node.usable]
-    strategies = [node for node in usable if any(stage.hparams != tree.root.hparams for stage in tree.path(node.node_id))] or usable
+    strategies = [
+        node
+        for node in usable
+        if any(stage.hparams != tree.root.hparams for stage in tree.path(node.node_id))
+    ] or usable
     found: list[Node] = []
     for node in sorted(strategies, key=lambda node: (-(node.score or 0.0), node.node_id)):
         line = {ancestor.node_id for ancestor in tree.path(node.node_id)}
-        if len(found) < count and not any(other.node_id in line or node in tree.path(other.node_id) for other in found):
+        if len(found) < count and not any(
+            other.node_id in line or node in tree.path(other.node_id) for other in found
+        ):
             found.append(node)
     return found
 
 
-def compared(strategies: Sequence[Candidate], practitioner: Candidate, runs: dict[str, list[Summary]]) -> dict[str, Any]:
+def compared(
+    strategies: Sequence[Candidate], practitioner: Candidate, runs: dict[str, list[Summary]]
+) -> dict[str, Any]:
     """Return what `confirmation.json` says of each candidate and of the base model.
 
     The winner is the strategy with the best mean validation score over the fresh seeds: test scores select nothing.
     """
-    told = {candidate.name: _told(candidate, runs[candidate.name]) for candidate in (*strategies, practitioner)}
+    told = {
+        candidate.name: _told(candidate, runs[candidate.name]) for candidate in (*strategies, practitioner)
+    }
     base = [summary["test"]["base"]["score"] for summary in runs[practitioner.name]]
     for strategy in strategies:
         test = told[strategy.name]["test"]
-        told[strategy.name]["against"] = {"practitioner": difference(test, told[practitioner.name]["test"]), "base": difference(test, base)}
+        told[strategy.name]["against"] = {
+            "practitioner": difference(test, told[practitioner.name]["test"]),
+            "base": difference(test, base),
+        }
     return {
-        "winner": max((strategy.name for strategy in strategies), key=lambda name: told[name]["validation_mean"]),
+        "winner": max(
+            (strategy.name for strategy in strategies), key=lambda name: told[name]["validation_mean"]
+        ),
         "strategies": {strategy.name: told[strategy.name] for strategy in strategies},
         "practitioner": told[practitioner.name],
         "base": {"test": base, **_mean(base)},
@@ -122,14 +159,24 @@ def _told(candidate: Candidate, summaries: Sequence[Summary]) -> dict[str, Any]:
     """Return a candidate's scores; `incomplete` counts replays in which a stage failed, and which are judged by what came before."""
     validation = [summary["best"]["score"] for summary in summaries]
     test = [summary["test"]["best"]["score"] for summary in summaries]
-    incomplete = sum(summary["nodes"]["completed"] <= len(candidate.stages) for summary in summaries)  # the base model counts as one
+    incomplete = sum(
+        summary["nodes"]["completed"] <= len(candidate.stages) for summary in summaries
+    )  # the base model counts as one
     node = {"node_id": candidate.node_id} if candidate.node_id else {}
-    known = {"steps": candidate.steps, "validation": validation, "validation_mean": fmean(validation), "incomplete": incomplete}
+    known = {
+        "steps": candidate.steps,
+        "validation": validation,
+        "validation_mean": fmean(validation),
+        "incomplete": incomplete,
+    }
     return {**node, **known, "test": test, **_mean(test)}
 
 
 def _mean(scores: Sequence[float]) -> dict[str, float | None]:
-    return {"mean": fmean(scores), "stderr": stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None}
+    return {
+        "mean": fmean(scores),
+        "stderr": stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None,
+    }
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> dict[str, float | None]:
@@ -143,26 +190,14 @@ def difference(a: Sequence[float], b: Sequence[float]) -> dict[str, float | None
     paired = variance([x - y for x, y in zip(a, b, strict=True)]) / n
     of_a, of_b = variance(a) / n, variance(b) / n
     freedom = (of_a + of_b) ** 2 * (n - 1) / (of_a**2 + of_b**2) if of_a + of_b else 0.0
-    return {"difference": apart, "p_paired": _p_value(apart, paired, n - 1), "p_welch": _p_value(apart, of_a + of_b, freedom)}
+    return {
+        "difference": apart,
+        "p_paired": _p_value(apart, paired, n - 1),
+        "p_welch": _p_value(apart, of_a + of_b, freedom),
+    }
 
 
 def _p_value(apart: float, squared_error: float, freedom: float) -> float | None:
     from scipy.stats import t
 
     return float(2 * t.sf(abs(apart) / math.sqrt(squared_error), freedom)) if squared_error > 0 else None
-
-
-def confirmation_line(summary: Summary) -> str:
-    """Return what the confirmation of a search found, in a line."""
-    confirmation = summary["confirmation"]
-    if confirmation is None:
-        return "one seed; not confirmed: search.confirm_seeds=3 runs the best strategies and the practitioner's configuration on fresh seeds"
-    winner = confirmation["strategies"][confirmation["winner"]]
-    p = winner["against"]["practitioner"]["p_welch"]
-    parts = {confirmation["winner"]: winner, "practitioner": confirmation["practitioner"], "base": confirmation["base"]}
-    scores = ", ".join(
-        f"{name} {part['mean']:.3f}" + (f" ± {part['stderr']:.3f}" if part["stderr"] is not None else "") for name, part in parts.items()
-    )
-    grown = summary["nodes"]["total"] - 1 - confirmation["stages"]
-    later = f"; {grown} stages later the search is not confirmed" if grown else ""
-    return f"test on {len(confirmation['seeds'])} fresh seeds: {scores}" + (f"; against practitioner p = {p:.2g}" if p is not None else "") + later

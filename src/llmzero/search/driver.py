@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmzero.agents.base import EarlyStopper, Proposal, Resume
-from llmzero.agents.evidence import EvidenceBuilder
-from llmzero.errors import UserError
-from llmzero.files import append_jsonl, write_json
+from llmzero.agents.base import EarlyStopper
+from llmzero.core.errors import UserError
+from llmzero.core.files import append_jsonl, write_json
+from llmzero.core.stage import StageDir, StageSpec, StageStatus
+from llmzero.evidence.evidence import EvidenceBuilder
+from llmzero.evidence.proposal import Proposal, Resume
 from llmzero.runners.base import StageHandle, StageRunner
-from llmzero.search.budget import Budget
 from llmzero.search.methods.base import Expansion, SearchMethod, WatchingMethod
-from llmzero.search.retention import Retention
-from llmzero.search.store import EventStore
-from llmzero.search.tree import ROOT, Node
-from llmzero.search.workspace import Workspace
-from llmzero.stage import StageDir, StageSpec, StageStatus
+from llmzero.tree.budget import Budget
+from llmzero.tree.retention import Retention
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import ROOT, Node
+from llmzero.tree.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +165,15 @@ class Driver:
     def _checkpoint(self, node: Node, resume: Resume) -> Path | None:
         """Return the checkpoint of a finished stage that a child resumes from."""
         assert node.result is not None
-        named = {"best": node.result.checkpoint, "last": node.result.last_checkpoint or node.result.checkpoint}
-        return named[resume] if isinstance(resume, str) else StageDir(self.workspace.nodes / node.node_id).checkpoint(resume)
+        named = {
+            "best": node.result.checkpoint,
+            "last": node.result.last_checkpoint or node.result.checkpoint,
+        }
+        return (
+            named[resume]
+            if isinstance(resume, str)
+            else StageDir(self.workspace.nodes / node.node_id).checkpoint(resume)
+        )
 
     def _spec(self, node: Node) -> StageSpec:
         return StageSpec(
@@ -211,11 +219,15 @@ class Driver:
     def _set_aside_unknown_directories(self) -> None:
         """Move away stage directories that the log does not know (its tail was lost), so that their names are free again."""
         for directory in sorted(self.workspace.nodes.iterdir()):
-            stage = directory / "stage.yaml"  # without one it holds what a language model was asked for the next stage
+            stage = (
+                directory / "stage.yaml"
+            )  # without one it holds what a language model was asked for the next stage
             if directory.name.isdigit() and directory.name not in self.store.tree.nodes and stage.exists():
                 StageDir(directory).request_stop()
                 aside = directory.with_name(f"{directory.name}.lost-{time.time_ns()}")
-                log.warning("%s is not in %s: set aside as %s", directory, self.workspace.tree_file.name, aside.name)
+                log.warning(
+                    "%s is not in %s: set aside as %s", directory, self.workspace.tree_file.name, aside.name
+                )
                 shutil.move(directory, aside)
 
     # --- watching ---
@@ -248,14 +260,20 @@ class Driver:
             ended_at = self.running[node_id].handle.result().ended_at
             return ended_at is None, ended_at or 0.0
 
-        return sorted((node_id for node_id, running in self.running.items() if running.status.final), key=moment)
+        return sorted(
+            (node_id for node_id, running in self.running.items() if running.status.final), key=moment
+        )
 
     def _judge(self, node_id: str, running: Running, news: bool) -> None:
         """Stop a stage when a time budget is spent or the search is to end, or when the early stopper finds it hopeless."""
         spent = [name for name in self.spent_limits() if name in TIME_LIMITS]
         if spent:
             self._stop(node_id, running, TIME_LIMITS[spent[0]])
-        elif news and not self._audited(node_id) and running.status.seconds - running.judged_at >= self.stopper.interval_s:
+        elif (
+            news
+            and not self._audited(node_id)
+            and running.status.seconds - running.judged_at >= self.stopper.interval_s
+        ):
             self._ask_stopper(node_id, running)
 
     def _ask_stopper(self, node_id: str, running: Running) -> None:
@@ -263,12 +281,18 @@ class Driver:
         running.judged_at = running.status.seconds
         evidence = self.evidence.for_stopping(self.store.tree, node_id, running.status)
         decision = self.stopper.decide(evidence)
-        facts = {"step": running.status.validation[-1].step, "gpu_seconds": running.status.gpu_seconds, "incumbent": evidence.incumbent_score}
+        facts = {
+            "step": running.status.validation[-1].step,
+            "gpu_seconds": running.status.gpu_seconds,
+            "incumbent": evidence.incumbent_score,
+        }
         trajectory = [[point.step, point.score, point.stderr] for point in evidence.validation]
         record = {"elapsed": self.elapsed, **facts, **vars(decision), "validation": trajectory}
         append_jsonl(self.workspace.nodes / node_id / "stopper.jsonl", [record])
         if decision.stop and self._audits(node_id):
-            self._record("audited", node_id=node_id, reason=decision.reason, details=decision.details, **facts)
+            self._record(
+                "audited", node_id=node_id, reason=decision.reason, details=decision.details, **facts
+            )
         elif decision.stop:
             self._stop(node_id, running, decision.reason, details=decision.details, **facts)
 
@@ -311,7 +335,13 @@ class Driver:
             return
         for drop in self.retention.drops(self.store.tree, self.budget.disk_gb):
             files = [str(file.relative_to(self.workspace.nodes)) for file in drop.files]
-            self._record("dropped", node_id=drop.node_id, files=files, bytes=drop.size, reason=f"budget.disk_gb={self.budget.disk_gb}")
+            self._record(
+                "dropped",
+                node_id=drop.node_id,
+                files=files,
+                bytes=drop.size,
+                reason=f"budget.disk_gb={self.budget.disk_gb}",
+            )
             for file in drop.files:
                 file.unlink()
         self.store.ledger.disk_gb = self.retention.used_gb(self.store.tree)
@@ -320,7 +350,9 @@ class Driver:
         root = self.store.tree[ROOT]
         if not root.usable:
             error = root.result.error if root.result else "it never ran"
-            raise UserError(f"the base model could not be prepared: {error}; see {self.workspace.nodes / ROOT / 'log.txt'}")
+            raise UserError(
+                f"the base model could not be prepared: {error}; see {self.workspace.nodes / ROOT / 'log.txt'}"
+            )
 
     def _record(self, event: str, **fields: Any) -> None:
         self.store.append(event, elapsed=self.elapsed, **fields)

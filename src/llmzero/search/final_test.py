@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmzero.errors import UserError
-from llmzero.files import write_json
-from llmzero.hparams import HParams
+from llmzero.core.errors import UserError
+from llmzero.core.files import write_json
+from llmzero.core.hparams import HParams
+from llmzero.core.stage import StageDir, StageResult, StageSpec, best_point
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.driver import DEATHS_FORGIVEN, POLL_S
-from llmzero.search.store import EventStore
-from llmzero.search.tree import Node, Tree, better
-from llmzero.search.workspace import Workspace
-from llmzero.stage import StageDir, StageResult, StageSpec, best_point
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import Node, Tree, better
+from llmzero.tree.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,15 @@ class Incumbent:
 class FinalTest:
     """Measures base, practitioner and best on the test split; resumable, and paid once."""
 
-    def __init__(self, workspace: Workspace, store: EventStore, runner: StageRunner, config: dict[str, Any], defaults: HParams, seed: int) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        store: EventStore,
+        runner: StageRunner,
+        config: dict[str, Any],
+        defaults: HParams,
+        seed: int,
+    ) -> None:
         self.workspace, self.store, self.runner = workspace, store, runner
         self.config, self.defaults, self.seed = config, defaults, seed
 
@@ -64,7 +72,10 @@ class FinalTest:
         report: dict[str, Any] = {
             "base": self._score(base, 0, 0.0),
             "practitioner": self._practitioner(steps) if practitioner else None,
-            "best": {**self._score(found, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))), "node_id": best.node_id},
+            "best": {
+                **self._score(found, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))),
+                "node_id": best.node_id,
+            },
         }
         if incumbents:
             report["trajectory"] = self._trajectory()
@@ -73,7 +84,12 @@ class FinalTest:
     def _trajectory(self) -> list[dict[str, Any]]:
         """Return the test score of what the search would have delivered, from each change of it on; the base model comes first."""
         return [
-            {"stages": change.stages, "gpu_seconds": change.gpu_seconds, "node_id": change.node.node_id, **self._incumbent(change.node)}
+            {
+                "stages": change.stages,
+                "gpu_seconds": change.gpu_seconds,
+                "node_id": change.node.node_id,
+                **self._incumbent(change.node),
+            }
             for change in incumbents_of(self.store.tree)
         ]
 
@@ -86,9 +102,13 @@ class FinalTest:
         """Train the practitioner's configuration for so many steps and measure it; None where it could not be trained at all."""
         checkpoint, gpu_seconds = self._train_practitioner(steps)
         if checkpoint is None:
-            log.warning("the practitioner's configuration could not be trained, so there is no test score of it")
+            log.warning(
+                "the practitioner's configuration could not be trained, so there is no test score of it"
+            )
             return None
-        return self._score(self._evaluate(f"practitioner-{steps}", checkpoint, self.defaults), steps, gpu_seconds)
+        return self._score(
+            self._evaluate(f"practitioner-{steps}", checkpoint, self.defaults), steps, gpu_seconds
+        )
 
     def _evaluate(self, name: str, checkpoint: Path, hparams: HParams) -> Measurement:
         config = {**self.config, "trainer": {**self.config["trainer"], "evaluation_split": "test"}}
@@ -109,7 +129,9 @@ class FinalTest:
         if remaining > 0:
             last = first.result.last_checkpoint
             name = f"practitioner-{steps}-training"
-            training = self._launch(name, steps=remaining, resume_from=last, hparams=self.defaults, config=self.config)
+            training = self._launch(
+                name, steps=remaining, resume_from=last, hparams=self.defaults, config=self.config
+            )
             result = self._wait(training, may_fail=True)
             candidates += [(result.best_score or 0.0, result.checkpoint)] if result.checkpoint else []
             gpu_seconds += result.gpu_seconds
@@ -143,14 +165,22 @@ class FinalTest:
         result = measurement.handle.result()
         if result.state == "failed" and not may_fail:
             log = StageDir(measurement.spec.directory).log_file
-            raise UserError(f"the final test of {name} failed: {result.error}; see {log}, then run the same command again")
+            raise UserError(
+                f"the final test of {name} failed: {result.error}; see {log}, then run the same command again"
+            )
         self.store.charge_setup(name, result.gpu_seconds)
         return result
 
     def _score(self, measurement: Measurement, steps: int, gpu_seconds: float) -> dict[str, Any]:
         point = best_point(self._wait(measurement).validation)
         assert point is not None, "a zero-step stage validates once"
-        return {"score": point.score, "stderr": point.stderr, "n": point.n, "steps": steps, "gpu_seconds": round(gpu_seconds, 1)}
+        return {
+            "score": point.score,
+            "stderr": point.stderr,
+            "n": point.n,
+            "steps": steps,
+            "gpu_seconds": round(gpu_seconds, 1),
+        }
 
 
 def incumbents_of(tree: Tree) -> list[Incumbent]:

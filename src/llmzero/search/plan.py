@@ -11,7 +11,10 @@ def describe(session: Session) -> str:
     """Return the plan in a few lines."""
     config = session.config
     search = config["search"]
-    limits = ", ".join(f"{name} {value}" for name, value in config["budget"].items() if value is not None) or "none"
+    limits = (
+        ", ".join(f"{name} {value}" for name, value in config["budget"].items() if value is not None)
+        or "none"
+    )
     steps = (config["budget"]["stages"] or 0) * search["stage_steps"]
     lines = [
         f"LLMZero: search={search['name']} agent={session.agent_name} seed={config['seed']}",
@@ -22,10 +25,15 @@ def describe(session: Session) -> str:
     ]
     if steps:
         completions = _completions(session)
-        lines.append(f"  at most      {steps} GRPO steps" + (f" of {completions[0]} to {completions[1]} completions" if completions else ""))
+        lines.append(
+            f"  at most      {steps} GRPO steps"
+            + (f" of {completions[0]} to {completions[1]} completions" if completions else "")
+        )
     if search["confirm_seeds"]:
         top, seeds = search["confirm_top"], search["confirm_seeds"]
-        lines.append(f"  confirm      the best {top} strategies and the practitioner's on {seeds} fresh seeds, beyond the budget")
+        lines.append(
+            f"  confirm      the best {top} strategies and the practitioner's on {seeds} fresh seeds, beyond the budget"
+        )
     if "max_prompt_tokens" in config["agent"]:
         lines.append(_model(config))
     if session.agent_name == "rules":
@@ -40,7 +48,10 @@ def _model(config: dict[str, Any]) -> str:
     agent, stages = config["agent"], config["budget"]["stages"]
     line = f"  model        {agent['model']} at {agent['base_url'] or 'OpenAI'}, prompts of up to {agent['max_prompt_tokens']} tokens"
     if stages and None not in (agent["price_input"], agent["price_output"]):
-        call = agent["max_prompt_tokens"] * agent["price_input"] + agent["max_reply_tokens"] * agent["price_output"]
+        call = (
+            agent["max_prompt_tokens"] * agent["price_input"]
+            + agent["max_reply_tokens"] * agent["price_output"]
+        )
         line += f"; at most about ${stages * call / 1e6:.2f} for proposals, {1 + agent['repairs']} times that if every answer is sent back"
     return line
 

@@ -10,35 +10,41 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from llmzero.agents.base import AsksModel, EarlyStopper, Proposal, Proposer
-from llmzero.agents.evidence import Evidence, EvidenceBuilder
+from llmzero.agents.base import AsksModel, EarlyStopper, Proposer
 from llmzero.agents.journal import CallJournal
 from llmzero.agents.rule_file import RuleFileAgent
 from llmzero.config import catalogue_of, check_ranges, stage_config
-from llmzero.design_rule import write_rule
-from llmzero.errors import UserError
-from llmzero.files import read_json
-from llmzero.hparams import Catalogue
-from llmzero.metrics import metric_catalogue
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_json
+from llmzero.core.hparams import Catalogue
+from llmzero.core.metrics import metric_catalogue
+from llmzero.evidence.evidence import Evidence, EvidenceBuilder
+from llmzero.evidence.proposal import Proposal
+from llmzero.mirrors.display import Display
+from llmzero.mirrors.report import write_report
+from llmzero.mirrors.results import write_summary
 from llmzero.runners.base import StageRunner
-from llmzero.search.budget import Budget, Ledger
 from llmzero.search.confirm import Confirmation
-from llmzero.search.derive_rule import derive, transitions
-from llmzero.search.display import Display
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.final_test import FinalTest
 from llmzero.search.methods.base import MethodContext, SearchMethod
-from llmzero.search.report import write_report
-from llmzero.search.results import write_summary
-from llmzero.search.store import EventStore
-from llmzero.search.tree import ROOT, Node, Tree
-from llmzero.search.workspace import Workspace
-from llmzero.strategy import export_strategy
+from llmzero.strategies.derive_rule import derive, transitions
+from llmzero.strategies.rule import write_rule
+from llmzero.strategies.schedule import export_strategy
+from llmzero.tree.budget import Budget, Ledger
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import ROOT, Node, Tree
+from llmzero.tree.workspace import Workspace
 
 TRACKING_TIMEOUT_S = 60.0
 MIRROR_SHARE = 0.1  # of the time of a search that summary, strategy and report may take
 FIRST_MIRROR_S = 0.5  # after the beginning
-UNTOLD = ("_target_", "cache_dir", "test_size", "seed")  # of a stage's configuration: of no use to an agent, or of the test split
+UNTOLD = (
+    "_target_",
+    "cache_dir",
+    "test_size",
+    "seed",
+)  # of a stage's configuration: of no use to an agent, or of the test split
 
 
 @dataclass
@@ -53,7 +59,9 @@ class Session:
     proposer: Proposer
     tracking: Any
     budget: Budget
-    confirms: bool = False  # another search, which has a practitioner's configuration to compare with and tells the end
+    confirms: bool = (
+        False  # another search, which has a practitioner's configuration to compare with and tells the end
+    )
     _ledger: Ledger = field(default_factory=Ledger, init=False)
     _mirror_due: float = field(default_factory=lambda: time.monotonic() + FIRST_MIRROR_S, init=False)
 
@@ -87,7 +95,9 @@ class Session:
     def run(self) -> dict[str, Any]:
         """Search, test, report; return the summary. A search that is over already is not run again."""
         with self.workspace.opened(self.config):
-            store = EventStore(self.workspace.tree_file, durable=not getattr(self.runner, "repeatable", False))
+            store = EventStore(
+                self.workspace.tree_file, durable=not getattr(self.runner, "repeatable", False)
+            )
             self._ledger = store.ledger
             display = Display(self.workspace, self.budget, self.config["search"]["workers"], self.agent_name)
             self.tracking.start(self.workspace.path)
@@ -114,12 +124,16 @@ class Session:
         with display.live(store):
             driver.run()
             incumbents = self.config["search"]["test_incumbents"]
-            if not store.ended or (incumbents and "trajectory" not in (read_json(self.workspace.test_file) or {})):
+            if not store.ended or (
+                incumbents and "trajectory" not in (read_json(self.workspace.test_file) or {})
+            ):
                 self._mirror_in_passing(store)
                 compared = "base and best" if self.confirms else "base, practitioner and best"
                 display.say(f"Testing {compared} strategy on the test split (never read before) ...")
                 config = self.stage_config
-                test = FinalTest(self.workspace, store, self.runner, config, self.catalogue.defaults(), self.config["seed"])
+                test = FinalTest(
+                    self.workspace, store, self.runner, config, self.catalogue.defaults(), self.config["seed"]
+                )
                 test.run(practitioner=not self.confirms, incumbents=incumbents)
                 driver.end()
 
@@ -159,7 +173,11 @@ class Session:
 
         def on_change(driver: Driver) -> None:
             nonlocal finished
-            display.update(store, driver)
+            display.update(
+                store,
+                {node_id: running.status for node_id, running in driver.running.items()},
+                driver.elapsed,
+            )
             if len(store.trajectory) != finished:
                 finished = len(store.trajectory)
                 self._mirror_in_passing(store)
@@ -172,7 +190,13 @@ class Session:
             stopper=self.stopper,
             evidence=self.evidence,
             budget=self.budget,
-            plan=Plan(search["stage_steps"], search["workers"], seed, self.stage_config, self.config["stopper"].get("audit_fraction", 0.0)),
+            plan=Plan(
+                search["stage_steps"],
+                search["workers"],
+                seed,
+                self.stage_config,
+                self.config["stopper"].get("audit_fraction", 0.0),
+            ),
             root_hparams=self.catalogue.defaults(),
             on_change=on_change,
         )
@@ -181,7 +205,9 @@ class Session:
     def evidence(self) -> EvidenceBuilder:
         """What gathers evidence for agents."""
         metrics = metric_catalogue(self.config["metrics"]["metrics"])
-        return EvidenceBuilder(self.workspace.nodes, self.catalogue, metrics, self.config["seed"], setting(self.config))
+        return EvidenceBuilder(
+            self.workspace.nodes, self.catalogue, metrics, self.config["seed"], setting(self.config)
+        )
 
     def check_models(self) -> None:
         """Check the set-up of agents that are language models, with the evidence that there is before anything ran.
@@ -264,31 +290,52 @@ def _replay(config: dict[str, Any]) -> dict[str, Any]:
 
 def check_parts(config: dict[str, Any]) -> None:
     """Raise `UserError` where the groups do not fit together."""
-    trains = {"LocalRunner": "local", "InlineRunner": "inline", "SlurmRunner": "slurm"}.get(str(config["runner"]["_target_"]).rsplit(".", 1)[-1])
+    trains = {"LocalRunner": "local", "InlineRunner": "inline", "SlurmRunner": "slurm"}.get(
+        str(config["runner"]["_target_"]).rsplit(".", 1)[-1]
+    )
     for group in ("task", "model"):
         if trains and config[group].get("_target_") is None:
-            raise UserError(f"{group}=none: runner={trains} trains, so it needs a {group}; name one, or use runner=simulated")
+            raise UserError(
+                f"{group}=none: runner={trains} trains, so it needs a {group}; name one, or use runner=simulated"
+            )
     shared, runner = (config.get("rollout") or {}).get("tensor_parallel", 1), config["runner"]
     if trains == "slurm" and (runner["tasks_per_node"] or max(1, runner["gpus_per_node"])) % shared:
-        raise UserError(f"rollout.tensor_parallel={shared}: must divide the processes of a node; set runner.gpus_per_node or runner.tasks_per_node")
+        raise UserError(
+            f"rollout.tensor_parallel={shared}: must divide the processes of a node; set runner.gpus_per_node or runner.tasks_per_node"
+        )
     if config["search"]["name"] == "skill" and "model" not in config["agent"]:
         raise UserError("search=skill: needs a language model: agent=openai agent.model=NAME")
     for group in ("agent", "stopper"):
-        unpriced = "price_input" in config[group] and None in (config[group]["price_input"], config[group]["price_output"])
+        unpriced = "price_input" in config[group] and None in (
+            config[group]["price_input"],
+            config[group]["price_output"],
+        )
         if unpriced and config["budget"]["llm_dollars"] is not None:
-            raise UserError(f"budget.llm_dollars: needs {group}.price_input and {group}.price_output, in dollars a million tokens")
+            raise UserError(
+                f"budget.llm_dollars: needs {group}.price_input and {group}.price_output, in dollars a million tokens"
+            )
     if config["trainer"]["evaluation_split"] == "test":
-        raise UserError("trainer.evaluation_split=test: a search selects on val; test is read once, at its end")
+        raise UserError(
+            "trainer.evaluation_split=test: a search selects on val; test is read once, at its end"
+        )
 
 
 def setting(config: dict[str, Any]) -> dict[str, str]:
     """Return what is trained and how, for agents: task, model and objective, and the shape of the search."""
     search, parts = config["search"], {}
     for group in ("task", "model", "algorithm"):
-        values = {key: value for key, value in (config.get(group) or {}).items() if isinstance(value, str | int | float) and key not in UNTOLD}
+        values = {
+            key: value
+            for key, value in (config.get(group) or {}).items()
+            if isinstance(value, str | int | float) and key not in UNTOLD
+        }
         target = str((config.get(group) or {}).get("_target_") or "").rsplit(".", 1)[-1]
-        parts[group] = " ".join([target, *(f"{key}={value}" for key, value in values.items())]).strip() or "none"
-    parts["search"] = f"stages of {search['stage_steps']} steps, paths of up to {search['max_depth']} stages, {search['workers']} stages at a time"
+        parts[group] = (
+            " ".join([target, *(f"{key}={value}" for key, value in values.items())]).strip() or "none"
+        )
+    parts["search"] = (
+        f"stages of {search['stage_steps']} steps, paths of up to {search['max_depth']} stages, {search['workers']} stages at a time"
+    )
     return parts
 
 
@@ -301,9 +348,15 @@ def _maker(config: dict[str, Any]) -> Any:
     """Return what makes the object of a group; its errors come as they are, not wrapped by Hydra, which copies what it is given several
     times over and so gets only what it may have to make something of.
     """
-    plain = {key: value for key, value in config.items() if not key.startswith("_") and not isinstance(value, dict | list)}
+    plain = {
+        key: value
+        for key, value in config.items()
+        if not key.startswith("_") and not isinstance(value, dict | list)
+    }
     rest = {key: value for key, value in config.items() if key not in plain}
-    made = instantiate(rest, _partial_=True, _convert_="all") if len(rest) > 1 else _target(config["_target_"])
+    made = (
+        instantiate(rest, _partial_=True, _convert_="all") if len(rest) > 1 else _target(config["_target_"])
+    )
     return partial(made, **plain)
 
 

@@ -9,10 +9,15 @@ from decimal import Decimal, InvalidOperation
 MAX_COMPLETION_CHARS = 100_000  # the end of a longer completion counts
 MAX_ANSWER_CHARS = 512
 RELATIVE_ERROR = Decimal("1e-6")
-_WORDS = re.compile(r"(?!.*\d[eE][-+]?\d)[A-Za-z0-9\s.,:;!?'%$=/+-]*", re.ASCII | re.DOTALL)  # of powers of ten (9e3) math-verify reads the 9
+_WORDS = re.compile(
+    r"(?!.*\d[eE][-+]?\d)[A-Za-z0-9\s.,:;!?'%$=/+-]*", re.ASCII | re.DOTALL
+)  # of powers of ten (9e3) math-verify reads the 9
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d{1,30})?%?|[-+]?\.\d+", re.ASCII)
+_NUMBER = re.compile(
+    r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d{1,30})?%?|[-+]?\.\d+",
+    re.ASCII,
+)
 _CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z'’])")
 
 Verifier = Callable[[str, str], float]
@@ -86,7 +91,9 @@ def regex(found: str, answer: str) -> float:
 
 def plain_numbers(found: str, answer: str) -> float | None:
     """Compare two texts that are numbers and nothing else; None where one is not."""
-    if not found.isascii() or as_number(found) is None or as_number(answer) is None:  # digits of other scripts are numbers to Python
+    if (
+        not found.isascii() or as_number(found) is None or as_number(answer) is None
+    ):  # digits of other scripts are numbers to Python
         return None
     return numeric(found.strip().strip("$"), answer)
 
@@ -102,7 +109,11 @@ def math(found: str, answer: str) -> float:
         return 0.0
     worded = _WORDS.fullmatch(found) is not None
     right = parse(_as_mathematics(answer), parsing_timeout=None)
-    ours = parse(_as_mathematics(found), parsing_timeout=None, **({} if worded else {"extraction_config": [LatexExtractionConfig()]}))
+    ours = parse(
+        _as_mathematics(found),
+        parsing_timeout=None,
+        **({} if worded else {"extraction_config": [LatexExtractionConfig()]}),
+    )
     if not worded and all(isinstance(part, str) for part in ours):
         return 0.0
     return float(bool(right and ours) and verify(right, ours, timeout_seconds=None))

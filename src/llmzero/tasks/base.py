@@ -36,7 +36,9 @@ FORMAT_WEIGHT = 0.1
 
 def weighted(formatted: float, correct: float) -> Reward:
     """Return a reward of 0.1 for the form that a prompt asks for, and 0.9 for what is right."""
-    return Reward(FORMAT_WEIGHT * formatted + (1 - FORMAT_WEIGHT) * correct, {"format": formatted, "correct": correct})
+    return Reward(
+        FORMAT_WEIGHT * formatted + (1 - FORMAT_WEIGHT) * correct, {"format": formatted, "correct": correct}
+    )
 
 
 class Task(Protocol):

@@ -10,7 +10,7 @@ from functools import cache
 from itertools import chain, islice
 from typing import Any
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from llmzero.tasks import answers, hub
 from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
 from llmzero.tasks.generated import content_id
@@ -39,7 +39,10 @@ PATTERNS = {
     "benzene_ring": "c1ccccc1",
 }
 _MOLECULE = re.compile(r"(?:Input Molecule|Source Molecule|Molecule A):\s*([^\s,]+)", re.IGNORECASE)
-_VALUE = re.compile(r'"(?:output|count|Output[ _]Scaffold|Final[ _]Target[ _]Molecule|Major[ _]Product)"\s*:\s*"?([^"\n}]*)', re.IGNORECASE)
+_VALUE = re.compile(
+    r'"(?:output|count|Output[ _]Scaffold|Final[ _]Target[ _]Molecule|Major[ _]Product)"\s*:\s*"?([^"\n}]*)',
+    re.IGNORECASE,
+)
 
 
 class ChemCoTBench:
@@ -53,7 +56,9 @@ class ChemCoTBench:
 
     metric = "correct"
 
-    def __init__(self, path: str | None, sizes: Mapping[str, int | None], template: str | None = None) -> None:
+    def __init__(
+        self, path: str | None, sizes: Mapping[str, int | None], template: str | None = None
+    ) -> None:
         self.path, self.sizes = path or HUB, sizes
         self.template = prompt_template("chem", template)
         self._splits = cache(self._load)
@@ -72,10 +77,17 @@ class ChemCoTBench:
             rows = chain.from_iterable(hub.splits("chem", self.path).values())
             found = {example.id: example for row in rows if (example := self._example(row)) is not None}
         except (KeyError, ValueError) as error:
-            raise UserError(f"task=chem task.path={self.path}: a row is not as in {HUB} ({error!r}); it needs {', '.join(COLUMNS)}") from error
+            raise UserError(
+                f"task=chem task.path={self.path}: a row is not as in {HUB} ({error!r}); it needs {', '.join(COLUMNS)}"
+            ) from error
         if not found:
-            raise UserError(f"task=chem task.path={self.path}: no row is of a part that can be judged: {', '.join(PARTS)}")
-        homes = {name: [each for each in found.values() if split_of(each.meta["molecule"]) == name] for name in self.sizes}
+            raise UserError(
+                f"task=chem task.path={self.path}: no row is of a part that can be judged: {', '.join(PARTS)}"
+            )
+        homes = {
+            name: [each for each in found.values() if split_of(each.meta["molecule"]) == name]
+            for name in self.sizes
+        }
         return {name: list(islice(examples, self.sizes[name])) for name, examples in homes.items()}
 
     def _example(self, fields: Mapping[str, Any]) -> Example | None:
@@ -86,10 +98,19 @@ class ChemCoTBench:
         if question is None:
             return None
         molecule = canonical(known(row.source)) if row.source else row.query
-        details = {"subtask": family, "part": row.part, "molecule": molecule, "judge": question.judge, "source": row.source, **question.meta}
+        details = {
+            "subtask": family,
+            "part": row.part,
+            "molecule": molecule,
+            "judge": question.judge,
+            "source": row.source,
+            **question.meta,
+        }
         prompt = self.template.render(question=row.query, example=question.example)
         example = Example(content_id(" ".join(row.query.split())), prompt, question.answer, details)
-        return example if not question.answer or judged(example, question.answer).parts["correct"] == 1 else None
+        return (
+            example if not question.answer or judged(example, question.answer).parts["correct"] == 1 else None
+        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +129,13 @@ def _row(fields: Mapping[str, Any]) -> _Row:
     stated = _MOLECULE.search(query)
     source = read(stated.group(1).rstrip(".")) if stated else None
     smiles = canonical(source, stereo=True) if source else ""
-    return _Row(str(fields["subtask"]).lower(), query, smiles, str(fields["gt"]).strip(), json.loads(str(fields["meta"]) or "{}"))
+    return _Row(
+        str(fields["subtask"]).lower(),
+        query,
+        smiles,
+        str(fields["gt"]).strip(),
+        json.loads(str(fields["meta"]) or "{}"),
+    )
 
 
 def _bare(text: str) -> str:
@@ -121,12 +148,26 @@ def _counted(row: _Row) -> Question | None:
 
 
 def _decided(row: _Row) -> Question | None:
-    return Question(row.query, row.truth, "word", '{"output": "Yes"}') if row.truth.lower() in ("yes", "no") else None
+    return (
+        Question(row.query, row.truth, "word", '{"output": "Yes"}')
+        if row.truth.lower() in ("yes", "no")
+        else None
+    )
 
 
 def _framed(row: _Row) -> Question | None:
     answer = read(row.truth)
-    return Question(row.query, row.truth, "one_of", '{"Output Scaffold": "c1ccccc1"}', {"accepted": [canonical(answer)]}) if answer else None
+    return (
+        Question(
+            row.query,
+            row.truth,
+            "one_of",
+            '{"Output Scaffold": "c1ccccc1"}',
+            {"accepted": [canonical(answer)]},
+        )
+        if answer
+        else None
+    )
 
 
 def _changed(row: _Row) -> Question | None:
@@ -134,12 +175,16 @@ def _changed(row: _Row) -> Question | None:
     changes = [(PATTERNS.get(group), change) for group, change in asked if group]
     if not row.source or not changes or any(smarts is None for smarts, _ in changes):
         return None
-    return Question(row.query, str(row.meta.get("reference") or ""), "edited", '{"output": "CCO"}', {"changes": changes})
+    return Question(
+        row.query, str(row.meta.get("reference") or ""), "edited", '{"output": "CCO"}', {"changes": changes}
+    )
 
 
 def _raised(row: _Row) -> Question | None:
     goal = {"property": row.part, "goal": GOALS[row.part]}
-    return Question(row.query, "", "improved", '{"Final Target Molecule": "CCO"}', goal) if row.source else None
+    return (
+        Question(row.query, "", "improved", '{"Final Target Molecule": "CCO"}', goal) if row.source else None
+    )
 
 
 def _produced(row: _Row) -> Question | None:

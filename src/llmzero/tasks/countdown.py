@@ -77,7 +77,9 @@ class Countdown(Generated):
     ) -> None:
         if difficulty not in DIFFICULTIES:
             raise ValueError(f"task.difficulty={difficulty!r}: must be one of {', '.join(DIFFICULTIES)}")
-        super().__init__(f"countdown/{difficulty}", {"train": train_size, "val": val_size, "test": test_size}, seed)
+        super().__init__(
+            f"countdown/{difficulty}", {"train": train_size, "val": val_size, "test": test_size}, seed
+        )
         self.difficulty = difficulty
         self.template = prompt_template("countdown", template)
 
@@ -141,7 +143,9 @@ def _combine(left: _Term, symbol: str, right: _Term) -> _Term:
     left_text = f"({left.text})" if left.precedence < precedence else left.text
     tight = right.precedence < precedence or (right.precedence == precedence and symbol in "-/")
     right_text = f"({right.text})" if tight else right.text
-    value = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[symbol](left.value, right.value)
+    value = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[symbol](
+        left.value, right.value
+    )
     return _Term(left_text + symbol + right_text, value, precedence)
 
 

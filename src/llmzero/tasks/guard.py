@@ -25,7 +25,13 @@ class Guard:
         example: arguments that every process calls it with first, without a limit: what it imports does not count as a call's time.
     """
 
-    def __init__(self, function: Callable[..., Any], timeout_s: float = 5.0, workers: int = 1, example: tuple[Any, ...] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        timeout_s: float = 5.0,
+        workers: int = 1,
+        example: tuple[Any, ...] | None = None,
+    ) -> None:
         self.function, self.timeout_s, self.workers, self.example = function, timeout_s, workers, example
         self._pool: ProcessPool | None = None
 
@@ -33,7 +39,9 @@ class Guard:
         """Return the function's values in the order of their arguments."""
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(self.workers, CALLS_A_PROCESS, _prepare, (self.function, self.example), context=context)
+            self._pool = ProcessPool(
+                self.workers, CALLS_A_PROCESS, _prepare, (self.function, self.example), context=context
+            )
             atexit.register(self.close)
         calls = [self._pool.schedule(self.function, each, timeout=self.timeout_s) for each in arguments]
         return [_value(call) for call in calls]

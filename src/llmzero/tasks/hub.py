@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from llmzero.tasks.base import Example, split_of
 
 
@@ -54,4 +54,6 @@ def splits(task: str, path: str, subset: str | None = None) -> Any:
             return load_dataset("json", data_files={"test": path})
         return load_dataset(path, subset)
     except Exception as error:  # of the hub, the network, the files
-        raise UserError(f"task={task}: the data set {path} cannot be loaded ({error}); give a copy of it as task.path=DIRECTORY") from error
+        raise UserError(
+            f"task={task}: the data set {path} cannot be loaded ({error}); give a copy of it as task.path=DIRECTORY"
+        ) from error

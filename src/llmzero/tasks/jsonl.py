@@ -9,8 +9,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from llmzero.documents import read_lines
-from llmzero.errors import UserError
+from llmzero.core.documents import read_lines
+from llmzero.core.errors import UserError
 from llmzero.tasks.base import SPLIT_RANGES, Example, Split, split_of
 from llmzero.tasks.generated import content_id
 from llmzero.tasks.template import prompt_template
@@ -55,7 +55,9 @@ class JsonLines(Verified):
         """Return the examples of a split, in the file's order."""
         examples, wanted = self._splits()[name], self.sizes[name]
         if len(examples) < (wanted or 1):
-            raise UserError(f"{self.path}: split {name} has {len(examples)} problems, and needs {wanted or 1}")
+            raise UserError(
+                f"{self.path}: split {name} has {len(examples)} problems, and needs {wanted or 1}"
+            )
         return examples[:wanted]
 
     def _read(self) -> dict[str, list[Example]]:
@@ -65,23 +67,33 @@ class JsonLines(Verified):
             home = record.get("split") or split_of(example.id)
             if home not in found:
                 raise UserError(f"{place}: split={home!r}: must be one of {', '.join(found)}")
-            other = next((name for name, examples in found.items() if name != home and example.id in examples), None)
+            other = next(
+                (name for name, examples in found.items() if name != home and example.id in examples), None
+            )
             if other is not None:
-                raise UserError(f"{place}: the same prompt stands in split {other}; a problem belongs to one split")
+                raise UserError(
+                    f"{place}: the same prompt stands in split {other}; a problem belongs to one split"
+                )
             found[home].setdefault(example.id, example)
         return {name: list(examples.values()) for name, examples in found.items()}
 
     def _example(self, place: str, record: dict[str, Any]) -> Example:
         for name in (self.prompt_field, self.answer_field):
             if not isinstance(record.get(name), str | int | float):
-                raise UserError(f"{place}: needs a text or a number as {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
+                raise UserError(
+                    f"{place}: needs a text or a number as {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}"
+                )
         prompt, answer = str(record[self.prompt_field]), str(record[self.answer_field])
         shown = self._shown(place, {**record, "prompt": prompt})
-        meta = {key: value for key, value in record.items() if key not in (self.prompt_field, self.answer_field)}
+        meta = {
+            key: value for key, value in record.items() if key not in (self.prompt_field, self.answer_field)
+        }
         return Example(content_id(" ".join(prompt.split())), shown, answer, meta)
 
     def _shown(self, place: str, fields: dict[str, Any]) -> str:
         try:
             return str(self.template.render(fields))
         except TemplateError as error:
-            raise UserError(f"{place}: task.template cannot be filled: {error}; it has {', '.join(fields)}") from error
+            raise UserError(
+                f"{place}: task.template cannot be filled: {error}; it has {', '.join(fields)}"
+            ) from error

@@ -22,7 +22,12 @@ FACTORS = (2, 3)
 _FRACTION = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
 SOURCES = {
     "gsm8k": {"path": "openai/gsm8k", "name": "main", "question": "question", "answer": "answer"},
-    "math": {"path": "EleutherAI/hendrycks_math", "name": "algebra", "question": "problem", "answer": "solution"},
+    "math": {
+        "path": "EleutherAI/hendrycks_math",
+        "name": "algebra",
+        "question": "problem",
+        "answer": "solution",
+    },
 }
 
 
@@ -80,11 +85,19 @@ class Fractions(Generated):
             return None
         factor = rng.choice(FACTORS)
         meta = {"above": above, "below": below, "factor": factor}
-        return Example(content_id(f"fraction:{above}/{below}"), f"{above}/{below}:", f"{above * factor}/{below * factor}", meta)
+        return Example(
+            content_id(f"fraction:{above}/{below}"),
+            f"{above}/{below}:",
+            f"{above * factor}/{below * factor}",
+            meta,
+        )
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Return 0.1 for a larger fraction than the given one, of less than ten times its parts, and 0.9 more where it is equal to that."""
-        found, (above, below) = _FRACTION.fullmatch(completion.strip(" \n")), (example.meta["above"], example.meta["below"])
+        found, (above, below) = (
+            _FRACTION.fullmatch(completion.strip(" \n")),
+            (example.meta["above"], example.meta["below"]),
+        )
         if not found or not below < int(found[2]) < 10 * below:
             return weighted(0.0, 0.0)
         return weighted(1.0, float(int(found[1]) * below == int(found[2]) * above))
@@ -112,14 +125,24 @@ class _Stated(Verified):
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
         """Reward completions; one that states no answer earns nothing."""
         found = [answers.stated(completion) for completion in completions]
-        judged = iter(self.compared([(text, example.answer) for text, example in zip(found, examples, strict=True) if text is not None]))
+        judged = iter(
+            self.compared(
+                [
+                    (text, example.answer)
+                    for text, example in zip(found, examples, strict=True)
+                    if text is not None
+                ]
+            )
+        )
         return [weighted(0.0, 0.0) if text is None else weighted(1.0, next(judged)) for text in found]
 
 
 class WordProblems(Generated, _Stated):
     """Generated grade-school problems of two to four steps."""
 
-    def __init__(self, sizes: dict[str, int], seed: int, workers: int = 1, template: str | None = None) -> None:
+    def __init__(
+        self, sizes: dict[str, int], seed: int, workers: int = 1, template: str | None = None
+    ) -> None:
         Generated.__init__(self, "math/full", sizes, seed)
         _Stated.__init__(self, workers, template)
 
@@ -133,7 +156,13 @@ class Published(_Stated):
     """A data set of the hub, or a copy of it. Its test split is our test split; its training split is divided by the hash of the problem."""
 
     def __init__(
-        self, source: str, path: str | None, subset: str | None, sizes: Mapping[str, int | None], workers: int = 1, template: str | None = None
+        self,
+        source: str,
+        path: str | None,
+        subset: str | None,
+        sizes: Mapping[str, int | None],
+        workers: int = 1,
+        template: str | None = None,
     ) -> None:
         super().__init__(workers, template)
         self.source, self.path, self.subset, self.sizes = source, path, subset, sizes
@@ -145,7 +174,9 @@ class Published(_Stated):
 
     def _load(self) -> dict[str, list[Example]]:
         known = SOURCES[self.source]
-        rows = hub.splits("math", self.path or known["path"], None if self.path else self.subset or known["name"])
+        rows = hub.splits(
+            "math", self.path or known["path"], None if self.path else self.subset or known["name"]
+        )
         found = hub.divided(self._examples(rows["train"], known), self._examples(rows["test"], known))
         return {name: list(islice(examples, self.sizes[name])) for name, examples in found.items()}
 

@@ -9,7 +9,16 @@ from functools import lru_cache
 from rdkit import Chem
 
 from llmzero.tasks.base import Example, Reward, weighted
-from llmzero.tasks.molecules import canonical, composition, forms, loose_charges, matches, measured, read, similarity
+from llmzero.tasks.molecules import (
+    canonical,
+    composition,
+    forms,
+    loose_charges,
+    matches,
+    measured,
+    read,
+    similarity,
+)
 
 SIMILAR = 0.4  # least similarity to the given molecule of one with other properties or groups; 97 of 98 of ChemCoTBench's own edits reach it
 _NUMBER = re.compile(r"[0-9]{1,4}")
@@ -41,7 +50,9 @@ def _formula(text: str, example: Example) -> Judgement:
 def _one_of(text: str, example: Example) -> Judgement:
     """Compare with the molecules that are right; stereochemistry counts where theirs is written."""
     molecule = _other(text, example)
-    return molecule is not None, molecule is not None and not forms(molecule).isdisjoint(example.meta["accepted"])
+    return molecule is not None, molecule is not None and not forms(molecule).isdisjoint(
+        example.meta["accepted"]
+    )
 
 
 def _improved(text: str, example: Example) -> Judgement:
@@ -58,7 +69,10 @@ def _edited(text: str, example: Example) -> Judgement:
     molecule, source = _other(text, example), known(example.meta["source"])
     if molecule is None or not _alike(molecule, source):
         return molecule is not None, 0.0
-    return True, all(matches(molecule, smarts) == matches(source, smarts) + change for smarts, change in example.meta["changes"])
+    return True, all(
+        matches(molecule, smarts) == matches(source, smarts) + change
+        for smarts, change in example.meta["changes"]
+    )
 
 
 def _alike(molecule: Chem.Mol, source: Chem.Mol) -> bool:
@@ -68,7 +82,9 @@ def _alike(molecule: Chem.Mol, source: Chem.Mol) -> bool:
 def _other(text: str, example: Example) -> Chem.Mol | None:
     """Return the molecule that a text describes; None where it is the given one."""
     molecule, source = read(text), example.meta["source"]
-    return None if molecule is None or (source and canonical(molecule) == canonical(known(source))) else molecule
+    return (
+        None if molecule is None or (source and canonical(molecule) == canonical(known(source))) else molecule
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,19 @@ from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward, weighted
 from llmzero.tasks.by_molecule import ByMolecule
 from llmzero.tasks.molecule_answers import SIMILAR, judged
-from llmzero.tasks.molecules import EXCHANGEABLE, GROUPS, canonical, counts, edited, formula, measured, reacted, rings, scaffold, similarity
+from llmzero.tasks.molecules import (
+    EXCHANGEABLE,
+    GROUPS,
+    canonical,
+    counts,
+    edited,
+    formula,
+    measured,
+    reacted,
+    rings,
+    scaffold,
+    similarity,
+)
 from llmzero.tasks.template import prompt_template
 
 # (*) is a place for a substituent or for hydrogen. Rings of frames are numbered from 1, those of substituents from 7.
@@ -53,9 +65,53 @@ FRAMES = (
 )
 SUBSTITUENTS = (
     *("O", "O", "N", "Br", "C=O", "C(=O)O"),  # what reacts, more often
-    *("O", "N", "S", "F", "Cl", "Br", "C", "CC", "C(C)C", "C(F)(F)F", "OC", "OCC", "SC", "C=O", "C#N", "C(=O)O", "[N+](=O)[O-]"),
-    *("C(C)=O", "C(=O)CC", "C(=O)OC", "C(=O)OCC", "OC(C)=O", "C(N)=O", "C(=O)NC", "NC(C)=O", "S(N)(=O)=O", "CO", "CCO", "C(C)O", "CN", "CCN"),
-    *("CC(=O)O", "CC#N", "CC=O", "c7ccccc7", "Cc7ccccc7", "c7ccncc7", "C7CC7", "C7CCCCC7", "N7CCOCC7", "N7CCCC7"),
+    *(
+        "O",
+        "N",
+        "S",
+        "F",
+        "Cl",
+        "Br",
+        "C",
+        "CC",
+        "C(C)C",
+        "C(F)(F)F",
+        "OC",
+        "OCC",
+        "SC",
+        "C=O",
+        "C#N",
+        "C(=O)O",
+        "[N+](=O)[O-]",
+    ),
+    *(
+        "C(C)=O",
+        "C(=O)CC",
+        "C(=O)OC",
+        "C(=O)OCC",
+        "OC(C)=O",
+        "C(N)=O",
+        "C(=O)NC",
+        "NC(C)=O",
+        "S(N)(=O)=O",
+        "CO",
+        "CCO",
+        "C(C)O",
+        "CN",
+        "CCN",
+    ),
+    *(
+        "CC(=O)O",
+        "CC#N",
+        "CC=O",
+        "c7ccccc7",
+        "Cc7ccccc7",
+        "c7ccncc7",
+        "C7CC7",
+        "C7CCCCC7",
+        "N7CCOCC7",
+        "N7CCCC7",
+    ),
 )
 BARE_SHARE = 0.2  # of places that keep their hydrogen
 COUNT_SHARE = 0.4  # of questions of understanding that are about functional groups
@@ -89,15 +145,47 @@ _HALIDES = ("CI", "CCBr", "CCCBr", "BrCc1ccccc1", "BrCC1CC1")
 _NUCLEOPHILES = ("amine", "hydroxyl", "thiol")
 REACTIONS = (
     Reaction(
-        "Fischer esterification (acid catalyst)", "acid", "[C:1](=[O:2])[OX2H].[OX2H:3][C:4]>>[C:1](=[O:2])[O:3][C:4]", _ALCOHOLS, ("hydroxyl",)
+        "Fischer esterification (acid catalyst)",
+        "acid",
+        "[C:1](=[O:2])[OX2H].[OX2H:3][C:4]>>[C:1](=[O:2])[O:3][C:4]",
+        _ALCOHOLS,
+        ("hydroxyl",),
     ),
-    Reaction("amide coupling (EDC, HOBt)", "acid", "[C:1](=[O:2])[OX2H].[NX3;H1,H2:3]>>[C:1](=[O:2])[N:3]", _AMINES, ("amine",)),
     Reaction(
-        "N-acylation (one equivalent)", "amine", "[#6:4][NX3H2:1].[C:2](=[O:3])Cl>>[#6:4][N:1][C:2]=[O:3]", _CHLORIDES, ("hydroxyl", "thiol", "amide")
+        "amide coupling (EDC, HOBt)",
+        "acid",
+        "[C:1](=[O:2])[OX2H].[NX3;H1,H2:3]>>[C:1](=[O:2])[N:3]",
+        _AMINES,
+        ("amine",),
     ),
-    Reaction("N-sulfonylation (one equivalent)", "amine", "[#6:4][NX3H2:1].[S:2]Cl>>[#6:4][N:1][S:2]", _SULFONYLS, ("hydroxyl", "thiol")),
-    Reaction("Suzuki coupling (palladium catalyst, base)", "bromine", "[c:1]Br.[c:2]B(O)O>>[c:1][c:2]", _BORONIC, ("chlorine",)),
-    Reaction("O-alkylation (potassium carbonate)", "hydroxyl", "[c:1][OX2H:2].[CX4:3][Br,I]>>[c:1][O:2][C:3]", _HALIDES, ("amine", "thiol", "acid")),
+    Reaction(
+        "N-acylation (one equivalent)",
+        "amine",
+        "[#6:4][NX3H2:1].[C:2](=[O:3])Cl>>[#6:4][N:1][C:2]=[O:3]",
+        _CHLORIDES,
+        ("hydroxyl", "thiol", "amide"),
+    ),
+    Reaction(
+        "N-sulfonylation (one equivalent)",
+        "amine",
+        "[#6:4][NX3H2:1].[S:2]Cl>>[#6:4][N:1][S:2]",
+        _SULFONYLS,
+        ("hydroxyl", "thiol"),
+    ),
+    Reaction(
+        "Suzuki coupling (palladium catalyst, base)",
+        "bromine",
+        "[c:1]Br.[c:2]B(O)O>>[c:1][c:2]",
+        _BORONIC,
+        ("chlorine",),
+    ),
+    Reaction(
+        "O-alkylation (potassium carbonate)",
+        "hydroxyl",
+        "[c:1][OX2H:2].[CX4:3][Br,I]>>[c:1][O:2][C:3]",
+        _HALIDES,
+        ("amine", "thiol", "acid"),
+    ),
     Reaction(
         "reductive amination (sodium triacetoxyborohydride)",
         "aldehyde",
@@ -105,14 +193,50 @@ REACTIONS = (
         _AMINES,
         ("ketone", "amine"),
     ),
-    Reaction("hydrolysis of the ester to the carboxylic acid", "ester", "[#6:3][C:1](=[O:2])[OX2H0][#6]>>[#6:3][C:1](=[O:2])O"),
-    Reaction("complete hydrolysis of the nitrile to the carboxylic acid", "nitrile", "[#6:1][C:2]#N>>[#6:1][C:2](=O)O", (), ("ester", "amide")),
-    Reaction("reduction of the nitro group to the amine (iron, hydrochloric acid)", "nitro", "[#6:1][N+](=O)[O-]>>[#6:1]N"),
-    Reaction("reduction of the ketone (sodium borohydride)", "ketone", "[#6:1][C:2](=[O:3])[#6:4]>>[#6:1][C:2]([O:3])[#6:4]", (), ("aldehyde",)),
-    Reaction("reduction of the aldehyde (sodium borohydride)", "aldehyde", "[#6:1][CX3H1:2]=[O:3]>>[#6:1][C:2][O:3]", (), ("ketone",)),
-    Reaction("oxidation of the aldehyde to the carboxylic acid", "aldehyde", "[#6:1][CX3H1:2]=[O:3]>>[#6:1][C:2](=[O:3])O", (), _NUCLEOPHILES),
     Reaction(
-        "oxidation of the alcohol (Dess-Martin periodinane)", "hydroxyl", "[CX4;H1,H2:1]-[OX2H:2]>>[C:1]=[O:2]", (), ("amine", "thiol", "aldehyde")
+        "hydrolysis of the ester to the carboxylic acid",
+        "ester",
+        "[#6:3][C:1](=[O:2])[OX2H0][#6]>>[#6:3][C:1](=[O:2])O",
+    ),
+    Reaction(
+        "complete hydrolysis of the nitrile to the carboxylic acid",
+        "nitrile",
+        "[#6:1][C:2]#N>>[#6:1][C:2](=O)O",
+        (),
+        ("ester", "amide"),
+    ),
+    Reaction(
+        "reduction of the nitro group to the amine (iron, hydrochloric acid)",
+        "nitro",
+        "[#6:1][N+](=O)[O-]>>[#6:1]N",
+    ),
+    Reaction(
+        "reduction of the ketone (sodium borohydride)",
+        "ketone",
+        "[#6:1][C:2](=[O:3])[#6:4]>>[#6:1][C:2]([O:3])[#6:4]",
+        (),
+        ("aldehyde",),
+    ),
+    Reaction(
+        "reduction of the aldehyde (sodium borohydride)",
+        "aldehyde",
+        "[#6:1][CX3H1:2]=[O:3]>>[#6:1][C:2][O:3]",
+        (),
+        ("ketone",),
+    ),
+    Reaction(
+        "oxidation of the aldehyde to the carboxylic acid",
+        "aldehyde",
+        "[#6:1][CX3H1:2]=[O:3]>>[#6:1][C:2](=[O:3])O",
+        (),
+        _NUCLEOPHILES,
+    ),
+    Reaction(
+        "oxidation of the alcohol (Dess-Martin periodinane)",
+        "hydroxyl",
+        "[CX4;H1,H2:1]-[OX2H:2]>>[C:1]=[O:2]",
+        (),
+        ("amine", "thiol", "aldehyde"),
     ),
 )
 
@@ -154,7 +278,12 @@ class MoleculeQuestions(ByMolecule):
         if question is None:
             return None
         meta = {"subtask": subtask, "judge": question.judge, "source": smiles, **question.meta}
-        return Example(identity, self.template.render(question=question.text, example=question.example), question.answer, meta)
+        return Example(
+            identity,
+            self.template.render(question=question.text, example=question.example),
+            question.answer,
+            meta,
+        )
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Reward the answer that a completion states; one that states none earns nothing."""
@@ -165,11 +294,17 @@ class MoleculeQuestions(ByMolecule):
 def assembled(rng: random.Random) -> str:
     """Return SMILES of a frame with substituents."""
     first, *others = rng.choice(FRAMES).split("(*)")
-    return first + "".join(f"({rng.choice(SUBSTITUENTS)}){part}" if rng.random() > BARE_SHARE else part for part in others)
+    return first + "".join(
+        f"({rng.choice(SUBSTITUENTS)}){part}" if rng.random() > BARE_SHARE else part for part in others
+    )
 
 
 def _understanding(smiles: str, molecule: Chem.Mol, rng: random.Random) -> Question | None:
-    return _count(smiles, molecule, rng) if rng.random() < COUNT_SHARE else rng.choice((_rings, _formula, _scaffold))(smiles, molecule)
+    return (
+        _count(smiles, molecule, rng)
+        if rng.random() < COUNT_SHARE
+        else rng.choice((_rings, _formula, _scaffold))(smiles, molecule)
+    )
 
 
 def _count(smiles: str, molecule: Chem.Mol, rng: random.Random) -> Question:
@@ -187,7 +322,12 @@ def _rings(smiles: str, molecule: Chem.Mol) -> Question:
 
 
 def _formula(smiles: str, molecule: Chem.Mol) -> Question:
-    return Question(f"What is the molecular formula of {smiles}, hydrogen atoms included?", formula(molecule), "formula", "C2H6O")
+    return Question(
+        f"What is the molecular formula of {smiles}, hydrogen atoms included?",
+        formula(molecule),
+        "formula",
+        "C2H6O",
+    )
 
 
 def _scaffold(smiles: str, molecule: Chem.Mol) -> Question | None:
@@ -212,7 +352,12 @@ def _editing(smiles: str, molecule: Chem.Mol, rng: random.Random) -> Question | 
         what = f"Remove one {GROUPS[removed].name} from the molecule {smiles}, so that a hydrogen atom takes its place"
     else:
         what = f"Add one {GROUPS[added or ''].name} to the molecule {smiles} in place of a hydrogen atom on carbon"
-    return Question(f"{what}, and leave everything else as it is. Answer as SMILES.", rng.choice(accepted), "one_of", meta={"accepted": accepted})
+    return Question(
+        f"{what}, and leave everything else as it is. Answer as SMILES.",
+        rng.choice(accepted),
+        "one_of",
+        meta={"accepted": accepted},
+    )
 
 
 def _drawn_edit(molecule: Chem.Mol, rng: random.Random) -> tuple[str | None, str | None]:
@@ -261,7 +406,11 @@ def _optimisation(smiles: str, molecule: Chem.Mol, rng: random.Random) -> Questi
 
 def _reaction(smiles: str, molecule: Chem.Mol, rng: random.Random) -> Question | None:
     found = counts(molecule)
-    possible = [known for known in REACTIONS if found[known.group] == 1 and not any(found[name] for name in known.without)]
+    possible = [
+        known
+        for known in REACTIONS
+        if found[known.group] == 1 and not any(found[name] for name in known.without)
+    ]
     if not possible:
         return None
     known = rng.choice(possible)

@@ -68,10 +68,17 @@ def read(text: str) -> Chem.Mol | None:
     if len(text) > MAX_SMILES_CHARS or not _SMILES.fullmatch(text):
         return None
     sketch = Chem.MolFromSmiles(text, sanitize=False)
-    if sketch is None or sketch.GetNumAtoms() > MAX_ATOMS or sketch.GetNumBonds() - sketch.GetNumAtoms() >= MAX_RINGS:
+    if (
+        sketch is None
+        or sketch.GetNumAtoms() > MAX_ATOMS
+        or sketch.GetNumBonds() - sketch.GetNumAtoms() >= MAX_RINGS
+    ):
         return None
     molecule = Chem.MolFromSmiles(text)
-    if molecule is None or ("[" in text and any(atom.GetAtomicNum() <= 1 or atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())):
+    if molecule is None or (
+        "[" in text
+        and any(atom.GetAtomicNum() <= 1 or atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
+    ):
         return None
     return molecule
 
@@ -135,7 +142,11 @@ def scaffold(molecule: Chem.Mol) -> str:
 
 def similarity(first: Chem.Mol, second: Chem.Mol) -> float:
     """Return the Tanimoto similarity of Morgan fingerprints of radius 2 that count, so that repeating a part makes a difference."""
-    return float(DataStructs.TanimotoSimilarity(_morgan.GetCountFingerprint(first), _morgan.GetCountFingerprint(second)))
+    return float(
+        DataStructs.TanimotoSimilarity(
+            _morgan.GetCountFingerprint(first), _morgan.GetCountFingerprint(second)
+        )
+    )
 
 
 def measured(molecule: Chem.Mol, property_name: str) -> float:
@@ -166,13 +177,21 @@ def edited(molecule: Chem.Mol, removed: str | None, added: str | None) -> set[st
     for name, change in ((removed, -1), (added, 1)):
         if name:
             wanted[name] += change
-    return {text for text, product in reacted(f"{before}>>{after}", [molecule]).items() if counts(product) == wanted}
+    return {
+        text
+        for text, product in reacted(f"{before}>>{after}", [molecule]).items()
+        if counts(product) == wanted
+    }
 
 
 def reacted(reaction: str, reactants: Sequence[Chem.Mol]) -> dict[str, Chem.Mol]:
     """Return the first products of a reaction SMARTS by their canonical SMILES, one for each way in which it can happen."""
     drawn = {Chem.MolToSmiles(products[0]) for products in _reaction(reaction).RunReactants(tuple(reactants))}
-    return {canonical(product): product for text in sorted(drawn) if (product := Chem.MolFromSmiles(text)) is not None}
+    return {
+        canonical(product): product
+        for text in sorted(drawn)
+        if (product := Chem.MolFromSmiles(text)) is not None
+    }
 
 
 @cache

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import islice
 from typing import Any, Literal
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from llmzero.tasks import answers, hub, music_answers, music_problems
 from llmzero.tasks.base import Example, Reward, Split, weighted
 from llmzero.tasks.generated import Generated, content_id, usual_sizes
@@ -68,9 +68,13 @@ class _Asked:
         """Return an example that asks for one of the options, or for the answer itself where there are none."""
         form = music_problems.LETTER_FORM if options else problem.form
         prompt = self.template.render(question=problem.question, abc=problem.abc, options=options, form=form)
-        kind, answer = ("letter", "ABCD"[options.index(problem.answer)]) if options else (problem.kind, problem.answer)
+        kind, answer = (
+            ("letter", "ABCD"[options.index(problem.answer)]) if options else (problem.kind, problem.answer)
+        )
         content = "\n".join([problem.question, problem.abc or "\n".join(sorted(options))])
-        return Example(content_id(f"music:{content}"), prompt, answer, {"subtask": problem.subtask, "kind": kind})
+        return Example(
+            content_id(f"music:{content}"), prompt, answer, {"subtask": problem.subtask, "kind": kind}
+        )
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Reward a completion; never raises. An answer that is not of the kind asked for, such as several letters, earns nothing."""
@@ -100,7 +104,9 @@ class SheetMusic(Generated, _Asked):
 class PublishedMusic(_Asked):
     """The published benchmark as the test split. Training and validation problems are its training split's, if it has one, or generated."""
 
-    def __init__(self, generated: SheetMusic, path: str | None, subset: str | None, sizes: Mapping[str, int | None]) -> None:
+    def __init__(
+        self, generated: SheetMusic, path: str | None, subset: str | None, sizes: Mapping[str, int | None]
+    ) -> None:
         self.template = generated.template
         self.generated, self.path, self.subset, self.sizes = generated, path, subset, sizes
         self._splits = cache(self._load)
@@ -133,9 +139,15 @@ def _published(row: Mapping[str, Any], path: str) -> music_problems.Problem:
         UserError: a field is missing.
     """
     try:
-        question, abc, answer = (str(row[name] or "").strip() for name in ("question", "abc_context", "correct_answer"))
+        question, abc, answer = (
+            str(row[name] or "").strip() for name in ("question", "abc_context", "correct_answer")
+        )
         wrong = [str(row[f"incorrect_answer{number}"]).strip() for number in (1, 2, 3)]
         category = str(row["category"]).lower().split("-")[0]
     except KeyError as error:
-        raise UserError(f"task=ssmr: a row of {path} has no field {error}; it has {', '.join(row)}") from error
-    return music_problems.Problem(SUBTASKS.get(category, category), question, abc, "letter", "", answer, wrong)
+        raise UserError(
+            f"task=ssmr: a row of {path} has no field {error}; it has {', '.join(row)}"
+        ) from error
+    return music_problems.Problem(
+        SUBTASKS.get(category, category), question, abc, "letter", "", answer, wrong
+    )

@@ -34,7 +34,15 @@ CHORDS = {
     "dominant-seventh": ("7", "dom7", "dominant 7", "dominant 7th", "dominant seventh"),
     "major-seventh": ("maj7", "major 7", "major 7th", "major seventh"),
     "minor-seventh": ("m7", "min7", "minor 7", "minor 7th", "minor seventh"),
-    "half-diminished-seventh": ("m7b5", "min7b5", "ø", "ø7", "half-diminished", "half-diminished 7th", "half-diminished seventh"),
+    "half-diminished-seventh": (
+        "m7b5",
+        "min7b5",
+        "ø",
+        "ø7",
+        "half-diminished",
+        "half-diminished 7th",
+        "half-diminished seventh",
+    ),
     "diminished-seventh": ("dim7", "o7", "°7", "diminished 7", "diminished 7th", "diminished seventh"),
 }  # as music21 calls them -> as people write them, the fullest name last; M is maj
 SCALES = {
@@ -60,7 +68,9 @@ _NAME = r"(?P<letter>[A-Ga-g])[ -]?(?P<sign>##|#|x|bb|b|double[ -]sharp|double[ 
 _NOTE = re.compile(_NAME)
 _NAMED = re.compile(rf"{_NAME}(?![#b])(?P<rest>.*)")
 _ABC = re.compile(r"(?P<sign>\^\^|\^|__|_|=|)(?P<letter>[A-Ga-g])(?P<octave>,{0,3}|'{0,3})")
-_INTERVAL = re.compile(rf"(?P<quality>[A-Za-z]+)[ -]?(?P<number>[1-8]|{'|'.join(DEGREES)})(?:st|nd|rd|th)?", re.ASCII)
+_INTERVAL = re.compile(
+    rf"(?P<quality>[A-Za-z]+)[ -]?(?P<number>[1-8]|{'|'.join(DEGREES)})(?:st|nd|rd|th)?", re.ASCII
+)
 _METER = re.compile(r"[1-9]\d?/(?:1|2|4|8|16|32)", re.ASCII)
 _FRACTION = re.compile(r"([1-9]\d?)/(1|2|4|8|16|32)", re.ASCII)
 _VALUE = re.compile(r"(?P<dots>(?:dotted )?)(?P<value>whole|half|quarter|eighth|16th)(?: note)?")
@@ -189,7 +199,10 @@ def _duration(text: str) -> Fraction | None:
     """Return a note value, a name or a fraction of a whole note, in quarter notes."""
     from music21.duration import Duration
 
-    fraction, named = _FRACTION.fullmatch(text.replace(" ", "")), _VALUE.fullmatch(text.lower().replace("sixteenth", "16th"))
+    fraction, named = (
+        _FRACTION.fullmatch(text.replace(" ", "")),
+        _VALUE.fullmatch(text.lower().replace("sixteenth", "16th")),
+    )
     if fraction:
         return Fraction(4 * int(fraction[1]), int(fraction[2]))
     return Fraction(Duration(named["value"], dots=len(named["dots"]) // 7).quarterLength) if named else None

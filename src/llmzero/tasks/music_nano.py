@@ -16,10 +16,24 @@ NATURAL = (0, 2, 4, 5, 7, 9, 11)  # semitones of the letters above C
 ACCIDENTALS = {"_": -1, "": 0, "^": 1}
 NOTES = tuple(sign + letter for letter in LETTERS for sign in ACCIDENTALS)
 GIVEN = ("C", "^C", "D", "_E", "E", "F", "^F", "G", "^G", "_A", "A", "_B", "B")  # what prompts are made of
-INTERVALS = {"m2": (1, 1), "M2": (1, 2), "m3": (2, 3), "M3": (2, 4), "P4": (3, 5), "d5": (4, 6), "P5": (4, 7), "m6": (5, 8), "M6": (5, 9)}
+INTERVALS = {
+    "m2": (1, 1),
+    "M2": (1, 2),
+    "m3": (2, 3),
+    "M3": (2, 4),
+    "P4": (3, 5),
+    "d5": (4, 6),
+    "P5": (4, 7),
+    "m6": (5, 8),
+    "M6": (5, 9),
+}
 INTERVALS |= {"m7": (6, 10), "M7": (6, 11)}  # name -> (letters up, semitones up)
 ASKED_INTERVALS = ("M2", "m3", "M3", "P4", "P5", "m6", "M6", "m7")
-TRIADS = {"M": ("M3", "P5"), "m": ("m3", "P5"), "o": ("m3", "d5")}  # major, minor, diminished: intervals above the root
+TRIADS = {
+    "M": ("M3", "P5"),
+    "m": ("m3", "P5"),
+    "o": ("m3", "d5"),
+}  # major, minor, diminished: intervals above the root
 SCALES = {
     "M": ("M2", "M3", "P4", "P5", "M6", "M7"),
     "m": ("M2", "m3", "P4", "P5", "m6", "m7"),
@@ -40,13 +54,21 @@ def above(note: str, interval: str) -> str | None:
     start = LETTERS.index(note[-1])
     letter = (start + letters) % 7
     shift = NATURAL[start] + ACCIDENTALS[note[:-1]] + semitones - NATURAL[letter]
-    return next((sign + LETTERS[letter] for sign, own in ACCIDENTALS.items() if (shift - own) % 12 == 0), None)
+    return next(
+        (sign + LETTERS[letter] for sign, own in ACCIDENTALS.items() if (shift - own) % 12 == 0), None
+    )
 
 
 def spelled(kinds: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, list[str]]]:
     """Return kind -> root -> notes, for every root that needs no double accidental."""
-    made = {kind: {root: [root, *(above(root, step) for step in steps)] for root in NOTES} for kind, steps in kinds.items()}
-    return {kind: {root: [note for note in notes if note] for root, notes in roots.items() if None not in notes} for kind, roots in made.items()}
+    made = {
+        kind: {root: [root, *(above(root, step) for step in steps)] for root in NOTES}
+        for kind, steps in kinds.items()
+    }
+    return {
+        kind: {root: [note for note in notes if note] for root, notes in roots.items() if None not in notes}
+        for kind, roots in made.items()
+    }
 
 
 CHORD_NOTES = spelled(TRIADS)
@@ -73,7 +95,11 @@ def _draw_rhythm(rng: random.Random) -> Drawn | None:
     cuts = sorted(rng.sample(range(1, missing), count - 1))
     lengths = [end - start for start, end in zip([0, *cuts], [*cuts, missing], strict=True)]
     bar, answer = _bar(given, rng), _bar(lengths, rng)
-    return f"{meter}|{bar}+{count}:", answer, {"missing": missing, "count": count, "last": _NOTE.findall(bar)[-1]}
+    return (
+        f"{meter}|{bar}+{count}:",
+        answer,
+        {"missing": missing, "count": count, "last": _NOTE.findall(bar)[-1]},
+    )
 
 
 def _bar(lengths: list[int], rng: random.Random) -> str:
@@ -128,9 +154,18 @@ def _holds(meta: Meta, text: str) -> bool:
 
 
 SUBTASKS = {
-    "rhythm": Subtask(_draw_rhythm, re.compile("(?:[A-G][2-9]?){1,8}"), _completes, lambda meta: str(meta["last"] * meta["count"])),
-    "chord": Subtask(_draw_chord, re.compile("(?:[_^]?[A-G]){3}"), _harmonises, lambda meta: "".join(meta["given"][:3])),
-    "interval": Subtask(_draw_interval, re.compile("(?:[_^]?[A-G]){2}"), _spans, lambda meta: "".join(meta["given"][:2])),
+    "rhythm": Subtask(
+        _draw_rhythm,
+        re.compile("(?:[A-G][2-9]?){1,8}"),
+        _completes,
+        lambda meta: str(meta["last"] * meta["count"]),
+    ),
+    "chord": Subtask(
+        _draw_chord, re.compile("(?:[_^]?[A-G]){3}"), _harmonises, lambda meta: "".join(meta["given"][:3])
+    ),
+    "interval": Subtask(
+        _draw_interval, re.compile("(?:[_^]?[A-G]){2}"), _spans, lambda meta: "".join(meta["given"][:2])
+    ),
     "scale": Subtask(_draw_scale, _NOTE, _holds, lambda meta: str(meta["given"][0])),
 }
 

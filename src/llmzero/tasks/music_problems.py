@@ -12,11 +12,32 @@ from itertools import accumulate
 from llmzero.tasks.music_answers import CHORDS, DEGREES, QUALITIES, SCALES, chord_notes, read, scale_notes
 
 STEPS = "CDEFGAB"
-KEYS = ("C", "G", "D", "A", "E", "F", "Bb", "Eb", "Ab", "Am", "Em", "Bm", "F#m", "C#m", "Dm", "Gm", "Cm", "Fm")
+KEYS = (
+    "C",
+    "G",
+    "D",
+    "A",
+    "E",
+    "F",
+    "Bb",
+    "Eb",
+    "Ab",
+    "Am",
+    "Em",
+    "Bm",
+    "F#m",
+    "C#m",
+    "Dm",
+    "Gm",
+    "Cm",
+    "Fm",
+)
 METERS = ("2/4", "3/4", "4/4", "5/4", "6/8", "9/8", "12/8", "7/8", "3/8", "2/2")
 UNITS = (Fraction(1, 4), Fraction(1, 8), Fraction(1, 16))
 LENGTHS = (Fraction(1, 16), *(Fraction(n, 8) for n in (1, 2, 3, 4, 6)))  # of a note, as parts of a whole note
-ROOTS = tuple(step + sign for step in STEPS for sign in ("", "#", "-") if step + sign not in ("E#", "B#", "F-", "C-"))
+ROOTS = tuple(
+    step + sign for step in STEPS for sign in ("", "#", "-") if step + sign not in ("E#", "B#", "F-", "C-")
+)
 INTERVALS = ("m2", "M2", "m3", "M3", "P4", "A4", "d5", "P5", "m6", "M6", "m7", "M7", "P8")
 INTERVAL_NAMES = {name: f"{QUALITIES[name[0]][-1]} {DEGREES[int(name[1]) - 1]}" for name in INTERVALS}
 ACCIDENTALS = {"--": "__", "-": "_", "": "=", "#": "^", "##": "^^"}
@@ -55,7 +76,10 @@ def signature(key: str) -> dict[str, str]:
     from music21.key import Key
 
     tonic = key.removesuffix("m").replace("b", "-")
-    signs = {pitch.step: pitch.accidental.modifier for pitch in Key(tonic.lower() if key.endswith("m") else tonic).alteredPitches}
+    signs = {
+        pitch.step: pitch.accidental.modifier
+        for pitch in Key(tonic.lower() if key.endswith("m") else tonic).alteredPitches
+    }
     return {step: signs.get(step, "") for step in STEPS}
 
 
@@ -67,7 +91,9 @@ def in_abc(names: Sequence[str], key: str) -> list[str]:
         if sign != known[step] or step in marked:
             marked.add(step)
         letter = step if octave < 5 else step.lower()
-        found.append((ACCIDENTALS[sign] if step in marked else "") + letter + "," * (4 - octave) + "'" * (octave - 5))
+        found.append(
+            (ACCIDENTALS[sign] if step in marked else "") + letter + "," * (4 - octave) + "'" * (octave - 5)
+        )
     return found
 
 
@@ -115,7 +141,9 @@ def _bar(lengths: Sequence[Fraction], key: str, unit: Fraction, rng: random.Rand
     """Return a bar of notes of a key, a step or two from one to the next."""
     steps = accumulate((rng.randint(-2, 2) for _ in lengths), initial=rng.randint(2, 9))
     names = [f"{STEPS[step % 7]}{signature(key)[STEPS[step % 7]]}{4 + step // 7}" for step in steps]
-    return " ".join(note + length(value, unit) for note, value in zip(in_abc(names[1:], key), lengths, strict=True))
+    return " ".join(
+        note + length(value, unit) for note, value in zip(in_abc(names[1:], key), lengths, strict=True)
+    )
 
 
 def _time_signature(rng: random.Random) -> Problem:
@@ -123,7 +151,9 @@ def _time_signature(rng: random.Random) -> Problem:
     bars = [_bar(_rhythm(bar_length(meter), rng), key, unit, rng) for _ in range(rng.randint(1, 3))]
     question = "Every bar of this music is complete. Which time signature fits? Any signature whose bars are as long is right."
     form = "a time signature such as 7/4"
-    return Problem("rhythm", question, sheet(" | ".join(bars) + " |]", key, None, unit), "meter", form, meter, METERS)
+    return Problem(
+        "rhythm", question, sheet(" | ".join(bars) + " |]", key, None, unit), "meter", form, meter, METERS
+    )
 
 
 def _bar_lines(rng: random.Random) -> Problem:
@@ -135,9 +165,15 @@ def _bar_lines(rng: random.Random) -> Problem:
         "The bar lines of this music are left out; all its bars are complete. After which notes do bar lines stand inside it? "
         "Count notes from 1, and leave out the end."
     )
-    wrong = [_listed(sorted(rng.sample(range(1, places[-1]), len(bars) - 1))) for _ in range(8)] if places[-1] > 5 else ()
+    wrong = (
+        [_listed(sorted(rng.sample(range(1, places[-1]), len(bars) - 1))) for _ in range(8)]
+        if places[-1] > 5
+        else ()
+    )
     form = "the notes' numbers, such as 3, 5, 8"
-    return Problem("rhythm", question, sheet(music, key, meter, unit), "places", form, _listed(places[:-1]), wrong)
+    return Problem(
+        "rhythm", question, sheet(music, key, meter, unit), "places", form, _listed(places[:-1]), wrong
+    )
 
 
 def _listed(places: Sequence[int]) -> str:
@@ -153,10 +189,16 @@ def _odd_bar(rng: random.Random) -> Problem | None:
     if min(totals) <= 0:
         return None
     bars = " | ".join(_bar(_rhythm(total, rng), key, unit, rng) for total in totals)
-    question = (
-        f"One bar of these four {'is complete and the others are' if complete else 'is not complete, that is'} too short or too long. Which one?"
+    odd = "is complete and the others are" if complete else "is not complete, that is"
+    question = f"One bar of these four {odd} too short or too long. Which one?"
+    return Problem(
+        "rhythm",
+        question,
+        sheet(f"{bars} |]", key, meter, unit),
+        "places",
+        "the bar's number, 1 to 4",
+        str(place),
     )
-    return Problem("rhythm", question, sheet(f"{bars} |]", key, meter, unit), "places", "the bar's number, 1 to 4", str(place))
 
 
 def _missing_length(rng: random.Random) -> Problem | None:
@@ -168,7 +210,15 @@ def _missing_length(rng: random.Random) -> Problem | None:
     music = _bar(_rhythm(rest, rng), key, unit, rng)
     question = "How long is the one note that must be added to complete this bar?"
     form = "a fraction of a whole note such as 5/8, or a note value such as dotted half"
-    return Problem("rhythm", question, sheet(music, key, meter, unit), "duration", form, str(value), [*map(str, LENGTHS), "1/32", "5/8"])
+    return Problem(
+        "rhythm",
+        question,
+        sheet(music, key, meter, unit),
+        "duration",
+        form,
+        str(value),
+        [*map(str, LENGTHS), "1/32", "5/8"],
+    )
 
 
 # --- chords ---
@@ -203,7 +253,15 @@ def _chord_name(rng: random.Random) -> Problem:
     wrong = [spoken(other) + CHORD_NAMES[rng.choice(tuple(CHORDS))] for other in others]
     question = "Which chord is this? Its lowest note need not be its root."
     form = "root and kind, such as F# minor seventh or F#m7"
-    return Problem("chord", question, _notated(_voicing(notes, rng), rng.choice(KEYS)), "chord", form, spoken(root) + CHORD_NAMES[kind], wrong)
+    return Problem(
+        "chord",
+        question,
+        _notated(_voicing(notes, rng), rng.choice(KEYS)),
+        "chord",
+        form,
+        spoken(root) + CHORD_NAMES[kind],
+        wrong,
+    )
 
 
 def _chord_quality(rng: random.Random) -> Problem:
@@ -211,7 +269,15 @@ def _chord_quality(rng: random.Random) -> Problem:
     question = "Of which kind is this chord? Its lowest note need not be its root."
     wrong = [name.strip() for name in CHORD_NAMES.values()]
     form = "the kind without the root, such as minor seventh"
-    return Problem("chord", question, _notated(_voicing(notes, rng), rng.choice(KEYS)), "quality", form, CHORD_NAMES[kind].strip(), wrong)
+    return Problem(
+        "chord",
+        question,
+        _notated(_voicing(notes, rng), rng.choice(KEYS)),
+        "quality",
+        form,
+        CHORD_NAMES[kind].strip(),
+        wrong,
+    )
 
 
 def _chord_root(rng: random.Random) -> Problem | None:
@@ -220,7 +286,15 @@ def _chord_root(rng: random.Random) -> Problem | None:
         return None
     question = "What is the root of this chord? Its lowest note need not be its root."
     wrong = [spoken(name) for name in (*notes[1:], *(f"{root[0]}{sign}" for sign in ("", "#", "-")))]
-    return Problem("chord", question, _notated(_voicing(notes, rng), rng.choice(KEYS)), "note", "a note's name such as F#", spoken(root), wrong)
+    return Problem(
+        "chord",
+        question,
+        _notated(_voicing(notes, rng), rng.choice(KEYS)),
+        "note",
+        "a note's name such as F#",
+        spoken(root),
+        wrong,
+    )
 
 
 def _missing_note(rng: random.Random) -> Problem:
@@ -238,7 +312,11 @@ def _missing_note(rng: random.Random) -> Problem:
 def _pair(rng: random.Random) -> tuple[str, str, str, bool]:
     """Return a note, an interval, the note so far above or below it, and whether it is above; neither needs a double accidental."""
     while True:
-        first, interval, up = f"{rng.choice(ROOTS)}{rng.choice('45')}", rng.choice(INTERVALS), rng.random() < 0.5
+        first, interval, up = (
+            f"{rng.choice(ROOTS)}{rng.choice('45')}",
+            rng.choice(INTERVALS),
+            rng.random() < 0.5,
+        )
         second = transposed(first, interval if up else f"-{interval}")
         if len(second) < 4:
             return first, interval, second, up
@@ -251,7 +329,15 @@ def _interval_name(rng: random.Random) -> Problem:
     question = "Which interval do these two notes form?"
     form = "quality and number, such as major seventh or M7"
     music = sheet(f"[{written}]2 |]" if together else f"{written} |]", key)
-    return Problem("interval", question, music, "interval", form, INTERVAL_NAMES[interval], tuple(INTERVAL_NAMES.values()))
+    return Problem(
+        "interval",
+        question,
+        music,
+        "interval",
+        form,
+        INTERVAL_NAMES[interval],
+        tuple(INTERVAL_NAMES.values()),
+    )
 
 
 def _other_note(rng: random.Random) -> Problem:
@@ -272,7 +358,10 @@ def _sounding(rng: random.Random) -> Problem:
     semitones = rng.randint(1, 11)
     from music21.pitch import Pitch
 
-    names = [spoken(Pitch(first).transpose(shift).name) for shift in (semitones, semitones + 1, semitones - 1, semitones + 2, -semitones)]
+    names = [
+        spoken(Pitch(first).transpose(shift).name)
+        for shift in (semitones, semitones + 1, semitones - 1, semitones + 2, -semitones)
+    ]
     question = f"Which note is {semitones} semitone{'s' * (semitones > 1)} above this one? Any name of the note that sounds so is right."
     return Problem(
         "interval",
@@ -295,7 +384,11 @@ def _scale(rng: random.Random) -> tuple[str, str, list[str]]:
         notes = scale_notes(tonic, kind)
         if all(len(name) < 3 for name in notes):
             octaves = [4 + (STEPS.index(tonic[0]) + place) // 7 for place in range(8)]
-            return tonic, kind, [f"{name}{octave}" for name, octave in zip((*notes, tonic), octaves, strict=True)]
+            return (
+                tonic,
+                kind,
+                [f"{name}{octave}" for name, octave in zip((*notes, tonic), octaves, strict=True)],
+            )
 
 
 def _run(notes: Sequence[str], key: str) -> str:
@@ -309,7 +402,13 @@ def _scale_name(rng: random.Random) -> Problem:
     question = "Which scale is this? It begins with its tonic."
     form = "tonic and kind, such as F# natural minor, E harmonic minor or D dorian"
     return Problem(
-        "scale", question, sheet(_run(notes[::-1] if falling else notes, key), key), "scale", form, spoken(tonic) + SCALE_NAMES[kind], wrong
+        "scale",
+        question,
+        sheet(_run(notes[::-1] if falling else notes, key), key),
+        "scale",
+        form,
+        spoken(tonic) + SCALE_NAMES[kind],
+        wrong,
     )
 
 
@@ -334,7 +433,15 @@ def _wrong_note(rng: random.Random) -> Problem:
     key, (changed, place) = rng.choice(KEYS), _changed(notes, rng)
     question = f"One note of this {spoken(tonic)}{SCALE_NAMES[kind]} scale is wrong. Which note should stand in its place?"
     wrong = [spoken(name[:-1]) for name in (changed[place], *notes)]
-    return Problem("scale", question, sheet(_run(changed, key), key), "note", "a note's name such as F#", spoken(notes[place][:-1]), wrong)
+    return Problem(
+        "scale",
+        question,
+        sheet(_run(changed, key), key),
+        "note",
+        "a note's name such as F#",
+        spoken(notes[place][:-1]),
+        wrong,
+    )
 
 
 MAKERS: dict[str, tuple[Callable[[random.Random], Problem | None], ...]] = {
@@ -352,7 +459,10 @@ def problem(rng: random.Random) -> Problem | None:
 
 def options(found: Problem, rng: random.Random) -> list[str] | None:
     """Return the right answer and three that are not, in any order; None where there are not three."""
-    said = [(text if found.kind == "letter" else read(found.kind, text), text) for text in [*found.wrong, found.answer]]
+    said = [
+        (text if found.kind == "letter" else read(found.kind, text), text)
+        for text in [*found.wrong, found.answer]
+    ]
     distinct = {meaning: text for meaning, text in said if meaning is not None}
     del distinct[said[-1][0]]
     if len(distinct) < 3:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
 from llmzero.tasks.generated import PATIENCE, content_id
@@ -68,8 +68,12 @@ class ReasoningGym:
         """Score completions of as many examples."""
         stated = [answers.stated(completion) for completion in completions]
         asked = [(e, text) for e, text in zip(examples, stated, strict=True) if text is not None]
-        judged = iter(self._guard([(self.dataset, self.settings, text, e.meta["entry"]) for e, text in asked]))
-        return [weighted(0.0, 0.0) if text is None else weighted(1.0, bounded(next(judged))) for text in stated]
+        judged = iter(
+            self._guard([(self.dataset, self.settings, text, e.meta["entry"]) for e, text in asked])
+        )
+        return [
+            weighted(0.0, 0.0) if text is None else weighted(1.0, bounded(next(judged))) for text in stated
+        ]
 
     def _generate(self) -> dict[str, list[Example]]:
         """Fill all splits at once, from one stream of problems."""
@@ -86,12 +90,19 @@ class ReasoningGym:
             made += CHUNK
         short = next((name for name, size in self.sizes.items() if len(found[name]) < size), None)
         if short is not None:
-            raise UserError(f"task.{short}_size={self.sizes[short]}: {self.dataset} gave only {len(found[short])} different problems; ask for fewer")
+            raise UserError(
+                f"task.{short}_size={self.sizes[short]}: {self.dataset} gave only {len(found[short])} different problems; ask for fewer"
+            )
         return {name: list(examples.values()) for name, examples in found.items()}
 
     def _example(self, entry: dict[str, Any]) -> Example:
         question = str(entry["question"]).strip()
-        return Example(content_id(" ".join(question.split())), self.template.render(question=question), str(entry["answer"]), {"entry": entry})
+        return Example(
+            content_id(" ".join(question.split())),
+            self.template.render(question=question),
+            str(entry["answer"]),
+            {"entry": entry},
+        )
 
 
 def generator(dataset: str, config: str, seed: int, size: int) -> Any:

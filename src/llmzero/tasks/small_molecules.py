@@ -18,7 +18,11 @@ MAX_CHARS = 12  # a completion has three more at most
 RING_SHARE = 0.35
 BRANCH_SHARE = 0.25
 VALENCE = {"C": 4, "O": 2, "N": 3, "F": 1, "S": 2}
-ISOMER_SHARE, ADDITION_SHARE, DELETION_SHARE = 0.3, 0.25, 0.2  # of what is asked of a molecule that has a group; the rest is substitution
+ISOMER_SHARE, ADDITION_SHARE, DELETION_SHARE = (
+    0.3,
+    0.25,
+    0.2,
+)  # of what is asked of a molecule that has a group; the rest is substitution
 LETTERS = {"hydroxyl": "O", "amine": "N", "fluorine": "F", "thiol": "S"}
 WRITING = "CNOFS1()=#"
 TRIES = 8  # to move a part of a molecule so that an isomer comes out
@@ -58,7 +62,12 @@ class SmallMolecules(ByMolecule):
         change = drawn_change(text, molecule, rng) if not matches(molecule, _ODD) else None
         if change is None:
             return None
-        meta = {"subtask": change.subtask, "source": text, "accepted": sorted(change.accepted), "careless": change.careless}
+        meta = {
+            "subtask": change.subtask,
+            "source": text,
+            "accepted": sorted(change.accepted),
+            "careless": change.careless,
+        }
         return Example(identity, f"{text}{change.asked}:", change.answer, meta)
 
     def reward(self, example: Example, completion: str) -> Reward:
@@ -108,7 +117,9 @@ def drawn_change(text: str, molecule: Chem.Mol, rng: random.Random) -> Change | 
     removed = rng.choice(present)
     if kind < ISOMER_SHARE + ADDITION_SHARE + DELETION_SHARE:
         return _edit("delete", text, molecule, removed, None, rng)
-    return _edit("substitute", text, molecule, removed, rng.choice([name for name in LETTERS if name != removed]), rng)
+    return _edit(
+        "substitute", text, molecule, removed, rng.choice([name for name in LETTERS if name != removed]), rng
+    )
 
 
 def _isomer(text: str, molecule: Chem.Mol, rng: random.Random) -> Change | None:
@@ -118,18 +129,31 @@ def _isomer(text: str, molecule: Chem.Mol, rng: random.Random) -> Change | None:
         moved = tokens.copy()
         moved.insert(rng.randrange(len(tokens)), moved.pop(rng.randrange(len(tokens))))
         other = read("".join(moved))
-        if other is not None and formula(other) == formula(molecule) and canonical(other) != canonical(molecule):
+        if (
+            other is not None
+            and formula(other) == formula(molecule)
+            and canonical(other) != canonical(molecule)
+        ):
             return Change("isomer", "~", "".join(moved), text)
     return None
 
 
-def _edit(subtask: str, text: str, molecule: Chem.Mol, removed: str | None, added: str | None, rng: random.Random) -> Change | None:
+def _edit(
+    subtask: str, text: str, molecule: Chem.Mol, removed: str | None, added: str | None, rng: random.Random
+) -> Change | None:
     """Change characters of the text until a molecule comes out that the edit leads to."""
     old, new = LETTERS.get(removed or "", ""), LETTERS.get(added or "", "")
     accepted = frozenset(edited(molecule, removed, added))
     written = _exchanged(text, old, new) if old else _inserted(text, new)
     rng.shuffle(written)
-    answer = next((other for other in written if (product := read(other)) is not None and canonical(product) in accepted), None)
+    answer = next(
+        (
+            other
+            for other in written
+            if (product := read(other)) is not None and canonical(product) in accepted
+        ),
+        None,
+    )
     asked = "".join(sign + letter for sign, letter in (("-", old), ("+", new)) if letter)
     return Change(subtask, asked, answer, text.replace(old, "", 1) + new, accepted) if answer else None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template, TemplateError
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 
 OWN = Path(__file__).parent / "prompts"
 _environment = Environment(undefined=StrictUndefined)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward
 from llmzero.tasks.guard import Guard
@@ -36,7 +36,11 @@ class Verified:
         self.verifier = verifier
         self._quick = QUICK.get(verifier)
         example = ("1/2", "0.5") if verifier == "math" else None
-        self._guard = None if self._quick else Guard(GUARDED.get(verifier) or imported(verifier), timeout_s, workers, example)
+        self._guard = (
+            None
+            if self._quick
+            else Guard(GUARDED.get(verifier) or imported(verifier), timeout_s, workers, example)
+        )
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Return 1 for the right answer; never raises."""
@@ -46,8 +50,13 @@ class Verified:
         """Reward completions of as many examples."""
         stated = [answers.stated(completion) for completion in completions]
         found = [whole if part is None else part for part, whole in zip(stated, completions, strict=True)]
-        scores = self.compared([(ours, example.answer) for ours, example in zip(found, examples, strict=True)])
-        return [Reward(score, {"correct": score, "stated": float(part is not None)}) for score, part in zip(scores, stated, strict=True)]
+        scores = self.compared(
+            [(ours, example.answer) for ours, example in zip(found, examples, strict=True)]
+        )
+        return [
+            Reward(score, {"correct": score, "stated": float(part is not None)})
+            for score, part in zip(scores, stated, strict=True)
+        ]
 
     def compared(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return a score for each pair of an answer found and the right one."""
@@ -82,4 +91,6 @@ def imported(path: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"task.verifier={path}: {error}; must be one of {known}, or package.module.function that Python can import") from error
+        raise UserError(
+            f"task.verifier={path}: {error}; must be one of {known}, or package.module.function that Python can import"
+        ) from error

@@ -5,7 +5,24 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-NAMES = ("Ada", "Ben", "Chloe", "Deniz", "Emil", "Fatima", "Goran", "Hana", "Ivan", "Jun", "Kofi", "Lena", "Mira", "Noor", "Omar", "Priya")
+NAMES = (
+    "Ada",
+    "Ben",
+    "Chloe",
+    "Deniz",
+    "Emil",
+    "Fatima",
+    "Goran",
+    "Hana",
+    "Ivan",
+    "Jun",
+    "Kofi",
+    "Lena",
+    "Mira",
+    "Noor",
+    "Omar",
+    "Priya",
+)
 THINGS = ("apples", "books", "coins", "eggs", "marbles", "pencils", "roses", "shells", "stamps", "tickets")
 PLACES = ("the market", "the harbour", "the library", "the station", "the old mill", "the lighthouse")
 
@@ -60,14 +77,29 @@ def _ages(rng: random.Random) -> Problem:
 
 def _percent(rng: random.Random) -> Problem:
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
-    hundreds, share, more = rng.randint(1, 12), rng.choice((5, 10, 15, 20, 25, 40, 60, 75)), rng.randint(5, 90)
+    hundreds, share, more = (
+        rng.randint(1, 12),
+        rng.choice((5, 10, 15, 20, 25, 40, 60, 75)),
+        rng.randint(5, 90),
+    )
     question = f"{name} sells {share}% of {100 * hundreds} {thing} and then finds {more} more. How many {thing} does {name} have now?"
     return question, 100 * hundreds - share * hundreds + more
 
 
 def _remainder(rng: random.Random) -> Problem:
     first, second, modulus = rng.randint(20, 400), rng.randint(3, 60), rng.randint(3, 23)
-    return f"What is the remainder when {first} times {second} is divided by {modulus}?", first * second % modulus
+    return (
+        f"What is the remainder when {first} times {second} is divided by {modulus}?",
+        first * second % modulus,
+    )
 
 
-KINDS: tuple[Callable[[random.Random], Problem], ...] = (_shopping, _sharing, _walking, _boxes, _ages, _percent, _remainder)
+KINDS: tuple[Callable[[random.Random], Problem], ...] = (
+    _shopping,
+    _sharing,
+    _walking,
+    _boxes,
+    _ages,
+    _percent,
+    _remainder,
+)

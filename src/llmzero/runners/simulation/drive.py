@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmzero.hparams import HParams
+from llmzero.core.hparams import HParams
 
 # The practitioner's values of conf/hparams/grpo.yaml, for what a catalogue does not have, and for paths that do not begin at a base model.
 REFERENCE: Mapping[str, Any] = {
@@ -68,7 +68,11 @@ class Drive:
 
 def drive_of(hparams: HParams, reference: Mapping[str, Any]) -> Drive:
     """Return what hyperparameters amount to; those that the catalogue lacks, or has as something else than numbers, count as the reference's."""
-    value = {name: _of_kind(hparams.get(name), base) for name, base in {**REFERENCE, **reference}.items() if name in REFERENCE}
+    value = {
+        name: _of_kind(hparams.get(name), base)
+        for name, base in {**REFERENCE, **reference}.items()
+        if name in REFERENCE
+    }
     base = {name: _of_kind(reference.get(name), given) for name, given in REFERENCE.items()}
     completions = value["group_size"] * value["prompts_per_step"]
     return Drive(
@@ -104,5 +108,9 @@ def _of_kind(value: Any, default: Any) -> Any:
 
 
 def _explore(value: Mapping[str, Any]) -> float:
-    bonus = value["entropy_coef"] / 0.01 + max(0.0, value["temperature"] - 1) / 0.3 + max(0.0, value["clip_high"] - 0.2) / 0.3
+    bonus = (
+        value["entropy_coef"] / 0.01
+        + max(0.0, value["temperature"] - 1) / 0.3
+        + max(0.0, value["clip_high"] - 0.2) / 0.3
+    )
     return 1 - math.exp(-float(bonus))

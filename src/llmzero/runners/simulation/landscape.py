@@ -10,7 +10,19 @@ from dataclasses import dataclass, field, replace
 from llmzero.runners.simulation.costs import Costs
 
 VARIED = 0.15  # standard deviation of the logarithm by which an instance's constants differ from its family's
-RATES = ("quick", "slow", "jitter", "critical", "hard", "wear", "build", "drift", "kl_limit", "cooling", "lengthening")
+RATES = (
+    "quick",
+    "slow",
+    "jitter",
+    "critical",
+    "hard",
+    "wear",
+    "build",
+    "drift",
+    "kl_limit",
+    "cooling",
+    "lengthening",
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,9 @@ LANDSCAPES: Mapping[str, Landscape] = {
     "entropy_collapse": Landscape(top=0.95, cooling=0.08, warmth=4.0, sharp=0.15, slow=0.01),
     "length_explosion": Landscape(top=0.9, lengthening=0.012),
     "noisy": Landscape(jitter=0.012, critical=1.5, late=8.0, luck=1.0, examples=60),
-    "memory_wall": Landscape(hard=0.03, ease=0.6, critical=1.5, memory=2.0, sequence=3.0, slow=0.008, jitter=0.01),
+    "memory_wall": Landscape(
+        hard=0.03, ease=0.6, critical=1.5, memory=2.0, sequence=3.0, slow=0.008, jitter=0.01
+    ),
     "nano": Landscape(
         top=0.6735,
         habits=0.09694,
@@ -138,6 +152,15 @@ LANDSCAPES: Mapping[str, Landscape] = {
         memory=math.inf,
         sequence=math.inf,
         examples=1000,
-        costs=Costs(sampling=0.0659, decode=0.021, reward=0.00437, logprobs=0.0691, update=0.157, optimizer=0.0268, validation=0.721, startup=4.59),
+        costs=Costs(
+            sampling=0.0659,
+            decode=0.021,
+            reward=0.00437,
+            logprobs=0.0691,
+            update=0.157,
+            optimizer=0.0268,
+            validation=0.721,
+            startup=4.59,
+        ),
     ),  # benchmarks/simulator_fit.py
 }

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llmzero.hparams import HParams
+from llmzero.core.hparams import HParams
 from llmzero.runners.simulation.drive import Drive
 from llmzero.runners.simulation.landscape import Landscape
 
-DRIVERS = {"generation": ("max_completion_length", "group_size", "prompts_per_step"), "update": ("max_completion_length", "kl_coef")}
-WITHOUT_REFERENCE = 0.75  # of a completion's memory in an update, where kl_coef is 0 and no reference model is held
+DRIVERS = {
+    "generation": ("max_completion_length", "group_size", "prompts_per_step"),
+    "update": ("max_completion_length", "kl_coef"),
+}
+WITHOUT_REFERENCE = (
+    0.75  # of a completion's memory in an update, where kl_coef is 0 and no reference model is held
+)
 FULL_GIB = 8.0  # asked for at the wall
 
 
@@ -26,11 +31,19 @@ class OutOfMemory:
 def out_of_memory(land: Landscape, drive: Drive, hparams: HParams) -> OutOfMemory | None:
     """Return how a stage fails whose completions do not fit: all of a step while sampling, or one of them in an update."""
     held = 1.0 if drive.kl_coef > 0 else WITHOUT_REFERENCE
-    excess = {"generation": drive.batch * drive.room / land.memory, "update": drive.room * held / land.sequence}
+    excess = {
+        "generation": drive.batch * drive.room / land.memory,
+        "update": drive.room * held / land.sequence,
+    }
     phase = next((phase for phase, share in excess.items() if share > 1), None)
     if phase is None:
         return None
     asked = f"{FULL_GIB * excess[phase]:.2f}"
     values = {name: hparams[name] for name in DRIVERS[phase] if name in hparams}
-    cause = {"kind": "out_of_memory", "phase": phase, "requested_bytes": round(float(asked) * 2**30), "hparams": values}
+    cause = {
+        "kind": "out_of_memory",
+        "phase": phase,
+        "requested_bytes": round(float(asked) * 2**30),
+        "hparams": values,
+    }
     return OutOfMemory(phase, f"OutOfMemoryError: CUDA out of memory. Tried to allocate {asked} GiB.", cause)

@@ -11,10 +11,43 @@ from llmzero.runners.simulation.landscape import Landscape
 from llmzero.runners.simulation.policy import Glimpse, Policy
 
 NAMES = (
-    *("step", "global_step", "reward_mean", "reward_std", "train_score", "zero_variance_groups", "completion_length_mean"),
-    *("completion_length_max", "truncated_fraction", "prompts_sampled", "entropy", "kl", "clip_fraction_low", "clip_fraction_high"),
-    *("offpolicy_kl", "loss", "learning_rate", "grad_norm", "skipped_updates", "mismatch_kl", "mismatch_ratio_min", "mismatch_ratio_max"),
-    *("mismatch_outside", "step_seconds", "seconds_generation", "seconds_reward", "seconds_logprobs", "seconds_update", "seconds_handover"),
+    *(
+        "step",
+        "global_step",
+        "reward_mean",
+        "reward_std",
+        "train_score",
+        "zero_variance_groups",
+        "completion_length_mean",
+    ),
+    *(
+        "completion_length_max",
+        "truncated_fraction",
+        "prompts_sampled",
+        "entropy",
+        "kl",
+        "clip_fraction_low",
+        "clip_fraction_high",
+    ),
+    *(
+        "offpolicy_kl",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "skipped_updates",
+        "mismatch_kl",
+        "mismatch_ratio_min",
+        "mismatch_ratio_max",
+    ),
+    *(
+        "mismatch_outside",
+        "step_seconds",
+        "seconds_generation",
+        "seconds_reward",
+        "seconds_logprobs",
+        "seconds_update",
+        "seconds_handover",
+    ),
     *("seconds_validation", "seconds_checkpoint", "tokens", "gpu_seconds"),
 )
 COUNTS = ("step", "global_step", "tokens")
@@ -34,7 +67,15 @@ class Metrics:
     def __init__(self, land: Landscape, drive: Drive, anchor: float, noise: float, rng: Random) -> None:
         self.land, self.drive, self.anchor, self.noise, self.rng = land, drive, anchor, noise, rng
 
-    def line(self, number: int, policy: Policy, seen: Glimpse, seconds: StepSeconds, validating: float, spent: float) -> str:
+    def line(
+        self,
+        number: int,
+        policy: Policy,
+        seen: Glimpse,
+        seconds: StepSeconds,
+        validating: float,
+        spent: float,
+    ) -> str:
         """Return a line of `metrics.jsonl`.
 
         Args:
@@ -52,10 +93,47 @@ class Metrics:
         entropy = policy.entropy * drive.temperature * (1 + 0.03 * draw())
         clipped = 0.05 * (1 - 1 / (1 + seen.stray / drive.width)) * (1 + 0.2 * abs(draw()))
         return LINE % (
-            *(number, policy.global_step, 0.9 * score + 0.1 * (1 - cut), max(0.02, math.sqrt(score * (1 - score))), score, quiet),
-            *(mean, longest if cut < 0.01 else drive.limit, cut, drive.prompts, entropy, self._divergence(policy), 1.5 * clipped, clipped),
-            *(ROUNDING + 0.1 * seen.stray**2, 1e-5 * draw(), drive.learning_rate, self._norm(policy), 0.0, ROUNDING, 1 - 1e-5, 1 + 1e-5, 0.0),
-            *(seconds.total, seconds.generation, seconds.reward, seconds.logprobs, seconds.update, 0.0, validating, 0.0, policy.tokens, spent),
+            *(
+                number,
+                policy.global_step,
+                0.9 * score + 0.1 * (1 - cut),
+                max(0.02, math.sqrt(score * (1 - score))),
+                score,
+                quiet,
+            ),
+            *(
+                mean,
+                longest if cut < 0.01 else drive.limit,
+                cut,
+                drive.prompts,
+                entropy,
+                self._divergence(policy),
+                1.5 * clipped,
+                clipped,
+            ),
+            *(
+                ROUNDING + 0.1 * seen.stray**2,
+                1e-5 * draw(),
+                drive.learning_rate,
+                self._norm(policy),
+                0.0,
+                ROUNDING,
+                1 - 1e-5,
+                1 + 1e-5,
+                0.0,
+            ),
+            *(
+                seconds.total,
+                seconds.generation,
+                seconds.reward,
+                seconds.logprobs,
+                seconds.update,
+                0.0,
+                validating,
+                0.0,
+                policy.tokens,
+                spent,
+            ),
         )
 
     def _draw(self) -> float:
@@ -64,13 +142,21 @@ class Metrics:
     def _shares(self, policy: Policy, seen: Glimpse) -> tuple[float, float, float]:
         """Return the score of the batch, its share of groups that teach nothing, and that of completions cut off."""
         warmth = min(1.0, self.drive.temperature * policy.entropy / self.land.entropy)
-        score = policy.score(self.land, self.drive.room) * (1 - 0.15 * warmth)  # sampling errs more often than the greedy choice
+        score = policy.score(self.land, self.drive.room) * (
+            1 - 0.15 * warmth
+        )  # sampling errs more often than the greedy choice
         counts = self.drive.completions, self.drive.prompts
-        return self._share(score, counts[0]), self._share(1 - seen.informative, counts[1]), self._share(seen.cut, counts[0])
+        return (
+            self._share(score, counts[0]),
+            self._share(1 - seen.informative, counts[1]),
+            self._share(seen.cut, counts[0]),
+        )
 
     def _share(self, expected: float, count: float) -> float:
         """Return a share observed among so many."""
-        return min(1.0, max(0.0, expected + self._draw() * math.sqrt(max(0.0, expected * (1 - expected)) / count)))
+        return min(
+            1.0, max(0.0, expected + self._draw() * math.sqrt(max(0.0, expected * (1 - expected)) / count))
+        )
 
     def _divergence(self, policy: Policy) -> float:
         """Return what a trainer measures: nothing where it holds no reference model."""

@@ -61,7 +61,12 @@ class Policy:
         """Return the expected score of a greedy completion within so much room, in multiples of the reference limit."""
         warmth = self.entropy / land.entropy
         blurred = 1 - land.sharp * min(1.0, warmth) - 0.5 * max(0.0, warmth - 1.6)
-        return self.known(land) * (1 - self.damage) * max(0.0, blurred) * (1 - truncated(self.length, room, land))
+        return (
+            self.known(land)
+            * (1 - self.damage)
+            * max(0.0, blurred)
+            * (1 - truncated(self.length, room, land))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,9 @@ def advance(policy: Policy, land: Landscape, drive: Drive, taken: int, anchor: f
     return Glimpse(move, stray, chance, informative, cut, noise)
 
 
-def _move(policy: Policy, land: Landscape, drive: Drive, taken: int, informative: float) -> tuple[float, float, float]:
+def _move(
+    policy: Policy, land: Landscape, drive: Drive, taken: int, informative: float
+) -> tuple[float, float, float]:
     """Return how far the step goes, how far its noise goes, and how far its last update strays from the policy that sampled.
 
     Clipping ends what strays too far; a leash shortens everything, and so does a batch that teaches almost nothing.
@@ -133,9 +140,16 @@ def _move(policy: Policy, land: Landscape, drive: Drive, taken: int, informative
     warm = min(1.0, ((taken if drive.rewarm else policy.global_step) + 1) / max(1.0, drive.warmup))
     rate = drive.rate * warm / land.scale
     stray = STRAY * rate * (drive.updates - 1)
-    rate *= informative / (informative + FAINT) * math.pow(min(1.0, drive.leash), 0.1) / (1 + HOLD * drive.kl_coef)
+    rate *= (
+        informative
+        / (informative + FAINT)
+        * math.pow(min(1.0, drive.leash), 0.1)
+        / (1 + HOLD * drive.kl_coef)
+    )
     kept = 1 / (1 + stray / drive.width)
-    moved, shaken = (rate * (1 + (math.pow(drive.updates, power) - 1) * kept) for power in (land.reuse, land.stir))
+    moved, shaken = (
+        rate * (1 + (math.pow(drive.updates, power) - 1) * kept) for power in (land.reuse, land.stir)
+    )
     return moved, shaken, stray
 
 
@@ -158,7 +172,15 @@ def _noise(policy: Policy, land: Landscape, drive: Drive, tremor: float, clear: 
     young = 1 + math.exp(-policy.moments / 4)
     spikes = 0.5 + 0.5 * min(2.0, drive.leash)
     heat = math.exp(land.heat * max(0.0, drive.temperature - 1))
-    return land.jitter * min(tremor, 30.0) ** 2 * (1 - clear) / math.pow(drive.batch, land.calming) * young * spikes * heat
+    return (
+        land.jitter
+        * min(tremor, 30.0) ** 2
+        * (1 - clear)
+        / math.pow(drive.batch, land.calming)
+        * young
+        * spikes
+        * heat
+    )
 
 
 def _learn(policy: Policy, land: Landscape, drive: Drive, pace: float, noise: float) -> None:
@@ -168,7 +190,10 @@ def _learn(policy: Policy, land: Landscape, drive: Drive, pace: float, noise: fl
     noise *= policy.known(land) / land.top
     learnt = max(0.0, policy.craft - floor) * (1 - math.exp(-land.slow * pace))
     policy.craft = min(land.top, max(0.0, policy.craft - learnt + land.scar * noise))
-    policy.habits = min(land.top - policy.craft, max(0.0, policy.habits * math.exp(-land.quick * pace) + (1 - land.scar) * noise))
+    policy.habits = min(
+        land.top - policy.craft,
+        max(0.0, policy.habits * math.exp(-land.quick * pace) + (1 - land.scar) * noise),
+    )
 
 
 def _unlearn(policy: Policy, land: Landscape, drive: Drive, move: float) -> None:
@@ -187,14 +212,23 @@ def _found(policy: Policy, land: Landscape, drive: Drive, move: float) -> None:
     policy.foundation = min(1.0, max(0.0, policy.foundation + change))
 
 
-def _drift(policy: Policy, land: Landscape, drive: Drive, move: float, progress: float, anchor: float) -> None:
+def _drift(
+    policy: Policy, land: Landscape, drive: Drive, move: float, progress: float, anchor: float
+) -> None:
     """Diverge from the base model, faster once broken; beyond the limit take damage that feeds on itself."""
     lost = max(0.0, 1 - policy.known(land) / land.start)
-    away = land.drift * math.pow(move, land.stride) * (1 + land.hurry * progress + land.slip * lost) * (1 + 4 * policy.damage)
+    away = (
+        land.drift
+        * math.pow(move, land.stride)
+        * (1 + land.hurry * progress + land.slip * lost)
+        * (1 + 4 * policy.damage)
+    )
     back = min(0.5, PULL * drive.kl_coef * move) * (policy.kl - anchor)
     policy.kl = min(50.0, max(0.0, policy.kl + away - back))
     beyond = max(0.0, policy.kl / land.kl_limit - 1)
-    policy.damage = min(1.0, policy.damage + BREAKING * min(3.0, beyond) * (1 + 8 * policy.damage) * min(1.0, move))
+    policy.damage = min(
+        1.0, policy.damage + BREAKING * min(3.0, beyond) * (1 + 8 * policy.damage) * min(1.0, move)
+    )
 
 
 def _cool(policy: Policy, land: Landscape, drive: Drive, move: float, clear: float) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from llmzero.files import read_json
+from llmzero.core.files import read_json
+from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
 from llmzero.runners.simulation.costs import step_seconds, validation_seconds
 from llmzero.runners.simulation.drive import REFERENCE, drive_of
 from llmzero.runners.simulation.landscape import Landscape
 from llmzero.runners.simulation.memory import OutOfMemory, out_of_memory
 from llmzero.runners.simulation.metrics import Metrics
 from llmzero.runners.simulation.policy import Policy, advance, base_policy
-from llmzero.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
 
 SHARED = 0.7  # of a validation's error that all validations of a search have in common: they ask the same questions
 LEAST_ERROR = 1e-4  # of a score, which is rounded to it
@@ -37,7 +37,11 @@ class Origin:
     def of(cls, spec: StageSpec, land: Landscape) -> Origin:
         """Return where a stage begins; the base model's own stage says what the practitioner's values are."""
         if spec.resume_from is None:
-            told = {} if spec.steps else {name: value for name, value in spec.hparams.items() if name in REFERENCE}
+            told = (
+                {}
+                if spec.steps
+                else {name: value for name, value in spec.hparams.items() if name in REFERENCE}
+            )
             return cls(base_policy(land), told, "base")
         state = read_json(spec.resume_from / "COMPLETE")
         assert state is not None, f"{spec.resume_from} holds no simulated policy"
@@ -47,7 +51,10 @@ class Origin:
         """Write a checkpoint that is this; its directory's parent exists."""
         checkpoint.mkdir(exist_ok=True)
         policy = {entry.name: getattr(self.policy, entry.name) for entry in fields(Policy)}
-        _write(checkpoint / "COMPLETE", json.dumps({"policy": policy, "reference": self.reference, "lineage": self.lineage}))
+        _write(
+            checkpoint / "COMPLETE",
+            json.dumps({"policy": policy, "reference": self.reference, "lineage": self.lineage}),
+        )
 
 
 class Training:
@@ -85,29 +92,50 @@ class Training:
         self._step = 0
         self.spent = 0.0
         self.due = land.costs.startup
-        self.failure: OutOfMemory | None = out_of_memory(land, self.drive, spec.hparams) if spec.steps else None
+        self.failure: OutOfMemory | None = (
+            out_of_memory(land, self.drive, spec.hparams) if spec.steps else None
+        )
 
     def prepare(self) -> None:
         """Take the steps up to the next validation, or that in which the stage fails."""
         step = 1 if self.failure else min(self.spec.steps, self._step + self.settings["validation_every"])
-        validating = validation_seconds(self.land.costs, self.land.examples, self.policy.length / self.land.length)
+        validating = validation_seconds(
+            self.land.costs, self.land.examples, self.policy.length / self.land.length
+        )
         for number in range(self._step + 1, step + 1):
-            seconds = step_seconds(self.land.costs, self.drive, min(self.policy.length, self.drive.room) / self.land.length)
+            seconds = step_seconds(
+                self.land.costs, self.drive, min(self.policy.length, self.drive.room) / self.land.length
+            )
             self.due += seconds.total
-            seen = advance(self.policy, self.land, self.drive, number - 1, self._anchor, self.noise * self._training.gauss(0, 1))
+            seen = advance(
+                self.policy,
+                self.land,
+                self.drive,
+                number - 1,
+                self._anchor,
+                self.noise * self._training.gauss(0, 1),
+            )
             after = validating if number == step else 0.0
-            self._lines.append(self._metrics.line(number, self.policy, seen, seconds, after, self.due + after))
+            self._lines.append(
+                self._metrics.line(number, self.policy, seen, seconds, after, self.due + after)
+            )
         self._step = step
         self.due += 0.0 if self.failure else validating
 
     def validate(self) -> None:
         """Score the policy, and write what has become known."""
-        seconds = validation_seconds(self.land.costs, self.land.examples, self.policy.length / self.land.length)
+        seconds = validation_seconds(
+            self.land.costs, self.land.examples, self.policy.length / self.land.length
+        )
         score, stderr = self._observed()
-        point = ValidationPoint(self._step, self.policy.global_step, score, stderr, self.land.examples, round(seconds, 3))
+        point = ValidationPoint(
+            self._step, self.policy.global_step, score, stderr, self.land.examples, round(seconds, 3)
+        )
         self.points.append(point)
         self.spent = round(self.due, 3)
-        self._validated[self._step] = Origin(replace(self.policy), self.reference, f"{self.lineage}/{self._step}")
+        self._validated[self._step] = Origin(
+            replace(self.policy), self.reference, f"{self.lineage}/{self._step}"
+        )
         anew = len(self.points) == 1  # what an earlier attempt left is overwritten
         if self._lines:
             _write(self.stage.metrics_file, "".join(self._lines), anew=anew)
@@ -118,7 +146,9 @@ class Training:
         """Return a validation score and its standard error: so many questions, the same ones at every validation of a search."""
         true = self.policy.score(self.land, self.drive.room)
         stderr = max(LEAST_ERROR, self.noise * math.sqrt(true * (1 - true) / self.land.examples))
-        error = self.noise and stderr * (SHARED * self._bias + math.sqrt(1 - SHARED**2) * self._validation.gauss(0, 1))
+        error = self.noise and stderr * (
+            SHARED * self._bias + math.sqrt(1 - SHARED**2) * self._validation.gauss(0, 1)
+        )
         return round(min(1.0, max(0.0, true + error)), 4), stderr
 
     def end(self, state: FinalState, began: float) -> StageResult:
@@ -150,7 +180,11 @@ class Training:
         """Write the result of a stage that did not fit; it has used its start and what its first step took."""
         spent = round(self.due, 3)
         ended_at = round(began + spent, 3)
-        return self._written(StageResult("failed", [], None, None, None, spent, spent, failure.error, None, failure.cause, ended_at))
+        return self._written(
+            StageResult(
+                "failed", [], None, None, None, spent, spent, failure.error, None, failure.cause, ended_at
+            )
+        )
 
     def _written(self, result: StageResult) -> StageResult:
         _write(self.stage.result_file, json.dumps(result.to_dict()))

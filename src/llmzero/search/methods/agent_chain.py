@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmzero.search.methods.base import Expansion, exhausted, expand, practitioner_stage
 from llmzero.search.methods.chains import Chains
-from llmzero.search.tree import ROOT, Node, Tree
+from llmzero.tree.tree import ROOT, Node, Tree
 
 
 class AgentChain(Chains):
@@ -28,5 +28,10 @@ class AgentChain(Chains):
         """Go back to the parent of a stage that failed, unless every other configuration was tried below it."""
         parent = tree[node.parent_id or ROOT]
         alive = any(child.state != "failed" for child in tree.children(parent.node_id))
-        if not node.usable and parent.parent_id is not None and not alive and not exhausted(self.context, parent):
+        if (
+            not node.usable
+            and parent.parent_id is not None
+            and not alive
+            and not exhausted(self.context, parent)
+        ):
             self._ready.add(parent.node_id)

@@ -8,7 +8,7 @@ from bisect import bisect_left, insort
 
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.chains import ConstantChains, Start, last_score
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 Entry = tuple[float, int, str]  # score, negated, then number and id of a stage
 

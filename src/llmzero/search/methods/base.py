@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from llmzero.agents.base import Proposal, Proposer
-from llmzero.agents.evidence import Evidence
-from llmzero.hparams import Catalogue, HParams
-from llmzero.search.tree import Node, Tree
+from llmzero.agents.base import Proposer
+from llmzero.core.hparams import Catalogue, HParams
+from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.proposal import Proposal
+from llmzero.tree.tree import Node, Tree
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmzero.agents.base import Proposal
-from llmzero.hparams import HParams
+from llmzero.core.hparams import HParams
+from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.configurations import Tried
 from llmzero.search.methods.follower import Follower
-from llmzero.search.tree import ROOT, Node, Tree
+from llmzero.tree.tree import ROOT, Node, Tree
 
 
 class Chains(Follower):
@@ -107,19 +107,27 @@ class ConstantChains(Chains):
         """Return the first stage of the next chain, if there is a configuration left."""
         number = len(tree.root.children)
         start = self.start(tree, number)
-        return self.stage(tree.root, start.hparams, start.why, {"chain": number, **start.memo}) if start else None
+        return (
+            self.stage(tree.root, start.hparams, start.why, {"chain": number, **start.memo})
+            if start
+            else None
+        )
 
     def go_on(self, tree: Tree, node: Node) -> Expansion:
         """Return a stage under the same configuration."""
         chain = node.memo["chain"]
-        return self.stage(node, node.hparams, f"Chain {chain} trains on under its configuration.", {"chain": chain})
+        return self.stage(
+            node, node.hparams, f"Chain {chain} trains on under its configuration.", {"chain": chain}
+        )
 
     def stage(self, parent: Node, hparams: HParams, why: str, memo: dict[str, Any]) -> Expansion:
         """Return a stage that goes on from where its parent stands."""
         return moved_on(self.context, self.name, parent, hparams, why, memo)
 
 
-def moved_on(context: MethodContext, name: str, parent: Node, hparams: HParams, why: str, memo: dict[str, Any]) -> Expansion:
+def moved_on(
+    context: MethodContext, name: str, parent: Node, hparams: HParams, why: str, memo: dict[str, Any]
+) -> Expansion:
     """Return a stage that goes on from its parent's last checkpoint, as an uninterrupted run would."""
     changes = context.catalogue.changes(parent.hparams, hparams)
     return Expansion(parent.node_id, hparams, Proposal(name, (), why, changes, "last"), memo=memo)

@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Iterable
 
-from llmzero.hparams import Catalogue, HParams, Parameter, Value
+from llmzero.core.hparams import Catalogue, HParams, Parameter, Value
 
 TRIES = 100  # draws for a configuration that was not tried; after that, all are gone through
 
@@ -48,7 +48,11 @@ class Tried:
     def _first(self) -> HParams:
         """Return the first configuration that was not tried."""
         every = itertools.product(*map(every_value, self.catalogue.values()))
-        return next(hparams for values in every if (hparams := dict(zip(self.catalogue, values, strict=True))) not in self)
+        return next(
+            hparams
+            for values in every
+            if (hparams := dict(zip(self.catalogue, values, strict=True))) not in self
+        )
 
     def _key(self, hparams: HParams) -> str:
         return repr([hparams[name] for name in self.catalogue])

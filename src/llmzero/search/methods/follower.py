@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 
 class Follower(ABC):

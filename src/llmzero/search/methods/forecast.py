@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from itertools import chain, islice
 
 from llmzero.search.methods.gain_model import GainModel
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 CANDIDATES = 64  # at each depth, those with the best scores
 
@@ -25,13 +25,17 @@ class Forecast:
         failure_penalty: taken from a forecast, in units of the spread of scores, once `failures_tolerated` children of a node have failed.
     """
 
-    def __init__(self, max_depth: int, exploration: float, failure_penalty: float, failures_tolerated: int) -> None:
+    def __init__(
+        self, max_depth: int, exploration: float, failure_penalty: float, failures_tolerated: int
+    ) -> None:
         self.max_depth = max_depth
         self.exploration = exploration
         self.failure_penalty = failure_penalty
         self.failures_tolerated = failures_tolerated
         self.model = GainModel()
-        self._open: list[list[tuple[float, str]]] = [[] for _ in range(max_depth)]  # by depth: (-score, id), sorted
+        self._open: list[list[tuple[float, str]]] = [
+            [] for _ in range(max_depth)
+        ]  # by depth: (-score, id), sorted
         self._failures: dict[str, int] = {}
 
     def created(self, tree: Tree, node: Node) -> None:

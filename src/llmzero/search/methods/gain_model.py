@@ -64,25 +64,42 @@ class GainModel:
         precision, weights, deviation = self.posterior(spread)
         root = cholesky(precision)
         noise = [rng.gauss(0.0, exploration * deviation) for _ in weights]
-        return Curve([w + e for w, e in zip(weights, back_substituted(root, noise), strict=True)], exploration * deviation)
+        return Curve(
+            [w + e for w, e in zip(weights, back_substituted(root, noise), strict=True)],
+            exploration * deviation,
+        )
 
     def posterior(self, spread: float) -> tuple[Matrix, list[float], float]:
         """Return the precision of the weights (in units of one stage's error), their mean, and the standard deviation of that error."""
         products, targets = self._scaled(spread)
-        precision = [[value + (PRIOR_STRENGTHS[i] if i == j else 0.0) for j, value in enumerate(row)] for i, row in enumerate(products)]
-        pulled = [target + strength * prior for target, strength, prior in zip(targets, PRIOR_STRENGTHS, PRIOR_WEIGHTS, strict=True)]
+        precision = [
+            [value + (PRIOR_STRENGTHS[i] if i == j else 0.0) for j, value in enumerate(row)]
+            for i, row in enumerate(products)
+        ]
+        pulled = [
+            target + strength * prior
+            for target, strength, prior in zip(targets, PRIOR_STRENGTHS, PRIOR_WEIGHTS, strict=True)
+        ]
         root = cholesky(precision)
         weights = back_substituted(root, forward_substituted(root, pulled))
         fitted = sum(
-            w * (2 * t - sum(p * v for p, v in zip(row, weights, strict=True))) for w, t, row in zip(weights, targets, products, strict=True)
+            w * (2 * t - sum(p * v for p, v in zip(row, weights, strict=True)))
+            for w, t, row in zip(weights, targets, products, strict=True)
         )
         errors = max(0.0, self.squares / spread**2 - fitted)
-        return precision, weights, math.sqrt((PRIOR_ERROR_STRENGTH * PRIOR_ERROR**2 + errors) / (PRIOR_ERROR_STRENGTH + self.count))
+        return (
+            precision,
+            weights,
+            math.sqrt((PRIOR_ERROR_STRENGTH * PRIOR_ERROR**2 + errors) / (PRIOR_ERROR_STRENGTH + self.count)),
+        )
 
     def _scaled(self, spread: float) -> tuple[Matrix, list[float]]:
         """Return the sums as if every score had been given in units of the spread."""
         units = (1.0, 1 / spread, 1 / spread)
-        products = [[value * a * b for value, b in zip(row, units, strict=True)] for row, a in zip(self.products, units, strict=True)]
+        products = [
+            [value * a * b for value, b in zip(row, units, strict=True)]
+            for row, a in zip(self.products, units, strict=True)
+        ]
         return products, [target * unit / spread for target, unit in zip(self.targets, units, strict=True)]
 
 

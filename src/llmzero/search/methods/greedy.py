@@ -7,7 +7,7 @@ from collections import Counter
 
 from llmzero.search.methods.base import Expansion, MethodContext, exhausted, expand, practitioner_stage
 from llmzero.search.methods.follower import Follower
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 Entry = tuple[float, int, str]  # score, negated, then number and id
 
@@ -42,6 +42,10 @@ class Greedy(Follower):
             return practitioner_stage(self.context, tree.root)
         while self._open and exhausted(self.context, tree[self._open[0][2]]):
             del self._open[0]
-        free = (node_id for _, _, node_id in self._open if not self._busy[node_id] and not exhausted(self.context, tree[node_id]))
+        free = (
+            node_id
+            for _, _, node_id in self._open
+            if not self._busy[node_id] and not exhausted(self.context, tree[node_id])
+        )
         node_id = next(free, None)
         return expand(self.context, tree, node_id) if node_id is not None else None

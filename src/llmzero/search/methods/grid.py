@@ -7,13 +7,18 @@ import math
 import random
 from collections.abc import Mapping
 
-from llmzero.errors import UserError
-from llmzero.hparams import Catalogue, HParams, Parameter, Value, suggestion
+from llmzero.core.errors import UserError
+from llmzero.core.hparams import Catalogue, HParams, Parameter, Value, suggestion
 from llmzero.search.methods.base import MethodContext
 from llmzero.search.methods.chains import ConstantChains, Start
-from llmzero.search.tree import Tree
+from llmzero.tree.tree import Tree
 
-TUNED = ("learning_rate", "kl_coef", "group_size", "temperature")  # what practitioners tune first, in this order
+TUNED = (
+    "learning_rate",
+    "kl_coef",
+    "group_size",
+    "temperature",
+)  # what practitioners tune first, in this order
 CELLS = 27  # of a grid that chooses itself, where the budget has no limit of stages
 
 
@@ -27,7 +32,9 @@ class Grid(ConstantChains):
     def __init__(self, context: MethodContext, parameters: Mapping[str, int] | None = None) -> None:
         super().__init__(context, "grid")
         if parameters is not None and not isinstance(parameters, Mapping):
-            raise UserError(f"search.method.parameters={parameters}: must be numbers of values by name, e.g. {{{next(iter(context.catalogue))}: 2}}")
+            raise UserError(
+                f"search.method.parameters={parameters}: must be numbers of values by name, e.g. {{{next(iter(context.catalogue))}: 2}}"
+            )
         self.numbers = _chosen(context) if parameters is None else dict(parameters.items())
         _check(context.catalogue, self.numbers)
         self._cells: list[HParams] = []
@@ -44,7 +51,11 @@ class Grid(ConstantChains):
         cell = self._cells[number]
         told = ", ".join(f"{name}={value}" for name, value in cell.items())
         memo = {"grid": self.numbers} if number == 0 else {}
-        return Start({**self.context.catalogue.defaults(), **cell}, f"Cell {number + 1} of {len(self._cells)}: {told}.", memo)
+        return Start(
+            {**self.context.catalogue.defaults(), **cell},
+            f"Cell {number + 1} of {len(self._cells)}: {told}.",
+            memo,
+        )
 
 
 def cells(catalogue: Catalogue, numbers: Mapping[str, int]) -> list[HParams]:
@@ -69,9 +80,15 @@ def _chosen(context: MethodContext) -> dict[str, int]:
     numbers = dict.fromkeys(names, 1)
     while True:
         ample = [name for name in names if numbers[name] < (catalogue[name].count or math.inf)]
-        grown = [name for name in ample if math.prod(numbers.values()) // numbers[name] * (numbers[name] + 1) <= chains]
+        grown = [
+            name
+            for name in ample
+            if math.prod(numbers.values()) // numbers[name] * (numbers[name] + 1) <= chains
+        ]
         if not grown:
-            return {name: number for name, number in numbers.items() if number > 1} or dict.fromkeys(names[:1], 1)
+            return {name: number for name, number in numbers.items() if number > 1} or dict.fromkeys(
+                names[:1], 1
+            )
         numbers[min(grown, key=lambda name: numbers[name])] += 1
 
 
@@ -79,10 +96,15 @@ def _check(catalogue: Catalogue, numbers: Mapping[str, int]) -> None:
     """Raise `UserError` where a grid's parameter is unknown, or has not that many values."""
     key = "search.method.parameters"
     if not numbers:
-        raise UserError(f"{key}={{}}: has no parameter; name some with their numbers of values, e.g. {{{next(iter(catalogue))}: 2}}, or give null")
+        raise UserError(
+            f"{key}={{}}: has no parameter; name some with their numbers of values, e.g. {{{next(iter(catalogue))}: 2}}, or give null"
+        )
     for name, number in numbers.items():
         if name not in catalogue:
             raise UserError(f"{key}.{name}={number}: unknown parameter{suggestion(name, catalogue)}")
         most = catalogue[name].count or math.inf
         if not isinstance(number, int) or not 1 <= number <= most:
-            raise UserError(f"{key}.{name}={number}: must be " + ("at least 1" if most == math.inf else f"from 1 to {most}, its number of values"))
+            raise UserError(
+                f"{key}.{name}={number}: must be "
+                + ("at least 1" if most == math.inf else f"from 1 to {most}, its number of values")
+            )

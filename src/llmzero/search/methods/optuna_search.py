@@ -13,10 +13,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from llmzero.hparams import HParams, Parameter, Value
+from llmzero.core.hparams import HParams, Parameter, Value
 from llmzero.search.methods.base import MethodContext
 from llmzero.search.methods.chains import ConstantChains, Start
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 SAMPLES = 8  # that may repeat configurations, before one is drawn at random
 
@@ -48,7 +48,10 @@ class OptunaSearch(ConstantChains):
         self._trials: dict[str, int] = {}  # by the first stage of their chains
         self._over: list[Node] = []  # the last stages of chains, in the order in which they ended
         self._told = 0  # of those
-        self._offered: tuple[tuple[int, int], Start | None] = ((-1, -1), None)  # what was asked for last: chain, stages that had ended
+        self._offered: tuple[tuple[int, int], Start | None] = (
+            (-1, -1),
+            None,
+        )  # what was asked for last: chain, stages that had ended
 
     def start(self, tree: Tree, number: int) -> Start | None:
         """Return the practitioner's configuration first, then what the sampler suggests; None where all configurations were tried."""
@@ -76,7 +79,9 @@ class OptunaSearch(ConstantChains):
             for _ in range(self._asked, memo["trial"]):
                 self._study.add_trial(create_trial(state=TrialState.FAIL))
             self._asked = memo["trial"]
-            self._ask(RandomSampler() if self.sampler == "tpe" else self._sampler(str(self._asked)), memo["params"])
+            self._ask(
+                RandomSampler() if self.sampler == "tpe" else self._sampler(str(self._asked)), memo["params"]
+            )
         self._trials[first.node_id] = memo["trial"]
 
     def _tell(self, tree: Tree, ended: int) -> None:
@@ -100,7 +105,9 @@ class OptunaSearch(ConstantChains):
             self._study.tell(self._asked - 1, state=TrialState.FAIL)
         untried = self.tried.draw(random.Random(f"{self.context.seed}/{number}"))
         assert untried is not None
-        return self._ask(self._sampler(f"{number}"), self._params(untried)), f"{self.sampler} suggests what was tried already; drawn at random."
+        return self._ask(
+            self._sampler(f"{number}"), self._params(untried)
+        ), f"{self.sampler} suggests what was tried already; drawn at random."
 
     def _ask(self, sampler: BaseSampler, params: Params | None = None) -> Params:
         """Return the parameters of the study's next trial: those given, or what the sampler suggests.
@@ -118,14 +125,24 @@ class OptunaSearch(ConstantChains):
     def _sampler(self, name: str) -> BaseSampler:
         seed = random.Random(f"{self.context.seed}/{name}").randrange(2**31)
         if self.sampler == "tpe":
-            return TPESampler(n_startup_trials=self.n_startup_trials, multivariate=True, constant_liar=True, seed=seed)
-        return CmaEsSampler(n_startup_trials=self.n_startup_trials, warn_independent_sampling=False, seed=seed)
+            return TPESampler(
+                n_startup_trials=self.n_startup_trials, multivariate=True, constant_liar=True, seed=seed
+            )
+        return CmaEsSampler(
+            n_startup_trials=self.n_startup_trials, warn_independent_sampling=False, seed=seed
+        )
 
     def _hparams(self, params: Params) -> HParams:
-        return {name: decoded(self.space[name], parameter, params[name]) for name, parameter in self.context.catalogue.items()}
+        return {
+            name: decoded(self.space[name], parameter, params[name])
+            for name, parameter in self.context.catalogue.items()
+        }
 
     def _params(self, hparams: HParams) -> Params:
-        return {name: encoded(self.space[name], parameter, hparams[name]) for name, parameter in self.context.catalogue.items()}
+        return {
+            name: encoded(self.space[name], parameter, hparams[name])
+            for name, parameter in self.context.catalogue.items()
+        }
 
 
 def distribution(sampler: Kind, parameter: Parameter) -> BaseDistribution:
@@ -141,9 +158,17 @@ def distribution(sampler: Kind, parameter: Parameter) -> BaseDistribution:
 
 def decoded(space: BaseDistribution, parameter: Parameter, value: Any) -> Value:
     """Return the value of a parameter that stands behind Optuna's."""
-    return parameter.at(value) if isinstance(space, FloatDistribution) or parameter.choices is None else parameter.choices[value]
+    return (
+        parameter.at(value)
+        if isinstance(space, FloatDistribution) or parameter.choices is None
+        else parameter.choices[value]
+    )
 
 
 def encoded(space: BaseDistribution, parameter: Parameter, value: Value) -> Any:
     """Return what stands for a value: the inverse of `decoded`."""
-    return parameter.position(value) if isinstance(space, FloatDistribution) or parameter.choices is None else parameter.choices.index(value)
+    return (
+        parameter.position(value)
+        if isinstance(space, FloatDistribution) or parameter.choices is None
+        else parameter.choices.index(value)
+    )

@@ -6,12 +6,12 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from llmzero.hparams import Catalogue, HParams, Parameter, Value
+from llmzero.core.hparams import Catalogue, HParams, Parameter, Value
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.chains import last_score, moved_on
 from llmzero.search.methods.configurations import random_configuration
 from llmzero.search.methods.follower import Follower
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 FACTORS = (1.2, 0.8)  # one of them multiplies a number that is perturbed
 SMALLEST = 4  # members, where the budget affords them
@@ -63,7 +63,13 @@ class Pbt(Follower):
         resample: chance that a perturbed value is drawn anew.
     """
 
-    def __init__(self, context: MethodContext, population: int | None = None, quantile: float = 0.25, resample: float = 0.25) -> None:
+    def __init__(
+        self,
+        context: MethodContext,
+        population: int | None = None,
+        quantile: float = 0.25,
+        resample: float = 0.25,
+    ) -> None:
         super().__init__()
         self.context = context
         self.population = population
@@ -98,7 +104,11 @@ class Pbt(Follower):
         return self._next(tree, min(waiting)[-1]) if waiting else None
 
     def _done(self, member: Member) -> bool:
-        return bool(member.stages) and member.stages[-1].usable and member.stages[-1].depth == self.context.max_depth
+        return (
+            bool(member.stages)
+            and member.stages[-1].usable
+            and member.stages[-1].depth == self.context.max_depth
+        )
 
     def _size(self, tree: Tree) -> int:
         """Return how many members a new population has."""
@@ -121,7 +131,12 @@ class Pbt(Follower):
         ranked = self._ranked(number)
         n = self._quantile(len(ranked))
         if member.failed and not ranked:
-            return self._fresh(tree, number, rng, f"Member {number} failed and there is none to copy; it begins anew, drawn at random.")
+            return self._fresh(
+                tree,
+                number,
+                rng,
+                f"Member {number} failed and there is none to copy; it begins anew, drawn at random.",
+            )
         if member.failed:
             return self._copy(number, rng.choice(ranked[-max(1, n) :]), "failed", rng)
         if any(standing.number == number for standing in ranked[:n]):
@@ -131,7 +146,12 @@ class Pbt(Follower):
 
     def _begin(self, tree: Tree, number: int, rng: random.Random) -> Expansion:
         if self._number == 0 and number == 0:
-            return self._stage(number, tree.root, self.context.catalogue.defaults(), "Member 0 begins with the practitioner's configuration.")
+            return self._stage(
+                number,
+                tree.root,
+                self.context.catalogue.defaults(),
+                "Member 0 begins with the practitioner's configuration.",
+            )
         return self._fresh(tree, number, rng, f"Member {number} begins, drawn at random.")
 
     def _fresh(self, tree: Tree, number: int, rng: random.Random, why: str) -> Expansion:
@@ -140,7 +160,11 @@ class Pbt(Follower):
     def _ranked(self, number: int) -> list[Standing]:
         """Return the members that have a score, the worst first; without the one in question if it failed."""
         depth = self._generation(self._members[number])
-        found = [(other, member.at(depth)) for other, member in enumerate(self._members) if other != number or not member.failed]
+        found = [
+            (other, member.at(depth))
+            for other, member in enumerate(self._members)
+            if other != number or not member.failed
+        ]
         standings = [Standing(last_score(node), other, node) for other, node in found if node is not None]
         return sorted(standings, key=lambda standing: standing.score)
 
@@ -162,7 +186,8 @@ class Pbt(Follower):
 def perturbed(catalogue: Catalogue, hparams: HParams, resample: float, rng: random.Random) -> HParams:
     """Return a configuration with every value drawn anew, at that probability, or moved a little."""
     return {
-        name: parameter.sample(rng) if rng.random() < resample else nearby(parameter, hparams[name], rng) for name, parameter in catalogue.items()
+        name: parameter.sample(rng) if rng.random() < resample else nearby(parameter, hparams[name], rng)
+        for name, parameter in catalogue.items()
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmzero.search.methods.base import Expansion, practitioner_stage
 from llmzero.search.methods.chains import SingleChain
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 
 class Practitioner(SingleChain):

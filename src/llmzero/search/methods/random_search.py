@@ -7,7 +7,7 @@ import random
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.chains import ConstantChains, Start
 from llmzero.search.methods.configurations import random_configuration
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 
 class RandomSearch(ConstantChains):

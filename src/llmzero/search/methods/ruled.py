@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmzero.search.methods.base import Expansion, expand, practitioner_stage
 from llmzero.search.methods.chains import SingleChain
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 
 class RuledChain(SingleChain):
@@ -12,4 +12,6 @@ class RuledChain(SingleChain):
 
     def go_on(self, tree: Tree, node: Node) -> Expansion:
         """Return the next stage."""
-        return expand(self.context, tree, node.node_id) if node.depth else practitioner_stage(self.context, node)
+        return (
+            expand(self.context, tree, node.node_id) if node.depth else practitioner_stage(self.context, node)
+        )

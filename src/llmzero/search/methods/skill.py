@@ -11,10 +11,10 @@ from llmzero.agents.llm import LlmAgent
 from llmzero.agents.rules import RuleAgent
 from llmzero.agents.text import estimated_tokens, one_line
 from llmzero.agents.transcript import Call, Transcript
-from llmzero.errors import UserError
+from llmzero.core.errors import UserError
 from llmzero.search.methods.base import Expansion, Halt, MethodContext
 from llmzero.search.methods.skill_tools import Outcome, Tools, read_skills
-from llmzero.search.tree import Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 WHY_KEPT = 600  # characters of why rules decided in the model's place
 
@@ -32,7 +32,13 @@ class Skill:
         skills: folder of the skill files; None is the usual one.
     """
 
-    def __init__(self, context: MethodContext, max_turns: int = 200, max_context_tokens: int = 60_000, skills: str | None = None) -> None:
+    def __init__(
+        self,
+        context: MethodContext,
+        max_turns: int = 200,
+        max_context_tokens: int = 60_000,
+        skills: str | None = None,
+    ) -> None:
         if not isinstance(context.proposer, LlmAgent) or context.evidence is None:
             raise UserError("search=skill: needs a language model: agent=openai agent.model=NAME")
         self.context, self.agent, self.evidence = context, context.proposer, context.evidence
@@ -40,7 +46,9 @@ class Skill:
         self.max_context_tokens = max_context_tokens
         self.tools = Tools(context, context.evidence, self.agent.endpoint.model, read_skills(skills))
         self._rules = RuleAgent()
-        self._halted: set[str] = set()  # by this process: a stop that a killed driver could not carry out is asked for again
+        self._halted: set[str] = (
+            set()
+        )  # by this process: a stop that a killed driver could not carry out is asked for again
         self._transcript: Transcript | None = None
 
     def ask(self, tree: Tree) -> Expansion | None:
@@ -55,7 +63,11 @@ class Skill:
         if not tree.root.final:
             return None
         self._go_on(tree, may_start=False)
-        wanted = {i: reason for i, reason in self._opened(tree).stops.items() if i not in self._halted and not tree[i].final}
+        wanted = {
+            i: reason
+            for i, reason in self._opened(tree).stops.items()
+            if i not in self._halted and not tree[i].final
+        }
         if not wanted:
             return None
         node_id, reason = next(iter(wanted.items()))
@@ -66,7 +78,11 @@ class Skill:
         if self._transcript is None:
             self._transcript = Transcript(self.context.directory / "session.jsonl", tree.nodes)
         if not self._transcript.messages:
-            known = {"skills": self.tools.list_skills(), "schemas": self.tools.schemas, "catalogue": self.context.catalogue}
+            known = {
+                "skills": self.tools.list_skills(),
+                "schemas": self.tools.schemas,
+                "catalogue": self.context.catalogue,
+            }
             setting = self.evidence(tree, tree.root.node_id).setting
             self._transcript.say("system", self.agent.prompts.render("skill_system", **known))
             self._transcript.say("user", self.agent.prompts.render("skill_begin", setting=setting))
@@ -105,7 +121,9 @@ class Skill:
         call = CallId(tree.next_id(), "turn", f"{talk.turns + 1:04d}")
         tools = self.tools.schemas if talk.tools else []
         try:
-            reply = self.agent.endpoint.ask(call, talk.sent(self.max_context_tokens - estimated_tokens(json.dumps(tools))), tools=tools)
+            reply = self.agent.endpoint.ask(
+                call, talk.sent(self.max_context_tokens - estimated_tokens(json.dumps(tools))), tools=tools
+            )
         except CallError as error:
             talk.miss(str(error))
             return
@@ -120,13 +138,22 @@ class Skill:
         assert parent is not None, "the base model is usable, and not at the greatest depth"
         why = f"rules started this stage in place of {self.agent.endpoint.model}: {one_line(talk.error or 'no usable call', WHY_KEPT)}"
         proposal = replace(self._rules.propose(self.evidence(tree, parent.node_id)), notes=(why,))
-        expansion = _charged(Expansion(parent.node_id, {**parent.hparams, **proposal.changes}, proposal), talk)
+        expansion = _charged(
+            Expansion(parent.node_id, {**parent.hparams, **proposal.changes}, proposal), talk
+        )
         stage = tree.next_id()
-        talk.say("user", f"You made no usable call, so rules started {stage} from {parent.node_id}: {proposal.rationale}", stage=stage, again=True)
+        talk.say(
+            "user",
+            f"You made no usable call, so rules started {stage} from {parent.node_id}: {proposal.rationale}",
+            stage=stage,
+            again=True,
+        )
         return expansion
 
 
 def _charged(expansion: Expansion, talk: Transcript) -> Expansion:
     """Return the expansion with what the session has cost since the stage before."""
     tokens, dollars = (sum(parts) for parts in zip(*talk.spent, strict=True)) if talk.spent else (0, 0.0)
-    return replace(expansion, proposal=replace(expansion.proposal, calls=len(talk.spent), tokens=tokens, dollars=dollars))
+    return replace(
+        expansion, proposal=replace(expansion.proposal, calls=len(talk.spent), tokens=tokens, dollars=dollars)
+    )

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, checkpoint_of, review, value_schema
-from llmzero.agents.base import PATHOLOGIES, Proposal, Resume
-from llmzero.agents.dynamics import dynamics_text
-from llmzero.agents.evidence import Evidence
-from llmzero.agents.fit import nearly_equal
 from llmzero.agents.prompt import Portion, Shown, texts
 from llmzero.agents.text import clean, fenced, one_line, value_text
-from llmzero.errors import UserError
-from llmzero.hparams import Catalogue
+from llmzero.core.errors import UserError
+from llmzero.core.hparams import Catalogue
+from llmzero.core.stage import StageDir
+from llmzero.evidence.dynamics import dynamics_text
+from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.fit import nearly_equal
+from llmzero.evidence.proposal import PATHOLOGIES, Proposal, Resume
 from llmzero.search.methods.base import Expansion, MethodContext
-from llmzero.search.tree import ROOT, Node, Tree
-from llmzero.stage import StageDir
+from llmzero.tree.tree import ROOT, Node, Tree
 
 SKILLS = Path(__file__).resolve().parents[4] / "conf" / "agent" / "skills"
 ENDED = -1  # in place of a number of validation points: the model knows that the stage has ended
@@ -63,7 +63,9 @@ def read_skills(folder: str | None) -> dict[str, str]:
     path = Path(folder) if folder else SKILLS
     found = {file.stem: file.read_text(encoding="utf-8") for file in sorted(path.glob("*.md"))}
     if not found:
-        raise UserError(f"search.method.skills={path}: no such folder, or no *.md in it; copy {SKILLS} and edit the copy")
+        raise UserError(
+            f"search.method.skills={path}: no such folder, or no *.md in it; copy {SKILLS} and edit the copy"
+        )
     return found
 
 
@@ -76,10 +78,18 @@ class Tools:
         skills: texts by name.
     """
 
-    def __init__(self, context: MethodContext, evidence: Callable[[Tree, str], Evidence], model: str, skills: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        context: MethodContext,
+        evidence: Callable[[Tree, str], Evidence],
+        model: str,
+        skills: Mapping[str, str],
+    ) -> None:
         self.context, self.evidence, self.model, self.skills = context, evidence, model, skills
         self.schemas = tool_schemas(context.catalogue)
-        self._parameters = {schema["function"]["name"]: schema["function"]["parameters"] for schema in self.schemas}
+        self._parameters = {
+            schema["function"]["name"]: schema["function"]["parameters"] for schema in self.schemas
+        }
         self._tools: dict[str, Tool] = {
             "list_skills": self._list_skills,
             "read_skill": self._read_skill,
@@ -92,7 +102,9 @@ class Tools:
             "finish": self._finish,
         }
 
-    def run(self, name: str, arguments: Mapping[str, Any], tree: Tree, told: Mapping[str, int]) -> Outcome | None:
+    def run(
+        self, name: str, arguments: Mapping[str, Any], tree: Tree, told: Mapping[str, int]
+    ) -> Outcome | None:
         """Carry out a call.
 
         `told` has the validation points of each stage that the model was told of, or `ENDED`. Returns what the call led to; None of a
@@ -100,7 +112,9 @@ class Tools:
         """
         try:
             if name not in self._tools:
-                raise RefusedError(f"There is no tool {one_line(name, NAMED)}; there are {', '.join(self._tools)}.")
+                raise RefusedError(
+                    f"There is no tool {one_line(name, NAMED)}; there are {', '.join(self._tools)}."
+                )
             given = {key: value for key, value in arguments.items() if value is not None}
             check_arguments(given, self._parameters[name])
             return self._tools[name](tree, told, given)
@@ -119,7 +133,9 @@ class Tools:
     def _read_skill(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         name = arguments["name"].removesuffix(".md")
         if name not in self.skills:
-            raise RefusedError(f"There is no skill {one_line(name, NAMED)}; there are {', '.join(self.skills)}.")
+            raise RefusedError(
+                f"There is no skill {one_line(name, NAMED)}; there are {', '.join(self.skills)}."
+            )
         return Outcome(self.skills[name])
 
     def _list_runs(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
@@ -144,8 +160,16 @@ class Tools:
 
     def _read_metrics(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])
-        error = fenced(clean(node.result.error, PARAGRAPH), "error") if node.result and node.result.error else ""
-        return Outcome("\n\n".join(filter(None, [self.status(tree, node), error, dynamics_text(self.evidence(tree, node.node_id))])))
+        error = (
+            fenced(clean(node.result.error, PARAGRAPH), "error") if node.result and node.result.error else ""
+        )
+        return Outcome(
+            "\n\n".join(
+                filter(
+                    None, [self.status(tree, node), error, dynamics_text(self.evidence(tree, node.node_id))]
+                )
+            )
+        )
 
     def _read_rollouts(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])
@@ -156,7 +180,9 @@ class Tools:
         assert node.parent_id is not None
         before = tree[node.parent_id].hparams
         changed = self.context.catalogue.changes(before, node.hparams)
-        changes = ", ".join(f"{name} {value_text(before[name])} -> {value_text(new)}" for name, new in changed.items())
+        changes = ", ".join(
+            f"{name} {value_text(before[name])} -> {value_text(new)}" for name, new in changed.items()
+        )
         resume = node.proposal.get("resume", "best")
         where = f"step {resume}" if isinstance(resume, int) else resume
         return f"- {node.node_id} from {node.parent_id} at {where}, depth {node.depth}: {changes or 'nothing changed'}; {self.status(tree, node)}"
@@ -165,11 +191,23 @@ class Tools:
         """Return how a stage does, or how it ended."""
         if node.result is None:
             points = StageDir(self._directory(node)).validation()
-            last = f"{points[-1].score:.3f} ± {points[-1].stderr:.3f} at step {points[-1].step} of {node.steps}" if points else "none"
+            last = (
+                f"{points[-1].score:.3f} ± {points[-1].stderr:.3f} at step {points[-1].step} of {node.steps}"
+                if points
+                else "none"
+            )
             return f"{node.state}{', about to be stopped' if node.stop else ''}, {len(points)} validation points, the last: {last}"
         result, before = node.result, tree[node.parent_id].score if node.parent_id else None
-        score = f"best score {node.score:.3f} at step {result.best_step}" if node.score is not None else "no score"
-        gain = f" ({node.score - before:+.3f} against its parent)" if node.score is not None and before is not None else ""
+        score = (
+            f"best score {node.score:.3f} at step {result.best_step}"
+            if node.score is not None
+            else "no score"
+        )
+        gain = (
+            f" ({node.score - before:+.3f} against its parent)"
+            if node.score is not None and before is not None
+            else ""
+        )
         cause = f" ({one_line(result.cause.get('kind', '?'), PHRASE)})" if result.cause else ""
         error = f", error {one_line(result.error, SENTENCE)!r}" if result.error else ""
         return f"{node.state}{cause}, {score}{gain}, {result.gpu_seconds:.0f} device seconds{error}"
@@ -182,7 +220,9 @@ class Tools:
     def _start_stage(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         parent = _node(tree, arguments["parent"])
         if not parent.usable:
-            raise RefusedError(f"{parent.node_id} cannot be continued; only what was completed or stopped can: {self.status(tree, parent)}.")
+            raise RefusedError(
+                f"{parent.node_id} cannot be continued; only what was completed or stopped can: {self.status(tree, parent)}."
+            )
         if parent.depth >= self.context.max_depth:
             raise RefusedError(
                 f"{parent.node_id} is at depth {parent.depth}, and paths may have {self.context.max_depth} stages; start from a shallower one."
@@ -190,7 +230,11 @@ class Tools:
         proposal = self._proposal(self.evidence(tree, parent.node_id), arguments)
         stage = tree.next_id()
         text = f"{stage} starts now from {parent.node_id}, checkpoint {proposal.resume}, with {_listed(proposal.changes) or 'nothing changed'}."
-        return Outcome(text, {"stage": stage}, Expansion(parent.node_id, {**parent.hparams, **proposal.changes}, proposal))
+        return Outcome(
+            text,
+            {"stage": stage},
+            Expansion(parent.node_id, {**parent.hparams, **proposal.changes}, proposal),
+        )
 
     def _proposal(self, evidence: Evidence, arguments: Mapping[str, Any]) -> Proposal:
         """Return what a call proposes, with changes within the catalogue's bounds."""
@@ -204,7 +248,12 @@ class Tools:
         if len(changes) > MOST:
             raise RefusedError(f"{len(changes)} changes are too many: {MOST} at most.")
         entries = [{"name": name, "value": value} for name, value in changes.items()]
-        value = {"changes": entries, "rationale": arguments["reason"], "diagnosis": "not named", "resume_from": resume}
+        value = {
+            "changes": entries,
+            "rationale": arguments["reason"],
+            "diagnosis": "not named",
+            "resume_from": resume,
+        }
         found = review(value, evidence, self.model)
         if found.complaints or found.proposal is None:
             raise RefusedError(" ".join(found.complaints))
@@ -226,16 +275,27 @@ class Tools:
         """Return what is new; the end of any stage is, as a worker is free then."""
         running = {node.node_id: node for node in tree.stages() if not node.final}
         named = _node(tree, arguments["stage"]) if "stage" in arguments else None
-        watched = [node for node in running.values() if named in (None, node)] if arguments.get("until") != "end" else []
+        watched = (
+            [node for node in running.values() if named in (None, node)]
+            if arguments.get("until") != "end"
+            else []
+        )
         points = {node.node_id: self._points(node) for node in watched}
         news = {node_id: count for node_id, count in points.items() if count > told.get(node_id, 0)}
-        news |= {node.node_id: ENDED for node in tree.stages() if node.final and told.get(node.node_id) != ENDED}
+        news |= {
+            node.node_id: ENDED for node in tree.stages() if node.final and told.get(node.node_id) != ENDED
+        }
         if news:
-            return Outcome("\n".join(f"{node_id}: {self.status(tree, tree[node_id])}" for node_id in news), {"told": news})
+            return Outcome(
+                "\n".join(f"{node_id}: {self.status(tree, tree[node_id])}" for node_id in news),
+                {"told": news},
+            )
         if named is not None and named.node_id not in running:
             raise RefusedError(f"{named.node_id} has ended: {self.status(tree, named)}.")
         if not running:
-            raise RefusedError("Nothing is running, so there is nothing to wait for: start a stage, or finish.")
+            raise RefusedError(
+                "Nothing is running, so there is nothing to wait for: start a stage, or finish."
+            )
         return None
 
     def _points(self, node: Node) -> int:
@@ -247,7 +307,11 @@ class Tools:
 def check_arguments(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     """Raise `RefusedError` with all that is wrong with the arguments of a call: names, types and choices."""
     properties = schema["properties"]
-    unknown = [f"{one_line(name, NAMED)} is no argument; there are {', '.join(properties) or 'none'}." for name in given if name not in properties]
+    unknown = [
+        f"{one_line(name, NAMED)} is no argument; there are {', '.join(properties) or 'none'}."
+        for name in given
+        if name not in properties
+    ]
     missing = [f"The argument {name} is missing." for name in schema["required"] if name not in given]
     wrong = [_wrong(name, given[name], properties[name]) for name in given if name in properties]
     if problems := [*unknown[:MOST], *missing, *filter(None, wrong)]:
@@ -274,15 +338,28 @@ def tool_schemas(catalogue: Catalogue) -> list[dict[str, Any]]:
             "anyOf": [{"type": "string", "enum": ["best", "last"]}, {"type": "integer"}],
             "description": "of the parent; a number is a step",
         },
-        "changes": {"type": "object", "properties": {p.name: value_schema(p) for p in catalogue.values()}, "additionalProperties": False},
+        "changes": {
+            "type": "object",
+            "properties": {p.name: value_schema(p) for p in catalogue.values()},
+            "additionalProperties": False,
+        },
         **reason,
     }
-    diagnosis = {"diagnosis": {"type": "string", "description": f"of the parent: {', '.join(PATHOLOGIES)}, or a few words of your own"}}
+    diagnosis = {
+        "diagnosis": {
+            "type": "string",
+            "description": f"of the parent: {', '.join(PATHOLOGIES)}, or a few words of your own",
+        }
+    }
     until = {"until": {"type": "string", "enum": ["validation", "end"]}}
     return [
         _tool("list_skills", "List the skills: what is known of tuning GRPO.", {}),
         _tool("read_skill", "Read a skill.", {"name": {"type": "string"}}),
-        _tool("list_runs", "List all stages with parent, changes, state, score and cost; the budget left; the best so far.", {}),
+        _tool(
+            "list_runs",
+            "List all stages with parent, changes, state, score and cost; the budget left; the best so far.",
+            {},
+        ),
         _tool("read_metrics", "Read the training dynamics of a stage, which may still run.", stage),
         _tool("read_rollouts", "Read the latest sampled completions of a stage.", stage),
         _tool(
@@ -291,27 +368,54 @@ def tool_schemas(catalogue: Catalogue) -> list[dict[str, Any]]:
             start,
             diagnosis,
         ),
-        _tool("stop_stage", "End a running stage early; it keeps its checkpoints and its score.", {**stage, **reason}),
-        _tool("wait", "Wait for a validation point (of one stage, or of any), or for the end of any stage.", {}, {**stage, **until}),
-        _tool("finish", "End the session for good. Running stages run to their end.", {"summary": {"type": "string"}}),
+        _tool(
+            "stop_stage",
+            "End a running stage early; it keeps its checkpoints and its score.",
+            {**stage, **reason},
+        ),
+        _tool(
+            "wait",
+            "Wait for a validation point (of one stage, or of any), or for the end of any stage.",
+            {},
+            {**stage, **until},
+        ),
+        _tool(
+            "finish",
+            "End the session for good. Running stages run to their end.",
+            {"summary": {"type": "string"}},
+        ),
     ]
 
 
-def _tool(name: str, description: str, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _tool(
+    name: str, description: str, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     properties = {**required, **(optional or {})}
-    parameters = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    }
 
 
 def _node(tree: Tree, stage: str) -> Node:
     if stage not in tree.nodes:
-        raise RefusedError(f"There is no stage {one_line(stage, NAMED)}; ids are {ROOT} to {next(reversed(tree.nodes))}.")
+        raise RefusedError(
+            f"There is no stage {one_line(stage, NAMED)}; ids are {ROOT} to {next(reversed(tree.nodes))}."
+        )
     return tree[stage]
 
 
 def _checkpoint(wish: Any, evidence: Evidence) -> Resume:
     """Return the checkpoint that is meant; small models write steps as texts."""
-    step = int(wish) if isinstance(wish, str) and wish.isascii() and wish.isdigit() and len(wish) < 9 else wish
+    step = (
+        int(wish) if isinstance(wish, str) and wish.isascii() and wish.isdigit() and len(wish) < 9 else wish
+    )
     resume, complaints = checkpoint_of(step, evidence)
     if complaints:
         raise RefusedError(" ".join(complaints).replace("resume_from", "checkpoint"))

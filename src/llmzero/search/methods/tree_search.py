@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from typing import Literal, Protocol
 
-from llmzero.agents.base import Proposal
+from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
 from llmzero.search.methods.follower import Follower
 from llmzero.search.methods.forecast import Forecast
 from llmzero.search.methods.uct import Uct
-from llmzero.search.tree import ROOT, Node, Tree
+from llmzero.tree.tree import ROOT, Node, Tree
 
 
 class Rule(Protocol):
@@ -113,7 +113,12 @@ class TreeSearch(Follower):
 
     def _branches(self, node: Node) -> bool:
         """Whether a node may get a child."""
-        return node.usable and node.depth < self.context.max_depth and len(node.children) < self.k_max and any(self._choices(node))
+        return (
+            node.usable
+            and node.depth < self.context.max_depth
+            and len(node.children) < self.k_max
+            and any(self._choices(node))
+        )
 
     def _choices(self, node: Node) -> tuple[bool, bool]:
         """Return whether a child can change something that no sibling has, and whether one can train on unchanged."""
@@ -125,7 +130,12 @@ class TreeSearch(Follower):
         if rng.random() < self.fresh_start_fraction and any(self._choices(tree.root)):
             return ROOT
         last = tree.finished[-1]
-        if rng.random() < self.descent_fraction and last.state == "completed" and not last.children and last.node_id in self._open:
+        if (
+            rng.random() < self.descent_fraction
+            and last.state == "completed"
+            and not last.children
+            and last.node_id in self._open
+        ):
             return last.node_id
         left = self.context.stages - len(tree) + 1 if self.context.stages is not None else None
         return self.rule.choose(tree, rng, left)
@@ -133,5 +143,7 @@ class TreeSearch(Follower):
     def _child(self, tree: Tree, node: Node, rng: random.Random) -> Expansion:
         may_change, may_continue = self._choices(node)
         if may_continue and (not may_change or rng.random() < self.unchanged_fraction):
-            return Expansion(node.node_id, node.hparams, Proposal("search", (), "The path trains on unchanged.", {}))
+            return Expansion(
+                node.node_id, node.hparams, Proposal("search", (), "The path trains on unchanged.", {})
+            )
         return expand(self.context, tree, node.node_id)

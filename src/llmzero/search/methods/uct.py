@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Literal, NamedTuple
 
-from llmzero.search.tree import ROOT, Node, Tree
+from llmzero.tree.tree import ROOT, Node, Tree
 
 
 def uct(quality: float, visits: float, parent_visits: float, c_uct: float) -> float:
@@ -77,7 +77,9 @@ class Uct:
         failure_penalty: subtracted from the quality of a node once `failures_tolerated` stages below it have failed.
     """
 
-    def __init__(self, c_uct: float, backup: Literal["mean", "max"], failure_penalty: float, failures_tolerated: int) -> None:
+    def __init__(
+        self, c_uct: float, backup: Literal["mean", "max"], failure_penalty: float, failures_tolerated: int
+    ) -> None:
         self.c_uct = c_uct
         self.backup = backup
         self.failure_penalty = failure_penalty
@@ -127,7 +129,9 @@ class Uct:
                 (uct(self._quality(kind, value), kind.visits, n, self.c_uct), -int(child), child)
                 for kind, value, child in self._siblings[node_id].best()
             ]
-            virtual = uct(self._normalised(tree[node_id].score), n / (len(tree[node_id].children) + 1), n, self.c_uct)
+            virtual = uct(
+                self._normalised(tree[node_id].score), n / (len(tree[node_id].children) + 1), n, self.c_uct
+            )
             best = max(ranked, default=(-math.inf, 0, ""))
             if node_id in self._open and virtual > best[0]:
                 return node_id
@@ -144,8 +148,12 @@ class Uct:
         for node_id in self._misplaced:
             below = self._below[node_id]
             kind = Kind(below.visits, below.scored > 0, below.failures >= self.failures_tolerated)
-            value = (below.best if self.backup == "max" else below.total / below.scored) if below.scored else 0.0
-            self._siblings[tree[node_id].parent_id or ROOT].place(node_id, (kind, value) if below.open else None)
+            value = (
+                (below.best if self.backup == "max" else below.total / below.scored) if below.scored else 0.0
+            )
+            self._siblings[tree[node_id].parent_id or ROOT].place(
+                node_id, (kind, value) if below.open else None
+            )
         self._misplaced.clear()
 
     def _quality(self, kind: Kind, value: float) -> float:

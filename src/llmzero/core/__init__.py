@@ -1,0 +1,1 @@
+"""What both halves share: the stage contract, the catalogues, files, errors."""

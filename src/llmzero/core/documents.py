@@ -1,0 +1,105 @@
+"""Files that people write: reading YAML and JSON lines, and refusing what is wrong with file, place, value and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import yaml
+
+from llmzero.core.errors import UserError
+from llmzero.core.files import write_atomic
+from llmzero.core.hparams import suggestion
+
+
+class _Loader(yaml.CSafeLoader):
+    """Reads 1e-4 as the number that everyone means; YAML 1.1 wants 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> dict[str, Any]:
+    """Return the mapping that a file holds; `key` is the option that named it, `number` the format it has to have.
+
+    Raises:
+        UserError: it is missing, no YAML, of another format, or lacks one of `fields` or has others.
+    """
+    if not path.is_file():
+        raise UserError(f"{key}={path}: no such file; a finished search writes one into its search_dir")
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}={path}: is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict) or document.get("format") != number:
+        found = document.get("format", "missing") if isinstance(document, dict) else "missing"
+        raise UserError(
+            f"{key}={path}: format is {found}: must be {number}, the one that this version reads and writes"
+        )
+    missing = [f"{name}: missing" for name in fields if name not in document and name != "provenance"]
+    refuse(key, path, [*unknown_keys(document, ("format", *fields)), *missing])
+    return document
+
+
+def read_lines(key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a file of JSON lines, each with its place for messages; `key` is the option that named the file.
+
+    Raises:
+        UserError: it cannot be read, or a line is no object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}={path}: cannot be read ({error})") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield f"{path}:{number}", _object(f"{path}:{number}", line)
+
+
+def _object(place: str, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{place}: is no JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{place}: must be an object, {{...}}")
+    return record
+
+
+def write_document(path: Path, header: str, document: dict[str, Any]) -> None:
+    """Write a file that `read_document` reads, atomically; innermost lists and mappings take one line."""
+    write_atomic(
+        path,
+        header
+        + yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, width=120),
+        sync=False,
+    )
+
+
+def refuse(key: str, path: Path, problems: Iterable[str]) -> None:
+    """Raise `UserError` where there are problems, one a line."""
+    if lines := list(problems):
+        raise UserError(
+            f"{key}={path}:"
+            + (f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines))
+        )
+
+
+def unknown_keys(given: Iterable[Any], known: Sequence[str]) -> list[str]:
+    """Return a problem for every key that is not known."""
+    return [f"{name}: unknown key{suggestion(str(name), known)}" for name in given if name not in known]
+
+
+def is_whole(value: Any, low: int) -> bool:
+    """Return whether a value is an integer of at least `low`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

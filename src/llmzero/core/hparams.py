@@ -1,0 +1,230 @@
+"""The catalogue of tunables: the one place that says what may be changed, within which bounds, and what it does."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from llmzero.core.errors import UserError
+
+Group = Literal["capacity", "regularization", "optimization"]
+Kind = Literal["float", "int", "choice"]
+Scale = Literal["log", "linear"]
+Value = Any  # a float, an int, or any YAML value that is one of a choice's options
+HParams = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One tunable. `float` and `int` have `low` and `high`, or `choices`; `choice` has `choices` of any kind, in order."""
+
+    name: str
+    group: Group
+    kind: Kind
+    default: Value
+    description: str
+    low: float | None = None
+    high: float | None = None
+    scale: Scale = "linear"
+    choices: tuple[Value, ...] | None = None
+    unit: str | None = None
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values, for people: `0.0 to 0.2` or `4, 8, 16`."""
+        if self.choices is not None:
+            return "one of " + ", ".join(map(str, self.choices))
+        return f"{self.kind} from {self.low:g} to {self.high:g}"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest value; for parameters without choices."""
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
+
+    @property
+    def count(self) -> int | None:
+        """How many values are allowed; None where they cannot be counted."""
+        if self.choices is not None:
+            return len(self.choices)
+        low, high = self.bounds
+        return int(high) - int(low) + 1 if self.kind == "int" else None
+
+    def problem(self, value: Value) -> str | None:
+        """Return what is wrong with a value, or None where it is allowed."""
+        if self.choices is not None:
+            valid = any(
+                value == choice and isinstance(value, bool) == isinstance(choice, bool)
+                for choice in self.choices
+            )
+            return None if valid else f"{self.name}={value!r}: must be {self.allowed}"
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        low, high = self.bounds
+        if not numeric or not low <= value <= high or (self.kind == "int" and value != int(value)):
+            return f"{self.name}={value!r}: must be {self.allowed}"
+        return None
+
+    def clamp(self, value: float) -> Value:
+        """Return the allowed value nearest to a number."""
+        if self.choices is not None:
+            numbers = [c for c in self.choices if isinstance(c, int | float)]
+            return min(numbers, key=lambda c: abs(c - value))
+        low, high = self.bounds
+        bounded = min(max(value, low), high)
+        return round(bounded) if self.kind == "int" else float(f"{bounded:.4g}")
+
+    def settled(self, value: Value) -> Value:
+        """Return an allowed value as the catalogue writes it: 8.0 as 8 for an int, 1 as 1.0 for a float."""
+        if self.choices is not None:
+            return next(choice for choice in self.choices if choice == value)
+        return int(value) if self.kind == "int" else float(value)
+
+    def position(self, value: Value) -> float:
+        """Return where a value lies between the lowest (0) and the highest (1), on the parameter's own scale."""
+        if self.choices is not None:
+            return self.choices.index(value) / max(1, len(self.choices) - 1)
+        low, high = map(self._scaled, self.bounds)
+        return (self._scaled(value) - low) / (high - low)
+
+    def at(self, position: float) -> Value:
+        """Return the value at a position in [0, 1]: the inverse of `position`."""
+        position = min(max(position, 0.0), 1.0)
+        if self.choices is not None:
+            return self.choices[round(position * (len(self.choices) - 1))]
+        low, high = map(self._scaled, self.bounds)
+        scaled = low + position * (high - low)
+        return self.clamp(math.exp(scaled) - self._offset if self.scale == "log" else scaled)
+
+    def sample(self, rng: random.Random) -> Value:
+        """Return a value drawn evenly on the parameter's scale."""
+        return rng.choice(self.choices) if self.choices is not None else self.at(rng.random())
+
+    @property
+    def _offset(self) -> float:
+        """Lets a log scale begin at zero: log(x + offset)."""
+        low, high = self.bounds
+        return 0.0 if low else high * 1e-3
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value + self._offset) if self.scale == "log" else float(value)
+
+
+class Catalogue(Mapping[str, Parameter]):
+    """All tunables by name, in the order of the file."""
+
+    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+        self._parameters = dict(parameters)
+
+    @classmethod
+    def from_config(
+        cls,
+        entries: Mapping[str, Mapping[str, Any]],
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Catalogue:
+        """Build and check the catalogue; `overrides` (by whose they are: model, algorithm) replaces single fields of entries.
+
+        Raises:
+            UserError: an entry or an override is malformed.
+        """
+        merged = {name: dict(entry) for name, entry in entries.items()}
+        for owner, changed in (overrides or {}).items():
+            for name, changes in changed.items():
+                if name not in merged:
+                    raise UserError(f"{owner}.hparams.{name}: unknown parameter{suggestion(name, merged)}")
+                merged[name] |= dict(changes)
+        return cls({name: _parameter(name, entry) for name, entry in merged.items()})
+
+    def __getitem__(self, name: str) -> Parameter:
+        return self._parameters[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    @cached_property
+    def size(self) -> int | None:
+        """How many configurations there are; None where they cannot be counted, as a parameter is continuous."""
+        counts = [parameter.count for parameter in self.values()]
+        return math.prod(count for count in counts if count is not None) if None not in counts else None
+
+    def defaults(self) -> HParams:
+        """Return the practitioner's configuration."""
+        return {name: parameter.default for name, parameter in self.items()}
+
+    def problems(self, values: Mapping[str, Value]) -> list[str]:
+        """Return everything that is wrong with a (possibly partial) set of values."""
+        unknown = [
+            f"{name}: unknown parameter{suggestion(name, self)}" for name in values if name not in self
+        ]
+        invalid = (self[name].problem(value) for name, value in values.items() if name in self)
+        return unknown + [text for text in invalid if text]
+
+    def complete(self, values: Mapping[str, Value]) -> HParams:
+        """Return `values` over the defaults.
+
+        Raises:
+            UserError: a value is unknown or not allowed; the message lists all of them.
+        """
+        if problems := self.problems(values):
+            raise UserError("; ".join(problems))
+        return {**self.defaults(), **values}
+
+    def distance(self, a: Mapping[str, Value], b: Mapping[str, Value]) -> float:
+        """Return the largest difference in position (0 to 1) over all parameters: how far apart two configurations are."""
+        return max((abs(p.position(a[name]) - p.position(b[name])) for name, p in self.items()), default=0.0)
+
+    def changes(self, old: Mapping[str, Value], new: Mapping[str, Value]) -> HParams:
+        """Return the entries of `new` that differ from `old`."""
+        return {name: new[name] for name in self if new[name] != old[name]}
+
+
+def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
+    known = {field.name for field in fields(Parameter)} - {"name"}
+    where = f"hparams.parameters.{name}"
+    if unknown := set(entry) - known:
+        raise UserError(
+            f"{where}: unknown field {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
+        )
+    if missing := {"group", "kind", "default"} - set(entry):
+        raise UserError(f"{where}: {', '.join(sorted(missing))} missing")
+    values = {
+        "description": "",
+        **{key: value for key, value in entry.items() if value is not None or key == "default"},
+    }
+    if values.get("choices") is not None:
+        values["choices"] = tuple(values["choices"])
+    parameter = Parameter(name=name, **values)
+    for field, options in (("group", Group), ("kind", Kind), ("scale", Scale)):
+        if getattr(parameter, field) not in get_args(options):
+            raise UserError(
+                f"{where}.{field}={getattr(parameter, field)!r}: must be one of {', '.join(get_args(options))}"
+            )
+    _check_range(where, parameter)
+    return parameter
+
+
+def _check_range(where: str, parameter: Parameter) -> None:
+    if parameter.choices is None:
+        low, high = parameter.low, parameter.high
+        if parameter.kind == "choice" or low is None or high is None or low >= high:
+            raise UserError(f"{where}: needs choices, or low < high")
+        if parameter.scale == "log" and low < 0:
+            raise UserError(f"{where}.low={low}: a log scale begins at 0 or above")
+    elif not parameter.choices:
+        raise UserError(f"{where}.choices: is empty")
+    if problem := parameter.problem(parameter.default):
+        raise UserError(f"{where}.default: {problem}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the known one it resembles, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,307 @@
+"""The contract between the search half and the training half: a stage, its directory and its result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from llmzero.core.files import (
+    read_json,
+    read_jsonl,
+    sync_directory,
+    write_atomic,
+    write_json,
+    write_jsonl,
+    yaml_text,
+)
+from llmzero.core.hparams import HParams
+
+FinalState = Literal["completed", "stopped", "failed"]
+State = Literal["queued", "running", "completed", "stopped", "failed"]
+FINAL_STATES = ("completed", "stopped", "failed")
+
+OPTIMIZER_FILE = "optimizer.safetensors"  # of a checkpoint: what a resumed stage can do without, at a price
+
+_SPEC_KEYS = ("node_id", "parent", "depth", "resume_from", "steps", "seed", "hparams")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """Everything a stage needs to run, on any machine that sees its directory.
+
+    Attributes:
+        node_id: zero-padded integer in order of creation; `0000` is the base model.
+        parent_id: the node it branches from; None for the root.
+        depth: stages from the root to this one.
+        directory: the stage directory.
+        resume_from: checkpoint directory to continue from; None for the base model.
+        hparams: a value for every name of the catalogue.
+        steps: GRPO steps to train; 0 evaluates the weights it starts from.
+        seed: of data order and sampling, where the stage starts a path.
+        config: the rest of the stage's resolved config (task, model, rollout, algorithm, trainer).
+    """
+
+    node_id: str
+    parent_id: str | None
+    depth: int
+    directory: Path
+    resume_from: Path | None
+    hparams: HParams
+    steps: int
+    seed: int
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `stage.yaml`."""
+        return {
+            "node_id": self.node_id,
+            "parent": self.parent_id,
+            "depth": self.depth,
+            "resume_from": str(self.resume_from) if self.resume_from else None,
+            "steps": self.steps,
+            "seed": self.seed,
+            "hparams": self.hparams,
+            **self.config,
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any], directory: Path) -> StageSpec:
+        """Read what `to_dict` wrote."""
+        config = {key: item for key, item in value.items() if key not in _SPEC_KEYS}
+        return cls(
+            node_id=value["node_id"],
+            parent_id=value["parent"],
+            depth=value["depth"],
+            directory=directory,
+            resume_from=as_path(value["resume_from"]),
+            hparams=value["hparams"],
+            steps=value["steps"],
+            seed=value["seed"],
+            config=config,
+        )
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    """One validation: the mean score of `n` examples under greedy decoding, with its standard error."""
+
+    step: int
+    global_step: int
+    score: float
+    stderr: float
+    n: int
+    seconds: float
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> ValidationPoint:
+        """Read a line of `validation.jsonl`."""
+        return cls(
+            **{name: value[name] for name in ("step", "global_step", "score", "stderr", "n", "seconds")}
+        )
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """What a runner can say of a stage at any moment.
+
+    `phase` and `progress` (0 to 1) are for the display. `died` says that it ended without leaving a result, so that
+    trying once more may help.
+    """
+
+    state: State
+    validation: list[ValidationPoint] = field(default_factory=list)
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    phase: str = ""
+    progress: float = 0.0
+    died: bool = False
+
+    @property
+    def final(self) -> bool:
+        """Whether the stage has ended."""
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage ended.
+
+    `checkpoint` is the one with the best validation score, `last_checkpoint` the latest. `cause` says why a stage failed, for
+    programs: `kind` is `out_of_memory`, `not_finite`, `timeout` or `error`, `phase` what it was doing; out of memory also tells
+    `requested_bytes` and the `hparams` that drive memory there. `ended_at` is the moment of the end in seconds, on a clock that all
+    stages of a search share; it puts stages in order that are found to have ended together.
+    """
+
+    state: FinalState
+    validation: list[ValidationPoint]
+    best_step: int | None
+    best_score: float | None
+    checkpoint: Path | None
+    seconds: float
+    gpu_seconds: float
+    error: str | None = None
+    last_checkpoint: Path | None = None
+    cause: dict[str, Any] | None = None
+    ended_at: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `result.json`."""
+        paths = {name: str(path) if path else None for name, path in self._paths().items()}
+        return {**vars(self), **paths, "validation": [{**vars(point)} for point in self.validation]}
+
+    def _paths(self) -> dict[str, Path | None]:
+        return {"checkpoint": self.checkpoint, "last_checkpoint": self.last_checkpoint}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> StageResult:
+        """Read what `to_dict` wrote."""
+        paths = {name: as_path(value.get(name)) for name in ("checkpoint", "last_checkpoint")}
+        points = [ValidationPoint.from_dict(point) for point in value["validation"]]
+        return cls(**{**value, **paths, "validation": points})
+
+
+class StageDir:
+    """Reads and writes the files of one stage directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec_file = path / "stage.yaml"
+        self.proposal_file = path / "proposal.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.validation_file = path / "validation.jsonl"
+        self.rollouts_file = path / "rollouts.jsonl"
+        self.status_file = path / "status.json"
+        self.stop_file = path / "stop"
+        self.result_file = path / "result.json"
+        self.log_file = path / "log.txt"
+        self.checkpoints = path / "checkpoints"
+
+    def write_spec(self, spec: StageSpec) -> None:
+        """Create the directory with its `stage.yaml`, which whoever starts the stage could write again."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        own = {
+            name: value for name, value in spec.to_dict().items() if name in _SPEC_KEYS and name != "hparams"
+        }
+        hparams = textwrap.indent(yaml_text(spec.hparams), "  ")
+        write_atomic(
+            self.spec_file, f"{yaml_text(own)}hparams:\n{hparams}{yaml_text(spec.config)}", sync=False
+        )
+
+    def read_spec(self) -> StageSpec:
+        """Read `stage.yaml`."""
+        return StageSpec.from_dict(yaml.load(self.spec_file.read_text(), Loader=yaml.CSafeLoader), self.path)
+
+    def status(self) -> dict[str, Any]:
+        """Return the last heartbeat; empty before the first."""
+        return read_json(self.status_file) or {}
+
+    def validation(self) -> list[ValidationPoint]:
+        """Return the validation points so far."""
+        return [ValidationPoint.from_dict(point) for point in read_jsonl(self.validation_file)]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of the steps so far."""
+        return read_jsonl(self.metrics_file)
+
+    def rollouts(self) -> list[dict[str, Any]]:
+        """Return the sampled rollouts so far."""
+        return read_jsonl(self.rollouts_file)
+
+    def result(self) -> StageResult | None:
+        """Return the result; None while the stage has not ended."""
+        value = read_json(self.result_file)
+        return StageResult.from_dict(value) if value else None
+
+    def write_result(self, result: StageResult) -> None:
+        """Write `result.json`, the last file of a stage."""
+        write_json(self.result_file, result.to_dict())
+
+    def request_stop(self) -> None:
+        """Ask the trainer to checkpoint and end after the step in hand."""
+        self.stop_file.touch()
+
+    def complete_checkpoints(self) -> list[Path]:
+        """Return the checkpoints that were written to the end, oldest first; half-written ones do not exist for us."""
+        return sorted(path.parent for path in self.checkpoints.glob("step_*/COMPLETE"))
+
+    def remove_unfinished(self) -> None:
+        """Delete what a killed attempt left half-written or half-deleted among the checkpoints."""
+        for path in self.checkpoints.glob("*"):
+            if not (path / "COMPLETE").exists():
+                shutil.rmtree(path)
+
+    def checkpoint(self, step: int) -> Path:
+        """Return the checkpoint directory of a step."""
+        return self.checkpoints / f"step_{step:05d}"
+
+    def failure(
+        self, error: str, seconds: float, gpu_seconds: float, cause: dict[str, Any] | None = None
+    ) -> StageResult:
+        """Return the result of a stage that failed: its validation so far and the checkpoints that are whole."""
+        kept = set(self.complete_checkpoints())
+        best = best_point([point for point in self.validation() if self.checkpoint(point.step) in kept])
+        return StageResult(
+            state="failed",
+            validation=self.validation(),
+            best_step=best.step if best else None,
+            best_score=best.score if best else None,
+            checkpoint=self.checkpoint(best.step) if best else None,
+            last_checkpoint=max(kept, default=None),
+            seconds=seconds,
+            gpu_seconds=gpu_seconds,
+            error=error,
+            cause=cause,
+            ended_at=time.time(),
+        )
+
+    def truncate_after(self, step: int) -> None:
+        """Forget every line of the logs beyond `step`, as a retried stage will write them again."""
+        for file in (self.metrics_file, self.validation_file, self.rollouts_file):
+            if file.exists():
+                write_jsonl(file, [record for record in read_jsonl(file) if record["step"] <= step])
+
+
+@lru_cache(maxsize=1024)
+def as_path(name: str | None) -> Path | None:
+    """Return a path that a log names. Stages name those of others again: making all anew would be a third of the reading of a log."""
+    return Path(name) if name else None
+
+
+def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:
+    """Return the first point with the highest score; None of no points."""
+    return max(points, key=lambda point: (point.score, -point.step), default=None)
+
+
+def commit_checkpoint(temporary: Path, final: Path) -> None:
+    """Turn a written directory into a checkpoint: fsync its files, rename it, and only then mark it complete."""
+    for file in _files(temporary):
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    sync_directory(temporary)
+    if final.exists():
+        remove_checkpoint(final)
+    os.replace(temporary, final)
+    marker = final / "COMPLETE"
+    with marker.open("w") as handle:
+        os.fsync(handle.fileno())
+    sync_directory(final)
+    sync_directory(final.parent)
+
+
+def remove_checkpoint(directory: Path) -> None:
+    """Delete a checkpoint; it loses its `COMPLETE` first, so that a half-deleted one cannot be mistaken for whole."""
+    (directory / "COMPLETE").unlink(missing_ok=True)
+    shutil.rmtree(directory)
+
+
+def _files(directory: Path) -> Iterable[Path]:
+    return (path for path in directory.rglob("*") if path.is_file())

@@ -1,0 +1,409 @@
+"""Training dynamics as text: what a reader needs of a stage's validation points and metrics, in few words and numbers.
+
+Numbers have three significant digits, steps count from the start of the stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from statistics import fmean, linear_regression
+from typing import Any, TypeGuard, TypeVar
+
+from llmzero.core.metrics import Metric
+from llmzero.core.stage import ValidationPoint, best_point
+from llmzero.evidence.diagnosis import slope
+from llmzero.evidence.evidence import Evidence
+
+Points = list[tuple[int, float]]  # step and value
+Squares = Callable[[int, int], float]  # of the values from one index to before another
+T = TypeVar("T")
+
+TELLING = (
+    "reward_mean",
+    "train_score",
+    "kl",
+    "entropy",
+    "grad_norm",
+    "completion_length_mean",
+    "truncated_fraction",
+    "zero_variance_groups",
+    "clip_fraction_low",
+    "clip_fraction_high",
+    "learning_rate",
+)
+POSITIONS = ("step", "global_step")
+TOTAL_SECONDS = "gpu_seconds"
+LARGEST = 1e100  # what lies beyond is no measurement, and its square no float
+NEGLIGIBLE = 1e-9  # rounding errors, and shares and divergences that nobody acts on
+NOISY_SHARE = 0.1  # noise over range above which single values mislead
+BOUND_TOLERANCE = 1e-3  # of a healthy bound: less than three digits show
+MIN_SEGMENT = 3  # values: fewer make a spike and no level
+CHANGE_PENALTY = 3.5  # times log(n) for a change point; BIC's 2 for place and level finds too many among dozens of short series
+LINE_PENALTY = 1.0
+RESIDUAL_FLOOR = 1e-12  # mean square, of a range of 1: far below any noise, above rounding
+
+HEADER = (
+    "first -> last value; means of the first and last third where noisy; relative change of these; slope a step ± standard error; "
+    "extremes; levels between change points; last values; three digits each; UNHEALTHY is what is so over the last third"
+)
+
+
+def dynamics_text(evidence: Evidence, *, rows: int = 12) -> str:
+    """Return the training dynamics of a stage as text for a language model.
+
+    Args:
+        evidence: of the stage.
+        rows: most lines of the validation trajectory and of the table over steps (at least 2); what is more is thinned evenly.
+    """
+    sections = [_validation(evidence, rows), _metrics(evidence), _table(evidence, rows)]
+    return (
+        "\n\n".join(filter(None, sections))
+        or f"No metrics and no validation points of stage {evidence.stage.node_id} were recorded."
+    )
+
+
+# --- values ---
+
+
+def series(evidence: Evidence, metric: str) -> Points:
+    """Return the steps at which a metric has a finite value, with the values in the metric's unit."""
+    found = [(step, _value(row, metric)) for step, row in numbered_rows(evidence)]
+    return [(step, value) for step, value in found if value is not None]
+
+
+def numbered_rows(evidence: Evidence) -> list[tuple[int, dict[str, Any]]]:
+    """Return the rows of metrics with their steps, counted where a row does not tell its own."""
+    told = [_value(row, "step") for row in evidence.metrics]
+    return [
+        (i if step is None else int(step), row)
+        for i, (step, row) in enumerate(zip(told, evidence.metrics, strict=True), 1)
+    ]
+
+
+def thinned(items: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` items (at least 2), evenly spaced, the first and the last among them."""
+    kept = max(2, most)
+    if len(items) <= kept:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (kept - 1))] for i in range(kept)]
+
+
+def number(value: float) -> str:
+    """Return a number with three significant digits, without an exponent below a million; whole ones there in full."""
+    if abs(value) < 1e6 and value == int(value):
+        return str(int(value))
+    text = f"{value:.3g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e6 else text
+
+
+def range_text(healthy: tuple[float | None, float | None]) -> str:
+    """Return a range in words: `0 to 0.05`, `at least 0.05`, `at most 10`; empty where there is no bound."""
+    low, high = healthy
+    if low is None:
+        return "" if high is None else f"at most {number(high)}"
+    if high is None:
+        return f"at least {number(low)}"
+    return number(low) if low == high else f"{number(low)} to {number(high)}"
+
+
+def _value(row: dict[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    return float(value) if _is_number(value) and abs(value) <= LARGEST else None
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _signed(value: float) -> str:
+    return f"+{number(value)}" if value >= 0 else number(value)
+
+
+def _thirds(values: Sequence[float]) -> tuple[float, float]:
+    """Return the means of the first and the last third."""
+    size = max(1, len(values) // 3)
+    return fmean(values[:size]), fmean(values[-size:])
+
+
+# --- validation ---
+
+
+def _validation(evidence: Evidence, rows: int) -> str:
+    points, start = evidence.validation, evidence.start_score
+    best = best_point(points)
+    if best is None:
+        return ""
+    began = (
+        f"; the stage began at {number(start)}, the last number is the difference to it"
+        if start is not None
+        else ""
+    )
+    lines = [_validation_line(point, start) for point in thinned(points, rows)]
+    summary = f"{_validation_slope(points)}best {number(best.score)} at step {best.step}"
+    return "\n".join([f"Validation score ± standard error (n examples){began}:", *lines, summary])
+
+
+def _validation_line(point: ValidationPoint, start: float | None) -> str:
+    difference = f", {_signed(point.score - start)}" if start is not None else ""
+    return f"step {point.step}: {number(point.score)} ± {number(point.stderr)} (n {point.n}){difference}"
+
+
+def _validation_slope(points: Sequence[ValidationPoint]) -> str:
+    if len({point.step for point in points}) < 2:
+        return ""
+    value, error = slope(points)
+    return f"slope {_signed(value)} ± {number(error)} a step; "
+
+
+# --- metrics ---
+
+
+def _metrics(evidence: Evidence) -> str:
+    """Return a line for each recorded metric, the timing ones together in one."""
+    names = _recorded(evidence)
+    if not names:
+        return ""
+    timings = [name for name in names if _is_timing(name)]
+    lines = []
+    for name in names:
+        if name not in timings:
+            lines.append(_line(evidence, name))
+        elif name == timings[0]:
+            lines.append(_timing_line(evidence, timings))
+    return "\n".join([f"Metrics of {_extent(evidence)} ({HEADER}):", *lines])
+
+
+def _extent(evidence: Evidence) -> str:
+    steps = [step for step, _ in numbered_rows(evidence)]
+    planned = f" of {evidence.steps} planned" if evidence.steps else ""
+    return f"steps {steps[0]} to {steps[-1]}{planned}" if len(steps) > 1 else f"step {steps[0]}{planned}"
+
+
+def _recorded(evidence: Evidence) -> list[str]:
+    """Return the names of the metrics in the rows, those of the catalogue first and in its order; text and flags are none."""
+    found = dict.fromkeys(
+        name for row in evidence.metrics for name, value in row.items() if value is None or _is_number(value)
+    )
+    known = [name for name in evidence.metric_catalogue if name in found]
+    return [name for name in dict.fromkeys([*known, *found]) if name not in POSITIONS]
+
+
+def _is_timing(name: str) -> bool:
+    return name.startswith("seconds_") or name in ("step_seconds", TOTAL_SECONDS)
+
+
+def _timing_line(evidence: Evidence, names: Sequence[str]) -> str:
+    found = {name: [value for _, value in series(evidence, name)] for name in names}
+    means = [
+        f"{name} {number(fmean(values))}"
+        for name, values in found.items()
+        if values and name != TOTAL_SECONDS
+    ]
+    total = [
+        f"{TOTAL_SECONDS} {number(values[-1])} in all"
+        for name, values in found.items()
+        if values and name == TOTAL_SECONDS
+    ]
+    return f"time [s], means a step: {', '.join([*means, *total])}"
+
+
+def _line(evidence: Evidence, name: str) -> str:
+    metric, points = evidence.metric_catalogue.get(name), series(evidence, name)
+    label = f"{name} [{metric.unit}]" if metric and metric.unit else name
+    parts = [_course(points), _gaps(evidence, points), _mark(points, metric) if metric else ""]
+    return f"{label}: {'; '.join(filter(None, parts))}"
+
+
+def _course(points: Points) -> str:
+    """Return how a metric went, in as few words as it deserves."""
+    values = [value for _, value in points]
+    if not values:
+        return "no finite value"
+    if len(values) == 1:
+        return f"{number(values[0])} at step {points[0][0]} alone"
+    if _is_still(values):
+        peak = max(map(abs, values))
+        return (
+            f"at most {number(peak)} throughout"
+            if 0 < peak < NEGLIGIBLE
+            else f"{number(values[0])} throughout"
+        )
+    return "; ".join(
+        filter(None, [_ends(values), _slope(points), _extremes(points), _levels(points), _last(values)])
+    )
+
+
+def _is_still(values: Sequence[float]) -> bool:
+    """Whether three digits show no change, or nothing but rounding errors."""
+    return len({number(value) for value in values}) < 2 or max(map(abs, values)) < NEGLIGIBLE
+
+
+def _ends(values: Sequence[float]) -> str:
+    start, end = values[0], values[-1]
+    text = f"{number(start)} -> {number(end)}"
+    if _is_noisy(values):
+        start, end = _thirds(values)
+        text += f", thirds {number(start)} -> {number(end)}"
+    return f"{text} ({_signed(100 * (end - start) / abs(start))}%)" if abs(start) > NEGLIGIBLE else text
+
+
+def _is_noisy(values: Sequence[float]) -> bool:
+    """Whether noise, judged by how much neighbours differ, is large beside the range."""
+    noise = (fmean((b - a) ** 2 for a, b in pairwise(values)) / 2) ** 0.5
+    return len(values) >= 2 * MIN_SEGMENT and noise > NOISY_SHARE * (max(values) - min(values))
+
+
+def _slope(points: Points) -> str:
+    """Return the least-squares slope a step and its standard error, judged by the scatter around the line."""
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    centre = fmean(steps)
+    spread = sum((step - centre) ** 2 for step in steps)
+    if spread == 0:
+        return ""
+    rate, residual = _line_fit(steps, values)
+    error = (residual / spread / max(1, len(points) - 2)) ** 0.5
+    return f"slope {_signed(rate)}" + (f" ± {number(error)}" if error > NEGLIGIBLE * abs(rate) else "")
+
+
+def _extremes(points: Points) -> str:
+    (low_step, low), (high_step, high) = (pick(points, key=lambda point: point[1]) for pick in (min, max))
+    return f"min {number(low)} (step {low_step}), max {number(high)} (step {high_step})"
+
+
+def _levels(points: Points) -> str:
+    values = [value for _, value in points]
+    changes = change_points(values)
+    means = [number(fmean(values[a:b])) for a, b in pairwise([0, *changes, len(values)])]
+    later = [f"{mean} from step {points[i][0]}" for i, mean in zip(changes, means[1:], strict=True)]
+    return f"level {', '.join([means[0], *later])}" if later else ""
+
+
+def _last(values: Sequence[float]) -> str:
+    return f"last {', '.join(map(number, values[-3:]))}"
+
+
+def _gaps(evidence: Evidence, points: Points) -> str:
+    """Return where a metric has no finite value although its step has a row."""
+    present = {step for step, _ in points}
+    missing = [step for step, _ in numbered_rows(evidence) if step not in present]
+    return (
+        f"missing or not finite at {len(missing)} of {len(evidence.metrics)} steps, first at step {missing[0]}"
+        if missing
+        else ""
+    )
+
+
+def _mark(points: Points, metric: Metric) -> str:
+    """Return whether a metric lies outside its healthy range over the last third of the stage, or did so at some step."""
+    outside = [step for step, value in points if not _is_healthy(value, metric)]
+    if not outside:
+        return ""
+    count, healthy = f"at {len(outside)} of {len(points)} steps", f"(healthy: {range_text(metric.healthy)})"
+    if _is_healthy(_thirds([value for _, value in points])[1], metric):
+        return f"unhealthy {count}, last at step {outside[-1]} {healthy}"
+    return f"UNHEALTHY {healthy} {count}"
+
+
+def _is_healthy(value: float, metric: Metric) -> bool:
+    low, high = metric.healthy
+    above = low is None or value >= low - BOUND_TOLERANCE * abs(low)
+    return above and (high is None or value <= high + BOUND_TOLERANCE * abs(high))
+
+
+# --- table ---
+
+
+def _table(evidence: Evidence, rows: int) -> str:
+    names = [name for name in TELLING if _moves(series(evidence, name))]
+    if not names:
+        return ""
+    lines = [
+        f"{step} | {' | '.join(_cell(row, name) for name in names)}"
+        for step, row in thinned(numbered_rows(evidence), rows)
+    ]
+    return "\n".join([f"step | {' | '.join(names)}", *lines])
+
+
+def _moves(points: Points) -> bool:
+    return len(points) > 1 and not _is_still([value for _, value in points])
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value = _value(row, name)
+    return "-" if value is None else number(value)
+
+
+# --- change points ---
+
+
+def change_points(values: Sequence[float], most: int = 2) -> list[int]:
+    """Return the indices at which the level of a series changes, in order: each is the first of its new level.
+
+    Binary segmentation of the mean (Scott and Knott, 1974), with the number of changes chosen by a BIC with a penalty that is
+    stricter than usual. Levels are at least MIN_SEGMENT values long. A constant or noisy series has no change points, and
+    neither has one that is better described by a straight line, such as a ramp, or by one level and a single outlier.
+
+    Args:
+        values: finite, in any unit.
+        most: the most changes to find.
+    """
+    n = len(values)
+    if n < 2 * MIN_SEGMENT:
+        return []
+    scaled = _scaled(values)
+    squares, bounds = _squares(scaled), [0, n]
+    _, ramp = _line_fit(range(n), scaled)
+    spike = _squares(sorted(scaled, key=abs)[:-1])(0, n - 1)
+    one_level = ((squares(0, n), 0.0), (ramp, LINE_PENALTY), (spike, CHANGE_PENALTY))
+    fits = [(_criterion(residual, n, penalty), bounds) for residual, penalty in one_level]
+    for count in range(1, most + 1):
+        bounds = _split(bounds, squares)
+        residual = sum(squares(a, b) for a, b in pairwise(bounds))
+        fits.append((_criterion(residual, n, CHANGE_PENALTY * count), bounds))
+    return min(fits, key=lambda fit: fit[0])[1][1:-1]
+
+
+def _split(bounds: list[int], squares: Squares) -> list[int]:
+    """Return the bounds with the one more that lowers the sum of squares most; unchanged where all segments are too short."""
+    places = [(a, i, b) for a, b in pairwise(bounds) for i in range(a + MIN_SEGMENT, b - MIN_SEGMENT + 1)]
+    if not places:
+        return bounds
+    _, best, _ = min(
+        places,
+        key=lambda place: (
+            squares(place[0], place[1]) + squares(place[1], place[2]) - squares(place[0], place[2])
+        ),
+    )
+    return sorted([*bounds, best])
+
+
+def _scaled(values: Sequence[float]) -> list[float]:
+    """Return a series with range 1 and mean 0; zeros for a constant one."""
+    peak = max(map(abs, values)) or 1.0
+    shares = [value / peak for value in values]  # first, as the range itself may be no float
+    centre, extent = fmean(shares), max(shares) - min(shares)
+    return [(share - centre) / (extent or 1.0) for share in shares]
+
+
+def _squares(values: Sequence[float]) -> Squares:
+    """Return a function of (a, b): the sum of squared differences of values[a:b] to their mean, at once by prefix sums."""
+    sums, squares = [0.0], [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+        squares.append(squares[-1] + value * value)
+    return lambda a, b: squares[b] - squares[a] - (sums[b] - sums[a]) ** 2 / (b - a)
+
+
+def _line_fit(steps: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
+    """Return the slope of the least-squares line and the sum of squared differences to it."""
+    line = linear_regression(steps, values)
+    return line.slope, sum(
+        (value - line.intercept - line.slope * step) ** 2 for step, value in zip(steps, values, strict=True)
+    )
+
+
+def _criterion(residual: float, n: int, penalty: float) -> float:
+    """Return n log(residual / n) + penalty log(n): the lower, the better the model."""
+    return n * math.log(max(residual / n, RESIDUAL_FLOOR)) + penalty * math.log(n)

@@ -1,0 +1,107 @@
+"""The Weights & Biases mirror of a search: one run a stage and one for the search, made from the search directory alone.
+
+Mirroring is a process of its own (`python -m llmzero.mirrors.tracking SEARCH_DIR`), so that a slow, failing or missing W&B delays
+no search. It only reads what the search writes. Run again it adds what is missing; `tracking.json` remembers what is
+there, and without that file everything is mirrored anew, under the same run ids. This module is the driver's side of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from llmzero.mirrors.tracking.names import Mode, group_of
+
+log = logging.getLogger(__name__)
+
+
+class WandbTracking:
+    """Starts the mirroring process beside a search, and sees it off.
+
+    Args:
+        mode: `offline` leaves runs in `<search_dir>/wandb`, for `wandb sync`; `online` sends them.
+        project: W&B project.
+        entity: W&B user or team; None is the account's default.
+        fork: let a stage's run be a fork of its parent's, where the server has forks.
+        checkpoint: keep the winning checkpoint's weights as an artifact.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        project: str = "llmzero",
+        entity: str | None = None,
+        *,
+        fork: bool = False,
+        checkpoint: bool = True,
+    ) -> None:
+        self.mode, self.project, self.entity, self.fork, self.checkpoint = (
+            mode,
+            project,
+            entity,
+            fork,
+            checkpoint,
+        )
+        self._search_dir = Path()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, search_dir: Path) -> None:
+        """Start mirroring. A mirror that cannot be started is worth a warning, and no search."""
+        self._search_dir = search_dir.resolve()
+        command = [*self.command(self._search_dir), "--follow"]
+        try:
+            with (self._search_dir / "tracking.log").open("ab") as output:
+                # A session of its own: Ctrl-C at the driver ends the driver, and lets a run under way be mirrored to its end.
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            log.warning("W&B: mirroring could not be started (%s)", error)
+
+    def finish(self, timeout_s: float) -> None:
+        """Tell the mirror that no more is to come, and wait at most `timeout_s` for it to be complete."""
+        if self._process is None:
+            return
+        try:
+            self._process.communicate(b"\n", timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.returncode == 0:
+            log.info("W&B: %s", self._whereabouts())
+        else:
+            why, command = (
+                self._search_dir / "tracking.log",
+                shlex.join(["python", *self.command(self._search_dir)[1:]]),
+            )
+            log.warning("W&B: mirroring failed or took too long, see %s; `%s` completes it", why, command)
+
+    def command(self, search_dir: Path) -> list[str]:
+        """Return the command that mirrors what a search directory holds."""
+        entity = ["--entity", self.entity] if self.entity else []
+        flags = ["--fork"] * self.fork + ["--no-checkpoint"] * (not self.checkpoint)
+        arguments = [str(search_dir), "--mode", self.mode, "--project", self.project, *entity, *flags]
+        return [sys.executable, "-m", "llmzero.mirrors.tracking", *arguments]
+
+    def _whereabouts(self) -> str:
+        if self.mode == "online":
+            return f"the runs are in project {self.project}, group {group_of(self._search_dir)}"
+        folder = self._search_dir / "wandb"
+        return f"the runs are in {folder}; `wandb sync {shlex.quote(str(folder))}/offline-run-*` sends them"
+
+
+class NoTracking:
+    """Mirrors nothing."""
+
+    def start(self, search_dir: Path) -> None:
+        """Do nothing."""
+
+    def finish(self, timeout_s: float) -> None:
+        """Do nothing."""

@@ -1,0 +1,39 @@
+"""What a search and its runs are called in W&B: the same whenever, from wherever and in whatever mode they are mirrored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from llmzero.core.files import read_json
+
+Mode = Literal["offline", "online"]
+
+SEARCH_RUN = "search"  # where a stage's run has its node id
+FILES = "search.tar.gz"  # of the search's run: the search directory without what is large
+
+
+def memory_file(search_dir: Path) -> Path:
+    """Return the file that remembers what was mirrored."""
+    return search_dir / "tracking.json"
+
+
+def search_uid(search_dir: Path) -> str:
+    """Return what sets this search apart from any other; a directory that moves keeps it once it was mirrored."""
+    known = (read_json(memory_file(search_dir)) or {}).get("id")
+    if known:
+        return str(known)
+    with (search_dir / "tree.jsonl").open() as events:
+        return hash_of([str(search_dir), events.readline()])
+
+
+def group_of(search_dir: Path) -> str:
+    """Return the group of a search's runs. The directory's name alone would not do: in a study many are called `seed-0`."""
+    return f"{search_dir.name}-{search_uid(search_dir)[:6]}"
+
+
+def hash_of(value: Any) -> str:
+    """Return a short hash of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

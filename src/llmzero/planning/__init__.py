@@ -1,0 +1,1 @@
+"""Memory by arithmetic: what fits on a device before anything runs."""

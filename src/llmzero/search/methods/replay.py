@@ -1,0 +1,37 @@
+"""Trains along a strategy: its stages one after the other, without an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmzero.evidence.proposal import Proposal
+from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.chains import SingleChain
+from llmzero.strategies.schedule import StrategyStage
+from llmzero.tree.tree import Node, Tree
+
+
+class ReplayMethod(SingleChain):
+    """Runs a strategy's stages one after the other: a chain, and no agent.
+
+    Args:
+        stages: the fields of each `StrategyStage`, by its number.
+    """
+
+    def __init__(self, context: MethodContext, stages: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(context)
+        self.stages = [StrategyStage(**stage) for stage in stages.values()]
+
+    def go_on(self, tree: Tree, node: Node) -> Expansion:
+        """Return the next stage of the schedule."""
+        stage = self.stages[node.depth]
+        proposal = Proposal(
+            "replay",
+            tuple(stage.diagnosis),
+            "Replayed.",
+            stage.changes,
+            stage.resume,
+            notes=tuple(stage.notes),
+        )
+        return Expansion(node.node_id, stage.hparams, proposal, steps=stage.end)

@@ -1,0 +1,1 @@
+"""What a search finds: schedules and rules as files."""

@@ -1,0 +1,163 @@
+"""Design rules: when to change which parameter, and by how much, as a search found it. No schedule: a controller by the dynamics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmzero.core.documents import is_number, read_document, refuse, unknown_keys, write_document
+from llmzero.core.hparams import Catalogue, Parameter, suggestion
+from llmzero.evidence.diagnosis import late, ratio
+from llmzero.evidence.evidence import Evidence
+
+FORMAT = 1
+HEADER = """\
+# A design rule: what a search found to pay off, as a controller without a schedule. After every stage the first clause of each
+# parameter whose condition holds is applied: so many notches (of choices) or times so much (numbers), within bounds.
+# support: transitions of the search in which the condition held and the parameter moved this way; improved: those that gained;
+# gain: their mean. Several parameters changed at a time, so a clause tells of company, not of cause. docs/strategies.md explains.
+"""
+METRICS = (
+    "kl",
+    "entropy",
+    "truncated_fraction",
+    "clip_fraction_low",
+    "clip_fraction_high",
+    "zero_variance_groups",
+)
+OBSERVABLES = (
+    "gain",
+    *(f"late {metric}" for metric in METRICS),
+    *(f"late/early {metric}" for metric in METRICS),
+)
+CLAUSE_KEYS = ("parameter", "notches", "factor", "when", "support", "improved", "gain", "basis")
+
+
+def observed(evidence: Evidence) -> dict[str, float]:
+    """Return what conditions may ask of a finished stage: its gain over its parent, and late levels of the metrics it recorded."""
+    recorded = [metric for metric in METRICS if evidence.column(metric)]
+    gain = {} if evidence.stage.gain is None else {"gain": evidence.stage.gain}
+    levels = {f"late {metric}": late(evidence, metric) for metric in recorded}
+    return {**gain, **levels, **{f"late/early {metric}": ratio(evidence, metric) for metric in recorded}}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A bound on one of `OBSERVABLES`; what was not recorded meets none."""
+
+    observe: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def holds(self, facts: Mapping[str, float]) -> bool:
+        """Return whether the facts of a stage meet it."""
+        value = facts.get(self.observe, math.nan)
+        return value <= self.at_most if self.at_most is not None else value >= (self.at_least or 0.0)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.observe} at most {self.at_most:g}"
+            if self.at_most is not None
+            else f"{self.observe} at least {self.at_least:g}"
+        )
+
+
+@dataclass(frozen=True)
+class Clause:
+    """Moves a parameter by `notches` (with choices) or by a `factor` when a condition holds; the rest says what speaks for it."""
+
+    parameter: str
+    when: Condition
+    notches: int | None = None
+    factor: float | None = None
+    support: int = 0
+    improved: int = 0
+    gain: float | None = None
+    basis: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the clause as it stands in the file."""
+        fields = {
+            **asdict(self),
+            "when": {name: value for name, value in asdict(self.when).items() if value is not None},
+        }
+        return {name: fields[name] for name in CLAUSE_KEYS if fields[name] is not None}
+
+
+def write_rule(path: Path, clauses: Sequence[Clause], provenance: Mapping[str, Any]) -> None:
+    """Write a rule as `rule.yaml`."""
+    write_document(
+        path,
+        HEADER,
+        {
+            "format": FORMAT,
+            "provenance": dict(provenance),
+            "clauses": [clause.to_dict() for clause in clauses],
+        },
+    )
+
+
+def load_rule(key: str, path: Path, catalogue: Catalogue) -> list[Clause]:
+    """Read and check a rule; `key` is the option that named it.
+
+    Raises:
+        UserError: the file is missing or malformed, has no clause, or names what the catalogue does not have.
+    """
+    entries = read_document(key, path, FORMAT, ("provenance", "clauses"))["clauses"]
+    if not isinstance(entries, list) or not entries:
+        refuse(
+            key,
+            path,
+            [
+                f"clauses={entries!r}: must be a list of at least one clause; a search in which no change paid off finds none"
+            ],
+        )
+    refuse(
+        key,
+        path,
+        [
+            f"clause {number}: {text}"
+            for number, entry in enumerate(entries, 1)
+            for text in _problems(entry, catalogue)
+        ],
+    )
+    return [Clause(**{**entry, "when": Condition(**entry["when"])}) for entry in entries]
+
+
+def _problems(entry: Any, catalogue: Catalogue) -> list[str]:
+    """Return what is wrong with a clause."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("when"), dict):
+        return [f"{entry!r}: must be a mapping with parameter, notches or factor, and when"]
+    found = [
+        *unknown_keys(entry, CLAUSE_KEYS),
+        *(f"when.{text}" for text in unknown_keys(entry["when"], ("observe", "at_most", "at_least"))),
+    ]
+    name, observe = str(entry.get("parameter")), str(entry["when"].get("observe"))
+    if observe not in OBSERVABLES:
+        found.append(f"when.observe={observe}: cannot be observed{suggestion(observe, OBSERVABLES)}")
+    bounds = [entry["when"][side] for side in ("at_most", "at_least") if side in entry["when"]]
+    if len(bounds) != 1 or not is_number(bounds[0]):
+        found.append(f"when={entry['when']}: must have at_most or at_least, a number")
+    if name not in catalogue:
+        return [*found, f"parameter={name}: unknown parameter{suggestion(name, catalogue)}"]
+    return found + _size_problems(entry, catalogue[name])
+
+
+def _size_problems(entry: Mapping[str, Any], parameter: Parameter) -> list[str]:
+    """Return what is wrong with how far a clause moves."""
+    factor, notches = entry.get("factor"), entry.get("notches")
+    if parameter.choices is None:
+        key, other, allowed = "factor", "notches", "a number above 0 other than 1"
+        right = is_number(factor) and factor > 0 and factor != 1
+    else:
+        key, other, allowed = "notches", "factor", "an integer other than 0"
+        right = is_number(notches) and isinstance(notches, int) and notches != 0
+    found = (
+        []
+        if right
+        else [f"{key}={entry.get(key)!r}: must be {allowed}, as {parameter.name} is {parameter.allowed}"]
+    )
+    return found + ([f"{other}={entry[other]!r}: {parameter.name} moves by {key}"] if other in entry else [])

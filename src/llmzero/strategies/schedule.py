@@ -1,0 +1,276 @@
+"""Strategies: the best path of a search as a readable, editable file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from llmzero.core.documents import is_whole, read_document, refuse, unknown_keys, write_document
+from llmzero.core.hparams import Catalogue, HParams
+from llmzero.core.transfer import Source, transferred
+from llmzero.evidence.proposal import Resume
+from llmzero.tree.tree import Node, Tree
+
+FORMAT = 1
+HEADER = """\
+# A training strategy. Replay it: python launchers/replay.py strategy=THIS_FILE seed=1 search_dir=runs/replay
+# A stage needs `steps`, and `hparams` or `changes`. hparams: what it trains with; what is left out is the practitioner's. Without
+# hparams, changes count: against the stage before, of the first stage against the practitioner's configuration. Where both are
+# there they have to agree. resume: the best or last checkpoint of the stage before, or that of a step. stop_at: it was stopped
+# early there, and is replayed up to there. The rest is for people. docs/strategies.md explains.
+"""
+
+Transfer = Literal["values", "relative"]
+REMEDIES = {
+    "values": "edit the file, or give transfer=relative, which moves values from the bounds of their source to those here",
+    "relative": "edit the file: such values cannot be moved",
+}
+
+
+@dataclass(frozen=True)
+class StrategyStage:
+    """One stage of a strategy.
+
+    Attributes:
+        steps: GRPO steps that were planned for it.
+        hparams: a value for every tunable.
+        changes: its values that differ from the stage before, of the first stage from the practitioner's configuration.
+        resume: the checkpoint of the stage before that it goes on from.
+        stop_at: the step at which it was stopped early, beyond which a replay does not train.
+        diagnosis: what the agent found in the stage before.
+        node_id, best_step, score: where it was found and what it reached there.
+        notes: what a transfer to another catalogue did to its values.
+    """
+
+    steps: int
+    hparams: HParams
+    changes: HParams = field(default_factory=dict)
+    resume: Resume = "best"
+    stop_at: int | None = None
+    diagnosis: tuple[str, ...] = ()
+    node_id: str | None = None
+    best_step: int | None = None
+    score: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """Steps that a replay trains."""
+        return self.steps if self.stop_at is None else self.stop_at
+
+    @classmethod
+    def of(cls, tree: Tree, node: Node, catalogue: Catalogue) -> StrategyStage:
+        """Return a node of a search as a stage of a strategy."""
+        assert node.parent_id is not None and node.result is not None
+        return cls(
+            steps=node.steps,
+            hparams=node.hparams,
+            changes=catalogue.changes(tree[node.parent_id].hparams, node.hparams),
+            resume=node.proposal.get("resume", "best"),
+            stop_at=node.result.validation[-1].step if node.state == "stopped" else None,
+            diagnosis=tuple(node.proposal.get("diagnosis", ())),
+            node_id=node.node_id,
+            best_step=node.result.best_step,
+            score=node.score,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, as YAML keeps them."""
+        return {**asdict(self), "diagnosis": list(self.diagnosis), "notes": list(self.notes)}
+
+
+STAGE_KEYS = (
+    "node_id",
+    "steps",
+    "stop_at",
+    "resume",
+    "diagnosis",
+    "changes",
+    "hparams",
+    "best_step",
+    "score",
+)
+
+
+def strategy_of(tree: Tree, node: Node, catalogue: Catalogue) -> list[StrategyStage]:
+    """Return the stages of the path to a node."""
+    return [StrategyStage.of(tree, stage, catalogue) for stage in tree.path(node.node_id)[1:]]
+
+
+def export_strategy(
+    path: Path, tree: Tree, best: Node, catalogue: Catalogue, provenance: Mapping[str, Any]
+) -> None:
+    """Write the path to `best` as `strategy.yaml`, with what it takes to move its values to another catalogue."""
+    entries = [stage.to_dict() for stage in strategy_of(tree, best, catalogue)]
+    stages = [
+        {name: entry[name] for name in STAGE_KEYS if name != "stop_at" or entry[name] is not None}
+        for entry in entries
+    ]
+    write_document(
+        path,
+        HEADER,
+        {"format": FORMAT, "provenance": {**provenance, **asdict(Source.of(catalogue))}, "stages": stages},
+    )
+
+
+def load_strategy(path: Path, catalogue: Catalogue, transfer: Transfer = "values") -> list[StrategyStage]:
+    """Read and check a strategy's stages, with values for the catalogue at hand: as they are, or moved to it (`relative`).
+
+    Raises:
+        UserError: the file is missing or malformed, or holds values that the catalogue forbids.
+    """
+    document = read_document("strategy", path, FORMAT, ("provenance", "stages"))
+    entries = document["stages"]
+    if not isinstance(entries, list) or not entries:
+        refuse("strategy", path, [f"stages={entries!r}: must be a list of at least one stage"])
+    refuse(
+        "strategy",
+        path,
+        _numbered(_form_problems(entry) or _name_problems(entry, catalogue) for entry in entries),
+    )
+    source = _source(path, document.get("provenance"), transfer)
+    moved = [_moved(entry, source, catalogue) for entry in entries]
+    forbidden = _numbered(
+        catalogue.problems(entry["hparams"] if "hparams" in entry else entry["changes"]) for entry in moved
+    )
+    refuse("strategy", path, forbidden and [*forbidden, REMEDIES[transfer]])
+    stages = _completed(moved, catalogue)
+    refuse("strategy", path, _resume_problems(stages))
+    return stages
+
+
+def _numbered(problems: Iterable[Sequence[str]]) -> list[str]:
+    return [f"stage {number}: {problem}" for number, found in enumerate(problems, 1) for problem in found]
+
+
+def _form_problems(entry: Any) -> list[str]:
+    """Return what is wrong with a stage whatever the catalogue."""
+    if not isinstance(entry, dict):
+        return [f"{entry!r}: must be a mapping with steps, and hparams or changes"]
+    checks = {
+        "steps": (is_whole(entry.get("steps"), 1), "an integer of at least 1"),
+        "stop_at": (
+            entry.get("stop_at") is None or is_whole(entry["stop_at"], 1),
+            "an integer from 1 to steps",
+        ),
+        "resume": (
+            entry.get("resume", "best") in ("best", "last") or is_whole(entry["resume"], 0),
+            "best, last, or a step",
+        ),
+        "diagnosis": (isinstance(entry.get("diagnosis", []), list), "a list of words"),
+        "hparams": (isinstance(entry.get("hparams", {}), dict), "a mapping of names to values"),
+        "changes": (isinstance(entry.get("changes", {}), dict), "a mapping of names to values"),
+    }
+    found = [
+        f"{name}={entry.get(name)!r}: must be {allowed}"
+        for name, (right, allowed) in checks.items()
+        if not right
+    ]
+    if not found and entry.get("stop_at") is not None and entry["stop_at"] > entry["steps"]:
+        found = [f"stop_at={entry['stop_at']}: must be an integer from 1 to steps={entry['steps']}"]
+    if "hparams" not in entry and "changes" not in entry:
+        found.append("needs hparams or changes; `changes: {}` trains on as before")
+    return unknown_keys(entry, STAGE_KEYS) + found
+
+
+def _name_problems(entry: dict[str, Any], catalogue: Catalogue) -> list[str]:
+    """Return the parameters that the catalogue lacks, and where `changes` say what `hparams` do not."""
+    changes = entry.get("changes", {})
+    hparams = entry.get("hparams", changes)
+    unknown = catalogue.problems(
+        {str(name): value for name, value in {**changes, **hparams}.items() if name not in catalogue}
+    )
+    torn = [name for name in changes if name not in hparams or hparams[name] != changes[name]]
+    return unknown + [
+        f"changes.{name}={changes[name]!r} but hparams.{name}={hparams.get(name)!r}: change both, or remove hparams"
+        for name in torn
+    ]
+
+
+def _source(path: Path, provenance: Any, transfer: Transfer) -> Source | None:
+    """Return what values are moved by; None where they stay as they are."""
+    if transfer == "values":
+        return None
+    defaults, choices = (
+        provenance.get(name, {}) if isinstance(provenance, dict) else None for name in ("defaults", "choices")
+    )
+    right = (
+        isinstance(defaults, dict)
+        and isinstance(choices, dict)
+        and all(isinstance(options, list) for options in choices.values())
+    )
+    if not right or not defaults:
+        refuse(
+            "strategy",
+            path,
+            [
+                "provenance: transfer=relative needs `defaults` and `choices` there, as a search writes them; or give transfer=values"
+            ],
+        )
+    return Source(defaults or {}, choices or {})
+
+
+def _moved(entry: dict[str, Any], source: Source | None, catalogue: Catalogue) -> dict[str, Any]:
+    """Return a stage with its values moved, and notes on what bounds cut."""
+    if source is None:
+        return entry
+    parts = {
+        name: transferred(entry[name], source, catalogue) for name in ("hparams", "changes") if name in entry
+    }
+    notes = dict.fromkeys(note for _, found in parts.values() for note in found)
+    return {**entry, **{name: values for name, (values, _) in parts.items()}, "notes": tuple(notes)}
+
+
+def _completed(entries: Sequence[dict[str, Any]], catalogue: Catalogue) -> list[StrategyStage]:
+    """Return the stages with a value for every tunable, and with what changes from one to the next."""
+    stages: list[StrategyStage] = []
+    for entry in entries:
+        before = stages[-1].hparams if stages else catalogue.defaults()
+        given = (
+            {**catalogue.defaults(), **entry["hparams"]}
+            if "hparams" in entry
+            else {**before, **entry["changes"]}
+        )
+        hparams = {name: parameter.settled(given[name]) for name, parameter in catalogue.items()}
+        known = {name: entry[name] for name in (f.name for f in fields(StrategyStage)) if name in entry}
+        known |= {
+            "hparams": hparams,
+            "changes": catalogue.changes(before, hparams),
+            "diagnosis": tuple(entry.get("diagnosis", ())),
+        }
+        stages.append(StrategyStage(**known))
+    return stages
+
+
+def _neighbours(stages: Sequence[StrategyStage]) -> list[tuple[StrategyStage, StrategyStage]]:
+    """Return every stage with the one after it; the last one with a stage that resumes from its best."""
+    return list(zip(stages, [*stages[1:], replace(stages[-1], resume="best")], strict=True))
+
+
+def _resume_problems(stages: Sequence[StrategyStage]) -> list[str]:
+    """Return the stages that resume from a step to which the stage before them does not come."""
+    first = stages[0].resume
+    found = (
+        [f"stage 1: resume={first}: the base model has the checkpoint of step 0 alone; use best"]
+        if isinstance(first, int) and first
+        else []
+    )
+    for number, (stage, after) in enumerate(_neighbours(stages), 1):
+        if isinstance(after.resume, int) and not 1 <= after.resume <= stage.end:
+            found.append(
+                f"stage {number + 1}: resume={after.resume}: must be from 1 to {stage.end}, where stage {number} ends"
+            )
+    return found
+
+
+def as_trained(stages: Sequence[StrategyStage]) -> list[StrategyStage]:
+    """Return the stages as a replay trains them.
+
+    A stage after which the next one resumes from a step is trained to that step: trainers keep their best and last checkpoints alone.
+    """
+    return [
+        replace(stage, stop_at=after.resume) if isinstance(after.resume, int) else stage
+        for stage, after in _neighbours(stages)
+    ]

@@ -1,0 +1,208 @@
+"""What a comparison says of each method: `comparison.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from llmzero.core.errors import UserError
+from llmzero.studies.runs import Run, Runs, finished_runs
+from llmzero.studies.statistics import (
+    Array,
+    band,
+    holm,
+    improvement,
+    interquartile_mean,
+    interval,
+    mean,
+    ranks,
+    step_function,
+    wilcoxon,
+)
+from llmzero.studies.study import Study
+
+TIME_POINTS = 100
+LLM = {"calls": "llm_calls", "tokens": "llm_tokens", "dollars": "llm_dollars"}
+STOPPER = ("stopped", "saved_gpu_seconds", "audited", "false_kills")
+
+Value = Callable[[Run], float]
+
+
+def check_budgets(study: Study) -> None:
+    """Raise `UserError` where methods of a task may spend differently, which no comparison could be fair to."""
+    for task in study.tasks:
+        first, *others = (pair for pair in study.pairs if pair.task == task)
+        for pair in others:
+            differing = [
+                key for key, limit in first.config["budget"].items() if pair.config["budget"][key] != limit
+            ]
+            if differing:
+                key = f"budget.{differing[0]}"
+                told = " and ".join(
+                    f"{one.config['budget'][differing[0]]} for methods.{one.row}" for one in (first, pair)
+                )
+                raise UserError(
+                    f"{key} on tasks.{task}: is {told}; give all methods the same, in common or with the task"
+                )
+
+
+def compared(study: Study) -> dict[str, Any]:
+    """Return all numbers of a comparison."""
+    runs = Runs(finished_runs(study), _stage_budgets(study))
+    return comparison(runs, study.rows, study.tasks, study.seeds, [str(cell) for cell in study.unfinished])
+
+
+def comparison(
+    runs: Runs,
+    rows: Sequence[str],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    unfinished: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return all numbers of runs of some methods (`rows`, of which the first is set against the others).
+
+    A method without a finished search on a task is left out there, and such a task is left out of `overall`, which would else compare
+    methods on different tasks.
+    """
+    methods = {task: [method for method in rows if runs.on(task, method)] for task in tasks}
+    complete = [task for task in tasks if methods[task] == list(rows)]
+    return {
+        "methods": list(rows),
+        "tasks": list(tasks),
+        "complete_tasks": complete,
+        "seeds": list(seeds),
+        "budget_stages": runs.budgets,
+        "unfinished": list(unfinished),
+        "per_task": {task: _table(runs, [task], methods[task], rows[0], _final) for task in tasks},
+        "overall": _table(runs, complete, rows, rows[0], runs.normalised_final) if complete else {},
+        "curves": {task: _curves(runs, task, methods[task]) for task in tasks},
+        "runs": [_told(runs, run) for run in runs.runs],
+    }
+
+
+def _stage_budgets(study: Study) -> dict[str, int]:
+    """Return the stages that the methods of each task may train: the budget, or where it has no such limit what they trained."""
+    limits = {pair.task: pair.config["budget"]["stages"] for pair in study.pairs}
+    found = [
+        (cell.pair.task, summary["budget"]["stages"]) for cell in study.cells if (summary := cell.summary())
+    ]
+    trained = {
+        task: max((stages for other, stages in found if other == task), default=1) for task in study.tasks
+    }
+    return {task: limits[task] or trained[task] for task in study.tasks}
+
+
+def _final(run: Run) -> float:
+    return run.final
+
+
+def _table(
+    runs: Runs, tasks: Sequence[str], methods: Sequence[str], first: str, final: Value
+) -> dict[str, Any]:
+    """Return the numbers of each method on some tasks; the first method of the study is set against each other one, if it is there."""
+    scores = {method: _scores(runs, tasks, method, final) for method in methods}
+    rank = _mean_ranks(runs, tasks, methods)
+    against = _against(runs, tasks, methods, final) if first in methods else {}
+    return {
+        method: {
+            "runs": sum(map(len, scores[method])),
+            "final": asdict(interval(mean, scores[method])),
+            "final_iqm": asdict(interval(interquartile_mean, scores[method])),
+            "area": asdict(interval(mean, _scores(runs, tasks, method, runs.area))),
+            "rank": rank[method],
+            "against": against.get(method),
+            **_spent([run for task in tasks for run in runs.on(task, method)]),
+        }
+        for method in methods
+    }
+
+
+def _scores(runs: Runs, tasks: Sequence[str], method: str, value: Value) -> list[Array]:
+    return [np.array([value(run) for run in runs.on(task, method)]) for task in tasks]
+
+
+def _mean_ranks(runs: Runs, tasks: Sequence[str], methods: Sequence[str]) -> dict[str, float | None]:
+    """Return each method's mean rank by final test score, over the tasks and seeds that all methods finished."""
+    finals = {(run.method, run.task, run.seed): run.final for run in runs.runs}
+    places = dict.fromkeys((run.task, run.seed) for run in runs.runs if run.task in tasks)
+    rows = [[finals.get((method, *place)) for method in methods] for place in places]
+    complete = np.array([row for row in rows if None not in row], float)
+    means = ranks(complete).mean(axis=0).tolist() if len(complete) else [None] * len(methods)
+    return dict(zip(methods, means, strict=True))
+
+
+def _against(runs: Runs, tasks: Sequence[str], methods: Sequence[str], final: Value) -> dict[str, Any]:
+    """Return of each method but the first how probably the first improves on it, and p-values of the scores of the same seeds."""
+    first, *others = methods
+    ours = _scores(runs, tasks, first, final)
+    p_values = [wilcoxon(*_paired(runs, tasks, first, other, final)) for other in others]
+    return {
+        other: {
+            "improvement": asdict(interval(improvement, ours, _scores(runs, tasks, other, final))),
+            "p_wilcoxon": p,
+            "p_holm": corrected,
+        }
+        for other, p, corrected in zip(others, p_values, holm(p_values), strict=True)
+    }
+
+
+def _paired(runs: Runs, tasks: Sequence[str], a: str, b: str, value: Value) -> tuple[Array, Array]:
+    """Return the scores of two methods on the tasks and seeds that both finished."""
+    of_a, of_b = (
+        {(run.task, run.seed): value(run) for task in tasks for run in runs.on(task, method)}
+        for method in (a, b)
+    )
+    places = [place for place in of_a if place in of_b]
+    return np.array([of_a[place] for place in places]), np.array([of_b[place] for place in places])
+
+
+def _spent(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what the runs of a method cost, in the mean, and in sum what its early stopper did."""
+    gpu_seconds = [run.summary["budget"]["gpu_seconds"] for run in runs]
+    stopper = {key: sum(run.summary["stopper"][key] for run in runs) for key in STOPPER}
+    planned = sum(gpu_seconds) + stopper["saved_gpu_seconds"]
+    return {
+        "gpu_seconds": float(np.mean(gpu_seconds)),
+        "stopper": {**stopper, "saved_share": stopper["saved_gpu_seconds"] / planned if planned else 0.0},
+        "llm": {
+            name: float(np.mean([run.summary["budget"][key] for run in runs])) for name, key in LLM.items()
+        },
+    }
+
+
+def _curves(runs: Runs, task: str, methods: Sequence[str]) -> dict[str, Any]:
+    """Return the test scores that each method would have delivered, over stages and over device seconds, with bands."""
+    stages = np.arange(runs.budgets[task] + 1, dtype=float)
+    longest = max(
+        (run.summary["budget"]["gpu_seconds"] for run in runs.runs if run.task == task), default=0.0
+    )
+    times = np.linspace(0.0, longest, TIME_POINTS)
+    return {
+        method: {
+            "stages": _band(
+                stages, [step_function(run.stages, run.scores, stages) for run in runs.on(task, method)]
+            ),
+            "gpu_seconds": _band(
+                times, [step_function(run.times, run.scores, times) for run in runs.on(task, method)]
+            ),
+        }
+        for method in methods
+    }
+
+
+def _band(grid: Array, curves: Sequence[Array]) -> dict[str, list[float]]:
+    middle, low, high = band(np.array(curves))
+    return {"at": grid.tolist(), "mean": middle.tolist(), "low": low.tolist(), "high": high.tolist()}
+
+
+def _told(runs: Runs, run: Run) -> dict[str, Any]:
+    known = {"method": run.method, "task": run.task, "seed": run.seed, "base": run.base, "final": run.final}
+    return {
+        **known,
+        "validation": run.summary["best"]["score"],
+        "normalised": runs.normalised_final(run),
+        "area": runs.area(run),
+    }

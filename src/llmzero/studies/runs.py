@@ -1,0 +1,105 @@
+"""The finished cells of a comparison, in numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from llmzero.studies.statistics import Array, normalised, step_function
+from llmzero.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search.
+
+    Attributes:
+        stages, times, scores: the test score of its best node by validation, from so many stages and device seconds on.
+        base, final: test scores of the base model and of what the search delivered.
+        summary: all that it left.
+    """
+
+    method: str
+    task: str
+    seed: int
+    stages: Array
+    times: Array
+    scores: Array
+    base: float
+    final: float
+    summary: dict[str, Any]
+
+    @classmethod
+    def of(cls, method: str, task: str, seed: int, summary: dict[str, Any]) -> Run:
+        """Return the numbers of a finished search with `search.test_incumbents`."""
+        test = summary["test"]
+        stages, times, scores = (
+            np.array([point[key] for point in test["trajectory"]], float)
+            for key in ("stages", "gpu_seconds", "score")
+        )
+        return cls(
+            method, task, seed, stages, times, scores, test["base"]["score"], test["best"]["score"], summary
+        )
+
+    def over_stages(self, budget: int) -> Array:
+        """Return the test score that it would have delivered after 1, 2, ... stages."""
+        return step_function(self.stages, self.scores, np.arange(1, budget + 1, dtype=float))
+
+
+def finished_runs(study: Study) -> list[Run]:
+    """Return what there is, in the order of the study's cells."""
+    return [
+        Run.of(cell.pair.row, cell.pair.task, cell.seed, summary)
+        for cell in study.cells
+        if (summary := cell.summary()) is not None
+    ]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What test scores are normalised by, for a task and a seed: 0 is the base model, 1 the best that any method reached there."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Scale:
+        """Return the scale of the runs of a task and a seed."""
+        return cls(float(np.mean([run.base for run in runs])), max(float(run.scores.max()) for run in runs))
+
+    def __call__(self, scores: Array) -> Array:
+        """Return scores on it."""
+        return normalised(scores, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs, with their scales and the stages that each task's methods may train."""
+
+    runs: Sequence[Run]
+    budgets: dict[str, int]
+
+    @cached_property
+    def scales(self) -> dict[tuple[str, int], Scale]:
+        """The scale of each task and seed."""
+        groups = defaultdict(list)
+        for run in self.runs:
+            groups[run.task, run.seed].append(run)
+        return {place: Scale.of(group) for place, group in groups.items()}
+
+    def on(self, task: str, method: str) -> list[Run]:
+        """Return the runs of a method on a task, by seed."""
+        return [run for run in self.runs if run.task == task and run.method == method]
+
+    def area(self, run: Run) -> float:
+        """Return the mean over the stages of the budget of the normalised test score that the run would have delivered after each."""
+        return float(self.scales[run.task, run.seed](run.over_stages(self.budgets[run.task])).mean())
+
+    def normalised_final(self, run: Run) -> float:
+        """Return the normalised test score of what the run delivered."""
+        return float(self.scales[run.task, run.seed](np.array(run.final)))

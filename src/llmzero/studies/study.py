@@ -1,0 +1,196 @@
+"""Studies: many searches, one for each row (a method or a strategy), task and seed, checked before the first of them computes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from llmzero.cli import explain, resolved
+from llmzero.config import check_ranges
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_json, write_atomic
+from llmzero.search.session import Session
+from llmzero.tree.workspace import CHANGEABLE, differences, read_config
+
+OURS = ("seed", "search_dir", "dry_run")  # of a cell: no override sets them
+CHANGEABLE_CELLS = (*(key for key in CHANGEABLE if key not in ("budget", "runner")), "seed")
+NAME = re.compile(r"[\w.+-]+")
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A row on a task, and the configuration that its cells share but for seed and directory."""
+
+    row: str
+    task: str
+    config: dict[str, Any]
+    folder: Path
+
+    def cell(self, seed: int) -> Cell:
+        """Return the search of a seed."""
+        return Cell(self, seed)
+
+    def check(self, seed: int) -> None:
+        """Raise `UserError` where its cells cannot work, or the folder holds those of another configuration."""
+        session = Session.from_config(self.cell(seed).config)
+        session.check_models()
+        if self._config_file.exists() and (
+            listed := differences(read_config(self._config_file), self.config, CHANGEABLE_CELLS)
+        ):
+            raise UserError(
+                f"{self.folder} holds other searches: {listed}. Choose another study_dir, or give the same values"
+            )
+
+    def claim(self) -> None:
+        """Note what the folder's cells are, so that a later command cannot mix others with them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._config_file, yaml.dump(self.config, Dumper=yaml.CSafeDumper, sort_keys=False))
+
+    @property
+    def _config_file(self) -> Path:
+        return self.folder / "config.yaml"
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One search of a study."""
+
+    pair: Pair
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.pair.row} on {self.pair.task}, seed {self.seed}"
+
+    @property
+    def directory(self) -> Path:
+        """Its search directory."""
+        return self.pair.folder / f"seed-{self.seed}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its whole configuration."""
+        return {**self.pair.config, "seed": self.seed, "search_dir": str(self.directory)}
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return its summary; None while it has not finished."""
+        summary = read_json(self.directory / "summary.json")
+        return summary if summary and summary["state"] == "finished" else None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Rows x tasks x seeds, in `directory`; made from the configuration of a launcher."""
+
+    directory: Path
+    pairs: Sequence[Pair]
+    seeds: Sequence[int]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All searches, seed by seed, so that an unfinished study has something of every row."""
+        return [pair.cell(seed) for seed in self.seeds for pair in self.pairs]
+
+    @property
+    def unfinished(self) -> list[Cell]:
+        """The searches that have not finished."""
+        return [cell for cell in self.cells if cell.summary() is None]
+
+    @property
+    def rows(self) -> list[str]:
+        """Their names, in the order given."""
+        return list(dict.fromkeys(pair.row for pair in self.pairs))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Their names, in the order given."""
+        return list(dict.fromkeys(pair.task for pair in self.pairs))
+
+
+Compose = Callable[[str, Sequence[str]], dict[str, Any]]
+
+
+def study_of(config: dict[str, Any], group: str, compose_row: Compose) -> Study:
+    """Check a launcher's configuration and each of its searches; nothing is computed or written.
+
+    Args:
+        config: the launcher's.
+        group: its key that holds the rows.
+        compose_row: makes a search's configuration from the name of a row and the overrides of all and of a task.
+
+    Raises:
+        UserError: something cannot work; the message names the row and the task.
+    """
+    check_ranges(config)
+    for key in (group, "tasks"):
+        _check_named(key, config[key], str if key == "strategies" else list)
+    directory = Path(config["study_dir"]).absolute()
+    seeds = _seeds(config["seeds"])
+    print(f"checking {len(config[group])} {group} on {len(config['tasks'])} tasks ...", flush=True)
+    pairs = [
+        Pair(
+            row,
+            task,
+            _checked(f"{group}.{row} on tasks.{task}", compose_row, row, [*config["common"], *given]),
+            directory / task / row,
+        )
+        for task, given in config["tasks"].items()
+        for row in config[group]
+    ]
+    for pair in pairs:
+        _checked(f"{group}.{pair.row} on tasks.{pair.task}", pair.check, seeds[0])
+    return Study(directory, pairs, seeds)
+
+
+def _checked(place: str, check: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return check(*arguments)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{place}: {explain(error)}") from error
+
+
+def search_config(overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose the configuration of a search. Of overrides of the same key the last one counts.
+
+    Raises:
+        UserError: an override sets what is a study's own.
+    """
+    last = {override.partition("=")[0]: override for override in overrides}
+    if own := [key for key in OURS if key in last]:
+        raise UserError(f"{last[own[0]]}: the study gives every search its own {own[0]}; remove it")
+    return resolved(compose("search", [*last.values(), "search_dir=unset"]))
+
+
+def _check_named(key: str, named: Any, kind: type[str] | type[list[str]]) -> None:
+    """Raise `UserError` unless these are names with overrides (a list), or with files (a text)."""
+    example = "{NAME: ['KEY=VALUE']}" if kind is list else "{NAME: PATH}"
+    if not isinstance(named, dict) or not named:
+        raise UserError(
+            f"{key}={named}: must be a mapping with an entry at least; give {key}={example}, or, to compare, study=small"
+        )
+    for name, value in named.items():
+        if not NAME.fullmatch(str(name)):
+            raise UserError(
+                f"{key}.{name}: names become directories, so they are of letters, digits and . _ + - alone"
+            )
+        if not isinstance(value, kind) or not all(isinstance(part, str) for part in value):
+            raise UserError(f"{key}.{name}={value}: give {key}={example}")
+
+
+def _seeds(given: Any) -> list[int]:
+    seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+    right = (
+        isinstance(seeds, list)
+        and seeds
+        and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    )
+    if not right or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds={given}: must be how many, at least 1, or a list of different integers")
+    return list(seeds)

@@ -1,0 +1,107 @@
+"""Comparisons and transfers for people: `comparison.md` and `transfer.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+Entry = dict[str, Any]
+
+NOTES = """\
+Final: test score of the best node by validation, the mean over seeds with a stratified bootstrap 95 % interval. Area: the mean, over the
+stages of the budget, of the normalised test score that would have been delivered after each (0: the base model, 1: the best test score
+that any method reached on that task and seed). P: the probability that a run of {first} ends above one of this method. p: Wilcoxon's
+signed-rank test on the same seeds, corrected by Holm. Saved: the share of device seconds that early stopping saved. docs/comparison.md
+explains.
+"""
+
+
+def comparison_table(found: dict[str, Any]) -> str:
+    """Return `comparison.md`."""
+    first, seeds = found["methods"][0], len(found["seeds"])
+    parts = [
+        f"# Comparison\n\n{len(found['methods'])} methods, {len(found['tasks'])} tasks, {seeds} seeds.\n",
+        NOTES.format(first=first),
+    ]
+    if found["overall"]:
+        parts += [
+            f"## All tasks\n\nFinal scores are normalised here.{_left_out(found)}\n",
+            _methods(found["overall"], first),
+        ]
+    for task in found["tasks"]:
+        parts += [
+            f"## {task}\n\nUp to {found['budget_stages'][task]} stages a search.\n",
+            _methods(found["per_task"][task], first),
+        ]
+    return "\n".join([*parts, *_unfinished(found)])
+
+
+def _left_out(found: dict[str, Any]) -> str:
+    """Say which tasks are not among all tasks, as some method has no finished search there."""
+    tasks = [task for task in found["tasks"] if task not in found["complete_tasks"]]
+    return f" Without {', '.join(tasks)}, where not all methods have a finished search." if tasks else ""
+
+
+def _methods(entries: dict[str, Entry], first: str) -> str:
+    columns: dict[str, Callable[[str, Entry], str]] = {
+        "method": lambda name, entry: name,
+        "runs": lambda name, entry: str(entry["runs"]),
+        "final": lambda name, entry: _interval(entry["final"]),
+        "IQM": lambda name, entry: _interval(entry["final_iqm"]),
+        "area": lambda name, entry: _interval(entry["area"]),
+        "rank": lambda name, entry: _number(entry["rank"]),
+        f"P({first} better)": lambda name, entry: (
+            _interval(entry["against"]["improvement"]) if entry["against"] else ""
+        ),
+        "p": lambda name, entry: f"{entry['against']['p_holm']:.2g}" if entry["against"] else "",
+        "device s": lambda name, entry: f"{entry['gpu_seconds']:.0f}",
+        "saved": lambda name, entry: f"{entry['stopper']['saved_share']:.1%}",
+        "false kills": lambda name, entry: f"{entry['stopper']['false_kills']}/{entry['stopper']['audited']}",
+        "calls": lambda name, entry: f"{entry['llm']['calls']:.1f}",
+        "tokens": lambda name, entry: f"{entry['llm']['tokens']:.0f}",
+        "dollars": lambda name, entry: f"{entry['llm']['dollars']:.2f}",
+    }
+    return markdown(
+        list(columns), [[text(name, entry) for text in columns.values()] for name, entry in entries.items()]
+    )
+
+
+def transfer_table(found: dict[str, Any]) -> str:
+    """Return `transfer.md`."""
+    title = "# Transfer\n\nGain in test score of each strategy over the practitioner's configuration trained for as many steps: mean ± standard\n"
+    title += "error over seeds, and the p-value of Student's paired test.\n"
+    rows = [
+        [name, *(_gain(found["gains"][task][name]) for task in found["tasks"])]
+        for name in found["strategies"]
+    ]
+    parts = [title, markdown(["strategy", *found["tasks"]], rows)]
+    return "\n".join([*parts, *_unfinished(found)])
+
+
+def _unfinished(found: dict[str, Any]) -> list[str]:
+    return (
+        ["## Left out, as they have not finished\n", "".join(f"- {cell}\n" for cell in found["unfinished"])]
+        if found["unfinished"]
+        else []
+    )
+
+
+def _gain(gain: Entry) -> str:
+    if gain["mean"] is None:
+        return "-"
+    error = f" ± {gain['stderr']:.3f}" if gain["stderr"] is not None else ""
+    return f"{gain['mean']:+.3f}{error}" + (f" (p = {gain['p']:.2g})" if gain["p"] is not None else "")
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; all columns but the first are aligned to the right."""
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _interval(interval: Entry) -> str:
+    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,135 @@
+"""One driver a search directory, on any machine that shares it: a lease that is renewed, for file systems whose locks cannot be trusted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llmzero.core.errors import UserError
+from llmzero.core.files import read_json, write_json
+
+RENEWAL_S = 5.0
+SILENCE_S = 15.0  # after which a lease of another machine is taken over
+SETTLING_S = 0.5  # in which somebody else who takes it over at the same time shows
+
+
+class Lease:
+    """The file that says who drives a search. Clocks of machines are not compared: a lease is alive while its content changes."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._claim = {"token": uuid.uuid4().hex, **_self()}
+        self._renewals = 0
+        self._released = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Take the lease, renew it in the background, and give it back.
+
+        Raises:
+            UserError: another driver holds it.
+        """
+        self._take()
+        renewing = threading.Thread(target=self._renew, daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            self._released.set()
+            renewing.join()
+            if self._is_ours():
+                self.file.unlink()
+
+    def _take(self) -> None:
+        if self._create():
+            return
+        other = read_json(self.file) or {}
+        if is_alive(self.file):
+            where = f"process {other.get('pid')} on {other.get('host')}"
+            raise UserError(
+                f"search_dir={self.file.parent}: another driver is running this search ({where}); wait for it or end it"
+            )
+        self._write()
+        time.sleep(SETTLING_S)
+        if not self._is_ours():
+            raise UserError(f"search_dir={self.file.parent}: another driver has just taken this search up")
+
+    def _create(self) -> bool:
+        """Make the file, whole at once; return whether there was none."""
+        written = self.file.with_name(f".{self.file.name}.{self._claim['token']}")
+        write_json(written, {**self._claim, "renewals": 0}, sync=False)
+        try:
+            os.link(written, self.file)
+        except FileExistsError:
+            return False
+        finally:
+            written.unlink()
+        return True
+
+    def _write(self) -> None:
+        write_json(self.file, {**self._claim, "renewals": self._renewals}, sync=False)
+
+    def _is_ours(self) -> bool:
+        return bool((read_json(self.file) or {}).get("token") == self._claim["token"])
+
+    def _renew(self) -> None:
+        while not self._released.wait(RENEWAL_S):
+            if not self._is_ours():  # we were asleep for so long that another driver took over
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            self._renewals += 1
+            with suppress(OSError):  # a full disk is told where it matters
+                self._write()
+
+
+def is_alive(file: Path) -> bool:
+    """Return whether a driver holds a lease; of another machine's that takes up to `SILENCE_S` to tell."""
+    before = read_json(file)
+    if before is None:
+        return False
+    if before["machine"] == _machine():
+        return _runs(before["pid"], before["began"])
+    return _changes(file, before)
+
+
+def _changes(file: Path, before: Any) -> bool:
+    deadline = time.monotonic() + SILENCE_S
+    while time.monotonic() < deadline:
+        if read_json(file) != before:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _self() -> dict[str, Any]:
+    process = psutil.Process()
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": process.pid,
+        "began": process.create_time(),
+    }
+
+
+def _machine() -> str:
+    """Name the set of process ids that ours is one of: of this host, or of this container."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()} {os.readlink(namespace) if namespace.exists() else ''}".strip()
+
+
+def _runs(pid: int, began: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return bool(process.create_time() == began and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,77 @@
+"""Keeps the checkpoints of a search within its disk quota. What a stage keeps (best and last) is the trainer's matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmzero.core.stage import OPTIMIZER_FILE, StageDir
+from llmzero.tree.tree import Node, Tree
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Optimizer states of one stage that may go: its checkpoints stay whole but for them, and a child starts its optimizer afresh."""
+
+    node_id: str
+    files: tuple[Path, ...]
+    size: int
+
+
+class Retention:
+    """Measures the checkpoints under `nodes`, and chooses what to drop."""
+
+    def __init__(self, nodes: Path) -> None:
+        self.nodes = nodes
+        self._ended: dict[str, int] = {}  # bytes of stages that have ended: they change by drops alone
+
+    def used_gb(self, tree: Tree) -> float:
+        """Return the gigabytes (10^9 bytes) that all checkpoints take."""
+        return sum(self._size(node) for node in tree) / GB
+
+    def drops(self, tree: Tree, quota_gb: float) -> Iterator[Drop]:
+        """Yield what has to go, the worst stages' first, until the quota is kept or nothing more may be dropped.
+
+        Only dead branches lose anything: see `alive`.
+        """
+        excess = (self.used_gb(tree) - quota_gb) * GB
+        kept = alive(tree)
+        dead = [node for node in tree if node.node_id not in kept]
+        for node in sorted(dead, key=lambda node: (node.score is not None, node.score, node.node_id)):
+            if excess <= 0:
+                return
+            files = tuple(
+                sorted(StageDir(self.nodes / node.node_id).checkpoints.glob(f"step_*/{OPTIMIZER_FILE}"))
+            )
+            if files:
+                size = sum(file.stat().st_size for file in files)
+                yield Drop(node.node_id, files, size)
+                self._ended.pop(node.node_id, None)
+                excess -= size
+
+    def _size(self, node: Node) -> int:
+        if node.node_id in self._ended:
+            return self._ended[node.node_id]
+        found = (
+            file.stat().st_size
+            for file in StageDir(self.nodes / node.node_id).checkpoints.rglob("*")
+            if file.is_file()
+        )
+        size = sum(found)
+        if node.final:
+            self._ended[node.node_id] = size
+        return size
+
+
+def alive(tree: Tree) -> set[str]:
+    """Return the ids of stages that are under way, of all their ancestors, of the best path, and of the practitioner's stage.
+
+    After the search the practitioner's configuration is trained on from that stage, as if nothing had been dropped.
+    """
+    tips = [node for node in tree if not node.final] + [
+        node for node in (tree.best(), tree.practitioner()) if node
+    ]
+    return {node.node_id for tip in tips for node in tree.path(tip.node_id)}

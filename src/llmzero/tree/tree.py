@@ -1,0 +1,146 @@
+"""The tree of stages: a plain value, built by folding events, asked by methods, agents and reports."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmzero.core.hparams import HParams
+from llmzero.core.stage import FINAL_STATES, StageResult, State
+
+ROOT = "0000"
+
+
+@dataclass
+class Node:
+    """One stage of the tree.
+
+    Attributes:
+        proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`.
+        memo: what the search method noted of it.
+        stop: the decision to end it early, as in the event log: `reason`, `details`, `step`, `incumbent`.
+        attempts: how often the stage was started; deaths: how often its process ended without a result.
+        finished_order: 0 for the first stage to end, and so on; None while it has not.
+    """
+
+    node_id: str
+    parent_id: str | None
+    depth: int
+    hparams: HParams
+    steps: int
+    resume_from: Path | None
+    proposal: dict[str, Any]
+    memo: dict[str, Any] = field(default_factory=dict)
+    state: State = "queued"
+    result: StageResult | None = None
+    stop: dict[str, Any] | None = None
+    attempts: int = 0
+    deaths: int = 0
+    finished_order: int | None = None
+    children: list[str] = field(default_factory=list)
+
+    @property
+    def final(self) -> bool:
+        """Whether the stage has ended."""
+        return self.state in FINAL_STATES
+
+    @property
+    def score(self) -> float | None:
+        """Best validation score; None before the first validation."""
+        return self.result.best_score if self.result else None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a child could resume from it."""
+        return (
+            self.state in ("completed", "stopped")
+            and self.result is not None
+            and self.result.checkpoint is not None
+        )
+
+
+class Tree:
+    """Nodes by id, in order of creation.
+
+    Attributes:
+        finished: the stages that have ended, in that order.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.finished: list[Node] = []
+        self._best: Node | None = None
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __getitem__(self, node_id: str) -> Node:
+        return self.nodes[node_id]
+
+    @property
+    def root(self) -> Node:
+        """The base model."""
+        return self.nodes[ROOT]
+
+    def add(self, node: Node) -> None:
+        """Add a node below its parent."""
+        self.nodes[node.node_id] = node
+        if node.parent_id is not None:
+            self.nodes[node.parent_id].children.append(node.node_id)
+
+    def finish(self, node_id: str, result: StageResult) -> None:
+        """Record how a stage ended."""
+        node = self.nodes[node_id]
+        node.state, node.result, node.finished_order = result.state, result, len(self.finished)
+        self.finished.append(node)
+        self._best = better(self._best, node)
+
+    def children(self, node_id: str) -> list[Node]:
+        """Return a node's children, in order of creation."""
+        return [self.nodes[child] for child in self.nodes[node_id].children]
+
+    def path(self, node_id: str) -> list[Node]:
+        """Return the nodes from the root to a node, both included."""
+        nodes = [self.nodes[node_id]]
+        while (parent := nodes[-1].parent_id) is not None:
+            nodes.append(self.nodes[parent])
+        return nodes[::-1]
+
+    def stages(self) -> list[Node]:
+        """Return all nodes but the root: the stages that were trained."""
+        return [node for node in self if node.parent_id is not None]
+
+    def best(self, nodes: Iterable[Node] | None = None) -> Node | None:
+        """Return the usable node with the highest score, the earliest of equals; over all nodes by default."""
+        return self._best if nodes is None else functools.reduce(better, nodes, None)
+
+    def practitioner(self) -> Node | None:
+        """Return the first usable stage under the root's own configuration, which the search is measured against."""
+        return next(
+            (node for node in self.children(ROOT) if node.usable and node.hparams == self.root.hparams), None
+        )
+
+    def since(self, number: int) -> list[Node]:
+        """Return the nodes that were created after the first `number`."""
+        return [self.nodes[_id(i)] for i in range(number, len(self.nodes))]
+
+    def next_id(self) -> str:
+        """Return the id of the next node to be created."""
+        return _id(len(self.nodes))
+
+
+def better(a: Node | None, b: Node) -> Node | None:
+    """Return the better of two nodes: usable, of the higher score, the earlier of equals; None where neither is usable."""
+    if not b.usable:
+        return a
+    return b if a is None or (b.score or 0.0, -int(b.node_id)) > (a.score or 0.0, -int(a.node_id)) else a
+
+
+def _id(number: int) -> str:
+    return f"{number:04d}"

@@ -1,0 +1,132 @@
+"""The search directory: its files, one driver at a time, and the check that it belongs to this very search."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmzero.core.errors import UserError
+from llmzero.core.files import write_atomic, yaml_text
+from llmzero.tree.lease import Lease
+
+# What may differ when a search is continued: it changes how much is done and where, not what the search is.
+ENDPOINT = (
+    "base_url",
+    "api_key_env",
+    "timeout_s",
+    "retries",
+    "max_at_once",
+    "price_input",
+    "price_output",
+    "breaker_failures",
+    "breaker_pause_s",
+)
+CHANGEABLE = (
+    *(
+        "budget",
+        "tracking",
+        "dry_run",
+        "search_dir",
+        "runner",
+        "search.workers",
+        "search.confirm_seeds",
+        "search.confirm_top",
+    ),
+    *("search.test_incumbents", "search.report", "model.cache_dir"),
+    *(f"{group}.{key}" for group in ("agent", "stopper") for key in ENDPOINT),
+)
+
+
+class Workspace:
+    """Paths of a search directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.nodes = path / "nodes"
+        self.test = path / "test"
+        self.confirm = path / "confirm"
+        self.config_file = path / "config.yaml"
+        self.tree_file = path / "tree.jsonl"
+        self.summary_file = path / "summary.json"
+        self.test_file = path / "test.json"
+        self.confirmation_file = path / "confirmation.json"
+        self.strategy_file = path / "strategy.yaml"
+        self.rule_file = path / "rule.yaml"
+        self.report_file = path / "report.html"
+        self.lease_file = path / "driver.json"  # who drives the search
+        self.stop_file = path / "stop"  # its presence asks the driver to end the search
+
+    @contextmanager
+    def opened(self, config: dict[str, Any]) -> Iterator[None]:
+        """Hold the directory for one driver; write `config.yaml`, or check that it is this search's.
+
+        Raises:
+            UserError: the directory cannot be written, holds another search, or has a driver already.
+        """
+        try:
+            self.nodes.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"search_dir={self.path}: cannot be written ({error.strerror}); choose another search_dir"
+            ) from error
+        with Lease(self.lease_file).held():
+            self.stop_file.unlink(missing_ok=True)
+            self._claim(config)
+            yield
+
+    def _claim(self, config: dict[str, Any]) -> None:
+        if self.config_file.exists():
+            self.check_identity(config)
+        write_atomic(self.config_file, yaml_text(config))
+
+    def check_identity(self, config: dict[str, Any]) -> None:
+        """Raise `UserError` where the directory holds a search with another configuration."""
+        listed = differences(read_config(self.config_file), config)
+        if listed:
+            raise UserError(
+                f"search_dir={self.path} holds another search: {listed}. Choose another search_dir, or give the same values"
+            )
+
+
+def given_workspace(description: str) -> Workspace:
+    """Return the search directory that a command line of one argument names; `--help` prints the description."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("search_dir", type=Path, help="the directory of a search")
+    workspace = Workspace(parser.parse_args().search_dir.absolute())
+    if not workspace.config_file.exists():
+        parser.error(f"{workspace.path} holds no search")
+    return workspace
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a configuration that was written as YAML."""
+    config: dict[str, Any] = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+    return config
+
+
+def differences(
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], changeable: Collection[str] = CHANGEABLE
+) -> str:
+    """Return the first keys, with their values, that differ and may not; nothing where there are none."""
+    there, here = _flat(stored, changeable), _flat(wanted, changeable)
+    different = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+    return "; ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in different[:5])
+
+
+def _flat(config: Mapping[str, Any], changeable: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return dotted keys and values, without those that may change."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in changeable:
+            continue
+        if isinstance(value, Mapping):
+            found |= _flat(value, changeable, f"{name}.")
+        else:
+            found[name] = value
+    return found

@@ -1,0 +1,380 @@
+"""Calls of a language model over real HTTP: dialects, retries, limits, keys, the journal and the cassette."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmzero.agents.endpoint import CallError, Endpoint, Reply
+from llmzero.agents.journal import CallId, CallJournal
+from llmzero.agents.llm_stopper import SCHEMA as STOP_SCHEMA
+from llmzero.core.errors import UserError
+from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request, answer_json, script
+
+CALL = CallId("0003", "proposal", "0001")
+SCHEMA = {
+    "type": "object",
+    "properties": {"changes": {"type": "array"}},
+    "required": ["changes"],
+    "additionalProperties": False,
+}
+QUESTION = [{"role": "system", "content": "You answer."}, {"role": "user", "content": "What now?"}]
+GOOD = {"changes": []}
+KEY = "sk-secret-of-the-test-0123456789"
+
+Ledger = list[tuple[str, int, float]]
+
+
+def journal(nodes: Path, ledger: Ledger, spent: Callable[[], str | None] = lambda: None) -> CallJournal:
+    def charge(name: str, tokens: int, dollars: float) -> None:
+        ledger.append((name, tokens, dollars))
+
+    return CallJournal(nodes, charge, {name for name, _, _ in ledger}, spent)
+
+
+def endpoint(url: str, nodes: Path, ledger: Ledger | None = None, **settings: Any) -> Endpoint:
+    spent = settings.pop("spent", lambda: None)
+    made = Endpoint(
+        **{
+            "model": "scripted",
+            "base_url": url,
+            "api_key_env": None,
+            "retries": 0,
+            "timeout_s": 5.0,
+            **settings,
+        }
+    )
+    made.connect(journal(nodes, [] if ledger is None else ledger, spent))
+    return made
+
+
+def ask(made: Endpoint, call: CallId = CALL) -> Reply:
+    return made.ask(call, QUESTION, schema=SCHEMA)
+
+
+def good(request: Request) -> Answer:
+    return answer_json(request, GOOD)
+
+
+def records(nodes: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in sorted(nodes.glob("*/calls/*.json"))]
+
+
+# --- how JSON is asked for ---
+
+
+@pytest.mark.parametrize("form", ["strict", "tool", "plain"])
+def test_the_form_an_endpoint_has_is_found_out_once(tmp_path: Path, form: str) -> None:
+    with LLMServer(good, forms=[form]) as server:
+        made = endpoint(server.url, tmp_path)
+        assert [json.loads(ask(made).text) for _ in range(3)] == [GOOD] * 3
+        tried = {"strict": 0, "tool": 2, "plain": 3}[form]
+        assert len(server.requests) == 3 + tried
+        assert all(request.form == form for request in server.requests[tried:])
+        assert ("<answer-schema>" in server.requests[-1].system) == (form == "plain")
+        assert [record["form"] for record in records(tmp_path)] == [
+            "bounded" if form == "strict" else form
+        ] * 3
+
+
+def test_an_endpoint_that_ignores_a_form_is_asked_in_a_plainer_one(tmp_path: Path) -> None:
+    def prose_unless_told(request: Request) -> Answer:
+        return Answer(
+            content=json.dumps(GOOD) if "<answer-schema>" in request.text else "Let me think about it."
+        )
+
+    with LLMServer(prose_unless_told, silent_forms=["strict", "tool"]) as server:
+        made = endpoint(server.url, tmp_path)
+        assert [ask(made).text for _ in range(5)] == ["Let me think about it."] * 3 + [json.dumps(GOOD)] * 2
+
+
+def test_bounds_on_texts_are_left_out_for_an_endpoint_that_does_not_know_them(tmp_path: Path) -> None:
+    def picky(request: Request) -> Answer:
+        return (
+            Answer(status=400, error="'maxLength' is not permitted.")
+            if "maxLength" in json.dumps(request.schema)
+            else good(request)
+        )
+
+    schema = {"type": "object", "properties": {"changes": {"type": "string", "maxLength": 5}}}
+    with LLMServer(picky) as server:
+        endpoint(server.url, tmp_path).ask(CALL, QUESTION, schema=schema)
+        assert [request.schema for request in server.requests] == [
+            schema,
+            {"type": "object", "properties": {"changes": {"type": "string"}}},
+        ]
+
+
+def test_a_reply_that_was_cut_does_not_make_an_endpoint_plainer(tmp_path: Path) -> None:
+    with LLMServer(script([Answer(content='{"changes": [', finish_reason="length"), good])) as server:
+        made = endpoint(server.url, tmp_path)
+        assert ask(made).cut
+        assert json.loads(ask(made).text) == GOOD
+        assert [request.form for request in server.requests] == ["strict", "strict"]
+
+
+def test_an_endpoint_that_wants_max_tokens_gets_it(tmp_path: Path) -> None:
+    with LLMServer(good, rejects=["max_completion_tokens"]) as server:
+        made = endpoint(server.url, tmp_path, max_reply_tokens=77, temperature=0.5, extra={"top_p": 0.9})
+        ask(made)
+        body = server.requests[-1].body
+        assert (body["max_tokens"], body["temperature"], body["top_p"], server.requests[-1].form) == (
+            77,
+            0.5,
+            0.9,
+            "strict",
+        )
+
+
+def test_a_refusal_that_no_dialect_mends_leaves_the_dialect_as_it_was(tmp_path: Path) -> None:
+    too_long = Answer(status=400, error="This model's maximum context length is 10 tokens.")
+    with LLMServer(script([good, too_long, good])) as server:
+        made = endpoint(server.url, tmp_path)
+        ask(made)
+        with pytest.raises(CallError, match="maximum context length"):
+            ask(made)
+        ask(made)
+        assert [request.form for request in server.requests] == ["strict"] * 3
+
+
+# --- illness ---
+
+
+@pytest.mark.parametrize(
+    "illness",
+    [
+        Answer(status=429, error="slow down", headers={"retry-after-ms": "1"}),
+        Answer(status=500, error="oh", headers={"retry-after-ms": "1"}),
+        Answer(status=503, error="busy", headers={"retry-after-ms": "1"}),
+        Answer(content="half", cut_after=20),
+        Answer(raw=b"<html>"),
+    ],
+)
+def test_passing_illness_is_retried(tmp_path: Path, illness: Answer) -> None:
+    with LLMServer(script([illness, good])) as server:
+        assert json.loads(ask(endpoint(server.url, tmp_path, retries=1)).text) == GOOD
+        assert len(server.requests) == 2
+
+
+def test_silence_and_dripping_are_given_up(tmp_path: Path) -> None:
+    for illness in (Answer(content="late", delay_s=30), Answer(content="x" * 5000, drip_s=0.05)):
+        with LLMServer(script([illness])) as server, pytest.raises(CallError, match=r"imeout"):
+            ask(endpoint(server.url, tmp_path, timeout_s=0.3))
+
+
+def test_whatever_an_endpoint_does_the_caller_gets_a_reply_or_a_call_error(tmp_path: Path) -> None:
+    mind = Hostile(silence_s=5, drip_s=0.0001)
+    ledger: Ledger = []
+    with LLMServer(mind) as server:
+        made = endpoint(
+            server.url,
+            tmp_path,
+            ledger,
+            timeout_s=1.0,
+            breaker_failures=10**9,
+            price_input=1.0,
+            price_output=2.0,
+        )
+        kinds = set()
+        while len(mind.drawn) < len(mind.manners):
+            try:
+                kinds.add(type(made.ask(CALL, QUESTION, schema=STOP_SCHEMA).text))
+            except CallError:
+                kinds.add(CallError)
+    assert kinds == {str, CallError}
+    assert all(0 <= tokens < 10**7 and 0 <= dollars < 20 for _, tokens, dollars in ledger)
+    assert len(ledger) == len(records(tmp_path)), "every call is stored and charged, failed ones too"
+
+
+def test_after_repeated_failure_the_endpoint_is_left_alone_for_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LLMServer(script([Answer(status=500, error="no")])) as server, caplog.at_level(logging.WARNING):
+        made = endpoint(server.url, tmp_path, breaker_failures=2, breaker_pause_s=0.2)
+        for message in ("no", "no", "left alone for", "left alone for"):
+            with pytest.raises(CallError, match=message):
+                ask(made)
+        assert len(server.requests) == 2
+        assert "rules decide in its place" in caplog.text
+        made._paused_until = 0.0  # the pause is over
+        with pytest.raises(CallError, match="InternalServerError"):
+            ask(made)
+        assert len(server.requests) == 3
+
+
+def test_calls_at_once_are_limited_over_all_endpoints_of_one_address(tmp_path: Path) -> None:
+    def slow(request: Request) -> Answer:
+        return Answer(content="{}", delay_s=0.05)
+
+    def three_calls(nodes: Path) -> None:
+        made = endpoint(server.url, nodes, max_at_once=2)
+        for _ in range(3):
+            ask(made)
+
+    with LLMServer(slow) as server:
+        threads = [threading.Thread(target=three_calls, args=(tmp_path / str(i),)) for i in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(server.requests) >= 15
+        assert server.most_at_once == 2
+
+
+# --- keys and set-up ---
+
+
+def test_the_key_is_sent_and_appears_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def parrot(request: Request) -> Answer:
+        """Sends the key back, in a reply and in errors."""
+        said = request.headers["authorization"]
+        return (
+            Answer(content=said, tool_calls=[("see", {"key": said})])
+            if len(server.requests) % 2
+            else Answer(status=500, error=said)
+        )
+
+    monkeypatch.setenv("MY_KEY", KEY)
+    with LLMServer(parrot, api_key=KEY) as server:
+        made = endpoint(server.url, tmp_path, api_key_env="MY_KEY")
+        for _ in range(6):
+            with pytest.raises(CallError) if len(server.requests) % 2 else nullcontext():
+                ask(made)
+    assert all(KEY in request.headers["authorization"] for request in server.requests)
+    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"[key]" in written
+    assert KEY.encode() not in written
+    assert KEY not in caplog.text
+
+
+def test_a_set_up_that_cannot_work_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        UserError, match=r"api_key_env=NO_SUCH_KEY: this environment variable.*api_key_env=null"
+    ):
+        Endpoint("m", api_key_env="NO_SUCH_KEY").check()
+    with pytest.raises(UserError, match=r"contains a password"):
+        Endpoint("m", base_url="http://me:word@somewhere/v1", api_key_env=None)
+    with pytest.raises(UserError, match=r"nobody answers there .*is it running"):
+        endpoint("http://127.0.0.1:9/v1", tmp_path).check()
+    monkeypatch.setenv("MY_KEY", KEY)
+    with (
+        LLMServer(good, api_key="another") as server,
+        pytest.raises(UserError, match=r"the key in MY_KEY is not accepted") as refused,
+    ):
+        endpoint(server.url, tmp_path, api_key_env="MY_KEY").check()
+    assert KEY not in str(refused.value)
+    with LLMServer(good) as server:
+        endpoint(server.url, tmp_path).check()
+        assert server.requests == [], "a check costs nothing"
+
+
+# --- the journal ---
+
+
+def test_every_call_is_stored_with_its_images_and_charged(tmp_path: Path) -> None:
+    ledger: Ledger = []
+    image = {
+        "type": "image_url",
+        "image_url": {"url": "data:image/png;base64," + base64.b64encode(b"PNG").decode()},
+    }
+    with LLMServer(good) as server:
+        made = endpoint(server.url, tmp_path, ledger, price_input=3.0, price_output=15.0)
+        question = [*QUESTION, {"role": "user", "content": [{"type": "text", "text": "look"}, image]}]
+        reply = made.ask(CALL, question, schema=SCHEMA)
+        assert server.requests[0].images == [image["image_url"]["url"]]
+    (record,) = records(tmp_path)
+    assert record["messages"][2]["content"][1]["image_url"]["url"] == "proposal-0001-1-1.png"
+    assert (tmp_path / "0003/calls/proposal-0001-1-1.png").read_bytes() == b"PNG"
+    assert record["text"] == json.dumps(GOOD)
+    assert record["seconds"] >= 0
+    assert (
+        record["dollars"]
+        == reply.dollars
+        == pytest.approx((3 * reply.prompt_tokens + 15 * reply.completion_tokens) / 1e6)
+    )
+    assert ledger == [("0003/proposal-0001-1", reply.tokens, reply.dollars)]
+
+
+def test_a_restarted_process_finds_its_calls_and_pays_for_none_twice(tmp_path: Path) -> None:
+    ledger: Ledger = []
+    with LLMServer(script([{"changes": [1]}, {"changes": [2]}, {"changes": [3]}])) as server:
+        made = endpoint(server.url, tmp_path, ledger)
+        first = [ask(made).text for _ in range(2)]
+        made = endpoint(server.url, tmp_path, ledger)
+        assert [ask(made).text for _ in range(2)] == first
+        assert len(server.requests) == len(ledger) == 2
+        ask(made, CallId("0003", "proposal", "0002"))
+        assert len(server.requests) == len(ledger) == 3
+
+
+def test_a_call_whose_driver_was_killed_before_it_was_charged_is_charged_once(tmp_path: Path) -> None:
+    lost: Ledger = []
+    with LLMServer(good) as server:
+        ask(endpoint(server.url, tmp_path, lost, price_input=1.0, price_output=1.0))
+    found: Ledger = []
+    for _ in range(2):
+        journal(tmp_path, found).settle()
+    assert found == lost
+
+
+def test_a_spent_budget_makes_no_call(tmp_path: Path) -> None:
+    ledger: Ledger = []
+    with LLMServer(good) as server:
+        made = endpoint(server.url, tmp_path, ledger, spent=lambda: "llm_dollars" if ledger else None)
+        ask(made)
+        with pytest.raises(CallError, match=r"budget\.llm_dollars is spent"):
+            ask(made)
+        assert len(server.requests) == len(ledger) == 1
+
+
+# --- the cassette ---
+
+
+def test_a_cassette_replays_replies_and_failures_without_an_endpoint(tmp_path: Path) -> None:
+    mind: Mind = script([{"changes": [1]}, Answer(status=500, error="ill"), {"changes": [2]}])
+    ledger: Ledger = []
+    with LLMServer(mind) as server:
+        made = endpoint(
+            server.url, tmp_path / "a/nodes", cassette="record", cassette_dir=str(tmp_path / "tape")
+        )
+        heard = [_outcome(made) for _ in range(3)]
+    for source in ("tape", "a"):
+        nodes = tmp_path / f"replay-of-{source}" / "nodes"
+        made = endpoint(
+            server.url,
+            nodes,
+            ledger,
+            cassette="replay",
+            cassette_dir=str(tmp_path / source),
+            api_key_env="NO_SUCH_KEY",
+        )
+        made.check()
+        assert [_outcome(made) for _ in range(3)] == heard
+        assert all(dollars == 0 for _, _, dollars in ledger)
+        assert [record["text"] for record in records(nodes)] == [
+            record["text"] for record in records(tmp_path / "a/nodes")
+        ]
+        assert not made.knows(CALL)
+        with pytest.raises(
+            UserError, match=r"proposal-0001-4\.json does not exist: the search took another way"
+        ):
+            ask(made)
+
+
+def _outcome(made: Endpoint) -> str:
+    try:
+        return ask(made).text
+    except CallError as error:
+        return f"failed: {error}"

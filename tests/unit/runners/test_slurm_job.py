@@ -1,0 +1,138 @@
+"""What a stage asks SLURM for, and what the driver makes of SLURM's answers. The SLURM here is a script; tests/integration has the real one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmzero.core.errors import UserError
+from llmzero.runners.slurm import SlurmRunner, _no_launcher
+from llmzero.runners.slurm_job import Job
+from llmzero.runners.slurm_queue import JobState, Queue
+from llmzero.tree.store import EventStore
+from tests.conftest import REPOSITORY
+
+HPARAMS = {"max_completion_length": 2048, "group_size": 4}
+
+
+def test_resources_grow_with_hyperparameters_and_never_shrink() -> None:
+    job = Job(
+        mem_gb=32,
+        timeout_min=100,
+        scale={"timeout_min": {"max_completion_length": 1024, "group_size": 8}, "mem_gb": {"group_size": 2}},
+    )
+    asked = job.parameters(HPARAMS, "name", None)
+    assert (asked["time"], asked["mem"]) == (200, "64GB")
+    assert "partition" not in asked, "what is not told is left to the cluster"
+    with pytest.raises(
+        UserError,
+        match=r"runner\.scale\.mem_gb\.none: no such hyperparameter; there are max_completion_length, group_size",
+    ):
+        Job(mem_gb=1, scale={"mem_gb": {"none": 1}}).parameters(HPARAMS, "name", None)
+
+
+def test_a_stage_has_one_process_a_gpu_unless_told_otherwise() -> None:
+    assert Job(nodes=2, gpus_per_node=8).devices == 16
+    assert Job(gpus_per_node=8, tasks_per_node=1).devices == 1
+    assert Job().devices == 1
+
+
+def test_what_cannot_work_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match=r"runner\.timeout_min=3: leaves no time to train"):
+        Job(timeout_min=3)
+    with pytest.raises(UserError, match=r"runner\.max_gpus=4: one stage takes 8"):
+        SlurmRunner(entry_point="a.b", gpus_per_node=8, max_gpus=4)
+
+
+def test_a_job_that_no_node_could_start_counts_as_dead() -> None:
+    assert JobState("PENDING", reason="Resources").alive
+    assert JobState("PENDING", reason="JobHeldUser").alive
+    assert not JobState("PENDING", reason="launch failed requeued held").alive
+    assert not JobState("TIMEOUT").alive
+
+
+def test_jobs_do_not_take_themselves_for_the_drivers_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_CONF", "RANK", "SUBMITIT_EXECUTOR"):
+        monkeypatch.setenv(name, "1")
+    with _no_launcher():
+        assert "SLURM_CONF" in os.environ
+        assert not {"SLURM_JOB_ID", "RANK", "SUBMITIT_EXECUTOR"} & os.environ.keys()
+    assert os.environ["SLURM_JOB_ID"] == "1"
+
+
+@pytest.fixture
+def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose files squeue and sacct print; without a file they fail. `log` names every call."""
+    for name in ("squeue", "sacct", "scancel"):
+        script = tmp_path / name
+        script.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/log\ncat {tmp_path}/{name}.txt\n')
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def calls(answers: Path) -> list[str]:
+    return [line.split()[0] for line in (answers / "log").read_text().splitlines()]
+
+
+def test_one_question_is_about_all_jobs(answers: Path) -> None:
+    (answers / "squeue.txt").write_text("".join(f"{i}|RUNNING|llmzero-x-{i:04d}|None\n" for i in range(500)))
+    queue = Queue(3600.0)
+    for number in range(500):
+        queue.follow(str(number))
+    assert all(queue.state(str(number)).alive for number in range(500))
+    assert queue.alive == 500
+    assert queue.named("llmzero-x-0007") == "7"
+    assert calls(answers) == ["squeue"]
+
+
+def test_silence_changes_nothing_and_the_accounts_know_what_the_queue_has_forgotten(answers: Path) -> None:
+    queue = Queue(0.0)
+    queue.follow("7")
+    assert queue.state("7").state == "PENDING", "squeue fails: the job still counts as submitted"
+    (answers / "squeue.txt").write_text("8|RUNNING|other|None\n")
+    (answers / "sacct.txt").write_text("7|CANCELLED by 0\n")
+    assert queue.state("7") == JobState("CANCELLED")
+    (answers / "sacct.txt").unlink()
+    assert queue.state("7") == JobState("GONE"), "a cluster without accounts"
+
+
+def test_a_controller_that_does_not_answer_ends_status_and_stop_in_a_sentence(answers: Path) -> None:
+    search = answers / "search"
+    (search / "nodes").mkdir(parents=True)
+    (search / "config.yaml").write_text("agent: {name: rules}\nsearch: {workers: 1}\n")
+    store = EventStore(search / "tree.jsonl")
+    store.append(
+        "created",
+        elapsed=0.0,
+        node_id="0000",
+        parent_id=None,
+        depth=0,
+        hparams={},
+        steps=0,
+        resume_from=None,
+        proposal={},
+    )
+    for launcher in ("status", "stop"):
+        done = subprocess.run(
+            [sys.executable, REPOSITORY / f"launchers/{launcher}.py", search], capture_output=True, text=True
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: SLURM does not tell the jobs of this search"), done.stderr
+        assert "squeue.txt" in done.stderr, "what squeue said"
+
+
+def test_a_job_that_comes_back_into_the_queue_is_cancelled(answers: Path) -> None:
+    (answers / "squeue.txt").write_text("7|PENDING|name|BeginTime\n")
+    (answers / "scancel.txt").write_text("")
+    queue = Queue(0.0)
+    queue.follow("7")
+    queue.leave("7")
+    assert queue.alive == 1
+    assert calls(answers)[-1] == "scancel"
+    (answers / "squeue.txt").write_text("7|CANCELLED|name|None\n")
+    assert queue.alive == 0

@@ -1,0 +1,165 @@
+"""The statistics of comparisons against slow obvious versions and known cases."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from llmzero.studies.statistics import (
+    Array,
+    band,
+    holm,
+    improvement,
+    interquartile_mean,
+    interval,
+    mean,
+    normalised,
+    ranks,
+    step_function,
+    wilcoxon,
+)
+
+SCORES = st.lists(st.integers(0, 5).map(float), min_size=1, max_size=8).map(np.array)
+TASKS = st.lists(st.tuples(SCORES, SCORES), min_size=1, max_size=3)
+
+
+def normal(seed: int, *shape: int, at: float = 0.0) -> Array:
+    return np.random.default_rng(seed).normal(at, 1.0, shape)
+
+
+@given(TASKS)
+def test_improvement_counts_pairs_of_runs_on_the_same_task(tasks: list[tuple[Array, Array]]) -> None:
+    slow = [
+        np.mean([1.0 if x > y else 0.5 if x == y else 0.0 for x, y in itertools.product(a, b)])
+        for a, b in tasks
+    ]
+    assert improvement(*zip(*tasks, strict=True)) == pytest.approx(np.mean(slow))
+
+
+def test_improvement_is_the_statistic_of_mann_and_whitney() -> None:
+    a, b = normal(0, 20, at=0.3), normal(1, 15)
+    assert improvement([a], [b]) == pytest.approx(stats.mannwhitneyu(a, b).statistic / (20 * 15))
+
+
+def test_improvement_of_known_cases() -> None:
+    low, high = np.array([0.1, 0.2]), np.array([0.3, 0.4])
+    assert improvement([high, high], [low, low]) == 1.0
+    assert improvement([low, high], [high, low]) == 0.5
+    assert improvement([low], [low]) == 0.5
+
+
+def test_the_mean_counts_tasks_alike() -> None:
+    assert mean([np.array([1.0]), np.array([0.0, 0.0, 0.0])]) == 0.5
+
+
+@given(TASKS)
+def test_the_interquartile_mean_is_scipys_trimmed_mean(tasks: list[tuple[Array, Array]]) -> None:
+    scores = [a for a, _ in tasks]
+    assert interquartile_mean(scores) == pytest.approx(stats.trim_mean(np.concatenate(scores), 0.25))
+
+
+def test_the_interquartile_mean_ignores_an_outlier() -> None:
+    assert interquartile_mean([np.array([1.0, 1.0, 1.0, 100.0])]) == 1.0
+
+
+@pytest.mark.parametrize("statistic", [mean, interquartile_mean])
+def test_statistics_of_all_resamples_at_once_are_those_of_each(statistic: object) -> None:
+    resampled = [normal(0, 7, 5), normal(1, 7, 3)]
+    assert statistic(resampled) == pytest.approx(
+        [float(statistic([task[i] for task in resampled])) for i in range(7)]
+    )
+
+
+def test_an_interval_is_scipys_bootstrap() -> None:
+    scores = normal(2, 30)
+    ours = interval(mean, [scores], draws=20_000)
+    theirs = stats.bootstrap(
+        (scores,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert (ours.value, ours.low, ours.high) == pytest.approx(
+        (scores.mean(), theirs.low, theirs.high), abs=0.02
+    )
+
+
+def test_an_interval_is_drawn_within_tasks() -> None:
+    """Tasks that lie far apart add nothing to the width, as no resample has more of one than of the other."""
+    apart = interval(mean, [np.full(5, 0.0), np.full(5, 100.0)])
+    assert (apart.low, apart.value, apart.high) == (50.0, 50.0, 50.0)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    found = [interval(mean, [normal(seed, 20), normal(1000 + seed, 20)], draws=400) for seed in range(300)]
+    assert 0.89 < np.mean([each.low <= 0.0 <= each.high for each in found]) < 0.98
+
+
+def test_an_interval_is_the_same_each_time() -> None:
+    a, b = [normal(0, 10)], [normal(1, 10)]
+    assert interval(improvement, a, b) == interval(improvement, a, b)
+
+
+def test_one_run_has_an_interval_without_width() -> None:
+    assert interval(mean, [np.array([0.4])]) == interval(interquartile_mean, [np.array([0.4])])
+    assert interval(mean, [np.array([0.4])]).low == 0.4
+
+
+def test_a_band_is_the_interval_of_each_point() -> None:
+    curves = normal(3, 25, 4)
+    middle, low, high = band(curves, draws=20_000)
+    for point in range(4):
+        alone = interval(mean, [curves[:, point]], draws=20_000)
+        assert (middle[point], low[point], high[point]) == pytest.approx(
+            (alone.value, alone.low, alone.high), abs=0.02
+        )
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=0, max_size=5, unique=True),
+    st.lists(st.integers(0, 10), min_size=1, max_size=6),
+)
+def test_a_step_function_holds_the_last_value(changes: list[int], grid: list[int]) -> None:
+    positions = np.array([0, *sorted(changes)], float)
+    values = np.arange(len(positions), dtype=float)
+    slow = [
+        max(value for position, value in zip(positions, values, strict=True) if position <= at) for at in grid
+    ]
+    assert step_function(positions, values, np.array(grid, float)).tolist() == slow
+
+
+def test_scores_between_base_and_best() -> None:
+    assert normalised(np.array([0.2, 0.3, 0.4]), 0.2, 0.4).tolist() == pytest.approx([0.0, 0.5, 1.0])
+    assert normalised(np.array([0.2, 0.1]), 0.2, 0.2).tolist() == [0.0, 0.0]
+
+
+@given(st.lists(st.lists(st.integers(0, 3).map(float), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_ranks_are_scipys(rows: list[list[float]]) -> None:
+    assert ranks(np.array(rows)).tolist() == [
+        stats.rankdata([-score for score in row]).tolist() for row in rows
+    ]
+
+
+def test_wilcoxon_of_known_cases() -> None:
+    """Six pairs that all favour the same side: 2 of the 64 assignments of signs are as extreme."""
+    b = np.arange(6.0)
+    assert wilcoxon(b + np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), b) == pytest.approx(2 / 64)
+    assert wilcoxon(b, b) == 1.0
+
+
+def test_holm_of_a_known_case() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_rejects_what_its_steps_reject(p_values: list[float]) -> None:
+    rejected, level = set(), 0.05
+    for step, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        if p_values[index] * (len(p_values) - step) > level:
+            break
+        rejected.add(index)
+    assert {index for index, p in enumerate(holm(p_values)) if p <= level} == rejected

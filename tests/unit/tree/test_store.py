@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from llmzero.core.stage import StageResult, ValidationPoint
+from llmzero.tree.budget import Budget
+from llmzero.tree.store import EventStore
+
+
+def fill(store: EventStore, stages: int) -> None:
+    for i in range(stages + 1):
+        node_id = f"{i:04d}"
+        parent = None if i == 0 else "0000"
+        store.append(
+            "created",
+            elapsed=2.0 * i,
+            node_id=node_id,
+            parent_id=parent,
+            depth=int(i > 0),
+            hparams={"a": i},
+            steps=25,
+            resume_from=None,
+            proposal={},
+        )
+        store.append("started", elapsed=2.0 * i, node_id=node_id, attempt=1)
+        point = ValidationPoint(25, 25, 0.1 * i, 0.01, 100, 0.1)
+        result = StageResult("completed", [point], 25, 0.1 * i, Path("c"), 3.0, 6.0)
+        store.append("finished", elapsed=2.0 * i + 1, node_id=node_id, result=result.to_dict())
+
+
+def test_a_restart_folds_the_same_tree_and_ledger(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 3)
+    store.charge_setup("base", 1.5)
+    store.charge_setup("base", 1.5)
+    again = EventStore(tmp_path / "tree.jsonl")
+    assert again.tree.nodes == store.tree.nodes
+    assert again.ledger == store.ledger
+    assert again.trajectory == store.trajectory
+    assert (again.ledger.stages, again.ledger.gpu_seconds, again.ledger.setup_gpu_seconds) == (
+        3,
+        18.0,
+        6.0 + 1.5,
+    )
+    best = again.tree.best()
+    assert best is not None
+    assert best.node_id == "0003"
+
+
+@pytest.mark.parametrize(
+    "damage", [b'{"event": "crea', b"\x00\x00\x00", b'{"no": "event"}\n{"event": "ended"}\n', b"\xff\xfe\n"]
+)
+def test_a_corrupt_tail_is_cut_off_kept_and_warned_of(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "tree.jsonl"
+    fill(EventStore(path), 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole + damage)
+    with caplog.at_level(logging.WARNING):
+        store = EventStore(path)
+    assert len(store.tree) == 3
+    assert not store.ended
+    assert path.read_bytes() == whole
+    assert [p.read_bytes() for p in tmp_path.glob("tree.jsonl.corrupt-*")] == [damage]
+    assert "could not be read" in caplog.text
+    store.append("ended", elapsed=9.0)
+    assert EventStore(path).ended
+
+
+def test_each_limit_ends_the_search() -> None:
+    from llmzero.tree.budget import Ledger
+
+    ledger = Ledger(stages=4, seconds=10.0, gpu_seconds=20.0, llm_dollars=0.5)
+
+    def spent(**limits: float) -> list[str]:
+        return ledger.spent_limits(Budget(**limits), planned_stages=5, running_gpu_seconds=5.0)  # type: ignore[arg-type]
+
+    assert spent() == []
+    assert spent(stages=6, seconds=11, gpu_seconds=26, llm_dollars=1) == []
+    assert spent(stages=5) == ["stages"]
+    assert spent(seconds=10) == ["seconds"]
+    assert spent(gpu_seconds=25) == ["gpu_seconds"]
+    assert spent(llm_dollars=0.5) == ["llm_dollars"]
+    assert ledger.left(Budget(stages=6)) == {"stages": 2}
