@@ -15,10 +15,9 @@ import pandas as pd
 import yaml
 
 from llmzero.cli import run_command
-from llmzero.config import catalogue_of
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, read_jsonl, write_atomic, write_json
-from llmzero.core.hparams import Catalogue, Parameter
+from llmzero.core.hparams import Catalogue, Parameter, catalogue_of
 from llmzero.core.stage import StageDir
 from llmzero.mirrors.results import stopping_record
 from llmzero.tree.store import EventStore

@@ -17,9 +17,8 @@ from analysis.dynamics import ALPHA, CLAIM, analysed, judged, overall
 from analysis.load import Row, Rows, Tables, add_tree, command, publish
 from analysis.nulls import Outcome
 from llmzero.cli import run_command
-from llmzero.config import catalogue_of
 from llmzero.core.files import write_atomic
-from llmzero.core.hparams import HParams
+from llmzero.core.hparams import HParams, catalogue_of
 from llmzero.core.stage import StageResult, ValidationPoint
 from llmzero.studies.tables import markdown
 from llmzero.tree.store import EventStore

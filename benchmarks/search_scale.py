@@ -18,15 +18,14 @@ from statistics import fmean, median
 from typing import Any
 
 import psutil
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
-from llmzero.cli import CONF, resolved
-from llmzero.config import catalogue_of, register
+from llmzero.cli import composed
 from llmzero.core.hparams import Catalogue
+from llmzero.core.parts import make
 from llmzero.core.stage import StageResult, ValidationPoint
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import MethodContext, SearchMethod
+from llmzero.search.settings import SearchConfig, SearchSettings
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
 
@@ -55,15 +54,18 @@ def main() -> None:
 
 def measured(name: str) -> dict[str, Any]:
     """Return milliseconds an iteration by size of the tree, seconds of a restart, and the memory of log, tree, ledger and method in MiB."""
-    config, catalogue = _config(name)
+    config = composed(
+        "search", SearchConfig, ["experiment=simulated", f"search={name}", f"budget.stages={STAGES}"]
+    )
+    catalogue = config.catalogue
     before = psutil.Process().memory_info().rss
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "tree.jsonl"
-        store, method = EventStore(path), _method(config, catalogue)
+        store, method = EventStore(path), _method(config.search, catalogue)
         seconds = _grow(store, method, catalogue)
         del store, method
         began = time.perf_counter()
-        store, method = EventStore(path), _method(config, catalogue)
+        store, method = EventStore(path), _method(config.search, catalogue)
         read = time.perf_counter() - began
         method.ask(store.tree)
         restart = time.perf_counter() - began
@@ -134,25 +136,15 @@ def _around(seconds: list[float], size: int) -> list[float]:
     return seconds[int(size * 0.9) - 1 : int(size * 1.1)]
 
 
-def _config(name: str) -> tuple[dict[str, Any], Catalogue]:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolved(
-            compose("search", overrides=["experiment=simulated", f"search={name}", f"budget.stages={STAGES}"])
-        )
-    return config, catalogue_of(config)
-
-
-def _method(config: dict[str, Any], catalogue: Catalogue) -> SearchMethod:
+def _method(search: SearchSettings, catalogue: Catalogue) -> SearchMethod:
     def propose(tree: Tree, node_id: str) -> Proposal:
         rng, parent = random.Random(len(tree)), tree[node_id].hparams
         names = rng.sample(list(catalogue), k=2)
         changes = catalogue.changes(parent, parent | {n: catalogue[n].sample(rng) for n in names})
         return Proposal("random", (), f"A random change of {', '.join(changes)}: drawn at random.", changes)
 
-    search = config["search"]
-    context = MethodContext(catalogue, propose, search["max_depth"], 0, stages=STAGES)
-    method: SearchMethod = instantiate(search["method"], _partial_=True, _convert_="all")(context=context)
+    context = MethodContext(catalogue, propose, search.max_depth, 0, stages=STAGES)
+    method: SearchMethod = make(search.method, "search.method", context=context)
     return method
 
 

@@ -239,22 +239,13 @@ def model_directory(name: str) -> Path:
 
 
 def _nano_directory() -> Path:
-    from hydra.utils import instantiate
+    from llmzero.cli import composed
+    from llmzero.config import TrainConfig
+    from llmzero.core.parts import make
 
-    config = _composed([])
-    model, task = instantiate(config["model"]), instantiate(config["task"])
+    config = composed("train", TrainConfig)
+    model, task = make(config.model, "model"), make(config.task, "task")
     return Path(model.base_checkpoint(task, lambda phase, progress: None))
-
-
-def _composed(overrides: list[str]) -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
-
-    from llmzero.cli import resolved
-    from llmzero.config import register
-
-    register()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return resolved(compose("train", overrides))
 
 
 def task_of(setting: Setting) -> Any:
@@ -274,7 +265,6 @@ def ours(setting: Setting) -> None:
 @contextmanager
 def our_trainer(setting: Setting) -> Iterator[Trainer]:
     """Give our trainer, ready for its first step."""
-    from llmzero.config import catalogue_of, stage_config
     from llmzero.core.stage import StageDir, StageSpec
     from llmzero.grpo.distributed import join
     from llmzero.grpo.heartbeat import Heartbeat
@@ -286,10 +276,15 @@ def our_trainer(setting: Setting) -> Iterator[Trainer]:
         f"task.difficulty={setting.difficulty}",
         "trainer.validation_every=1000000",
     ]
-    config = _composed([*setting.overrides, f"model.path={model_directory(setting.model)}", *task])
-    values = catalogue_of(config).defaults() | _values(setting)
+    from llmzero.cli import composed
+    from llmzero.config import TrainConfig
+
+    config = composed(
+        "train", TrainConfig, [*setting.overrides, f"model.path={model_directory(setting.model)}", *task]
+    )
+    values = config.catalogue.defaults() | _values(setting)
     with tempfile.TemporaryDirectory() as folder:
-        spec = StageSpec("bench", None, 1, Path(folder), None, values, 10**6, 0, stage_config(config))
+        spec = StageSpec("bench", None, 1, Path(folder), None, values, 10**6, 0, config.stage_groups)
         stage = StageDir(Path(folder))
         stage.write_spec(spec)
         with prepared(spec, stage, join(600.0), Heartbeat(stage), Phases(), lambda: False) as trainer:

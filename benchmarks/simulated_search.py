@@ -17,12 +17,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
-from llmzero.cli import CONF, resolved
-from llmzero.config import register
+from llmzero.cli import composed
 from llmzero.evidence.evidence import EvidenceBuilder
 from llmzero.search.session import Session
+from llmzero.search.settings import SearchConfig
 
 RESULTS = Path(__file__).parent / "results" / "simulated_search.json"
 SEARCHES = 60
@@ -59,7 +57,6 @@ class Stopwatch:
 
 def main() -> None:
     """Measure both agents and print a line for each."""
-    register()
     stopwatch = Stopwatch()
     stopwatch.watch(EvidenceBuilder, "for_proposal", "for_stopping")
     found = {agent: measured(agent, stopwatch) for agent in AGENTS}
@@ -87,7 +84,7 @@ def measured(agent: str, stopwatch: Stopwatch) -> dict[str, float]:
     return {"search_ms": round(1000 * median(whole), 1), "besides_agents_ms": round(1000 * median(rest), 1)}
 
 
-def _config(agent: str, seed: int, search_dir: Path) -> dict[str, Any]:
+def _config(agent: str, seed: int, search_dir: Path) -> SearchConfig:
     overrides = [
         "experiment=simulated",
         f"agent={agent}",
@@ -96,8 +93,7 @@ def _config(agent: str, seed: int, search_dir: Path) -> dict[str, Any]:
         f"seed={seed}",
         f"search_dir={search_dir}",
     ]
-    with initialize_config_dir(str(CONF), version_base=None):
-        return resolved(compose("search", overrides=overrides))
+    return composed("search", SearchConfig, overrides)
 
 
 if __name__ == "__main__":

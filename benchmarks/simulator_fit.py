@@ -22,13 +22,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from hydra import compose, initialize_config_dir
 from scipy.optimize import differential_evolution, least_squares
 from scipy.stats import spearmanr
 
 from benchmarks.cache import made_once
-from llmzero.cli import CONF, resolved
-from llmzero.config import catalogue_of, register, stage_config
+from llmzero.cli import composed
+from llmzero.config import TrainConfig
 from llmzero.core.files import read_jsonl
 from llmzero.core.hparams import HParams
 from llmzero.core.stage import StageDir, StageSpec
@@ -178,9 +177,7 @@ def main() -> None:
 
 def measured() -> tuple[Paths, float]:
     """Return the measured paths, and the base model's validation score; what was measured once is kept in the cache."""
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolved(compose("train"))
+    config = composed("train", TrainConfig)
     found = {}
     for name, stages in {**FITTED, **HELD_OUT}.items():
         directory = made_once(f"simulator-fit-{name}", _training(config, stages, SEEDS.get(name, 0), STEPS))
@@ -190,7 +187,7 @@ def measured() -> tuple[Paths, float]:
 
 
 def _training(
-    config: dict[str, Any], changes: Sequence[HParams], seed: int, steps: int
+    config: TrainConfig, changes: Sequence[HParams], seed: int, steps: int
 ) -> Callable[[Path], None]:
     """Return what trains a path and leaves its logs in a directory."""
 
@@ -198,7 +195,7 @@ def _training(
         from llmzero.grpo.main import run_stage
 
         directory.mkdir(parents=True)
-        catalogue, resume_from = catalogue_of(config), None
+        catalogue, resume_from = config.catalogue, None
         hparams = catalogue.defaults()
         for number, changed in enumerate(changes):
             hparams = catalogue.complete({**hparams, **changed})
@@ -213,7 +210,7 @@ def _training(
                     hparams,
                     steps,
                     seed,
-                    stage_config(config),
+                    config.stage_groups,
                 )
             )
             result = run_stage(stage.path, started=time.time(), interrupted=lambda: False)

@@ -18,15 +18,13 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
-from llmzero.cli import CONF
-from llmzero.config import catalogue_of, register
+from llmzero.cli import composed
 from llmzero.core.hparams import Catalogue, HParams
 from llmzero.runners.simulation.drive import drive_of
 from llmzero.runners.simulation.landscape import LANDSCAPES, Landscape
 from llmzero.runners.simulation.memory import out_of_memory
 from llmzero.runners.simulation.policy import advance, base_policy
+from llmzero.search.settings import SearchConfig
 
 RESULTS = Path(__file__).parent / "results" / "simulator_landscapes.json"
 STAGES, STEPS = 6, 16
@@ -128,9 +126,7 @@ def final(land: Landscape, path: Path_, reference: HParams) -> float:
 
 
 def _catalogue() -> Catalogue:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return catalogue_of(compose("search", overrides=["experiment=simulated"]))
+    return composed("search", SearchConfig, ["experiment=simulated", "search_dir=unset"]).catalogue
 
 
 if __name__ == "__main__":

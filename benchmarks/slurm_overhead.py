@@ -22,7 +22,7 @@ import yaml
 from llmzero.core.files import write_json
 from llmzero.core.stage import StageDir, StageResult, StageSpec
 from llmzero.runners import slurm_queue
-from llmzero.runners.slurm import SlurmRunner
+from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings
 from tests.integration.conftest import FEW, MICRO, command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -84,7 +84,7 @@ def _by_hand(stage: StageDir) -> None:
 
 
 def _as_a_job(stage: StageDir) -> None:
-    SlurmRunner(entry_point="llmzero.grpo.main.run_stage", cpus_per_task=1).start(stage.read_spec())
+    SlurmRunner(SlurmRunnerSettings(cpus_per_task=1)).start(stage.read_spec())
 
 
 def _until_first_step(stage: StageDir, start: Callable[[StageDir], None]) -> float:
@@ -103,7 +103,7 @@ def many_jobs(nodes: Path) -> dict[str, float]:
     """Return what submitting and watching many jobs costs."""
     calls = _count_calls()
     runner = SlurmRunner(
-        entry_point="benchmarks.slurm_overhead.sleep_a_little", cpus_per_task=1, poll_s=2.0, snapshot=True
+        SlurmRunnerSettings(entry_point="benchmarks.slurm_overhead.sleep_a_little", cpus_per_task=1)
     )
     began = time.perf_counter()
     handles = []

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from llmzero.cli import launch
+from llmzero.config import CompareConfig
+from llmzero.search.settings import SearchConfig
 
 
-def run(config: dict[str, Any]) -> None:
+def run(config: CompareConfig) -> None:
     """Run the searches that have not finished, and write what came out; exit code 1 where some failed."""
     from llmzero.studies.figures import comparison_figures
     from llmzero.studies.methods import check_budgets, compared
@@ -18,8 +19,8 @@ def run(config: dict[str, Any]) -> None:
     from llmzero.studies.study import search_config, study_of
     from llmzero.studies.tables import comparison_table
 
-    def compose_method(method: str, overrides: Sequence[str]) -> dict[str, Any]:
-        return search_config(["search.test_incumbents=true", *overrides, *config["methods"][method]])
+    def compose_method(method: str, overrides: Sequence[str]) -> SearchConfig:
+        return search_config(["search.test_incumbents=true", *overrides, *config.methods[method]])
 
     study = study_of(config, "methods", compose_method)
     check_budgets(study)
@@ -27,4 +28,4 @@ def run(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    launch("compare", run)
+    launch("compare", CompareConfig, run)

@@ -6,29 +6,27 @@ from __future__ import annotations
 import math
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from llmzero.cli import launch
-from llmzero.config import catalogue_of, check_ranges, stage_config
+from llmzero.config import EvaluateConfig
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_jsonl
 from llmzero.core.stage import StageDir, StageSpec
 
 
-def run(config: dict[str, Any]) -> float | None:
+def run(config: EvaluateConfig) -> float | None:
     """Evaluate by a stage of zero steps; print score, pass@k where there are several samples, and standard errors."""
-    check_ranges(config)
-    if config["samples"] > 1 and config["temperature"] == 0:
+    if config.samples > 1 and config.temperature == 0:
         raise UserError(
-            f"samples={config['samples']} temperature=0: greedy samples are all alike; set e.g. temperature=1.0"
+            f"samples={config.samples} temperature=0: greedy samples are all alike; set e.g. temperature=1.0"
         )
-    checkpoint = Path(config["checkpoint"]).absolute() if config["checkpoint"] else None
+    checkpoint = Path(config.checkpoint).absolute() if config.checkpoint else None
     if checkpoint is not None and not (checkpoint / "COMPLETE").exists():
         raise UserError(f"checkpoint={checkpoint}: no complete checkpoint lies there")
-    config["trainer"] |= {
-        "evaluation_split": config["split"],
-        "validation_samples": config["samples"],
-        "validation_temperature": config["temperature"],
+    config.trainer |= {
+        "evaluation_split": config.split,
+        "validation_samples": config.samples,
+        "validation_temperature": config.temperature,
     }
     from llmzero.grpo.main import run_stage
 
@@ -39,23 +37,23 @@ def run(config: dict[str, Any]) -> float | None:
             depth=0,
             directory=Path(directory),
             resume_from=checkpoint,
-            hparams=catalogue_of(config).complete(config["values"] or {}),
+            hparams=config.catalogue.complete(config.values or {}),
             steps=0,
-            seed=config["seed"],
-            config=stage_config(config),
+            seed=config.seed,
+            config=config.stage_groups,
         )
         StageDir(spec.directory).write_spec(spec)
         result = run_stage(spec.directory)
         (line,) = read_jsonl(spec.directory / "validation.jsonl") or [{}]
     if result is None or result.error:
         raise UserError(result.error if result else "interrupted")
-    name = "score" if config["samples"] == 1 else f"mean@{config['samples']}"
+    name = "score" if config.samples == 1 else f"mean@{config.samples}"
     print(
-        f"{config['split']} {name} {line['score']:.4f} ± {line['stderr']:.4f} (n={line['n']}, {line['seconds']:.1f} s)"
+        f"{config.split} {name} {line['score']:.4f} ± {line['stderr']:.4f} (n={line['n']}, {line['seconds']:.1f} s)"
     )
     for k, (chance, stderr) in line.get("pass_at", {}).items():
-        print(f"{config['split']} pass@{k} {chance:.4f} ± {stderr:.4f}")
-    _print_subtasks(config["split"], line.get("subtasks", {}))
+        print(f"{config.split} pass@{k} {chance:.4f} ± {stderr:.4f}")
+    _print_subtasks(config.split, line.get("subtasks", {}))
     return float(line["score"])
 
 
@@ -71,4 +69,4 @@ def _print_subtasks(split: str, subtasks: dict[str, tuple[float, float, int]]) -
 
 
 if __name__ == "__main__":
-    launch("evaluate", run)
+    launch("evaluate", EvaluateConfig, run)

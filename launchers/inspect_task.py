@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-from hydra.utils import instantiate
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
 from llmzero.cli import launch
-from llmzero.config import check_ranges
+from llmzero.config import InspectTaskConfig
+from llmzero.core.parts import make
 from llmzero.tasks.base import Example
 
 
-def run(config: dict[str, Any]) -> None:
+def run(config: InspectTaskConfig) -> None:
     """Print the first `n` examples of a split."""
-    check_ranges(config)
-    examples = instantiate(config["task"]).split(config["split"])[: config["n"]]
+    examples = make(config.task, "task").split(config.split)[: config.n]
     console = Console()
     for example in examples:
-        if config["json"]:
+        if config.json:
             print(json.dumps(vars(example), ensure_ascii=False, default=str))
         else:
             console.print(_panel(example))
@@ -36,4 +34,4 @@ def _panel(example: Example) -> Panel:
 
 
 if __name__ == "__main__":
-    launch("inspect_task", run)
+    launch("inspect_task", InspectTaskConfig, run)

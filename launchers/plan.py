@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
 from llmzero.cli import launch
-from llmzero.config import catalogue_of, check_ranges
+from llmzero.config import PlanConfig
 from llmzero.core.errors import UserError
+from llmzero.core.parts import make
 from llmzero.planning.memory import (
     GIB,
     PARTS,
@@ -36,13 +36,12 @@ COLUMNS = ("as configured", "worst in bounds")
 SHOWN = ("max_completion_length", "group_size", "kl_coef", "reference")
 
 
-def run(config: dict[str, Any]) -> None:
+def run(config: PlanConfig) -> None:
     """Print the plan; exit status 1 where something does not fit."""
-    check_ranges(config)
     stages = dict(zip(COLUMNS, stages_of(config), strict=True))
-    limit = config["hardware"]["host_memory_gib"]
+    limit = config.hardware["host_memory_gib"]
     found = {name: problems(stage) + host_problems(stage, limit) for name, stage in stages.items()}
-    if config["json"]:
+    if config.json:
         print(json.dumps({name: report(stage, found[name]) for name, stage in stages.items()}, indent=2))
     else:
         show(config, stages, found)
@@ -50,38 +49,36 @@ def run(config: dict[str, Any]) -> None:
         sys.exit(1)
 
 
-def stages_of(config: Mapping[str, Any]) -> tuple[Stage, Stage]:
+def stages_of(config: PlanConfig) -> tuple[Stage, Stage]:
     """Return the stage as it is configured, and the most demanding one that a search may ask for.
 
     Raises:
         UserError: the configuration does not say enough.
     """
-    if config["prompt_tokens"] < 1:
-        raise UserError(f"prompt_tokens={config['prompt_tokens']}: must be at least 1")
-    catalogue = catalogue_of(config)
-    gpu = config["hardware"]["gpu_memory_gib"]
+    catalogue = config.catalogue
+    gpu = config.hardware["gpu_memory_gib"]
     configured = Stage(
         architecture=architecture_of(config),
-        trainer=config["trainer"],
-        rollout=config["rollout"],
-        values=catalogue.complete(config["values"] or {}),
-        corrected=config["algorithm"]["correction"] != "none",
-        processes=max(1, config["hardware"]["gpus_per_stage"]),
-        prompt_tokens=config["prompt_tokens"],
+        trainer=config.trainer,
+        rollout=config.rollout,
+        values=catalogue.complete(config.values or {}),
+        corrected=config.algorithm["correction"] != "none",
+        processes=max(1, config.hardware["gpus_per_stage"]),
+        prompt_tokens=config.prompt_tokens,
         gpu_bytes=None if gpu is None else gpu * GIB,
     )
     return configured, worst_of(configured, catalogue)
 
 
-def architecture_of(config: Mapping[str, Any]) -> Architecture:
+def architecture_of(config: PlanConfig) -> Architecture:
     """Return the model's architecture: as configured, of the nano recipe, or of a directory's config.json.
 
     Raises:
         UserError: none of them is there.
     """
-    model = config["model"]
+    model = config.model
     if "recipe" in model:
-        return nano_architecture(model["recipe"], len(set(instantiate(config["task"]).alphabet)))
+        return nano_architecture(model["recipe"], len(set(make(config.task, "task").alphabet)))
     if model.get("architecture"):
         return Architecture.from_config(model["architecture"])
     file = Path(model.get("path") or "") / "config.json"
@@ -144,14 +141,14 @@ def report(stage: Stage, found: list[str]) -> dict[str, Any]:
     }
 
 
-def show(config: Mapping[str, Any], stages: Mapping[str, Stage], found: Mapping[str, list[str]]) -> None:
+def show(config: PlanConfig, stages: Mapping[str, Stage], found: Mapping[str, list[str]]) -> None:
     """Print a table for each column, then what does not fit and what would help."""
     console = Console(width=None if sys.stdout.isatty() else 150)
     for name, stage in stages.items():
         asked = ", ".join(f"{key}={stage.values[key]}" for key in SHOWN)
         console.print(f"[bold]{name}[/]: GiB on each GPU; {asked}", soft_wrap=True)
         console.print(gpu_table(stage))
-        console.print(summary(stage, config["hardware"]))
+        console.print(summary(stage, config.hardware))
         for problem in found[name]:
             console.print(f"[bold red]does not fit[/] {problem}", soft_wrap=True)
         for remedy in remedies(stage) if problems(stage) else []:
@@ -202,4 +199,4 @@ def summary(stage: Stage, hardware: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    launch("plan", run)
+    launch("plan", PlanConfig, run)

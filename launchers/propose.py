@@ -6,47 +6,50 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import yaml
 
 from llmzero.agents.base import AsksModel, Proposer
 from llmzero.agents.journal import CallJournal
 from llmzero.agents.llm import LlmAgent
 from llmzero.cli import launch
+from llmzero.config import ProposeConfig
 from llmzero.core.errors import UserError
+from llmzero.core.settings import read
 from llmzero.evidence.evidence import Evidence
 from llmzero.search.session import Session
+from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
-from llmzero.tree.workspace import Workspace
+from llmzero.tree.workspace import Workspace, read_config
 
 
-def run(config: dict[str, Any]) -> None:
+def run(config: ProposeConfig) -> None:
     """Print the agent's proposal for a child of `node`; with `dry_run=true` the prompt that a language model would get."""
-    search = _of_search(config)
-    session = Session.from_config(search)
+    session = Session.from_config(_of_search(config))
     store = EventStore(session.workspace.tree_file, repair=False)
-    if config["node"] not in store.tree.nodes:
+    if config.node not in store.tree.nodes:
         raise UserError(
-            f"node={config['node']}: there is no such stage; there are {', '.join(store.tree.nodes)}"
+            f"node={config.node}: there is no such stage; there are {', '.join(store.tree.nodes)}"
         )
-    evidence = session.evidence.for_proposal(store.tree, config["node"], store.ledger.left(session.budget))
-    print(_prompt(session.proposer, evidence) if config["dry_run"] else _proposal(session, evidence))
+    evidence = session.evidence.for_proposal(store.tree, config.node, store.ledger.left(session.budget))
+    print(_prompt(session.proposer, evidence) if config.dry_run else _proposal(session, evidence))
 
 
-def _of_search(config: dict[str, Any]) -> dict[str, Any]:
+def _of_search(config: ProposeConfig) -> SearchConfig:
     """Return the configuration that the search ran with, but for the agent."""
-    file = Workspace(Path(config["search_dir"])).config_file
+    file = Workspace(Path(config.search_dir)).config_file
     if not file.is_file():
-        raise UserError(f"search_dir={config['search_dir']}: holds no search")
-    stored: dict[str, Any] = yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
-    return stored | {"agent": config["agent"], "search_dir": config["search_dir"]}
+        raise UserError(f"search_dir={config.search_dir}: holds no search")
+    stored = read_config(file) | {
+        "llm": vars(config.llm),
+        "agent": config.agent,
+        "search_dir": config.search_dir,
+    }
+    return read(SearchConfig, stored, "")
 
 
 def _prompt(agent: Proposer, evidence: Evidence) -> str:
     if not isinstance(agent, LlmAgent):
         raise UserError(
-            "dry_run=true prints the prompt of a language model: give agent=openai agent.model=NAME"
+            "dry_run=true prints the prompt of a language model: give agent=openai llm.model=NAME"
         )
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in agent.prompt(evidence))
 
@@ -60,4 +63,4 @@ def _proposal(session: Session, evidence: Evidence) -> str:
 
 
 if __name__ == "__main__":
-    launch("propose", run)
+    launch("propose", ProposeConfig, run)

@@ -3,52 +3,47 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from llmzero.cli import launch
-from llmzero.config import catalogue_of, check_ranges
+from llmzero.config import ReplayConfig
 from llmzero.core.errors import UserError
 from llmzero.search.plan import describe
-from llmzero.search.replay import chain_config, replay_config
+from llmzero.search.replay import replay_config, rule_config
 from llmzero.search.session import Session
+from llmzero.search.settings import SearchConfig
 from llmzero.strategies.rule import load_rule
 from llmzero.strategies.schedule import load_strategy
 
 
-def run(config: dict[str, Any]) -> float | None:
+def run(config: ReplayConfig) -> float | None:
     """Run the stages one after the other; return the best validation score."""
-    check_ranges(config)
     session = Session.from_config(chain_of(config))
     print(describe(session), flush=True)
-    if config["dry_run"]:
+    if config.dry_run:
         return None
     best: float = session.run()["best"]["score"]
     return best
 
 
-def chain_of(config: dict[str, Any]) -> dict[str, Any]:
+def chain_of(config: ReplayConfig) -> SearchConfig:
     """Return the configuration of a search that trains along the strategy, or as the rule says."""
-    strategy, transfer, rule, stages = (
-        config.pop(name) for name in ("strategy", "transfer", "rule", "stages")
-    )
-    if (strategy is None) == (rule is None):
+    if (config.strategy is None) == (config.rule is None):
         raise UserError(
             "strategy=FILE or rule=FILE: give exactly one of them; a finished search leaves both in its search_dir"
         )
-    if rule is not None:
-        path = Path(rule).absolute()
-        load_rule("rule", path, catalogue_of(config))
-        agent = {"_target_": "llmzero.agents.rule_file.RuleFileAgent", "name": "rule_file", "path": str(path)}
-        method = {"_target_": "llmzero.search.methods.ruled.RuledChain"}
-        return chain_config(config, method, agent, stages, config["search"]["stage_steps"])
-    found = load_strategy(Path(strategy).absolute(), catalogue_of(config), transfer)
-    for note in (
-        f"  stage {number}: {note}" for number, stage in enumerate(found, 1) for note in stage.notes
-    ):
-        print(note)
-    return replay_config(config, found)
+    search = SearchConfig(**{each.name: getattr(config, each.name) for each in fields(SearchConfig)})
+    if config.rule is not None:
+        path = Path(config.rule).absolute()
+        load_rule("rule", path, config.catalogue)
+        return rule_config(search, path, config.stages)
+    stages = load_strategy(Path(config.strategy or "").absolute(), config.catalogue, config.transfer)
+    for number, stage in enumerate(stages, 1):
+        for note in stage.notes:
+            print(f"  stage {number}: {note}")
+    return replay_config(search, stages)
 
 
 if __name__ == "__main__":
-    launch("replay", run)
+    launch("replay", ReplayConfig, run)

@@ -5,27 +5,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-from hydra.utils import instantiate
 
 from llmzero.cli import launch
-from llmzero.config import check_ranges
+from llmzero.config import ScoreConfig
 from llmzero.core.documents import read_lines
 from llmzero.core.errors import UserError
+from llmzero.core.parts import make
 from llmzero.tasks.base import rewards_of
 
 
-def run(config: dict[str, Any]) -> None:
+def run(config: ScoreConfig) -> None:
     """Reward every completion, in any number for an example."""
-    check_ranges(config)
-    task = instantiate(config["task"])
-    examples = {example.id: example for example in task.split(config["split"])}
-    lines = _read(Path(config["completions"]).expanduser())
+    task = make(config.task, "task")
+    examples = {example.id: example for example in task.split(config.split)}
+    lines = _read(Path(config.completions).expanduser())
     for place, line in lines:
         if line["id"] not in examples:
             raise UserError(
-                f"{place}: id {line['id']!r} is not in split {config['split']}, which launchers/inspect_task.py prints"
+                f"{place}: id {line['id']!r} is not in split {config.split}, which launchers/inspect_task.py prints"
             )
     answered = [examples[line["id"]] for _, line in lines]
     for example, reward in zip(
@@ -44,4 +41,4 @@ def _read(file: Path) -> list[tuple[str, dict[str, str]]]:
 
 
 if __name__ == "__main__":
-    launch("score", run)
+    launch("score", ScoreConfig, run)

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llmzero.cli import launch
+from llmzero.search.settings import SearchConfig
 
 
-def run(config: dict[str, Any]) -> float | None:
+def run(config: SearchConfig) -> float | None:
     """Run the search; return the best validation score, which is what a sweeper maximises."""
     from llmzero.search.plan import describe
     from llmzero.search.session import Session
@@ -16,7 +15,7 @@ def run(config: dict[str, Any]) -> float | None:
     session = Session.from_config(config)
     session.check_models()
     print(describe(session), flush=True)
-    if config["dry_run"]:
+    if config.dry_run:
         return None
     summary = session.run()
     best: float = summary["best"]["score"]
@@ -24,4 +23,4 @@ def run(config: dict[str, Any]) -> float | None:
 
 
 if __name__ == "__main__":
-    launch("search", run)
+    launch("search", SearchConfig, run)

@@ -7,48 +7,42 @@ from rich.console import Console
 from rich.table import Table
 
 from llmzero.cli import run_command
+from llmzero.config import runner_of, stored_config
 from llmzero.core.files import read_json
 from llmzero.core.stage import StageDir
 from llmzero.mirrors.display import budget_line, tree_view
-from llmzero.runners.slurm_queue import jobs_of
-from llmzero.tree.budget import Budget
+from llmzero.runners.base import StageRunner
 from llmzero.tree.lease import is_alive
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
-from llmzero.tree.workspace import Workspace, given_workspace, read_config
+from llmzero.tree.workspace import Workspace, given_workspace
 
 
 def main() -> None:
     """Print what is known of a search directory."""
     workspace = given_workspace(__doc__)
-    config = read_config(workspace.config_file)
+    config = stored_config(workspace.config_file)
     store = EventStore(workspace.tree_file, repair=False)
     console = Console(highlight=False, soft_wrap=True)
     console.print(tree_view(store.tree))
-    console.print(under_way(workspace, store.tree))
-    agent, workers = config["agent"]["name"], config["search"]["workers"]
-    console.print(
-        budget_line(store, Budget.from_config(config["budget"]), workers, agent, store.ledger.seconds)
-    )
+    console.print(under_way(workspace, store.tree, runner_of(config)))
+    agent, workers = str(config.agent["name"]), config.search.workers
+    console.print(budget_line(store, config.budget, workers, agent, store.ledger.seconds))
     console.print(driver_line(workspace, store))
 
 
-def under_way(workspace: Workspace, tree: Tree) -> Table:
-    """Return the stages that have not ended: their jobs, phases, and last scores."""
+def under_way(workspace: Workspace, tree: Tree, runner: StageRunner | None) -> Table:
+    """Return the stages that have not ended: what their runner knows of them, phases, and last scores."""
     stages = {node.node_id: StageDir(workspace.nodes / node.node_id) for node in tree if not node.final}
-    jobs = jobs_of([stage.path for stage in stages.values()])
+    known = runner.describe([stage.path for stage in stages.values()]) if runner else {}
     table = Table.grid(padding=(0, 2))
     for node_id, stage in stages.items():
         heartbeat, points = stage.status(), stage.validation()
-        job_id, job = jobs.get(node_id, ("", None))
-        queue = (
-            f"job {job_id} {job.state}{f' ({job.reason})' if job.reason not in ('', 'None') else ''}"
-            if job
-            else ""
-        )
         phase = f"{heartbeat.get('phase') or 'not begun'} {heartbeat.get('progress', 0.0):4.0%}"
         last = f"val {points[-1].score:.3f}" if points else ""
-        table.add_row(f"stage {node_id}", queue, phase, last, f"{heartbeat.get('seconds', 0.0):.0f} s")
+        table.add_row(
+            f"stage {node_id}", known.get(node_id, ""), phase, last, f"{heartbeat.get('seconds', 0.0):.0f} s"
+        )
     return table
 
 

@@ -7,8 +7,8 @@ Where no driver runs, its stages are ended and its waiting jobs cancelled; the c
 from __future__ import annotations
 
 from llmzero.cli import run_command
+from llmzero.config import runner_of, stored_config
 from llmzero.core.stage import StageDir
-from llmzero.runners.slurm_queue import JOB_FILE, cancel, jobs_of
 from llmzero.tree.lease import is_alive
 from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace, given_workspace
@@ -28,15 +28,10 @@ def end_stages(workspace: Workspace) -> str:
     """Ask running stages to end, and take waiting jobs out of the queue; return what was done."""
     tree = EventStore(workspace.tree_file, repair=False).tree
     stages = [workspace.nodes / node.node_id for node in tree if not node.final]
-    jobs = jobs_of(stages)
-    waiting = {node_id: job_id for node_id, (job_id, job) in jobs.items() if job.state == "PENDING"}
+    runner = runner_of(stored_config(workspace.config_file))
+    waiting = runner.cancel(stages) if runner else []
     for stage in stages:
-        if stage.name in waiting:
-            cancel(waiting[stage.name])
-            (stage / JOB_FILE).unlink(
-                missing_ok=True
-            )  # so that it is submitted again by whoever goes on with the search
-        else:
+        if stage.name not in waiting:
             StageDir(stage).request_stop()
     return f"asked {len(stages) - len(waiting)} stage(s) to end, cancelled {len(waiting)} waiting job(s)"
 

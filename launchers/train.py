@@ -10,10 +10,9 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from llmzero.cli import INTERRUPTED, launch
-from llmzero.config import catalogue_of, check_ranges, stage_config
+from llmzero.config import TrainConfig
 from llmzero.core.errors import UserError
 from llmzero.core.processes import identity
 from llmzero.core.stage import StageDir, StageSpec
@@ -21,10 +20,9 @@ from llmzero.core.stage import StageDir, StageSpec
 WAIT_S = 0.05  # between two looks for the specification that rank 0 writes
 
 
-def run(config: dict[str, Any]) -> float | None:
+def run(config: TrainConfig) -> float | None:
     """Run the stage in this process; return its best validation score."""
-    check_ranges(config)
-    directory = Path(config["stage_dir"]).absolute()
+    directory = Path(config.stage_dir).absolute()
     stage = StageDir(directory)
     if stage.result_file.exists():
         raise UserError(f"stage_dir={directory}: this stage has ended already; choose another stage_dir")
@@ -54,9 +52,9 @@ def run(config: dict[str, Any]) -> float | None:
     return result.best_score
 
 
-def spec_of(config: dict[str, Any], directory: Path) -> StageSpec:
+def spec_of(config: TrainConfig, directory: Path) -> StageSpec:
     """Return the stage that the configuration describes."""
-    resume_from = Path(config["resume_from"]).absolute() if config["resume_from"] else None
+    resume_from = Path(config.resume_from).absolute() if config.resume_from else None
     if resume_from is not None and not (resume_from / "COMPLETE").exists():
         raise UserError(f"resume_from={resume_from}: no complete checkpoint lies there")
     return StageSpec(
@@ -65,12 +63,12 @@ def spec_of(config: dict[str, Any], directory: Path) -> StageSpec:
         depth=1,
         directory=directory,
         resume_from=resume_from,
-        hparams=catalogue_of(config).complete(config["values"] or {}),
-        steps=config["steps"],
-        seed=config["seed"],
-        config=stage_config(config),
+        hparams=config.catalogue.complete(config.values or {}),
+        steps=config.steps,
+        seed=config.seed,
+        config=config.stage_groups,
     )
 
 
 if __name__ == "__main__":
-    launch("train", run)
+    launch("train", TrainConfig, run)

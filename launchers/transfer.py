@@ -6,12 +6,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from llmzero.cli import launch
+from llmzero.config import TransferConfig
+from llmzero.search.settings import SearchConfig
 
 
-def run(config: dict[str, Any]) -> None:
+def run(config: TransferConfig) -> None:
     """Run the replays that have not finished, and write what came out; exit code 1 where some failed."""
     from llmzero.studies.figures import transfer_figure
     from llmzero.studies.pool import carry_out
@@ -19,24 +20,23 @@ def run(config: dict[str, Any]) -> None:
     from llmzero.studies.tables import transfer_table
     from llmzero.studies.transfers import transferred_gains
 
-    def compose_replay(name: str, overrides: Sequence[str]) -> dict[str, Any]:
-        return replay_of(Path(config["strategies"][name]).absolute(), config["transfer"], overrides)
+    def compose_replay(name: str, overrides: Sequence[str]) -> SearchConfig:
+        return replay_of(Path(config.strategies[name]).absolute(), config.transfer, overrides)
 
     study = study_of(config, "strategies", compose_replay)
     sys.exit(carry_out(study, config, "transfer", transferred_gains, transfer_table, transfer_figure))
 
 
-def replay_of(path: Path, transfer: Any, overrides: Sequence[str]) -> dict[str, Any]:
+def replay_of(path: Path, transfer: str, overrides: Sequence[str]) -> SearchConfig:
     """Return the configuration of a search that trains along a strategy: a file, or a search directory that holds one."""
-    from llmzero.config import catalogue_of
     from llmzero.search.replay import replay_config
     from llmzero.strategies.schedule import load_strategy
     from llmzero.studies.study import search_config
 
     config = search_config(overrides)
     file = path / "strategy.yaml" if path.is_dir() else path
-    return replay_config(config, load_strategy(file, catalogue_of(config), transfer))
+    return replay_config(config, load_strategy(file, config.catalogue, transfer))
 
 
 if __name__ == "__main__":
-    launch("transfer", run)
+    launch("transfer", TransferConfig, run)

@@ -6,27 +6,30 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from llmzero.config import register
+from llmzero.config import checked, register
 from llmzero.core.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+C = TypeVar("C")
 BAD_INPUT = 2
 INTERRUPTED = 130
 UNREAD = 141  # what shells report of a command whose reader has gone
 
 
-def launch(name: str, run: Callable[[dict[str, Any]], Any]) -> None:
-    """Compose `conf/<name>.yaml` with the command line and call `run` with the resolved configuration.
+def launch(name: str, kind: type[C], run: Callable[[C], Any]) -> None:
+    """Compose `conf/<name>.yaml` with the command line and call `run` with the checked configuration, an object of `kind`.
 
     Bad input ends with exit code 2 and a message, without a traceback. `HYDRA_FULL_ERROR=1` shows it.
     """
@@ -37,7 +40,7 @@ def launch(name: str, run: Callable[[dict[str, Any]], Any]) -> None:
 
     def job(config: DictConfig) -> Any:
         with _for_a_reader():
-            return run(resolved(config))
+            return run(checked(kind, resolved(config)))
 
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
     try:
@@ -72,6 +75,14 @@ def _for_a_reader() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(UNREAD)
+
+
+def composed(name: str, kind: type[C], overrides: Sequence[str] = ()) -> C:
+    """Return the checked configuration of `conf/<name>.yaml` under overrides, within a launcher or without one."""
+    register()
+    running = GlobalHydra.instance().is_initialized()
+    with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
+        return checked(kind, resolved(compose(name, list(overrides))))
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

@@ -1,17 +1,36 @@
-"""Dataclass schemas of every config group: a wrong key, type or range fails here, before anything is computed."""
+"""Composition: which settings every config group and launcher has, and the check of a composed configuration.
+
+The settings themselves stand beside the parts that they configure; a wrong key, type or value is refused here, before
+anything is computed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
+from llmzero.agents.endpoint import LlmSettings
+from llmzero.agents.llm import LlmAgentSettings
+from llmzero.agents.llm_stopper import LlmStopperSettings
+from llmzero.agents.rule_file import RuleFileSettings
+from llmzero.agents.stopper import CurveStopperSettings
 from llmzero.core.errors import UserError
-from llmzero.core.hparams import Catalogue
+from llmzero.core.parts import make
+from llmzero.core.settings import REQUIRED, allowed, explained, read, setting
+from llmzero.runners.base import StageRunner
+from llmzero.runners.inline import InlineRunnerSettings
+from llmzero.runners.local import LocalRunnerSettings
+from llmzero.runners.simulated import SimulatedRunnerSettings
+from llmzero.runners.slurm import SlurmRunnerSettings
+from llmzero.search.settings import Group, SearchConfig, StageConfig
+from llmzero.tree.workspace import read_config
+
+C = TypeVar("C")
 
 
 @dataclass
@@ -268,97 +287,6 @@ class AlgorithmConfig:
 
 
 @dataclass
-class Agent:
-    """Agents without settings. `name` is what reports call it."""
-
-    _target_: str = MISSING
-    name: str = MISSING
-
-
-@dataclass
-class RuleFileConfig(Agent):
-    """`agent=rule_file`."""
-
-    _target_: str = "llmzero.agents.rule_file.RuleFileAgent"
-    name: str = "rule_file"
-    path: str = MISSING
-
-
-@dataclass
-class EndpointConfig:
-    """A language model behind an OpenAI-compatible endpoint."""
-
-    model: str | None = MISSING
-    base_url: str | None = None
-    api_key_env: str | None = "OPENAI_API_KEY"
-    timeout_s: float = 120.0
-    retries: int = 4
-    max_at_once: int = 8
-    max_reply_tokens: int = 4000
-    temperature: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-    price_input: float | None = None
-    price_output: float | None = None
-    breaker_failures: int = 3
-    breaker_pause_s: float = 300.0
-    cassette: str | None = None
-    cassette_dir: str = "runs/cassette"
-    prompts: str | None = None
-
-
-@dataclass
-class LlmAgentConfig(EndpointConfig):
-    """`agent=openai` and its ablations."""
-
-    _target_: str = "llmzero.agents.llm.LlmAgent"
-    name: str = "openai"
-    vision: bool = False
-    descriptions: bool = True
-    history: bool = True
-    metrics: bool = True
-    max_prompt_tokens: int = 24_000
-    repairs: int = 2
-
-
-@dataclass
-class LlmStopperConfig(EndpointConfig):
-    """`stopper=llm`."""
-
-    _target_: str = "llmzero.agents.llm_stopper.LlmStopper"
-    interval_s: float = 900.0
-    min_step: int = 10
-    audit_fraction: float = 0.0
-
-
-@dataclass
-class CurveStopperConfig:
-    """`stopper=curve`."""
-
-    _target_: str = "llmzero.agents.stopper.CurveStopper"
-    interval_s: float = 1.0
-    min_step: int = 8
-    min_points: int = 3
-    lookahead: float = 0.0
-    z: float = 1.0
-    audit_fraction: float = 0.0
-
-
-@dataclass
-class SearchGroup:
-    """What every search method has in common; `method` holds its own settings."""
-
-    name: str = MISSING
-    workers: int = 2
-    max_depth: int = 6
-    stage_steps: int = 16
-    confirm_seeds: int = 0
-    confirm_top: int = 2
-    test_incumbents: bool = False
-    report: bool = True
-    method: Any = MISSING
-
-
-@dataclass
 class TreeSearchConfig:
     """Settings of `search=llmzero` and `search=paper`."""
 
@@ -429,64 +357,6 @@ class SkillConfig:
 
 
 @dataclass
-class LocalRunnerConfig:
-    """`runner=local`."""
-
-    _target_: str = "llmzero.runners.local.LocalRunner"
-    entry_point: str = "llmzero.grpo.main.run_stage"
-    workers: int = 1
-    threads: int | None = None
-    gpus_per_stage: int = 0
-    processes_per_stage: int | None = None
-
-
-@dataclass
-class InlineRunnerConfig:
-    """`runner=inline`."""
-
-    _target_: str = "llmzero.runners.inline.InlineRunner"
-    entry_point: str = "llmzero.grpo.main.run_stage"
-    threads: int | None = None
-
-
-@dataclass
-class SlurmRunnerConfig:
-    """`runner=slurm`."""
-
-    _target_: str = "llmzero.runners.slurm.SlurmRunner"
-    entry_point: str = "llmzero.grpo.main.run_stage"
-    nodes: int = 1
-    gpus_per_node: int = 0
-    tasks_per_node: int | None = None
-    cpus_per_task: int = 4
-    mem_gb: float | None = None
-    timeout_min: int = 240
-    signal_delay_s: int = 120
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    scale: dict[str, dict[str, float]] = field(default_factory=dict)
-    setup: list[str] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
-    max_gpus: int | None = None
-    poll_s: float = 2.0
-    grace_s: float = 15.0
-    snapshot: bool = True
-
-
-@dataclass
-class SimulatedRunnerConfig:
-    """`runner=simulated`."""
-
-    _target_: str = "llmzero.runners.simulated.SimulatedRunner"
-    landscape: str = "easy"
-    instance: int | None = None
-    noise: float = 1.0
-    reference: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
 class Tracking:
     """`tracking=offline` and `tracking=online`."""
 
@@ -499,332 +369,223 @@ class Tracking:
 
 
 @dataclass
-class BudgetConfig:
-    """Limits of a search; null is no limit, and whichever comes first ends it."""
+class AgentSettings:
+    """Agents without settings of their own."""
 
-    stages: int | None = 16
-    seconds: float | None = None
-    gpu_seconds: float | None = None
-    llm_dollars: float | None = None
-    llm_tokens: int | None = None
-    disk_gb: float | None = None
-    deadline: str | None = None
-
-
-@dataclass
-class StageParts:
-    """The groups that a stage is made of."""
-
-    task: Any = MISSING
-    model: Any = MISSING
-    rollout: Any = MISSING
-    hparams: Any = MISSING
-    metrics: Any = MISSING
-    algorithm: Any = MISSING
-    trainer: TrainerConfig = MISSING
-    hardware: HardwareConfig = MISSING
-    seed: int = 0
-
-
-@dataclass
-class SearchConfig(StageParts):
-    """The whole of `launchers/search.py`."""
-
-    agent: Any = MISSING
-    stopper: Any = MISSING
-    search: Any = MISSING
-    runner: Any = MISSING
-    tracking: Any = MISSING
-    budget: BudgetConfig = field(default_factory=BudgetConfig)
-    search_dir: str = MISSING
-    dry_run: bool = False
+    name: str = setting(REQUIRED, "what reports call the agent")
 
 
 @dataclass
 class ReplayConfig(SearchConfig):
     """The whole of `launchers/replay.py`."""
 
-    strategy: str | None = None
-    transfer: str = "values"
-    rule: str | None = None
-    stages: int = 4
+    strategy: str | None = setting(None, "a strategy.yaml")
+    transfer: str = setting(
+        "values",
+        "the strategy's values as they are, or as far from the practitioner's as they were at home",
+        choices=("values", "relative"),
+    )
+    rule: str | None = setting(
+        None, "or a rule.yaml, which sets every stage by the dynamics of the one before"
+    )
+    stages: int = setting(4, "of a rule, each of search.stage_steps; a strategy has its own", low=1)
 
 
 @dataclass
 class StudyConfig:
     """What `launchers/compare.py` and `launchers/transfer.py` have in common: tasks and seeds, and where their searches run."""
 
-    study_dir: str = MISSING
-    tasks: Any = None
-    seeds: Any = 3
-    common: list[str] = field(default_factory=list)
-    at_once: int = 2
-    cluster: str | None = None
-    slurm: Any = None
-    dry_run: bool = False
+    study_dir: str = setting(REQUIRED, "its searches, tables and figures")
+    tasks: Any = setting(None, "name: overrides of a search, e.g. {easy: [runner.landscape=easy]}")
+    seeds: Any = setting(3, "how many (0, 1, ...), or a list")
+    common: list[str] = setting([], "overrides of all searches")
+    at_once: int = setting(2, "searches that run at the same time", low=1)
+    cluster: str | None = setting(
+        None, "null: on this machine; slurm: each search as a job", choices=("slurm",)
+    )
+    slurm: Any = setting(None, "what submitit gives its jobs, e.g. {slurm_partition: gpu, timeout_min: 600}")
+    dry_run: bool = setting(False, "check everything, start nothing")
 
 
 @dataclass
 class CompareConfig(StudyConfig):
     """The whole of `launchers/compare.py`."""
 
-    methods: Any = None
+    methods: Any = setting(None, "name: overrides of a search, e.g. {random: [search=random]}")
 
 
 @dataclass
 class TransferConfig(StudyConfig):
     """The whole of `launchers/transfer.py`."""
 
-    strategies: Any = None
-    transfer: str = "values"
+    strategies: Any = setting(None, "name: a strategy.yaml, or a search directory that holds one")
+    transfer: str = setting(
+        "values",
+        "their values as they are, or as far from the practitioner's as they were at home",
+        choices=("values", "relative"),
+    )
 
 
 @dataclass
 class ProposeConfig(SearchConfig):
     """The whole of `launchers/propose.py`."""
 
-    node: str = MISSING
+    node: str = setting(REQUIRED, "the stage to be continued, e.g. 0003")
 
 
 @dataclass
-class TrainConfig(StageParts):
+class TrainConfig(StageConfig):
     """The whole of `launchers/train.py`."""
 
-    stage_dir: str = MISSING
-    resume_from: str | None = None
-    steps: int = 25
-    values: Any = None
+    stage_dir: str = setting(
+        REQUIRED, "its files: metrics.jsonl, validation.jsonl, checkpoints/, result.json"
+    )
+    resume_from: str | None = setting(None, "a checkpoint to branch from; null starts from the base model")
+    steps: int = setting(25, "GRPO steps; 0 only validates", low=0)
+    values: Any = setting(None, "hyperparameters other than the catalogue's defaults")
 
 
 @dataclass
 class PlanConfig(TrainConfig):
     """The whole of `launchers/plan.py`."""
 
-    prompt_tokens: int = 512
-    json: bool = False
+    prompt_tokens: int = setting(512, "longest prompt", low=1)
+    json: bool = setting(False, "true prints JSON")
 
 
 @dataclass
-class EvaluateConfig(StageParts):
+class EvaluateConfig(StageConfig):
     """The whole of `launchers/evaluate.py`."""
 
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    checkpoint: str | None = None
-    split: str = "val"
-    samples: int = 1
-    temperature: float = 0.0
-    values: Any = None
+    checkpoint: str | None = setting(None, "a checkpoint directory of a stage; null scores the base model")
+    split: str = setting("val", choices=("train", "val", "test"))
+    samples: int = setting(
+        1, "completions of each example; more than one also gives pass@k", low=1, high=1024
+    )
+    temperature: float = setting(0.0, "0 is greedy; several samples want a higher one", low=0)
+    values: Any = setting(None, "hyperparameters other than the defaults; max_completion_length counts here")
 
 
 @dataclass
 class InspectTaskConfig:
     """The whole of `launchers/inspect_task.py`."""
 
-    task: Any = MISSING
-    model: Any = MISSING
-    split: str = "train"
-    n: int = 5
-    json: bool = False
+    task: Group = setting(REQUIRED, "whose examples are shown")
+    model: Group = setting(REQUIRED, "its difficulty is the task's, unless task.difficulty says otherwise")
+    split: str = setting("train", choices=("train", "val", "test"))
+    n: int = setting(5, "how many examples", low=1)
+    json: bool = setting(False, "true prints a JSON object a line")
 
 
 @dataclass
 class ScoreConfig:
     """The whole of `launchers/score.py`."""
 
-    task: Any = MISSING
-    model: Any = MISSING
-    split: str = "val"
-    completions: str = MISSING
+    task: Group = setting(REQUIRED, "whose reward is asked for")
+    model: Group = setting(REQUIRED, "its difficulty is the task's, unless task.difficulty says otherwise")
+    split: str = setting("val", choices=("train", "val", "test"))
+    completions: str = setting(REQUIRED, "a file of JSON lines with id and completion")
 
 
-SCHEMAS: Mapping[str, type] = {
-    "inspect_task": InspectTaskConfig,
-    "score": ScoreConfig,
+LAUNCHERS: Mapping[str, type] = {
     "search": SearchConfig,
     "replay": ReplayConfig,
     "propose": ProposeConfig,
     "compare": CompareConfig,
     "transfer": TransferConfig,
     "train": TrainConfig,
-    "evaluate": EvaluateConfig,
     "plan": PlanConfig,
-    "task_countdown": CountdownTask,
-    "task_math": MathTask,
-    "task_chem": ChemTask,
-    "task_ssmr": MusicTask,
-    "task_jsonl": JsonLinesTask,
-    "task_reasoning_gym": ReasoningGymTask,
-    "model_nano": NanoModelConfig,
-    "model_hf": HfModelConfig,
-    "rollout_torch": TorchRollout,
-    "rollout_vllm": VllmRollout,
-    "rollout_vllm_server": VllmServerRollout,
+    "evaluate": EvaluateConfig,
+    "inspect_task": InspectTaskConfig,
+    "score": ScoreConfig,
+}
+
+# Groups without a `_target_`, by their key in a configuration.
+GROUPS: Mapping[str, type] = {
+    "llm": LlmSettings,
     "algorithm": AlgorithmConfig,
-    "agent": Agent,
-    "agent_llm": LlmAgentConfig,
-    "agent_rule_file": RuleFileConfig,
-    "stopper_curve": CurveStopperConfig,
-    "stopper_llm": LlmStopperConfig,
-    "search_group": SearchGroup,
-    "method_tree": TreeSearchConfig,
-    "method_random": RandomConfig,
-    "method_grid": GridConfig,
-    "method_asha": AshaConfig,
-    "method_pbt": PbtConfig,
-    "method_optuna": OptunaConfig,
-    "method_skill": SkillConfig,
-    "runner_local": LocalRunnerConfig,
-    "runner_inline": InlineRunnerConfig,
-    "runner_simulated": SimulatedRunnerConfig,
-    "runner_slurm": SlurmRunnerConfig,
-    "tracking_wandb": Tracking,
+    "trainer": TrainerConfig,
+    "hardware": HardwareConfig,
 }
 
-ENDPOINT_RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
-    "timeout_s": (0.001, None),
-    "retries": (0, 100),
-    "max_at_once": (1, 1024),
-    "max_reply_tokens": (1, None),
-    "temperature": (0, 2),
-    "price_input": (0, None),
-    "price_output": (0, None),
-    "breaker_failures": (1, None),
-    "breaker_pause_s": (0, None),
-    "cassette": frozenset({"record", "replay"}),
-}
-
-# Dotted key -> (lowest, highest) or the allowed values. None is no bound on that side.
-RANGES: Mapping[str, tuple[float | None, float | None] | frozenset[str]] = {
-    "budget.stages": (1, None),
-    "budget.seconds": (0, None),
-    "budget.gpu_seconds": (0, None),
-    "budget.llm_dollars": (0, None),
-    "budget.llm_tokens": (0, None),
-    "budget.disk_gb": (0, None),
-    "search.workers": (1, 1024),
-    "search.max_depth": (1, None),
-    "search.stage_steps": (1, None),
-    "search.confirm_seeds": (0, 1000),
-    "search.confirm_top": (1, 100),
-    "search.method.c_uct": (0, None),
-    "search.method.k_max": (1, None),
-    "search.method.selection": frozenset({"forecast", "uct"}),
-    "search.method.fresh_start_fraction": (0, 1),
-    "search.method.descent_fraction": (0, 1),
-    "search.method.unchanged_fraction": (0, 1),
-    "search.method.exploration": (0, None),
-    "search.method.backup": frozenset({"mean", "max"}),
-    "search.method.failure_penalty": (0, None),
-    "search.method.failures_tolerated": (1, None),
-    "search.method.eta": (2, None),
-    "search.method.population": (2, None),
-    "search.method.quantile": (0, 0.5),
-    "search.method.resample": (0, 1),
-    "search.method.sampler": frozenset({"tpe", "cmaes"}),
-    "search.method.n_startup_trials": (1, None),
-    "search.method.max_turns": (1, None),
-    "search.method.max_context_tokens": (8000, None),
-    "stopper.interval_s": (0, None),
-    "stopper.min_step": (1, None),
-    "stopper.min_points": (2, None),
-    "stopper.lookahead": (0, None),
-    "stopper.z": (0, None),
-    "stopper.audit_fraction": (0, 1),
-    **{f"{group}.{key}": bounds for group in ("agent", "stopper") for key, bounds in ENDPOINT_RANGES.items()},
-    "agent.max_prompt_tokens": (1000, None),
-    "agent.repairs": (0, 10),
-    "task.difficulty": frozenset({"nano", "full"}),
-    "task.source": frozenset({"generated", "gsm8k", "math", "published"}),
-    "task.timeout_s": (0, None),
-    "task.workers": (1, None),
-    "task.train_size": (1, None),
-    "task.val_size": (2, None),
-    "task.test_size": (2, None),
-    "model.difficulty": frozenset({"nano", "full"}),
-    "model.recipe.layers": (1, None),
-    "model.recipe.steps": (1, None),
-    "model.recipe.careless_share": (0, 1),
-    "rollout.max_rows": (1, None),
-    "rollout.tensor_parallel": (1, None),
-    "rollout.gpu_memory_utilization": (0.01, 1),
-    "rollout.cpu_kv_cache_gib": (0.01, None),
-    "rollout.max_model_len": (1, None),
-    "rollout.max_num_seqs": (1, None),
-    "rollout.timeout_s": (1, None),
-    "runner.workers": (1, None),
-    "runner.threads": (1, None),
-    "runner.gpus_per_stage": (0, None),
-    "runner.processes_per_stage": (1, None),
-    "runner.nodes": (1, None),
-    "runner.gpus_per_node": (0, None),
-    "runner.tasks_per_node": (1, None),
-    "runner.cpus_per_task": (1, None),
-    "runner.mem_gb": (0, None),
-    "runner.timeout_min": (1, None),
-    "runner.signal_delay_s": (1, None),
-    "runner.max_gpus": (1, None),
-    "runner.poll_s": (0, None),
-    "runner.grace_s": (0, None),
-    "runner.landscape": frozenset(
-        {
-            "easy",
-            "deceptive",
-            "plateau",
-            "kl_collapse",
-            "entropy_collapse",
-            "length_explosion",
-            "noisy",
-            "memory_wall",
-            "nano",
-        }
-    ),
-    "runner.noise": (0, None),
-    "tracking.mode": frozenset({"offline", "online"}),
-    "trainer.dtype": frozenset({"float32", "bfloat16"}),
-    "trainer.zero_stage": (0, 3),
-    "trainer.micro_batch_tokens": (1, None),
-    "trainer.validation_every": (1, None),
-    "trainer.validation_samples": (1, None),
-    "trainer.validation_temperature": (0, None),
-    "trainer.max_skipped_updates": (0, None),
-    "trainer.collective_timeout_s": (1, None),
-    "trainer.lora.rank": (1, None),
-    "trainer.lora.alpha": (0, None),
-    "algorithm.loss": frozenset({"grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo"}),
-    "algorithm.advantage": frozenset({"mean_std", "mean", "leave_one_out"}),
-    "algorithm.dual_clip": (1, None),
-    "algorithm.kl_estimator": frozenset({"k1", "k2", "k3"}),
-    "algorithm.kl_in": frozenset({"loss", "reward"}),
-    "algorithm.overlong": frozenset({"keep", "mask", "soft"}),
-    "algorithm.overlong_buffer": (0, 1),
-    "algorithm.dynamic_sampling": (0, 100),
-    "algorithm.correction": frozenset({"none", "truncate", "mask"}),
-    "algorithm.correction_level": frozenset({"token", "sequence"}),
-    "algorithm.correction_low": (0, 1),
-    "algorithm.correction_high": (1, None),
-    "trainer.evaluation_split": frozenset({"train", "val", "test"}),
-    "hardware.gpus": (0, None),
-    "hardware.gpus_per_stage": (0, None),
-    "hardware.gpu_memory_gib": (0, None),
-    "hardware.host_memory_gib": (0, None),
-    "transfer": frozenset({"values", "relative"}),
-    "at_once": (1, None),
-    "cluster": frozenset({"slurm"}),
-    "stages": (1, None),
-    "steps": (0, None),
-    "split": frozenset({"train", "val", "test"}),
-    "samples": (1, 1024),
-    "temperature": (0, None),
+# Parts by the name of their schema, with the class that they are and their settings. Where several classes share settings, YAML
+# names the class.
+PARTS: Mapping[str, tuple[str | None, type]] = {
+    "task_countdown": (None, CountdownTask),
+    "task_math": (None, MathTask),
+    "task_chem": (None, ChemTask),
+    "task_ssmr": (None, MusicTask),
+    "task_jsonl": (None, JsonLinesTask),
+    "task_reasoning_gym": (None, ReasoningGymTask),
+    "model_nano": (None, NanoModelConfig),
+    "model_hf": (None, HfModelConfig),
+    "rollout_torch": (None, TorchRollout),
+    "rollout_vllm": (None, VllmRollout),
+    "rollout_vllm_server": (None, VllmServerRollout),
+    "agent": (None, AgentSettings),
+    "agent_llm": ("llmzero.agents.llm.LlmAgent", LlmAgentSettings),
+    "agent_rule_file": ("llmzero.agents.rule_file.RuleFileAgent", RuleFileSettings),
+    "stopper_curve": ("llmzero.agents.stopper.CurveStopper", CurveStopperSettings),
+    "stopper_llm": ("llmzero.agents.llm_stopper.LlmStopper", LlmStopperSettings),
+    "method_tree": (None, TreeSearchConfig),
+    "method_random": (None, RandomConfig),
+    "method_grid": (None, GridConfig),
+    "method_asha": (None, AshaConfig),
+    "method_pbt": (None, PbtConfig),
+    "method_optuna": (None, OptunaConfig),
+    "method_skill": (None, SkillConfig),
+    "runner_local": ("llmzero.runners.local.LocalRunner", LocalRunnerSettings),
+    "runner_inline": ("llmzero.runners.inline.InlineRunner", InlineRunnerSettings),
+    "runner_simulated": ("llmzero.runners.simulated.SimulatedRunner", SimulatedRunnerSettings),
+    "runner_slurm": ("llmzero.runners.slurm.SlurmRunner", SlurmRunnerSettings),
+    "tracking_wandb": (None, Tracking),
 }
 
 
 def register() -> None:
-    """Put the schemas into Hydra's ConfigStore, under the group `schema`; make `${label:FILE,...}` and `${family:TARGET}` known to configurations."""
+    """Put the schemas into Hydra's ConfigStore, under the group `schema`.
+
+    Configurations may also use `${label:FILE,...}`, `${family:TARGET}` and `${settings_help:}` from then on.
+    """
+    OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
     OmegaConf.register_new_resolver("label", label, replace=True)
     OmegaConf.register_new_resolver("family", family, replace=True)
     store = ConfigStore.instance()
-    for name, schema in SCHEMAS.items():
-        store.store(group="schema", name=name, node=schema)
+    for name, kind in {**LAUNCHERS, **GROUPS}.items():
+        store.store(group="schema", name=name, node=kind)
+    for name, (target, kind) in PARTS.items():
+        store.store(
+            group="schema",
+            name=name,
+            node=kind if hasattr(kind, "_target_") else _targeted(target or MISSING, kind),
+        )
+
+
+def _targeted(target: str, kind: type) -> type:
+    """Return a dataclass of the same fields after one that names the class to be made of them."""
+    hints = get_type_hints(kind)
+    own = [
+        (each.name, hints[each.name], field(default=each.default, default_factory=each.default_factory))
+        for each in fields(kind)
+    ]
+    return make_dataclass(kind.__name__, [("_target_", str, field(default=target)), *own])
+
+
+def settings_help(*, _root_: DictConfig) -> str:
+    """Return a line for every setting of a composed configuration: its value, what it is for, and what is allowed."""
+    keys = {str(key) for key in _root_} - {"hydra"}
+    launcher = next(kind for kind in LAUNCHERS.values() if {each.name for each in fields(kind)} == keys)
+    lines = []
+    for key, each in explained(launcher):
+        group = OmegaConf.select(_root_, key)
+        part = _settings_type(key, group) if isinstance(group, DictConfig) else None
+        inside = [(f"{key}.{name}", inner) for name, inner in explained(part)] if part else [(key, each)]
+        for name, inner in inside:
+            value = OmegaConf.select(_root_, name)
+            shown = f"{name}={'{...}' if isinstance(value, DictConfig) and value else 'null' if value is None else value}"
+            limits = f" ({allowed(inner)})" if allowed(inner) else ""
+            lines.append(f"{shown:<44} {inner.metadata.get('explanation', '')}{limits}".rstrip())
+    return "\n".join(lines).replace("$", "$$")  # Hydra makes the text of a template
 
 
 def label(*files: str | None) -> str:
@@ -838,42 +599,51 @@ def family(target: str | None) -> str:
     return f"{target.rsplit('.', 1)[-1].lower()}-" if target else ""
 
 
-def catalogue_of(config: Mapping[str, Any]) -> Catalogue:
-    """Return the catalogue of a configuration, with the bounds and defaults that model and algorithm bring along."""
-    overrides = [(group, (config[group] or {}).get("hparams") or {}) for group in ("model", "algorithm")]
-    return Catalogue.from_config(config["hparams"]["parameters"], dict(overrides))
-
-
-def stage_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a configuration that a stage needs besides its hyperparameters."""
-    return {key: config[key] for key in ("task", "model", "rollout", "algorithm", "trainer")}
-
-
-def check_ranges(config: Mapping[str, Any]) -> None:
-    """Check a resolved configuration against `RANGES`.
+def checked(kind: type[C], document: Mapping[str, Any]) -> C:
+    """Return a launcher's configuration as an object, every setting of ours in it checked.
 
     Raises:
-        UserError: some values are not allowed; the message lists them all.
+        UserError: a key is unknown, or a value is missing or not allowed; the message lists them all.
     """
-    problems = [problem for key, allowed in RANGES.items() if (problem := _problem(config, key, allowed))]
+    problems: list[str] = []
+    for where, group, settings in settings_of(document):
+        try:
+            read(settings, group, where)
+        except UserError as error:
+            problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
+    return read(kind, document, "")
 
 
-def _problem(
-    config: Mapping[str, Any], key: str, allowed: tuple[float | None, float | None] | frozenset[str]
-) -> str | None:
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    if value is None:
-        return None
-    if isinstance(allowed, frozenset):
-        return None if value in allowed else f"{key}={value}: must be one of {', '.join(sorted(allowed))}"
-    low, high = allowed
-    if (low is not None and value < low) or (high is not None and value > high):
-        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-        return f"{key}={value}: must be {bounds}"
-    return None
+def stored_config(file: Path) -> SearchConfig:
+    """Return the configuration that a search directory keeps.
+
+    Raises:
+        UserError: it is not one that this version understands.
+    """
+    return read(SearchConfig, read_config(file), "")
+
+
+def runner_of(config: SearchConfig) -> StageRunner | None:
+    """Return the runner of a stored configuration; None where it is not one of ours: files name no code."""
+    ours = _settings_type("runner", config.runner) is not None
+    runner: StageRunner | None = (
+        make(config.runner, "runner", workers=config.search.workers) if ours else None
+    )
+    return runner
+
+
+def settings_of(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
+    """Yield key, values and settings class of each group that is a part of ours, or has no `_target_`; outside parts check themselves."""
+    method = (document.get("search") or {}).get("method")
+    for where, group in {**document, "search.method": method}.items():
+        kind = _settings_type(where, group) if isinstance(group, Mapping) else None
+        if kind is not None:
+            yield where, group, kind
+
+
+def _settings_type(where: str, group: Mapping[str, Any]) -> type | None:
+    """Return the settings class of a group, by its key or the part that it names; None where it is not one of ours."""
+    ours = {target: kind for target, kind in PARTS.values() if target}
+    return GROUPS.get(where) or ours.get(str(group.get("_target_")))

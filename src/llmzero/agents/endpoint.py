@@ -17,14 +17,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from llmzero.agents.journal import CallId, CallJournal, Cassette, Tape
+from llmzero.agents.journal import CallId, CallJournal, Tape
 from llmzero.agents.text import estimated_tokens, json_object
 from llmzero.core.errors import UserError
+from llmzero.core.settings import setting
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -87,58 +88,65 @@ class Dialect:
 
 
 @dataclass
+class LlmSettings:
+    """`llm`: a language model behind an OpenAI-compatible endpoint, for whichever of agent, early stopper and method asks one."""
+
+    model: str | None = setting(None, "its name at the endpoint")
+    base_url: str | None = setting(None, "e.g. http://localhost:8000/v1; null is OpenAI's own")
+    api_key_env: str | None = setting(
+        "OPENAI_API_KEY", "the environment variable that holds the key; null where there is none"
+    )
+    timeout_s: float = setting(
+        120.0, "seconds of silence, and of a whole reply, before a try is given up", low=0.001
+    )
+    retries: int = setting(
+        4, "tries after 408, 409, 429, 5xx and failed connections, with back-off", low=0, high=100
+    )
+    max_at_once: int = setting(
+        8, "calls under way at one time from this machine, over all processes of this user", low=1, high=1024
+    )
+    max_reply_tokens: int = setting(4000, "limit of a reply", low=1)
+    temperature: float | None = setting(None, "null leaves it to the endpoint", low=0, high=2)
+    extra: dict[str, Any] = setting({}, "further fields of every request, e.g. {reasoning_effort: low}")
+    price_input: float | None = setting(None, "dollars a million tokens; budget.llm_dollars needs it", low=0)
+    price_output: float | None = setting(None, "dollars a million tokens; budget.llm_dollars needs it", low=0)
+    breaker_failures: int = setting(
+        3, "failed calls in a row after which none is made for breaker_pause_s", low=1
+    )
+    breaker_pause_s: float = setting(300.0, "seconds", low=0)
+    cassette: str | None = setting(
+        None,
+        "record keeps every call in cassette_dir too; replay answers from there, or from a search directory",
+        choices=("record", "replay"),
+    )
+    cassette_dir: str = setting("runs/cassette", "where calls are recorded and replayed from")
+    prompts: str | None = setting(None, "folder of templates that replace those of conf/agent/prompts")
+
+
 class Endpoint:
-    """One model of one endpoint.
+    """One model of one endpoint."""
 
-    Args:
-        model: its name there.
-        base_url: of the API, e.g. `http://localhost:8000/v1`; None is OpenAI's own.
-        api_key_env: the environment variable that holds the key; None for endpoints without one.
-        timeout_s: seconds of silence, and of a whole reply, before a try is given up.
-        retries: further tries after 408, 409, 429, 5xx and failed connections, with exponential back-off.
-        max_at_once: calls under way at one time from this machine, over all processes of this user.
-        max_reply_tokens: limit of a reply.
-        temperature: None leaves it to the endpoint.
-        extra: further fields of every request, e.g. `{reasoning_effort: low}`.
-        price_input, price_output: dollars a million tokens; None is unknown.
-        breaker_failures: failed calls in a row after which none is made for `breaker_pause_s` seconds.
-        cassette: `record` keeps every call in `cassette_dir` too, `replay` answers from there (or from a search directory).
-    """
-
-    model: str
-    base_url: str | None = None
-    api_key_env: str | None = "OPENAI_API_KEY"
-    timeout_s: float = 120.0
-    retries: int = 4
-    max_at_once: int = 8
-    max_reply_tokens: int = 4000
-    temperature: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-    price_input: float | None = None
-    price_output: float | None = None
-    breaker_failures: int = 3
-    breaker_pause_s: float = 300.0
-    cassette: Cassette = None
-    cassette_dir: str = "runs/cassette"
-
-    def __post_init__(self) -> None:
-        self._tape = Tape(self.cassette, Path(self.cassette_dir))
-        self._key = os.environ.get(self.api_key_env) if self.api_key_env else None
+    def __init__(self, settings: LlmSettings) -> None:
+        self.settings = settings
+        self.model = settings.model or ""
+        self._tape = Tape(settings.cassette, Path(settings.cassette_dir))
+        self._key = os.environ.get(settings.api_key_env) if settings.api_key_env else None
         self._journal: CallJournal | None = None
         self._client: OpenAI | None = None
         self._dialect, self._settled = Dialect(), False
         self._failures, self._paused_until = 0, 0.0
         if not self.model:
-            raise UserError("stopper.model: needs the name of a model, as agent.model is not set")
-        if urlsplit(self.base_url or "").password:
+            raise UserError("llm.model: needs the name of a model, e.g. llm.model=NAME llm.base_url=URL")
+        if urlsplit(settings.base_url or "").password:
             raise UserError(
-                f"base_url of model {self.model} contains a password; put it into an environment variable and name that in api_key_env"
+                f"llm.base_url of model {self.model} contains a password; put it into an environment variable and "
+                "name that in llm.api_key_env"
             )
 
     @property
     def replays(self) -> bool:
         """Whether nothing is asked, and everything is answered from a cassette."""
-        return self.cassette == "replay"
+        return self.settings.cassette == "replay"
 
     def knows(self, call: CallId) -> bool:
         """Whether a replay has an answer to the next call of this kind."""
@@ -154,16 +162,17 @@ class Endpoint:
 
         if self.replays:
             return
-        if self.api_key_env and not self._key:
+        if self.settings.api_key_env and not self._key:
             raise UserError(
-                f"api_key_env={self.api_key_env}: this environment variable, which holds the key for model {self.model}, is not set; set it, "
-                "or give api_key_env=null where the endpoint wants no key"
+                f"llm.api_key_env={self.settings.api_key_env}: this environment variable, which holds the key for model "
+                f"{self.model}, is not set; set it, "
+                "or give llm.api_key_env=null where the endpoint wants no key"
             )
         try:
             self._openai().with_options(timeout=10, max_retries=0).models.list()
         except (AuthenticationError, PermissionDeniedError) as error:
             raise UserError(
-                f"{self._where}: the key in {self.api_key_env} is not accepted: {self._redacted(str(error))}"
+                f"{self._where}: the key in {self.settings.api_key_env} is not accepted: {self._redacted(str(error))}"
             ) from None
         except APITimeoutError:
             log.warning("%s has not answered within 10 s; the search begins all the same", self._where)
@@ -239,7 +248,7 @@ class Endpoint:
         record = {
             "made": made,
             "model": self.model,
-            "base_url": self.base_url,
+            "base_url": self.settings.base_url,
             "form": form,
             "messages": deepcopy(list(messages)),
             "seconds": round(time.monotonic() - started, 3),
@@ -254,18 +263,18 @@ class Endpoint:
         if budget := journal.spent():
             return f"budget.{budget} is spent"
         if time.monotonic() < self._paused_until:
-            return f"{self._where} failed {self.breaker_failures} times in a row and is left alone for {self.breaker_pause_s:.0f} s"
+            return f"{self._where} failed {self.settings.breaker_failures} times in a row and is left alone for {self.settings.breaker_pause_s:.0f} s"
         return None
 
     def _failed(self, error: str) -> None:
         self._failures += 1
         log.warning("%s: %s", self._where, error.splitlines()[0])
-        if self._failures >= self.breaker_failures:
-            self._paused_until, self._failures = time.monotonic() + self.breaker_pause_s, 0
+        if self._failures >= self.settings.breaker_failures:
+            self._paused_until, self._failures = time.monotonic() + self.settings.breaker_pause_s, 0
             log.warning(
                 "%s is left alone for %.0f s; until then rules decide in its place",
                 self._where,
-                self.breaker_pause_s,
+                self.settings.breaker_pause_s,
             )
 
     def _answered(
@@ -277,7 +286,7 @@ class Endpoint:
         dialect = self._dialect
         while True:
             try:
-                with slot(self.base_url or "openai", self.max_at_once):
+                with slot(self.settings.base_url or "openai", self.settings.max_at_once):
                     reply = self._sent(self._request(dialect, messages, schema, tools))
             except APIStatusError as refused:
                 open_question = schema is not None or dialect.limit in str(refused)
@@ -316,11 +325,11 @@ class Endpoint:
         request: dict[str, Any] = {
             "model": self.model,
             "messages": list(messages),
-            dialect.limit: self.max_reply_tokens,
-            **self.extra,
+            dialect.limit: self.settings.max_reply_tokens,
+            **self.settings.extra,
         }
-        if self.temperature is not None:
-            request["temperature"] = self.temperature
+        if self.settings.temperature is not None:
+            request["temperature"] = self.settings.temperature
         if tools:
             request["tools"] = list(tools)
         elif schema and dialect.form in ("bounded", "strict"):
@@ -362,11 +371,11 @@ class Endpoint:
 
     def _body(self, chunks: Iterator[bytes]) -> bytes:
         """Read a reply, bounded in time and size."""
-        deadline, body = time.monotonic() + self.timeout_s, b""
+        deadline, body = time.monotonic() + self.settings.timeout_s, b""
         for chunk in chunks:
             body += chunk
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the reply was not complete after {self.timeout_s:.0f} s")
+                raise TimeoutError(f"the reply was not complete after {self.settings.timeout_s:.0f} s")
             if len(body) > BODY_LIMIT:
                 raise ValueError(f"the reply is longer than {BODY_LIMIT} bytes")
         return body
@@ -391,7 +400,8 @@ class Endpoint:
         prompt_tokens = _count(usage, "prompt_tokens", json.dumps(request["messages"]))
         completion_tokens = _count(usage, "completion_tokens", text)
         dollars = (
-            prompt_tokens * (self.price_input or 0.0) + completion_tokens * (self.price_output or 0.0)
+            prompt_tokens * (self.settings.price_input or 0.0)
+            + completion_tokens * (self.settings.price_output or 0.0)
         ) / 1e6
         return Reply(
             text,
@@ -412,9 +422,9 @@ class Endpoint:
                 logging.getLogger(chatter).setLevel(logging.WARNING)
             self._client = OpenAI(
                 api_key=self._key or "none",
-                base_url=self.base_url,
-                timeout=self.timeout_s,
-                max_retries=self.retries,
+                base_url=self.settings.base_url,
+                timeout=self.settings.timeout_s,
+                max_retries=self.settings.retries,
             )
         return self._client
 
@@ -424,7 +434,7 @@ class Endpoint:
 
     @property
     def _where(self) -> str:
-        return f"model {self.model} at {self.base_url or 'OpenAI'}"
+        return f"model {self.model} at {self.settings.base_url or 'OpenAI'}"
 
 
 @contextmanager

@@ -8,12 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_json
-
-Cassette = Literal["record", "replay"] | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Tape:
         directory: the cassette, or a search directory.
     """
 
-    mode: Cassette
+    mode: str | None
     directory: Path
 
     def find(self, name: str) -> dict[str, Any] | None:

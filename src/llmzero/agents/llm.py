@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmzero.agents.answer import Review, answer_schema, review
-from llmzero.agents.endpoint import CallError, Endpoint, Reply
+from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings, Reply
 from llmzero.agents.journal import CallId
 from llmzero.agents.prompt import Prompts, Shown, conversation
 from llmzero.agents.rules import RandomAgent, RuleAgent
 from llmzero.agents.text import clean, json_object
+from llmzero.core.settings import setting
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
 
 SAID_KEPT = 4000  # characters of an answer that are shown again when it has to be mended
+
+
+@dataclass
+class LlmAgentSettings:
+    """`agent=openai` and its ablations."""
+
+    name: str = setting("openai", "what reports call the agent")
+    vision: bool = setting(False, "show training dynamics as plots, too")
+    descriptions: bool = setting(True, "show what metrics and hyperparameters mean")
+    history: bool = setting(True, "show what was tried elsewhere in the search")
+    metrics: bool = setting(True, "show metrics, scores and rollouts")
+    max_prompt_tokens: int = setting(
+        24_000,
+        "limit of a prompt, by a careful estimate; the oldest is summarised first to keep it",
+        low=1000,
+    )
+    repairs: int = setting(2, "times that an answer that cannot be used is sent back", low=0, high=10)
 
 
 class LlmAgent:
@@ -22,34 +40,16 @@ class LlmAgent:
 
     An answer that cannot be used goes back with precise complaints, `repairs` times. After that values are clamped and the rest
     left out, where something remains; else the rule-based agent proposes. The proposal's `notes` say so in either case.
-
-    Args:
-        vision: show training dynamics as plots, too.
-        descriptions, history, metrics: what else is shown; each false is an ablation.
-        max_prompt_tokens: limit of a prompt, by a careful estimate; the oldest is summarised first to keep it.
-        repairs: times that an answer is sent back.
-        prompts: folder of templates that replace the usual ones.
-        endpoint: settings of `Endpoint`.
     """
 
-    def __init__(
-        self,
-        *,
-        vision: bool = False,
-        descriptions: bool = True,
-        history: bool = True,
-        metrics: bool = True,
-        max_prompt_tokens: int = 24_000,
-        repairs: int = 2,
-        prompts: str | None = None,
-        **endpoint: Any,
-    ) -> None:
-        self.endpoint = Endpoint(**endpoint)
-        self.shown = Shown(vision and metrics, descriptions, history, metrics)
-        self.max_prompt_tokens = max_prompt_tokens
-        self.repairs = repairs
-        self.prompts = Prompts(prompts)
-        self._rules = RuleAgent() if metrics else RandomAgent()
+    def __init__(self, settings: LlmAgentSettings, llm: LlmSettings) -> None:
+        self.settings = settings
+        self.endpoint = Endpoint(llm)
+        self.shown = Shown(
+            settings.vision and settings.metrics, settings.descriptions, settings.history, settings.metrics
+        )
+        self.prompts = Prompts(llm.prompts)
+        self._rules = RuleAgent() if settings.metrics else RandomAgent()
 
     def check(self, evidence: Evidence) -> None:
         """Make a prompt of the evidence at a search's beginning: a broken template or too small a budget shows at once."""
@@ -57,7 +57,7 @@ class LlmAgent:
 
     def prompt(self, evidence: Evidence) -> list[dict[str, Any]]:
         """Return the messages that the model is asked with."""
-        return conversation(self.prompts, "proposer", evidence, self.shown, self.max_prompt_tokens)
+        return conversation(self.prompts, "proposer", evidence, self.shown, self.settings.max_prompt_tokens)
 
     def propose(self, evidence: Evidence) -> Proposal:
         """Return the model's proposal, mended where it has to be."""
@@ -66,7 +66,7 @@ class LlmAgent:
         messages = prompt
         replies: list[Reply] = []
         found, why = Review((), None), ""
-        for _ in range(1 + self.repairs):
+        for _ in range(1 + self.settings.repairs):
             try:
                 replies.append(self.endpoint.ask(call, messages, schema=schema))
             except CallError as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from llmzero.agents.endpoint import CallError, Endpoint
+from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings
 from llmzero.agents.journal import CallId
 from llmzero.agents.prompt import Prompts
-from llmzero.agents.stopper import CurveStopper
+from llmzero.agents.stopper import CurveStopper, CurveStopperSettings, StopperSettings
 from llmzero.agents.text import clean, json_object, share
+from llmzero.core.settings import setting
 from llmzero.core.stage import ValidationPoint
 from llmzero.evidence.dynamics import dynamics_text
 from llmzero.evidence.evidence import Evidence
@@ -35,24 +36,23 @@ SCHEMA = {
 }
 
 
+@dataclass
+class LlmStopperSettings(StopperSettings):
+    """`stopper=llm`."""
+
+    interval_s: float = setting(900.0, "seconds between two questions about a stage", low=0)
+    min_step: int = setting(10, "no question before this step (the paper's is 10)", low=1)
+
+
 class LlmStopper:
-    """Asks a language model whether a running stage is hopeless. Without a usable answer `stopper=curve` judges in its place.
+    """Asks a language model whether a running stage is hopeless. Without a usable answer `stopper=curve` judges in its place."""
 
-    Args:
-        interval_s: seconds between two questions about a stage.
-        min_step: no question before this step (the paper's is 10).
-        prompts: folder of templates that replace the usual ones.
-        endpoint: settings of `Endpoint`.
-    """
-
-    def __init__(
-        self, *, interval_s: float = 900.0, min_step: int = 10, prompts: str | None = None, **endpoint: Any
-    ) -> None:
-        self.endpoint = Endpoint(**endpoint)
-        self.interval_s = 0.0 if self.endpoint.replays else interval_s
-        self.min_step = min_step
-        self.prompts = Prompts(prompts)
-        self._statistics = CurveStopper(min_step=min_step)
+    def __init__(self, settings: LlmStopperSettings, llm: LlmSettings) -> None:
+        self.endpoint = Endpoint(llm)
+        self.interval_s = 0.0 if self.endpoint.replays else settings.interval_s
+        self.min_step = settings.min_step
+        self.prompts = Prompts(llm.prompts)
+        self._statistics = CurveStopper(CurveStopperSettings(min_step=settings.min_step))
 
     def check(self, evidence: Evidence) -> None:
         """Make a prompt of a made-up trajectory: a broken template shows at once."""

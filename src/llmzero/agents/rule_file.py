@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmzero.agents.rules import Move, apply, of_use, random_proposal
 from llmzero.core.hparams import Catalogue
+from llmzero.core.settings import REQUIRED, setting
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
 from llmzero.strategies.rule import Clause, load_rule, observed
 
 
+@dataclass
+class RuleFileSettings:
+    """`agent=rule_file`."""
+
+    name: str = setting("rule_file", "what reports call the agent")
+    path: str = setting(REQUIRED, "a rule.yaml, such as a search leaves")
+
+
 class RuleFileAgent:
     """Applies every clause whose condition holds for the stage; where that was tried from it, all but the last of them, and so on.
 
-    Args:
-        path: a `rule.yaml`.
+    Raises:
+        UserError: the file is missing, malformed, or does not fit the catalogue.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path).absolute()
-        self._clauses: list[Clause] = []
-
-    def read(self, catalogue: Catalogue) -> list[Clause]:
-        """Return the rule's clauses, which are read once.
-
-        Raises:
-            UserError: the file is missing, malformed, or does not fit the catalogue.
-        """
-        self._clauses = self._clauses or load_rule("agent.path", self.path, catalogue)
-        return self._clauses
+    def __init__(self, settings: RuleFileSettings, catalogue: Catalogue) -> None:
+        self.clauses = load_rule("agent.path", Path(settings.path).absolute(), catalogue)
 
     def propose(self, evidence: Evidence) -> Proposal:
         """Return what the rule says of the stage; of one without dynamics it says nothing."""
@@ -51,7 +51,7 @@ class RuleFileAgent:
 
     def holding(self, evidence: Evidence) -> list[Clause]:
         """Return the clauses that apply: of each parameter the first one whose condition holds."""
-        clauses, facts = self.read(evidence.catalogue), observed(evidence)
+        clauses, facts = self.clauses, observed(evidence)
         first = {clause.parameter: clause for clause in reversed(clauses) if clause.when.holds(facts)}
         return [clause for clause in clauses if first.get(clause.parameter) is clause]
 

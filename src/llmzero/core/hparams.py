@@ -186,6 +186,12 @@ class Catalogue(Mapping[str, Parameter]):
         return {name: new[name] for name in self if new[name] != old[name]}
 
 
+def catalogue_of(config: Mapping[str, Any]) -> Catalogue:
+    """Return the catalogue of a configuration, with the bounds and defaults that model and algorithm bring along."""
+    overrides = {group: (config[group] or {}).get("hparams") or {} for group in ("model", "algorithm")}
+    return Catalogue.from_config(config["hparams"]["parameters"], overrides)
+
+
 def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
     known = {field.name for field in fields(Parameter)} - {"name"}
     where = f"hparams.parameters.{name}"

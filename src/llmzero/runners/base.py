@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from llmzero.core.stage import StageResult, StageSpec, StageStatus
+
+ENTRY_POINT = "llmzero.grpo.main.run_stage"  # by name: this half does not import it
 
 
 class StageHandle(Protocol):
@@ -23,16 +28,38 @@ class StageHandle(Protocol):
         ...
 
 
-class StageRunner(Protocol):
+class StageRunner(ABC):
     """Runs stages. `start` returns at once; many stages may be under way.
 
-    With an attribute `repeatable` that is true, the search's log does not wait for the disk: a lost stage costs nothing to make again.
+    Attributes:
+        trains: whether stages are trained, so that there has to be a task and a model.
+        repeatable: whether a lost stage costs nothing to make again, so that the search's log need not wait for the disk.
+        processes_per_node: processes of a stage on one machine.
     """
 
+    trains: bool = True
+    repeatable: bool = False
+    processes_per_node: int = 1
+
+    @abstractmethod
     def start(self, spec: StageSpec) -> StageHandle:
         """Start a stage whose directory holds its `stage.yaml`."""
-        ...
 
+    @abstractmethod
     def attach(self, spec: StageSpec) -> StageHandle | None:
         """Return a handle of a stage that an earlier driver started; None where it is gone."""
-        ...
+
+    def describe(self, stages: Sequence[Path]) -> dict[str, str]:
+        """Return what is known of stages beyond their own files, such as the states of their jobs.
+
+        Args:
+            stages: directories of stages that have not ended.
+
+        Returns:
+            A line by the directory's name; stages of which nothing is known are left out.
+        """
+        return {}
+
+    def cancel(self, stages: Sequence[Path]) -> list[str]:
+        """Take back those stages that wait to begin; return their directories' names."""
+        return []

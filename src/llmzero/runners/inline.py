@@ -9,28 +9,37 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmzero.core.processes import interruptible
+from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec
+from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.runners.entry import LOCK, function_of, is_running, limit_threads
 from llmzero.runners.local import LocalHandle
 
 
-class InlineRunner:
+@dataclass
+class InlineRunnerSettings:
+    """`runner=inline`."""
+
+    entry_point: str = setting(ENTRY_POINT, "the function that trains a stage, as package.module.function")
+    threads: int | None = setting(None, "CPU threads; null is one a core", low=1)
+
+
+class InlineRunner(StageRunner):
     """Stages in this very process: `start` returns once the stage has ended, so that nothing can stop it early.
 
     SIGTERM and SIGUSR2 make the stage checkpoint after the step in hand and end the driver; the same command goes on from there.
 
-    Args:
-        entry_point: the function that trains a stage, as `package.module.function`; it is imported with the first stage. It takes
-            the stage directory, and as keywords `started` and `interrupted`, as `llmzero.grpo.main.run_stage` does.
-        threads: CPU threads; null is one a core.
+    The entry point is imported with the first stage. It takes the stage directory, and as keywords `started` and `interrupted`, as
+    `llmzero.grpo.main.run_stage` does.
     """
 
-    def __init__(self, entry_point: str, threads: int | None = None) -> None:
-        self.entry_point = entry_point
-        self.threads = threads or os.cpu_count() or 1
+    def __init__(self, settings: InlineRunnerSettings) -> None:
+        self.entry_point = settings.entry_point
+        self.threads = settings.threads or os.cpu_count() or 1
 
     def start(self, spec: StageSpec) -> LocalHandle:
         """Run the stage to its end.

@@ -6,51 +6,58 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import submitit
 
+from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners import entry
+from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.runners.directory import DirectoryHandle
 
 TIMEOUT_MIN = 60 * 24 * 30  # submitit wants a limit; the budget is what ends a stage
 
 
-class LocalRunner:
+@dataclass
+class LocalRunnerSettings:
+    """`runner=local`."""
+
+    entry_point: str = setting(ENTRY_POINT, "the function that trains a stage, as package.module.function")
+    workers: int | None = setting(
+        None, "stages that share the machine's cores side by side; null is search.workers", low=1
+    )
+    threads: int | None = setting(None, "CPU threads of a process; null shares the cores out evenly", low=1)
+    gpus_per_stage: int = setting(0, "GPUs that a stage may see; 0 hides them all", low=0)
+    processes_per_stage: int | None = setting(
+        None, "data-parallel processes of a stage; null is one a GPU, or one", low=1
+    )
+
+
+class LocalRunner(StageRunner):
     """Stages as processes of this machine.
 
     Args:
-        entry_point: the function that trains a stage, as `package.module.function`.
-        workers: stages that run side by side; the machine's cores are shared out among them.
-        threads: CPU threads a process; null shares the cores out evenly.
-        gpus_per_stage: GPUs a stage may see; 0 hides them all.
-        processes_per_stage: data-parallel processes of a stage; null is one a GPU, or one.
+        workers: stages that run side by side, where the settings do not say.
     """
 
-    def __init__(
-        self,
-        entry_point: str,
-        workers: int = 1,
-        threads: int | None = None,
-        gpus_per_stage: int = 0,
-        processes_per_stage: int | None = None,
-    ) -> None:
-        self.entry_point = entry_point
-        self.gpus_per_stage = gpus_per_stage
-        self.processes_per_stage = processes_per_stage or max(1, gpus_per_stage)
-        self.threads = threads or max(1, (os.cpu_count() or 1) // (workers * self.processes_per_stage))
+    def __init__(self, settings: LocalRunnerSettings, workers: int = 1) -> None:
+        self.settings = settings
+        self.processes_per_node = settings.processes_per_stage or max(1, settings.gpus_per_stage)
+        share = (settings.workers or workers) * self.processes_per_node
+        self.threads = settings.threads or max(1, (os.cpu_count() or 1) // share)
 
     def start(self, spec: StageSpec) -> LocalHandle:
         """Start the stage's processes; they survive the driver."""
         executor = submitit.LocalExecutor(folder=spec.directory / "submitit")
         executor.update_parameters(
             timeout_min=TIMEOUT_MIN,
-            gpus_per_node=self.gpus_per_stage,
-            tasks_per_node=self.processes_per_stage,
+            gpus_per_node=self.settings.gpus_per_stage,
+            tasks_per_node=self.processes_per_node,
         )
         with _interrupts_ignored():
-            job = executor.submit(entry.run, str(spec.directory), self.entry_point, self.threads)
+            job = executor.submit(entry.run, str(spec.directory), self.settings.entry_point, self.threads)
         return LocalHandle(spec, job)
 
     def attach(self, spec: StageSpec) -> LocalHandle | None:

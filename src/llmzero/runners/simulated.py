@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmzero.core.files import read_json
+from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
+from llmzero.runners.base import StageRunner
 from llmzero.runners.simulation.clock import Clock
 from llmzero.runners.simulation.landscape import LANDSCAPES, Landscape
 from llmzero.runners.simulation.training import Training
 
 
-class SimulatedRunner:
+@dataclass
+class SimulatedRunnerSettings:
+    """`runner=simulated`."""
+
+    landscape: str = setting("easy", "the family of problems; docs/simulator.md", choices=tuple(LANDSCAPES))
+    instance: int | None = setting(None, "which problem of the family; null is the search's seed")
+    noise: float = setting(
+        1.0, "multiplies the noise of scores, of metrics and of training itself; 0 is none", low=0
+    )
+    reference: dict[str, Any] = setting(
+        {},
+        "the practitioner's values that everything is measured by; those not given are the base model's stage's",
+    )
+
+
+class SimulatedRunner(StageRunner):
     """Runs stages of the analytic model on a clock of its own: side by side they end in the order of their simulated durations.
 
     What a stage does depends on the checkpoint it resumes from, its hyperparameters and the seed alone, so a path comes out alike
     wherever it stands in a tree and whichever method grew it.
-
-    Args:
-        landscape: a key of `LANDSCAPES`.
-        instance: which problem of the family; null is the search's seed.
-        noise: multiplies the noise of scores, of metrics and of training itself; 0 is none.
-        reference: the practitioner's values that everything is measured by; those not given are the base model's stage's.
     """
 
-    repeatable = True  # a stage that a power cut takes is made again in a moment: nothing of a search needs to wait for the disk
+    trains = False
+    repeatable = True  # a stage that a power cut takes is made again in a moment
 
-    def __init__(
-        self,
-        landscape: str = "easy",
-        instance: int | None = None,
-        noise: float = 1.0,
-        reference: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.landscape, self.instance, self.noise = landscape, instance, noise
-        self.reference = dict(reference or {})
+    def __init__(self, settings: SimulatedRunnerSettings) -> None:
+        self.settings = settings
         self.clock = Clock()
         self._problems: dict[int, Landscape] = {}
         self._fresh = True
@@ -46,7 +51,7 @@ class SimulatedRunner:
         if self._fresh:
             self._take_up_time(spec.directory.parent)
         return SimulatedHandle(
-            self.clock, Training(spec, self.problem(spec.seed), self.noise, self.reference)
+            self.clock, Training(spec, self.problem(spec.seed), self.settings.noise, self.settings.reference)
         )
 
     def attach(self, spec: StageSpec) -> EndedHandle | None:
@@ -59,9 +64,9 @@ class SimulatedRunner:
 
     def problem(self, seed: int) -> Landscape:
         """Return the problem of the family that a search of that seed is about."""
-        number = self.instance if self.instance is not None else seed
+        number = self.settings.instance if self.settings.instance is not None else seed
         if number not in self._problems:
-            self._problems[number] = LANDSCAPES[self.landscape].instance(number)
+            self._problems[number] = LANDSCAPES[self.settings.landscape].instance(number)
         return self._problems[number]
 
     def _take_up_time(self, nodes: Path) -> None:

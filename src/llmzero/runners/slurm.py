@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import submitit
 from submitit.core.utils import FailedJobError
 
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_json
+from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
+from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.runners.directory import DirectoryHandle
 from llmzero.runners.slurm_job import Job, run_job
-from llmzero.runners.slurm_queue import JOB_FILE, JobState, Queue, cancel, job_name
+from llmzero.runners.slurm_queue import JOB_FILE, JobState, Queue, cancel, job_name, jobs_of
 from llmzero.runners.snapshot import snapshot
 
 log = logging.getLogger(__name__)
@@ -36,35 +39,33 @@ PASSING = (
 LAUNCHERS = ("SLURM_", "SBATCH_", "SUBMITIT_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")
 
 
-class SlurmRunner:
-    """Stages as SLURM jobs. A job outlives the driver, and is found again by its name.
+@dataclass
+class SlurmRunnerSettings(Job):
+    """`runner=slurm`."""
 
-    Args:
-        entry_point: the function that trains a stage, as `package.module.function`. It takes the stage directory, and as keyword
-            `interrupted`, as `llmzero.grpo.main.run_stage` does.
-        max_gpus: devices that all jobs of this search may hold at a time; a CPU process counts as one. null is no limit.
-        poll_s: seconds between two questions to SLURM, each about all jobs.
-        grace_s: seconds after the end of a job in which its result may appear on the shared file system.
-        snapshot: whether jobs run a copy of this package as it was at their submission.
-        job: what `Job` takes.
-    """
+    entry_point: str = setting(
+        ENTRY_POINT,
+        "the function that trains a stage, as package.module.function; it takes the stage directory and the keyword interrupted",
+    )
+    max_gpus: int | None = setting(
+        None, "devices that all jobs of this search may hold at a time; a CPU process counts as one", low=1
+    )
+    poll_s: float = setting(2.0, "seconds between two questions to SLURM, each about all jobs", low=0)
+    grace_s: float = setting(
+        15.0, "seconds after a job's end in which its result may appear on the shared file system", low=0
+    )
+    snapshot: bool = setting(True, "jobs run a copy of this package as it was at their submission")
 
-    def __init__(
-        self,
-        *,
-        entry_point: str,
-        max_gpus: int | None = None,
-        poll_s: float = 2.0,
-        grace_s: float = 15.0,
-        snapshot: bool = True,
-        **job: Any,
-    ) -> None:
-        self.entry_point = entry_point
-        self.job = Job(**job)
-        self.max_gpus, self.grace_s, self.snapshot = max_gpus, grace_s, snapshot
-        if max_gpus is not None and max_gpus < self.job.devices:
-            raise UserError(f"runner.max_gpus={max_gpus}: one stage takes {self.job.devices}")
-        self.queue = Queue(poll_s)
+
+class SlurmRunner(StageRunner):
+    """Stages as SLURM jobs. A job outlives the driver, and is found again by its name."""
+
+    def __init__(self, settings: SlurmRunnerSettings) -> None:
+        self.settings = settings
+        self.processes_per_node = settings.tasks
+        if settings.max_gpus is not None and settings.max_gpus < settings.devices:
+            raise UserError(f"runner.max_gpus={settings.max_gpus}: one stage takes {settings.devices}")
+        self.queue = Queue(settings.poll_s)
         self._waiting: list[SlurmHandle] = []
         self._not_before = float("-inf")
 
@@ -91,6 +92,22 @@ class SlurmRunner:
         handle.take(job_id)
         return handle
 
+    def describe(self, stages: Sequence[Path]) -> dict[str, str]:
+        """Return the job of each stage that has one, its state and why it waits."""
+        return {
+            name: f"job {job_id} {job.state}" + (f" ({job.reason})" if job.reason not in ("", "None") else "")
+            for name, (job_id, job) in jobs_of(stages).items()
+        }
+
+    def cancel(self, stages: Sequence[Path]) -> list[str]:
+        """Take waiting jobs out of the queue; whoever goes on with the search submits them again."""
+        waiting = {name: job_id for name, (job_id, job) in jobs_of(stages).items() if job.state == "PENDING"}
+        for stage in stages:
+            if stage.name in waiting:
+                cancel(waiting[stage.name])
+                (stage / JOB_FILE).unlink(missing_ok=True)
+        return list(waiting)
+
     def submit_waiting(self) -> None:
         """Submit as many of the waiting stages as may run now, in their order."""
         while self._waiting and time.monotonic() >= self._not_before and self._fits():
@@ -113,14 +130,17 @@ class SlurmRunner:
         self._waiting.remove(handle)
 
     def _fits(self) -> bool:
-        return self.max_gpus is None or (self.queue.alive + 1) * self.job.devices <= self.max_gpus
+        limit = self.settings.max_gpus
+        return limit is None or (self.queue.alive + 1) * self.settings.devices <= limit
 
     def _submit(self, spec: StageSpec) -> str:
-        code = snapshot(spec.directory.parent.parent / "code") if self.snapshot else None
+        code = snapshot(spec.directory.parent.parent / "code") if self.settings.snapshot else None
         executor = submitit.SlurmExecutor(folder=spec.directory / "submitit")
-        executor.update_parameters(**self.job.parameters(spec.hparams, job_name(spec.directory), code))
+        executor.update_parameters(**self.settings.parameters(spec.hparams, job_name(spec.directory), code))
         with _no_launcher():
-            job = executor.submit(run_job, str(spec.directory), self.entry_point, self.job.cpus_per_task)
+            job = executor.submit(
+                run_job, str(spec.directory), self.settings.entry_point, self.settings.cpus_per_task
+            )
         write_json(
             spec.directory / JOB_FILE,
             {"job_id": job.job_id, "name": job_name(spec.directory), "submitted_at": time.time()},
@@ -154,7 +174,7 @@ class SlurmHandle(DirectoryHandle):
             self._ended_at = None
             return True
         self._ended_at = self._ended_at or time.monotonic()
-        return time.monotonic() - self._ended_at < self._runner.grace_s
+        return time.monotonic() - self._ended_at < self._runner.settings.grace_s
 
     def poll(self) -> StageStatus:
         """Return the last heartbeat, the place in the queue, or the result."""

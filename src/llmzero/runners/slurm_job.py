@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.files import append_jsonl, read_jsonl
 from llmzero.core.hparams import HParams
 from llmzero.core.processes import identity, interruptible
+from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir
 from llmzero.runners.entry import function_of, limit_threads, log_to
 
@@ -27,34 +27,30 @@ REQUEUES = "requeues.jsonl"  # of a stage: when its job was put back into the qu
 LAST_SECONDS = 600  # that a job waits to be ended after it was put back
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
-    """What a stage asks SLURM for; None leaves it to the cluster.
+    """What a stage asks SLURM for; None leaves it to the cluster."""
 
-    Attributes:
-        tasks_per_node: processes on each node; None is one a GPU, or one.
-        timeout_min: of one job, in minutes. A stage that takes longer spans several.
-        signal_delay_s: seconds before that limit in which the stage writes a checkpoint.
-        scale: which of `timeout_min` and `mem_gb` grow with which hyperparameters, and the values that they are meant for:
-            `{timeout_min: {max_completion_length: 1024}}` asks for twice the minutes at 2048. Nothing shrinks.
-        setup: lines of shell that a job runs first, such as `module load cuda`.
-        extra: further flags of sbatch, such as `{nice: 100, exclude: node7}`.
-    """
-
-    nodes: int = 1
-    gpus_per_node: int = 0
-    tasks_per_node: int | None = None
-    cpus_per_task: int = 4
-    mem_gb: float | None = None
-    timeout_min: int = 240
-    signal_delay_s: int = 120
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    setup: Sequence[str] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    nodes: int = setting(1, "nodes of a stage", low=1)
+    gpus_per_node: int = setting(0, "GPUs on each node", low=0)
+    tasks_per_node: int | None = setting(None, "processes on each node; null is one a GPU, or one", low=1)
+    cpus_per_task: int = setting(4, "cores of a process", low=1)
+    mem_gb: float | None = setting(None, "main memory of a node, in GB", low=0)
+    timeout_min: int = setting(240, "minutes of one job; a stage that takes longer spans several", low=1)
+    signal_delay_s: int = setting(
+        120, "seconds before that limit in which the stage writes a checkpoint", low=1
+    )
+    partition: str | None = setting(None, "partition of the cluster")
+    account: str | None = setting(None, "account that is charged")
+    qos: str | None = setting(None, "quality of service")
+    constraint: str | None = setting(None, "features that nodes must have")
+    scale: dict[str, dict[str, float]] = setting(
+        {},
+        "which of timeout_min and mem_gb grow with which hyperparameters, and the values that they are meant for: "
+        "{timeout_min: {max_completion_length: 1024}} asks for twice the minutes at 2048; nothing shrinks",
+    )
+    setup: list[str] = setting([], "lines of shell that a job runs first, e.g. [module load cuda/12.8]")
+    extra: dict[str, Any] = setting({}, "further flags of sbatch, e.g. {nice: 100, exclude: node7}")
 
     def __post_init__(self) -> None:
         if self.timeout_min * 60 <= self.signal_delay_s + EARLY_SIGNAL_S:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev, variance
 from typing import Any
 
 from llmzero.core.files import read_json, write_json
 from llmzero.core.hparams import Catalogue
 from llmzero.search.replay import replay_config
+from llmzero.search.settings import SearchConfig
 from llmzero.strategies.schedule import StrategyStage, as_trained, strategy_of
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
@@ -50,15 +51,13 @@ class Confirmation:
     workspace: Workspace
     store: EventStore
     catalogue: Catalogue
-    config: dict[str, Any]
-    replay: Callable[[dict[str, Any]], Summary]
+    config: SearchConfig
+    replay: Callable[[SearchConfig], Summary]
     say: Callable[[str], None]
 
     def run(self) -> None:
         """Write `confirmation.json`; nothing where no stage of the search could be trained."""
-        seeds = [
-            self.config["seed"] + FIRST_FRESH_SEED + i for i in range(self.config["search"]["confirm_seeds"])
-        ]
+        seeds = [self.config.seed + FIRST_FRESH_SEED + i for i in range(self.config.search.confirm_seeds)]
         strategies = self._strategies()
         if strategies:
             practitioner = self._practitioner(max(strategy.steps for strategy in strategies))
@@ -75,7 +74,7 @@ class Confirmation:
 
     def _strategies(self) -> list[Candidate]:
         tree = self.store.tree
-        best = best_lines(tree, self.config["search"]["confirm_top"])
+        best = best_lines(tree, self.config.search.confirm_top)
         return [
             Candidate(
                 f"strategy-{node.node_id}", node.node_id, as_trained(strategy_of(tree, node, self.catalogue))
@@ -93,12 +92,9 @@ class Confirmation:
         summary = read_json(directory / "summary.json")
         if summary is None or summary["state"] != "finished":
             self.say(f"Confirming {candidate.name} on seed {seed} ...")
-            alone = {
-                "seed": seed,
-                "search_dir": str(directory),
-                "tracking": {"_target_": "llmzero.mirrors.tracking.NoTracking"},
-            }
-            summary = self.replay(replay_config({**self.config, **alone}, candidate.stages))
+            tracking = {"_target_": "llmzero.mirrors.tracking.NoTracking"}
+            alone = replace(self.config, seed=seed, search_dir=str(directory), tracking=tracking)
+            summary = self.replay(replay_config(alone, candidate.stages))
         spent = summary["budget"]
         self.store.charge_setup(
             f"confirm/{candidate.name}/seed-{seed}",

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from llmzero.agents.llm import LlmAgent
 from llmzero.search.session import Session
 
 
 def describe(session: Session) -> str:
     """Return the plan in a few lines."""
     config = session.config
-    search = config["search"]
+    search = config.search
     limits = (
-        ", ".join(f"{name} {value}" for name, value in config["budget"].items() if value is not None)
+        ", ".join(f"{name} {value}" for name, value in asdict(config.budget).items() if value is not None)
         or "none"
     )
-    steps = (config["budget"]["stages"] or 0) * search["stage_steps"]
+    steps = (config.budget.stages or 0) * search.stage_steps
     lines = [
-        f"LLMZero: search={search['name']} agent={session.agent_name} seed={config['seed']}",
+        f"LLMZero: search={search.name} agent={session.agent_name} seed={config.seed}",
         f"  search_dir   {session.workspace.path}",
-        f"  task, model  {_target(config['task'])}, {_target(config['model'])}; runner {_target(config['runner'])}",
-        f"  budget       {limits}; {search['workers']} at a time, {search['stage_steps']} steps a stage, depth up to {search['max_depth']}",
+        f"  task, model  {_target(config.task)}, {_target(config.model)}; runner {_target(config.runner)}",
+        f"  budget       {limits}; {search.workers} at a time, {search.stage_steps} steps a stage, depth up to {search.max_depth}",
         f"  tunables     {len(session.catalogue)}: " + ", ".join(_groups(session)),
     ]
     if steps:
@@ -29,30 +31,33 @@ def describe(session: Session) -> str:
             f"  at most      {steps} GRPO steps"
             + (f" of {completions[0]} to {completions[1]} completions" if completions else "")
         )
-    if search["confirm_seeds"]:
-        top, seeds = search["confirm_top"], search["confirm_seeds"]
+    if search.confirm_seeds:
+        top, seeds = search.confirm_top, search.confirm_seeds
         lines.append(
             f"  confirm      the best {top} strategies and the practitioner's on {seeds} fresh seeds, beyond the budget"
         )
-    if "max_prompt_tokens" in config["agent"]:
-        lines.append(_model(config))
+    if isinstance(session.proposer, LlmAgent):
+        lines.append(_model(session.proposer, config.budget.stages))
     if session.agent_name == "rules":
         lines.append("  No language model is configured: the rule-based agent proposes (agent=rules).")
-    if config["dry_run"]:
+    if config.dry_run:
         lines.append("dry run: everything fits; nothing was started")
     return "\n".join(lines)
 
 
-def _model(config: dict[str, Any]) -> str:
+def _model(agent: LlmAgent, stages: int | None) -> str:
     """Return the line on the agent's language model, with what all proposals can cost at most where prices are known."""
-    agent, stages = config["agent"], config["budget"]["stages"]
-    line = f"  model        {agent['model']} at {agent['base_url'] or 'OpenAI'}, prompts of up to {agent['max_prompt_tokens']} tokens"
-    if stages and None not in (agent["price_input"], agent["price_output"]):
-        call = (
-            agent["max_prompt_tokens"] * agent["price_input"]
-            + agent["max_reply_tokens"] * agent["price_output"]
+    settings, llm = agent.settings, agent.endpoint.settings
+    line = (
+        f"  model        {llm.model} at {llm.base_url or 'OpenAI'}, "
+        f"prompts of up to {settings.max_prompt_tokens} tokens"
+    )
+    if stages and llm.price_input is not None and llm.price_output is not None:
+        call = settings.max_prompt_tokens * llm.price_input + llm.max_reply_tokens * llm.price_output
+        line += (
+            f"; at most about ${stages * call / 1e6:.2f} for proposals, "
+            f"{1 + settings.repairs} times that if every answer is sent back"
         )
-        line += f"; at most about ${stages * call / 1e6:.2f} for proposals, {1 + agent['repairs']} times that if every answer is sent back"
     return line
 
 

@@ -3,44 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
+from llmzero.search.settings import Group, SearchConfig
 from llmzero.strategies.schedule import StrategyStage, as_trained
+from llmzero.tree.budget import Budget
 
 
-def replay_config(config: dict[str, Any], stages: Sequence[StrategyStage]) -> dict[str, Any]:
-    """Return the configuration of a search that trains these stages and nothing else. They are part of it, so that an edited
-    strategy is told from the one that a search directory holds.
+def replay_config(config: SearchConfig, stages: Sequence[StrategyStage]) -> SearchConfig:
+    """Return the configuration of a search that trains these stages and nothing else.
+
+    The stages are part of it, so that an edited strategy is told from the one that a search directory holds.
     """
     stages = as_trained(stages)
     numbered = {str(number): stage.to_dict() for number, stage in enumerate(stages, 1)}
-    method = {
-        "_target_": "llmzero.search.methods.replay.ReplayMethod",
-        "_convert_": "object",
-        "stages": numbered,
-    }
+    method = {"_target_": "llmzero.search.methods.replay.ReplayMethod", "stages": numbered}
     nobody = {"_target_": "llmzero.agents.rules.RuleAgent", "name": "none"}  # is never asked
-    return chain_config(config, method, nobody, len(stages), max(stage.end for stage in stages))
+    return _chain_config(config, method, nobody, len(stages), max(stage.end for stage in stages))
 
 
-def chain_config(
-    config: dict[str, Any], method: dict[str, Any], agent: dict[str, Any], stages: int, steps: int
-) -> dict[str, Any]:
+def rule_config(config: SearchConfig, rule: Path, stages: int) -> SearchConfig:
+    """Return the configuration of a search that trains so many stages, each as the rule says of the one before."""
+    agent = {"_target_": "llmzero.agents.rule_file.RuleFileAgent", "name": "rule_file", "path": str(rule)}
+    method = {"_target_": "llmzero.search.methods.ruled.RuledChain"}
+    return _chain_config(config, method, agent, stages, config.search.stage_steps)
+
+
+def _chain_config(config: SearchConfig, method: Group, agent: Group, stages: int, steps: int) -> SearchConfig:
     """Return the configuration of a search that grows one chain of so many stages, of at most so many steps."""
-    search = {
-        "name": "replay",
-        "workers": 1,
-        "max_depth": stages,
-        "stage_steps": steps,
-        "confirm_seeds": 0,
-        "method": method,
-    }
-    alone = {"workers": 1} if "workers" in config["runner"] else {}
-    return {
-        **config,
-        "agent": agent,
-        "stopper": {"_target_": "llmzero.agents.stopper.NeverStop"},
-        "search": {**config["search"], **search},
-        "runner": {**config["runner"], **alone},
-        "budget": dict.fromkeys(config["budget"]) | {"stages": stages},
-    }
+    unlimited: dict[str, Any] = dict.fromkeys(limit.name for limit in fields(Budget))
+    return replace(
+        config,
+        agent=agent,
+        stopper={"_target_": "llmzero.agents.stopper.NeverStop"},
+        search=replace(
+            config.search,
+            name="replay",
+            workers=1,
+            max_depth=stages,
+            stage_steps=steps,
+            confirm_seeds=0,
+            method=method,
+        ),
+        budget=Budget(**{**unlimited, "stages": stages}),
+    )

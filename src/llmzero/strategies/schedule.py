@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llmzero.core.documents import is_whole, read_document, refuse, unknown_keys, write_document
 from llmzero.core.hparams import Catalogue, HParams
@@ -22,7 +22,6 @@ HEADER = """\
 # early there, and is replayed up to there. The rest is for people. docs/strategies.md explains.
 """
 
-Transfer = Literal["values", "relative"]
 REMEDIES = {
     "values": "edit the file, or give transfer=relative, which moves values from the bounds of their source to those here",
     "relative": "edit the file: such values cannot be moved",
@@ -115,7 +114,7 @@ def export_strategy(
     )
 
 
-def load_strategy(path: Path, catalogue: Catalogue, transfer: Transfer = "values") -> list[StrategyStage]:
+def load_strategy(path: Path, catalogue: Catalogue, transfer: str = "values") -> list[StrategyStage]:
     """Read and check a strategy's stages, with values for the catalogue at hand: as they are, or moved to it (`relative`).
 
     Raises:
@@ -189,7 +188,7 @@ def _name_problems(entry: dict[str, Any], catalogue: Catalogue) -> list[str]:
     ]
 
 
-def _source(path: Path, provenance: Any, transfer: Transfer) -> Source | None:
+def _source(path: Path, provenance: Any, transfer: str) -> Source | None:
     """Return what values are moved by; None where they stay as they are."""
     if transfer == "values":
         return None

@@ -37,12 +37,15 @@ def check_budgets(study: Study) -> None:
         first, *others = (pair for pair in study.pairs if pair.task == task)
         for pair in others:
             differing = [
-                key for key, limit in first.config["budget"].items() if pair.config["budget"][key] != limit
+                key
+                for key, limit in asdict(first.config.budget).items()
+                if getattr(pair.config.budget, key) != limit
             ]
             if differing:
                 key = f"budget.{differing[0]}"
                 told = " and ".join(
-                    f"{one.config['budget'][differing[0]]} for methods.{one.row}" for one in (first, pair)
+                    f"{getattr(one.config.budget, differing[0])} for methods.{one.row}"
+                    for one in (first, pair)
                 )
                 raise UserError(
                     f"{key} on tasks.{task}: is {told}; give all methods the same, in common or with the task"
@@ -85,7 +88,7 @@ def comparison(
 
 def _stage_budgets(study: Study) -> dict[str, int]:
     """Return the stages that the methods of each task may train: the budget, or where it has no such limit what they trained."""
-    limits = {pair.task: pair.config["budget"]["stages"] for pair in study.pairs}
+    limits = {pair.task: pair.config.budget.stages for pair in study.pairs}
     found = [
         (cell.pair.task, summary["budget"]["stages"]) for cell in study.cells if (summary := cell.summary())
     ]

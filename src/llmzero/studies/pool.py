@@ -20,9 +20,11 @@ from rich.progress import (
 )
 
 from llmzero.cli import INTERRUPTED
+from llmzero.config import StudyConfig
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_atomic, write_json
 from llmzero.search.session import Session
+from llmzero.search.settings import SearchConfig
 from llmzero.studies.study import Cell, Study
 from llmzero.studies.workers import workers
 
@@ -31,8 +33,6 @@ LOG = "log.txt"  # of a cell
 FAILED = 1  # exit code
 SLURM_TIMEOUT_MIN = 60 * 24
 UNDER_WAY = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING")  # states of a SLURM job
-
-Config = dict[str, Any]
 
 
 class Job(Protocol):
@@ -45,12 +45,12 @@ class Job(Protocol):
         """What went wrong in it."""
 
 
-def run_study(study: Study, config: Config) -> list[str]:
+def run_study(study: Study, config: StudyConfig) -> list[str]:
     """Run what has not finished; return which cells failed, and why. One that fails leaves the others alone."""
     for pair in study.pairs:
         pair.claim()
     left = study.unfinished
-    cluster = _cluster(study, config) if config["cluster"] else workers(run_cell, config["at_once"])
+    cluster = _cluster(study, config) if config.cluster else workers(run_cell, config.at_once)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -70,9 +70,9 @@ def run_study(study: Study, config: Config) -> list[str]:
     return failed
 
 
-def run_cell(config: Config) -> str | None:
+def run_cell(config: SearchConfig) -> str | None:
     """Run a search to its end, its output in its own log.txt; return what went wrong. An interruption ends the process."""
-    directory = Path(config["search_dir"])
+    directory = Path(config.search_dir)
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOG).open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         try:
@@ -103,7 +103,7 @@ def _error(job: Job) -> str | None:
 
 
 @contextmanager
-def _cluster(study: Study, config: Config) -> Iterator[Any]:
+def _cluster(study: Study, config: StudyConfig) -> Iterator[Any]:
     """Give what submits one job array; its jobs are cancelled when this process is interrupted.
 
     `jobs.json` names them, as they go on where this process is killed: those that wait or run by then are not submitted again.
@@ -114,16 +114,16 @@ def _cluster(study: Study, config: Config) -> Iterator[Any]:
     known = read_json(record) or {}
     parameters = {
         "timeout_min": SLURM_TIMEOUT_MIN,
-        "slurm_array_parallelism": config["at_once"],
-        **(config["slurm"] or {}),
+        "slurm_array_parallelism": config.at_once,
+        **(config.slurm or {}),
     }
     with _refusals_told(config):
-        executor = submitit.AutoExecutor(folder, cluster=config["cluster"])
+        executor = submitit.AutoExecutor(folder, cluster=config.cluster)
         executor.update_parameters(**parameters)
     jobs: dict[str, Any] = {}
 
-    def submit(configs: Sequence[Config]) -> list[Any]:
-        wanted = {config["search_dir"]: config for config in configs}
+    def submit(configs: Sequence[SearchConfig]) -> list[Any]:
+        wanted = {config.search_dir: config for config in configs}
         found = {place: submitit.SlurmJob(folder, known[place]) for place in wanted if place in known}
         jobs.update({place: job for place, job in found.items() if job.state in UNDER_WAY})
         new = [place for place in wanted if place not in jobs]
@@ -144,19 +144,19 @@ def _cluster(study: Study, config: Config) -> Iterator[Any]:
 
 
 @contextmanager
-def _refusals_told(config: Config) -> Iterator[None]:
+def _refusals_told(config: StudyConfig) -> Iterator[None]:
     """Tell users of options that submitit does not know or SLURM refuses, and of a machine without SLURM."""
     try:
         yield
     except (NameError, TypeError, AssertionError, RuntimeError) as error:  # as submitit raises them
         raise UserError(
-            f"cluster={config['cluster']} slurm={config['slurm']}: {' '.join(str(error).splitlines()[:2])}"
+            f"cluster={config.cluster} slurm={config.slurm}: {' '.join(str(error).splitlines()[:2])}"
         ) from error
 
 
 def carry_out(
     study: Study,
-    config: Config,
+    config: StudyConfig,
     name: str,
     found_in: Callable[[Study], dict[str, Any]],
     table: Callable[[dict[str, Any]], str],
@@ -168,7 +168,7 @@ def carry_out(
         the exit code: 1 where some failed. A dry run only says what there is to do.
     """
     print(describe_study(study), flush=True)
-    if config["dry_run"]:
+    if config.dry_run:
         return 0
     failed = run_study(study, config)
     found, page = found_in(study), study.directory / f"{name}.md"
@@ -183,8 +183,8 @@ def describe_study(study: Study) -> str:
     """Return what a study is, in a line."""
     done = len(study.cells) - len(study.unfinished)
     shape = f"{len(study.rows)} x {len(study.tasks)} tasks x {len(study.seeds)} seeds"
-    limits = [cell.config["budget"]["stages"] for cell in study.cells]
-    stages = f" of up to {sum(limits)} stages" if None not in limits else ""
+    limits = [cell.config.budget.stages for cell in study.cells if cell.config.budget.stages is not None]
+    stages = f" of up to {sum(limits)} stages" if len(limits) == len(study.cells) else ""
     return f"study {study.directory}: {', '.join(study.rows)}: {shape} = {len(study.cells)} searches{stages}, {done} of them finished"
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from llmzero.cli import explain, resolved
-from llmzero.config import check_ranges
+from llmzero.cli import composed, explain
+from llmzero.config import StudyConfig
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_atomic
 from llmzero.search.session import Session
+from llmzero.search.settings import SearchConfig
 from llmzero.tree.workspace import CHANGEABLE, differences, read_config
 
 OURS = ("seed", "search_dir", "dry_run")  # of a cell: no override sets them
@@ -31,7 +31,7 @@ class Pair:
 
     row: str
     task: str
-    config: dict[str, Any]
+    config: SearchConfig
     folder: Path
 
     def cell(self, seed: int) -> Cell:
@@ -43,7 +43,7 @@ class Pair:
         session = Session.from_config(self.cell(seed).config)
         session.check_models()
         if self._config_file.exists() and (
-            listed := differences(read_config(self._config_file), self.config, CHANGEABLE_CELLS)
+            listed := differences(read_config(self._config_file), asdict(self.config), CHANGEABLE_CELLS)
         ):
             raise UserError(
                 f"{self.folder} holds other searches: {listed}. Choose another study_dir, or give the same values"
@@ -52,7 +52,9 @@ class Pair:
     def claim(self) -> None:
         """Note what the folder's cells are, so that a later command cannot mix others with them."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._config_file, yaml.dump(self.config, Dumper=yaml.CSafeDumper, sort_keys=False))
+        write_atomic(
+            self._config_file, yaml.dump(asdict(self.config), Dumper=yaml.CSafeDumper, sort_keys=False)
+        )
 
     @property
     def _config_file(self) -> Path:
@@ -75,9 +77,9 @@ class Cell:
         return self.pair.folder / f"seed-{self.seed}"
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> SearchConfig:
         """Its whole configuration."""
-        return {**self.pair.config, "seed": self.seed, "search_dir": str(self.directory)}
+        return replace(self.pair.config, seed=self.seed, search_dir=str(self.directory))
 
     def summary(self) -> dict[str, Any] | None:
         """Return its summary; None while it has not finished."""
@@ -114,10 +116,10 @@ class Study:
         return list(dict.fromkeys(pair.task for pair in self.pairs))
 
 
-Compose = Callable[[str, Sequence[str]], dict[str, Any]]
+Compose = Callable[[str, Sequence[str]], SearchConfig]
 
 
-def study_of(config: dict[str, Any], group: str, compose_row: Compose) -> Study:
+def study_of(config: StudyConfig, group: str, compose_row: Compose) -> Study:
     """Check a launcher's configuration and each of its searches; nothing is computed or written.
 
     Args:
@@ -128,21 +130,21 @@ def study_of(config: dict[str, Any], group: str, compose_row: Compose) -> Study:
     Raises:
         UserError: something cannot work; the message names the row and the task.
     """
-    check_ranges(config)
-    for key in (group, "tasks"):
-        _check_named(key, config[key], str if key == "strategies" else list)
-    directory = Path(config["study_dir"]).absolute()
-    seeds = _seeds(config["seeds"])
-    print(f"checking {len(config[group])} {group} on {len(config['tasks'])} tasks ...", flush=True)
+    rows = getattr(config, group)
+    for key, named in ((group, rows), ("tasks", config.tasks)):
+        _check_named(key, named, str if key == "strategies" else list)
+    directory = Path(config.study_dir).absolute()
+    seeds = _seeds(config.seeds)
+    print(f"checking {len(rows)} {group} on {len(config.tasks)} tasks ...", flush=True)
     pairs = [
         Pair(
             row,
             task,
-            _checked(f"{group}.{row} on tasks.{task}", compose_row, row, [*config["common"], *given]),
+            _checked(f"{group}.{row} on tasks.{task}", compose_row, row, [*config.common, *given]),
             directory / task / row,
         )
-        for task, given in config["tasks"].items()
-        for row in config[group]
+        for task, given in config.tasks.items()
+        for row in rows
     ]
     for pair in pairs:
         _checked(f"{group}.{pair.row} on tasks.{pair.task}", pair.check, seeds[0])
@@ -156,7 +158,7 @@ def _checked(place: str, check: Callable[..., Any], *arguments: Any) -> Any:
         raise UserError(f"{place}: {explain(error)}") from error
 
 
-def search_config(overrides: Sequence[str]) -> dict[str, Any]:
+def search_config(overrides: Sequence[str]) -> SearchConfig:
     """Compose the configuration of a search. Of overrides of the same key the last one counts.
 
     Raises:
@@ -165,7 +167,7 @@ def search_config(overrides: Sequence[str]) -> dict[str, Any]:
     last = {override.partition("=")[0]: override for override in overrides}
     if own := [key for key in OURS if key in last]:
         raise UserError(f"{last[own[0]]}: the study gives every search its own {own[0]}; remove it")
-    return resolved(compose("search", [*last.values(), "search_dir=unset"]))
+    return composed("search", SearchConfig, [*last.values(), "search_dir=unset"])
 
 
 def _check_named(key: str, named: Any, kind: type[str] | type[list[str]]) -> None:

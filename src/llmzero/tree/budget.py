@@ -4,42 +4,51 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from functools import cached_property
 
 from llmzero.core.errors import UserError
+from llmzero.core.settings import setting
 
 
-@dataclass(frozen=True)
+@dataclass
 class Budget:
-    """Limits; None is no limit. The search ends at whichever comes first; `disk_gb` only where dropping optimizer states no longer helps.
+    """Limits of a search; None is no limit, and whichever comes first ends it."""
 
-    `deadline` is in seconds since the epoch.
-    """
+    stages: int | None = setting(16, "stages of the tree, the base model not counted", low=1)
+    seconds: float | None = setting(None, "wall time of the driver", low=0)
+    gpu_seconds: float | None = setting(None, "devices times seconds; a CPU counts as one device", low=0)
+    llm_dollars: float | None = setting(
+        None, "of language models, at the prices of llm.price_input and llm.price_output", low=0
+    )
+    llm_tokens: int | None = setting(None, "of their prompts and replies", low=0)
+    deadline: str | None = setting(
+        None, "a date and time, e.g. 2027-01-31T08:00; running stages are stopped then"
+    )
+    disk_gb: float | None = setting(
+        None,
+        "of checkpoints (10^9 bytes); optimizer states of dead branches are dropped first to keep it",
+        low=0,
+    )
 
-    stages: int | None = None
-    seconds: float | None = None
-    gpu_seconds: float | None = None
-    llm_dollars: float | None = None
-    llm_tokens: int | None = None
-    disk_gb: float | None = None
-    deadline: float | None = None
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Budget:
-        """Read the group `budget`, in which the deadline is a date and time, of this machine's zone where none is given.
+    @cached_property
+    def limits(self) -> dict[str, float]:
+        """The limits there are, by name; the deadline in seconds since the epoch, of this machine's zone where none is given.
 
         Raises:
-            UserError: that it is not.
+            UserError: the deadline is no date and time.
         """
-        deadline = config["deadline"]
-        try:
-            return cls(**{**config, "deadline": deadline and datetime.fromisoformat(deadline).timestamp()})
-        except ValueError as error:
-            raise UserError(
-                f"budget.deadline={deadline}: must be a date and time, e.g. 2027-01-31T08:00 or 2027-01-31T08:00+01:00"
-            ) from error
+        limits = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.deadline is not None:
+            try:
+                limits["deadline"] = datetime.fromisoformat(self.deadline).timestamp()
+            except ValueError as error:
+                raise UserError(
+                    f"budget.deadline={self.deadline}: must be a date and time, e.g. 2027-01-31T08:00 or "
+                    "2027-01-31T08:00+01:00"
+                ) from error
+        return limits
 
 
 @dataclass
@@ -82,7 +91,7 @@ class Ledger:
     def left(self, budget: Budget) -> dict[str, float]:
         """Return what remains of every limited resource; of a deadline, the seconds until then."""
         spent = {**vars(self), "deadline": time.time()}
-        return {name: limit - spent[name] for name, limit in vars(budget).items() if limit is not None}
+        return {name: limit - spent[name] for name, limit in budget.limits.items()}
 
     def to_dict(self) -> dict[str, float]:
         """Return the content of `summary.json`'s `budget`."""
@@ -90,5 +99,4 @@ class Ledger:
 
 
 def _reached(spent: Mapping[str, float], budget: Budget) -> list[str]:
-    limits = vars(budget)
-    return [name for name, value in spent.items() if limits[name] is not None and value >= limits[name]]
+    return [name for name, value in spent.items() if name in budget.limits and value >= budget.limits[name]]

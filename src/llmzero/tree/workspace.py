@@ -13,6 +13,7 @@ import yaml
 from llmzero.core.errors import UserError
 from llmzero.core.files import write_atomic, yaml_text
 from llmzero.tree.lease import Lease
+from llmzero.tree.upgrade import upgraded
 
 # What may differ when a search is continued: it changes how much is done and where, not what the search is.
 ENDPOINT = (
@@ -38,7 +39,7 @@ CHANGEABLE = (
         "search.confirm_top",
     ),
     *("search.test_incumbents", "search.report", "model.cache_dir"),
-    *(f"{group}.{key}" for group in ("agent", "stopper") for key in ENDPOINT),
+    *(f"llm.{key}" for key in ENDPOINT),
 )
 
 
@@ -104,16 +105,19 @@ def given_workspace(description: str) -> Workspace:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return a configuration that was written as YAML."""
-    config: dict[str, Any] = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
-    return config
+    """Return a configuration that was written as YAML, by this version or an earlier one."""
+    return upgraded(yaml.load(path.read_text(), Loader=yaml.CSafeLoader))
 
 
 def differences(
     stored: Mapping[str, Any], wanted: Mapping[str, Any], changeable: Collection[str] = CHANGEABLE
 ) -> str:
-    """Return the first keys, with their values, that differ and may not; nothing where there are none."""
-    there, here = _flat(stored, changeable), _flat(wanted, changeable)
+    """Return the first keys, with their values, that differ and may not; nothing where there are none.
+
+    A group that the stored configuration lacks altogether is of a later version than it, and no difference.
+    """
+    there = _flat(stored, changeable)
+    here = _flat({key: value for key, value in wanted.items() if key in stored}, changeable)
     different = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
     return "; ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in different[:5])
 

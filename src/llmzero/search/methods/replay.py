@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from llmzero.core.settings import setting
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.chains import SingleChain
@@ -12,16 +13,19 @@ from llmzero.strategies.schedule import StrategyStage
 from llmzero.tree.tree import Node, Tree
 
 
+@dataclass
+class ReplaySettings:
+    """What a replay trains."""
+
+    stages: dict[str, dict[str, Any]] = setting({}, "the fields of each `StrategyStage`, by its number")
+
+
 class ReplayMethod(SingleChain):
-    """Runs a strategy's stages one after the other: a chain, and no agent.
+    """Runs a strategy's stages one after the other: a chain, and no agent."""
 
-    Args:
-        stages: the fields of each `StrategyStage`, by its number.
-    """
-
-    def __init__(self, context: MethodContext, stages: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, settings: ReplaySettings, context: MethodContext) -> None:
         super().__init__(context)
-        self.stages = [StrategyStage(**stage) for stage in stages.values()]
+        self.stages = [StrategyStage(**stage) for stage in settings.stages.values()]
 
     def go_on(self, tree: Tree, node: Node) -> Expansion:
         """Return the next stage of the schedule."""

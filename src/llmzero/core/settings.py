@@ -1,0 +1,126 @@
+"""Settings: each is a dataclass field that says its default, what is allowed, and what it is for, once.
+
+Hydra composes them, `--help` and error messages read them, and the parts that they configure take them as objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from typing import Any, TypeVar
+
+import dacite
+
+from llmzero.core.errors import UserError
+
+REQUIRED: Any = "???"  # as OmegaConf marks a value that has to be given
+
+S = TypeVar("S")
+
+
+def setting(
+    default: Any,
+    explanation: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """Return a dataclass field. None passes all bounds; a list, a dict or a settings class as default is made anew each time."""
+    metadata = {"explanation": explanation, "low": low, "high": high, "choices": tuple(choices)}
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def read(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Return the settings that a mapping of plain values describes; keys with a leading underscore are Hydra's and passed over.
+
+    Args:
+        kind: their dataclass.
+        values: plain data, such as a resolved configuration or a file's.
+        where: the group that the values belong to, for messages; empty at the top of a configuration.
+
+    Raises:
+        UserError: a key is unknown, or a value is missing, of another type or not allowed; all of the latter are listed.
+    """
+    own = {key: value for key, value in values.items() if not str(key).startswith("_")}
+    try:
+        settings = dacite.from_dict(kind, own, dacite.Config(strict=True))
+    except dacite.UnexpectedDataError as error:
+        known = ", ".join(each.name for each in fields(kind))  # type: ignore[arg-type]
+        raise UserError(
+            f"{_joined(where, ', '.join(sorted(error.keys)))}: unknown key; known there: {known}"
+        ) from error
+    except dacite.MissingValueError as error:
+        raise UserError(f"{_joined(where, error.field_path)}: needs a value") from error
+    except dacite.WrongTypeError as error:
+        wanted = str(getattr(error.field_type, "__name__", error.field_type)).replace(" | None", " or null")
+        raise UserError(
+            f"{_joined(where, error.field_path)}={error.value!r}: must be of type {wanted}"
+        ) from error
+    if found := problems(settings, where):
+        raise UserError("\n".join(found))
+    return settings
+
+
+def problems(settings: Any, where: str) -> list[str]:
+    """Return every value of a settings object that is not allowed, those of nested settings too."""
+    found: list[str] = []
+    for each in fields(settings):
+        key, value = _joined(where, each.name), getattr(settings, each.name)
+        if is_dataclass(value):
+            found += problems(value, key)
+        elif isinstance(value, dict):
+            found += [
+                text
+                for name, part in value.items()
+                if is_dataclass(part)
+                for text in problems(part, f"{key}.{name}")
+            ]
+        elif text := _problem(value, each):
+            found.append(f"{key}{text}")
+    return found
+
+
+def allowed(each: Field[Any]) -> str:
+    """Return what a setting may be, for people: `from 0 to 1`, `one of mean, max`; empty where nothing is ruled out."""
+    low, high, choices = (each.metadata.get(name) for name in ("low", "high", "choices"))
+    if choices:
+        return f"one of {', '.join(sorted(choices))}"
+    if low is not None and high is not None:
+        return f"from {low} to {high}"
+    return f"at least {low}" if low is not None else f"at most {high}" if high is not None else ""
+
+
+def explained(kind: type[Any]) -> Iterator[tuple[str, Field[Any]]]:
+    """Yield every setting of a dataclass by its dotted key, those of nested settings too."""
+    for each in fields(kind):
+        nested = each.default_factory
+        if nested is not MISSING and is_dataclass(nested):
+            yield from ((f"{each.name}.{key}", inner) for key, inner in explained(nested))
+        else:
+            yield each.name, each
+
+
+def _problem(value: Any, each: Field[Any]) -> str | None:
+    """Return what is wrong with a value, as what follows its key; None where nothing is."""
+    low, high, choices = (each.metadata.get(name) for name in ("low", "high", "choices"))
+    if isinstance(value, str) and value == REQUIRED:
+        return f": needs a value, e.g. {each.name}=..."
+    if value is None or not (choices or isinstance(value, int | float)):
+        return None
+    if choices:
+        right = value in choices
+    elif isinstance(value, float) and math.isnan(value):
+        return "=nan: must be a number" + (f", {allowed(each)}" if allowed(each) else "")
+    else:
+        right = (low is None or value >= low) and (high is None or value <= high)
+    return None if right else f"={value}: must be {allowed(each)}"
+
+
+def _joined(where: str, key: str | None) -> str:
+    return ".".join(part for part in (where, key) if part)

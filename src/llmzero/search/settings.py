@@ -1,0 +1,70 @@
+"""The configuration of a search, as Hydra composes it and as `config.yaml` keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llmzero.agents.endpoint import LlmSettings
+from llmzero.core.hparams import Catalogue, catalogue_of
+from llmzero.core.settings import REQUIRED, setting
+from llmzero.tree.budget import Budget
+
+Group = Any  # a mapping with a `_target_`, which `make` turns into a part, or what a stage needs
+
+
+@dataclass
+class SearchSettings:
+    """`search`: what every search method has in common; `method` holds its own settings."""
+
+    name: str = setting(REQUIRED, "what reports call the method")
+    workers: int = setting(2, "stages that run at the same time", low=1, high=1024)
+    max_depth: int = setting(6, "stages of a path at most", low=1)
+    stage_steps: int = setting(16, "GRPO steps of a stage", low=1)
+    confirm_seeds: int = setting(
+        0, "fresh seeds on which the best strategies and the practitioner's run again", low=0, high=1000
+    )
+    confirm_top: int = setting(2, "strategies that are confirmed", low=1, high=100)
+    test_incumbents: bool = setting(False, "test every stage that ever was the best by validation, too")
+    report: bool = setting(True, "write report.html")
+    method: Group = setting(REQUIRED, "the method's own settings")
+
+
+@dataclass
+class StageConfig:
+    """The groups that a stage is made of, and where its hyperparameters come from."""
+
+    task: Group = setting(REQUIRED, "what is learnt: prompts, rewards, splits")
+    model: Group = setting(REQUIRED, "what learns")
+    rollout: Group = setting(REQUIRED, "how completions are sampled")
+    hparams: Group = setting(REQUIRED, "the catalogue of tunables")
+    metrics: Group = setting(REQUIRED, "the catalogue of metrics")
+    algorithm: Group = setting(REQUIRED, "the policy gradient")
+    trainer: Group = setting(REQUIRED, "how a stage is computed; nothing here is searched")
+    hardware: Group = setting(REQUIRED, "the machine")
+    seed: int = setting(0, "of data order, sampling and the search's own choices")
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The tunables, with the bounds and defaults that model and algorithm bring along."""
+        return catalogue_of(vars(self))
+
+    @property
+    def stage_groups(self) -> dict[str, Group]:
+        """What a stage needs besides its hyperparameters."""
+        return {key: getattr(self, key) for key in ("task", "model", "rollout", "algorithm", "trainer")}
+
+
+@dataclass
+class SearchConfig(StageConfig):
+    """The whole of `launchers/search.py`."""
+
+    llm: LlmSettings = setting(LlmSettings, "the language model that agents and early stoppers may ask")
+    agent: Group = setting(REQUIRED, "who reads the training dynamics and proposes")
+    stopper: Group = setting(REQUIRED, "who ends hopeless stages early")
+    search: SearchSettings = setting(SearchSettings, "where to grow the tree")
+    runner: Group = setting(REQUIRED, "what runs a stage")
+    tracking: Group = setting(REQUIRED, "Weights & Biases")
+    budget: Budget = setting(Budget, "limits of a search; whichever comes first ends it")
+    search_dir: str = setting(REQUIRED, "everything the search knows; the same command continues it")
+    dry_run: bool = setting(False, "check everything, print the plan and its bounds, start nothing")

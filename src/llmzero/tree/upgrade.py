@@ -1,0 +1,42 @@
+"""Reads configurations of searches that earlier versions wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Classes that have moved since, by the beginning of their names.
+MOVED = {
+    "llmzero.tracking.": "llmzero.mirrors.tracking.",
+    "llmzero.strategy.ReplayMethod": "llmzero.search.methods.replay.ReplayMethod",
+}
+# What agent and early stopper held of the language model before there was the group `llm`.
+ENDPOINT_KEYS = (
+    *("model", "base_url", "api_key_env", "timeout_s", "retries", "max_at_once", "max_reply_tokens"),
+    *("temperature", "extra", "price_input", "price_output", "breaker_failures", "breaker_pause_s"),
+    *("cassette", "cassette_dir", "prompts"),
+)
+LLM_PARTS = ("llmzero.agents.llm.LlmAgent", "llmzero.agents.llm_stopper.LlmStopper")
+
+
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a search's configuration as this version would have written it."""
+    new = {key: _with_new_names(value) for key, value in config.items()}
+    if "llm" in new:
+        return new
+    for group in ("agent", "stopper"):
+        part = new.get(group) or {}
+        if part.get("_target_") in LLM_PARTS:
+            new.setdefault("llm", {key: part[key] for key in ENDPOINT_KEYS if key in part})
+            new[group] = {key: value for key, value in part.items() if key not in ENDPOINT_KEYS}
+    return new
+
+
+def _with_new_names(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    new = {key: _with_new_names(item) for key, item in value.items() if key != "_convert_"}
+    for old, now in MOVED.items():
+        if str(new.get("_target_", "")).startswith(old):
+            new["_target_"] = now + new["_target_"].removeprefix(old)
+    return new
