@@ -23,13 +23,14 @@ from llmzero.core.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 C = TypeVar("C")
+FREE_SPACE = "free some space, then run the same command again: nothing is lost"
 BAD_INPUT = 2
 INTERRUPTED = 130
 UNREAD = 141  # what shells report of a command whose reader has gone
 
 
 def launch(name: str, kind: type[C], run: Callable[[C], Any]) -> None:
-    """Compose `conf/<name>.yaml` with the command line and call `run` with the checked configuration, an object of `kind`.
+    """Compose `conf/<name>.yaml` with the command line and call `run` with the checked configuration.
 
     Bad input ends with exit code 2 and a message, without a traceback. `HYDRA_FULL_ERROR=1` shows it.
     """
@@ -68,7 +69,10 @@ def run_command(main: Callable[[], None]) -> None:
 
 @contextmanager
 def _for_a_reader() -> Iterator[None]:
-    """End without a word where nobody reads on (`... | head`); Python would complain once more when it closes its output."""
+    """End quietly when the reader of a pipe has gone (`... | head`).
+
+    Standard output is redirected, as Python would print another error when it closes it.
+    """
     try:
         yield
         sys.stdout.flush()
@@ -78,7 +82,7 @@ def _for_a_reader() -> Iterator[None]:
 
 
 def composed(name: str, kind: type[C], overrides: Sequence[str] = ()) -> C:
-    """Return the checked configuration of `conf/<name>.yaml` under overrides, within a launcher or without one."""
+    """Return the checked configuration of `conf/<name>.yaml` with overrides, within a launcher or outside of one."""
     register()
     running = GlobalHydra.instance().is_initialized()
     with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
@@ -126,8 +130,8 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
 
 def _explain_os(error: OSError) -> str | None:
     reasons = {
-        errno.ENOSPC: "the disk is full; free some space, then run the same command again: nothing is lost",
-        errno.EDQUOT: "the disk quota is used up; free some space, then run the same command again: nothing is lost",
+        errno.ENOSPC: f"the disk is full; {FREE_SPACE}",
+        errno.EDQUOT: f"the disk quota is used up; {FREE_SPACE}",
         errno.EACCES: "no permission to write there; choose another directory",
         errno.EROFS: "the file system is read-only; choose another directory",
     }

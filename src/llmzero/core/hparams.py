@@ -1,4 +1,4 @@
-"""The catalogue of tunables: the one place that says what may be changed, within which bounds, and what it does."""
+"""The catalogue of tunables: what a search may change, within which bounds, and what it does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HParams = dict[str, Value]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tunable. `float` and `int` have `low` and `high`, or `choices`; `choice` has `choices` of any kind, in order."""
+    """One tunable. A `float` or `int` has `low` and `high`, or `choices`; a `choice` has ordered `choices` of any type."""
 
     name: str
     group: Group
@@ -86,7 +86,7 @@ class Parameter:
         return int(value) if self.kind == "int" else float(value)
 
     def position(self, value: Value) -> float:
-        """Return where a value lies between the lowest (0) and the highest (1), on the parameter's own scale."""
+        """Return where a value lies between the lowest (0) and the highest (1) on the parameter's scale."""
         if self.choices is not None:
             return self.choices.index(value) / max(1, len(self.choices) - 1)
         low, high = map(self._scaled, self.bounds)
@@ -127,7 +127,11 @@ class Catalogue(Mapping[str, Parameter]):
         entries: Mapping[str, Mapping[str, Any]],
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Catalogue:
-        """Build and check the catalogue; `overrides` (by whose they are: model, algorithm) replaces single fields of entries.
+        """Build and check the catalogue.
+
+        Args:
+            entries: fields of each parameter by its name, as `conf/hparams` holds them.
+            overrides: fields that replace single ones of `entries`, by the group that brings them (model, algorithm).
 
         Raises:
             UserError: an entry or an override is malformed.
@@ -151,7 +155,7 @@ class Catalogue(Mapping[str, Parameter]):
 
     @cached_property
     def size(self) -> int | None:
-        """How many configurations there are; None where they cannot be counted, as a parameter is continuous."""
+        """How many configurations there are; None where a parameter is continuous."""
         counts = [parameter.count for parameter in self.values()]
         return math.prod(count for count in counts if count is not None) if None not in counts else None
 
@@ -178,7 +182,7 @@ class Catalogue(Mapping[str, Parameter]):
         return {**self.defaults(), **values}
 
     def distance(self, a: Mapping[str, Value], b: Mapping[str, Value]) -> float:
-        """Return the largest difference in position (0 to 1) over all parameters: how far apart two configurations are."""
+        """Return how far apart two configurations are: the largest difference in position (0 to 1)."""
         return max((abs(p.position(a[name]) - p.position(b[name])) for name, p in self.items()), default=0.0)
 
     def changes(self, old: Mapping[str, Value], new: Mapping[str, Value]) -> HParams:
@@ -187,17 +191,17 @@ class Catalogue(Mapping[str, Parameter]):
 
 
 def catalogue_of(config: Mapping[str, Any]) -> Catalogue:
-    """Return the catalogue of a configuration, with the bounds and defaults that model and algorithm bring along."""
+    """Return a configuration's catalogue, with the bounds and defaults that model and algorithm override."""
     overrides = {group: (config[group] or {}).get("hparams") or {} for group in ("model", "algorithm")}
     return Catalogue.from_config(config["hparams"]["parameters"], overrides)
 
 
 def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
-    known = {field.name for field in fields(Parameter)} - {"name"}
+    names = {field.name for field in fields(Parameter)} - {"name"}
     where = f"hparams.parameters.{name}"
-    if unknown := set(entry) - known:
+    if unknown := set(entry) - names:
         raise UserError(
-            f"{where}: unknown field {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
+            f"{where}: unknown field {', '.join(sorted(unknown))}; known: {', '.join(sorted(names))}"
         )
     if missing := {"group", "kind", "default"} - set(entry):
         raise UserError(f"{where}: {', '.join(sorted(missing))} missing")
@@ -209,10 +213,9 @@ def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
         values["choices"] = tuple(values["choices"])
     parameter = Parameter(name=name, **values)
     for field, options in (("group", Group), ("kind", Kind), ("scale", Scale)):
-        if getattr(parameter, field) not in get_args(options):
-            raise UserError(
-                f"{where}.{field}={getattr(parameter, field)!r}: must be one of {', '.join(get_args(options))}"
-            )
+        value = getattr(parameter, field)
+        if value not in get_args(options):
+            raise UserError(f"{where}.{field}={value!r}: must be one of {', '.join(get_args(options))}")
     _check_range(where, parameter)
     return parameter
 
@@ -230,7 +233,7 @@ def _check_range(where: str, parameter: Parameter) -> None:
         raise UserError(f"{where}.default: {problem}")
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the known one it resembles, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the valid name that it resembles, or all of them."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(names)}"

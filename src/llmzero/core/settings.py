@@ -1,6 +1,6 @@
 """Settings: each is a dataclass field that says its default, what is allowed, and what it is for, once.
 
-Hydra composes them, `--help` and error messages read them, and the parts that they configure take them as objects.
+Hydra composes them, `--help` and error messages read them, and the parts that they configure are made with them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ def setting(
     high: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
-    """Return a dataclass field. None passes all bounds; a list, a dict or a settings class as default is made anew each time."""
+    """Return a dataclass field with what is to be said of a setting.
+
+    Args:
+        default: its default; a list, a dict or a settings class is made anew for every object. `REQUIRED` where there is none.
+        explanation: what it is for, as `--help` prints it.
+        low: the lowest value allowed, if there is one. None passes all bounds.
+        high: the highest value allowed.
+        choices: the values allowed, where they can be listed.
+    """
     metadata = {"explanation": explanation, "low": low, "high": high, "choices": tuple(choices)}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
@@ -37,7 +45,9 @@ def setting(
 
 
 def read(kind: type[S], values: Mapping[str, Any], where: str) -> S:
-    """Return the settings that a mapping of plain values describes; keys with a leading underscore are Hydra's and passed over.
+    """Return the settings that a mapping of plain values describes.
+
+    Keys with a leading underscore are Hydra's own and are passed over.
 
     Args:
         kind: their dataclass.
@@ -45,15 +55,15 @@ def read(kind: type[S], values: Mapping[str, Any], where: str) -> S:
         where: the group that the values belong to, for messages; empty at the top of a configuration.
 
     Raises:
-        UserError: a key is unknown, or a value is missing, of another type or not allowed; all of the latter are listed.
+        UserError: a key is unknown, or a value is missing, of another type or not allowed.
     """
     own = {key: value for key, value in values.items() if not str(key).startswith("_")}
     try:
         settings = dacite.from_dict(kind, own, dacite.Config(strict=True))
     except dacite.UnexpectedDataError as error:
-        known = ", ".join(each.name for each in fields(kind))  # type: ignore[arg-type]
+        names = ", ".join(each.name for each in fields(kind))  # type: ignore[arg-type]
         raise UserError(
-            f"{_joined(where, ', '.join(sorted(error.keys)))}: unknown key; known there: {known}"
+            f"{_joined(where, ', '.join(sorted(error.keys)))}: unknown key; known there: {names}"
         ) from error
     except dacite.MissingValueError as error:
         raise UserError(f"{_joined(where, error.field_path)}: needs a value") from error
@@ -62,32 +72,32 @@ def read(kind: type[S], values: Mapping[str, Any], where: str) -> S:
         raise UserError(
             f"{_joined(where, error.field_path)}={error.value!r}: must be of type {wanted}"
         ) from error
-    if found := problems(settings, where):
-        raise UserError("\n".join(found))
+    if forbidden := problems(settings, where):
+        raise UserError("\n".join(forbidden))
     return settings
 
 
 def problems(settings: Any, where: str) -> list[str]:
     """Return every value of a settings object that is not allowed, those of nested settings too."""
-    found: list[str] = []
+    messages: list[str] = []
     for each in fields(settings):
         key, value = _joined(where, each.name), getattr(settings, each.name)
         if is_dataclass(value):
-            found += problems(value, key)
+            messages += problems(value, key)
         elif isinstance(value, dict):
-            found += [
+            messages += [
                 text
                 for name, part in value.items()
                 if is_dataclass(part)
                 for text in problems(part, f"{key}.{name}")
             ]
         elif text := _problem(value, each):
-            found.append(f"{key}{text}")
-    return found
+            messages.append(f"{key}{text}")
+    return messages
 
 
 def allowed(each: Field[Any]) -> str:
-    """Return what a setting may be, for people: `from 0 to 1`, `one of mean, max`; empty where nothing is ruled out."""
+    """Return the allowed values in words, such as `from 0 to 1` or `one of max, mean`; empty where all are allowed."""
     low, high, choices = (each.metadata.get(name) for name in ("low", "high", "choices"))
     if choices:
         return f"one of {', '.join(sorted(choices))}"

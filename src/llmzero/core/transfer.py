@@ -1,4 +1,4 @@
-"""Moving hyperparameters from the catalogue they were found with to another: the same step away from the practitioner's value."""
+"""Carries hyperparameters over to another catalogue, at the same distance from the practitioner's values there."""
 
 from __future__ import annotations
 
@@ -11,33 +11,29 @@ from llmzero.core.hparams import Catalogue, HParams, Parameter, Value
 
 @dataclass(frozen=True)
 class Source:
-    """What values are measured by where they come from: the practitioner's values, and the choices of parameters that have some."""
+    """What is kept of the catalogue that values come from: its defaults, and the choices of parameters that have some."""
 
     defaults: Mapping[str, Value]
     choices: Mapping[str, Sequence[Value]]
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Source:
-        """Return what has to be kept of a catalogue."""
-        return cls(
-            catalogue.defaults(),
-            {name: list(p.choices) for name, p in catalogue.items() if p.choices is not None},
-        )
+        """Return the defaults and choices of a catalogue."""
+        choices = {name: list(p.choices) for name, p in catalogue.items() if p.choices is not None}
+        return cls(catalogue.defaults(), choices)
 
     def moved(self, parameter: Parameter, value: Value) -> tuple[Value, str | None]:
-        """Return the value that stands to the practitioner's here as `value` does at the source, and a note where bounds cut it.
+        """Return the value that corresponds to `value` here, and a note where bounds cut it.
 
-        Of choices that is as many positions up or down, of numbers as many times as much. Where neither can be told (a
-        practitioner's value of zero, say) the value stays as it is, within bounds.
+        A choice moves as many positions away from the default as at the source; a number keeps its ratio to the default. Where
+        neither is defined (a default of zero, say) the value stays as it is, within bounds.
         """
-        choices, at_source = (
-            self.choices.get(parameter.name, ()),
-            self.defaults.get(parameter.name, parameter.default),
-        )
-        if parameter.choices is not None and value in choices and at_source in choices:
-            return _by_position(parameter, value, list(choices).index(value) - list(choices).index(at_source))
+        choices = self.choices.get(parameter.name, ())
+        default = self.defaults.get(parameter.name, parameter.default)
+        if parameter.choices is not None and value in choices and default in choices:
+            return _by_position(parameter, value, list(choices).index(value) - list(choices).index(default))
         numeric = parameter.choices is None or all(map(is_number, parameter.choices))
-        return _by_ratio(parameter, value, at_source) if numeric and is_number(value) else (value, None)
+        return _by_ratio(parameter, value, default) if numeric and is_number(value) else (value, None)
 
 
 def transferred(values: HParams, source: Source, catalogue: Catalogue) -> tuple[HParams, list[str]]:
@@ -49,23 +45,21 @@ def transferred(values: HParams, source: Source, catalogue: Catalogue) -> tuple[
 def _by_position(parameter: Parameter, value: Value, steps: int) -> tuple[Value, str | None]:
     assert parameter.choices is not None
     wanted = parameter.choices.index(parameter.default) + steps
-    reached = min(max(wanted, 0), len(parameter.choices) - 1)
-    return parameter.choices[reached], None if reached == wanted else _cut(
-        parameter, value, parameter.choices[reached]
-    )
+    index = min(max(wanted, 0), len(parameter.choices) - 1)
+    reached = parameter.choices[index]
+    return reached, None if index == wanted else _cut_note(parameter, value, reached)
 
 
-def _by_ratio(parameter: Parameter, value: float, at_source: Value) -> tuple[Value, str | None]:
-    moves = is_number(at_source) and at_source > 0 and parameter.default not in (0, at_source)
-    wanted = (
-        float(f"{value * parameter.default / at_source:.12g}") if moves else value
-    )  # free of the rounding that would pass a bound
+def _by_ratio(parameter: Parameter, value: float, source_default: Value) -> tuple[Value, str | None]:
+    moves = is_number(source_default) and source_default > 0 and parameter.default not in (0, source_default)
+    # Twelve digits: rounding errors of the product must not pass a bound.
+    wanted = float(f"{value * parameter.default / source_default:.12g}") if moves else value
     reached = wanted if parameter.problem(wanted) is None and not moves else parameter.clamp(wanted)
-    low, high = (
+    limits = (
         parameter.bounds if parameter.choices is None else (min(parameter.choices), max(parameter.choices))
     )
-    return reached, None if low <= wanted <= high else _cut(parameter, value, reached)
+    return reached, None if limits[0] <= wanted <= limits[1] else _cut_note(parameter, value, reached)
 
 
-def _cut(parameter: Parameter, value: Value, reached: Value) -> str:
+def _cut_note(parameter: Parameter, value: Value, reached: Value) -> str:
     return f"{parameter.name}={value} goes beyond the bounds here: {reached} (must be {parameter.allowed})"
