@@ -82,7 +82,7 @@ def _for_a_reader() -> Iterator[None]:
 
 
 def composed(name: str, kind: type[C], overrides: Sequence[str] = ()) -> C:
-    """Return the checked configuration of `conf/<name>.yaml` with overrides, within a launcher or outside of one."""
+    """Return the checked configuration of `conf/<name>.yaml` with overrides, in a launcher or elsewhere."""
     register()
     running = GlobalHydra.instance().is_initialized()
     with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):

@@ -21,7 +21,7 @@ HParams = dict[str, Value]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tunable. A `float` or `int` has `low` and `high`, or `choices`; a `choice` has ordered `choices` of any type."""
+    """One tunable: a `float` or `int` with `low` and `high`, or any of them with ordered `choices`."""
 
     name: str
     group: Group
@@ -131,7 +131,8 @@ class Catalogue(Mapping[str, Parameter]):
 
         Args:
             entries: fields of each parameter by its name, as `conf/hparams` holds them.
-            overrides: fields that replace single ones of `entries`, by the group that brings them (model, algorithm).
+            overrides: fields that replace single ones of `entries`, by the group that brings them (model,
+                algorithm).
 
         Raises:
             UserError: an entry or an override is malformed.

@@ -1,4 +1,4 @@
-"""Makes the part that a config group names by `_target_`: one of ours, or any importable class or function."""
+"""Makes the part that a config group names by `_target_`: any importable class or function."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from llmzero.core.settings import read
 def make(group: Mapping[str, Any], where: str, **offered: Any) -> Any:
     """Return the part that a group describes.
 
-    A constructor with a parameter `settings` that is annotated with a dataclass gets the group's keys as an object of that
-    class, with types and bounds checked. Any other gets the keys as keyword arguments; of keys that are also in `offered`
-    only those that it has parameters for.
+    A constructor with a parameter `settings` that is annotated with a dataclass gets the group's keys as an
+    object of that class, with types and bounds checked. Any other gets the keys as keyword arguments; of keys
+    that are also in `offered` only those that it has parameters for.
 
     Args:
         group: its keys; `_target_` names the class or function.

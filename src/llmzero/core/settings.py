@@ -1,6 +1,7 @@
 """Settings: each is a dataclass field that says its default, what is allowed, and what it is for, once.
 
-Hydra composes them, `--help` and error messages read them, and the parts that they configure are made with them.
+Hydra composes them, `--help` and error messages read them, and the parts that they configure are made with
+them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def setting(
     """Return a dataclass field with what is to be said of a setting.
 
     Args:
-        default: its default; a list, a dict or a settings class is made anew for every object. `REQUIRED` where there is none.
+        default: its default; a list, a dict or a settings class is made anew for every object. `REQUIRED`
+            where there is none.
         explanation: what it is for, as `--help` prints it.
         low: the lowest value allowed, if there is one. None passes all bounds.
         high: the highest value allowed.
@@ -97,7 +99,7 @@ def problems(settings: Any, where: str) -> list[str]:
 
 
 def allowed(each: Field[Any]) -> str:
-    """Return the allowed values in words, such as `from 0 to 1` or `one of max, mean`; empty where all are allowed."""
+    """Return the allowed values in words: `from 0 to 1`, `one of max, mean`; empty where all are allowed."""
     low, high, choices = (each.metadata.get(name) for name in ("low", "high", "choices"))
     if choices:
         return f"one of {', '.join(sorted(choices))}"

@@ -1,4 +1,4 @@
-"""Carries hyperparameters over to another catalogue, at the same distance from the practitioner's values there."""
+"""Carries hyperparameters to another catalogue, at the same distance from its practitioner's values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmzero.core.hparams import Catalogue, HParams, Parameter, Value
 
 @dataclass(frozen=True)
 class Source:
-    """What is kept of the catalogue that values come from: its defaults, and the choices of parameters that have some."""
+    """What is kept of the catalogue that values come from: its defaults, and its lists of choices."""
 
     defaults: Mapping[str, Value]
     choices: Mapping[str, Sequence[Value]]
@@ -25,8 +25,9 @@ class Source:
     def moved(self, parameter: Parameter, value: Value) -> tuple[Value, str | None]:
         """Return the value that corresponds to `value` here, and a note where bounds cut it.
 
-        A choice moves as many positions away from the default as at the source; a number keeps its ratio to the default. Where
-        neither is defined (a default of zero, say) the value stays as it is, within bounds.
+        A choice moves as many positions away from the default as at the source; a number keeps its ratio to
+        the default. Where neither is defined (a default of zero, say) the value stays as it is, within
+        bounds.
         """
         choices = self.choices.get(parameter.name, ())
         default = self.defaults.get(parameter.name, parameter.default)
