@@ -13,7 +13,7 @@ import pytest
 
 from llmzero.core.stage import StageDir, StageResult, StageSpec
 from llmzero.runners.entry import is_running
-from llmzero.runners.inline import InlineRunner
+from llmzero.runners.inline import InlineRunner, InlineRunnerSettings
 from tests.conftest import REPOSITORY
 
 
@@ -36,7 +36,7 @@ def spec(tmp_path: Path) -> StageSpec:
 def run_one(directory: str) -> None:
     """What a driver does, in a process whose output is its own."""
     stage = StageSpec("0001", "0000", 1, Path(directory), None, {}, 4, 0)
-    runner = InlineRunner(f"{__name__}.trained", threads=1)
+    runner = InlineRunner(InlineRunnerSettings(f"{__name__}.trained", threads=1))
     assert runner.attach(stage) is None
     print("before")
     assert runner.start(stage).poll().state == "completed"
@@ -58,6 +58,6 @@ def test_a_signal_that_came_too_late_for_the_stage_still_ends_the_driver(spec: S
     (spec.directory / "tell").touch()
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        InlineRunner(f"{__name__}.trained", threads=1).start(spec)
+        InlineRunner(InlineRunnerSettings(f"{__name__}.trained", threads=1)).start(spec)
     assert StageDir(spec.directory).result() is not None
     assert signal.getsignal(signal.SIGTERM) is before

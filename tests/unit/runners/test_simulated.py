@@ -8,29 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from llmzero.agents.rules import RuleAgent
-from llmzero.cli import CONF
-from llmzero.config import RANGES, catalogue_of, register
+from llmzero.cli import composed
+from llmzero.core.errors import UserError
+from llmzero.core.settings import read
 from llmzero.core.stage import StageDir, StageResult, StageSpec
 from llmzero.evidence.diagnosis import diagnose
 from llmzero.evidence.evidence import EvidenceBuilder
-from llmzero.runners.simulated import SimulatedHandle, SimulatedRunner
+from llmzero.runners.simulated import SimulatedHandle, SimulatedRunner, SimulatedRunnerSettings
 from llmzero.runners.simulation.drive import REFERENCE, drive_of
 from llmzero.runners.simulation.landscape import LANDSCAPES
 from llmzero.runners.simulation.metrics import NAMES
 from llmzero.runners.simulation.policy import Policy, advance, base_policy
+from llmzero.search.settings import SearchConfig
 from llmzero.tree.tree import Node, Tree
 from tests.conftest import REPOSITORY
 
-register()
-with initialize_config_dir(str(CONF), version_base="1.3"):
-    CONFIG = compose("search", overrides=["experiment=simulated"])
-CATALOGUE = catalogue_of(CONFIG)
+CONFIG = composed("search", SearchConfig, ["experiment=simulated"])
+CATALOGUE = CONFIG.catalogue
 DEFAULTS = CATALOGUE.defaults()
 STEPS = 16
 TASK_ONLY = {"reward_format", "reward_correct"}
+
+
+def simulated(landscape: str = "easy", **settings: Any) -> SimulatedRunner:
+    return SimulatedRunner(SimulatedRunnerSettings(landscape, **settings))
 
 
 def spec(
@@ -75,7 +78,12 @@ def final(path: list[dict[str, Any]], landscape: str) -> float:
 
 
 def test_every_family_of_the_configuration_exists() -> None:
-    assert RANGES["runner.landscape"] == LANDSCAPES.keys()
+    for name in LANDSCAPES:
+        simulated(name).problem(0)
+        assert read(SimulatedRunnerSettings, {"landscape": name}, "runner").landscape == name
+    families = ", ".join(sorted(LANDSCAPES))
+    with pytest.raises(UserError, match=f"runner.landscape=moon: must be one of {families}"):
+        read(SimulatedRunnerSettings, {"landscape": "moon"}, "runner")
 
 
 def test_deceptive_paths_that_lead_early_end_behind_those_that_start_slowly() -> None:
@@ -174,7 +182,7 @@ def test_agents_can_name_what_is_wrong(
     tmp_path: Path, landscape: str, changes: dict[str, Any], problem: str, instance: int
 ) -> None:
     """Within three stages of a path, from what the stages wrote."""
-    runner, tree, found = SimulatedRunner(landscape, instance=instance), Tree(), set()
+    runner, tree, found = simulated(landscape, instance=instance), Tree(), set()
     parent: Path | None = None
     for number in range(4):
         stage = spec(
@@ -198,11 +206,11 @@ def test_agents_can_name_what_is_wrong(
 
 
 def test_metrics_are_those_of_the_catalogue(tmp_path: Path) -> None:
-    ran(SimulatedRunner(), spec(tmp_path / "a"))
+    ran(simulated(), spec(tmp_path / "a"))
     rows = StageDir(tmp_path / "a").metrics()
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert all(set(row) == set(NAMES) for row in rows)
-    assert set(CONFIG["metrics"]["metrics"]) - TASK_ONLY <= set(NAMES)
+    assert set(CONFIG.metrics["metrics"]) - TASK_ONLY <= set(NAMES)
     assert all(value == value and abs(value) < 1e9 for row in rows for value in row.values()), (
         "numbers, all of them finite"
     )
@@ -210,7 +218,7 @@ def test_metrics_are_those_of_the_catalogue(tmp_path: Path) -> None:
 
 
 def test_no_divergence_is_measured_where_no_reference_is_held(tmp_path: Path) -> None:
-    ran(SimulatedRunner(), spec(tmp_path / "a", kl_coef=0.0))
+    ran(simulated(), spec(tmp_path / "a", kl_coef=0.0))
     assert all(row["kl"] == row["seconds_logprobs"] == 0 for row in StageDir(tmp_path / "a").metrics())
 
 
@@ -218,10 +226,10 @@ def test_no_divergence_is_measured_where_no_reference_is_held(tmp_path: Path) ->
 
 
 def test_without_noise_scores_are_true(tmp_path: Path) -> None:
-    quiet = ran(SimulatedRunner(noise=0.0, instance=7), spec(tmp_path / "a", seed=1))
-    other = ran(SimulatedRunner(noise=0.0, instance=7), spec(tmp_path / "b", seed=2))
+    quiet = ran(simulated(noise=0.0, instance=7), spec(tmp_path / "a", seed=1))
+    other = ran(simulated(noise=0.0, instance=7), spec(tmp_path / "b", seed=2))
     assert [point.score for point in quiet.validation] == [point.score for point in other.validation]
-    noisy = ran(SimulatedRunner(instance=7), spec(tmp_path / "c", seed=1))
+    noisy = ran(simulated(instance=7), spec(tmp_path / "c", seed=1))
     assert [point.score for point in noisy.validation] != [point.score for point in quiet.validation]
     assert noisy.validation[0].stderr > 100 * quiet.validation[0].stderr
 
@@ -230,7 +238,7 @@ def test_a_path_comes_out_alike_wherever_it_stands(tmp_path: Path) -> None:
     """Whatever a node is called, and whatever ran before; another seed draws anew, and so does another split."""
 
     def scores(name: str, **kwargs: Any) -> list[float]:
-        runner = SimulatedRunner(instance=0)
+        runner = simulated(instance=0)
         if name == "busy":
             ran(runner, spec(tmp_path / name / "before", learning_rate=5e-6))
         first = ran(runner, spec(tmp_path / name / "a", seed=kwargs.get("seed", 0)))
@@ -245,7 +253,7 @@ def test_a_path_comes_out_alike_wherever_it_stands(tmp_path: Path) -> None:
 
 
 def test_a_measurement_starts_from_the_true_policy_and_leaves_no_checkpoint(tmp_path: Path) -> None:
-    runner = SimulatedRunner(noise=0.0)
+    runner = simulated(noise=0.0)
     stage = ran(runner, spec(tmp_path / "a"))
     measured = ran(runner, spec(tmp_path / "m", stage.last_checkpoint, steps=0, split="test"))
     assert measured.best_score == stage.validation[-1].score
@@ -257,7 +265,7 @@ def test_what_counts_is_relative_to_the_base_models_own_values(tmp_path: Path) -
     """So a model whose catalogue has a hundred times the learning rate is trained as well; explicit references come before."""
 
     def scores(name: str, default: float, **runner: Any) -> list[float]:
-        made = SimulatedRunner(noise=0.0, **runner)
+        made = simulated(noise=0.0, **runner)
         root = ran(made, spec(tmp_path / name / "root", steps=0, learning_rate=default))
         return [
             point.score
@@ -273,8 +281,8 @@ def test_what_counts_is_relative_to_the_base_models_own_values(tmp_path: Path) -
 def test_a_foreign_catalogue_is_trained_too(tmp_path: Path) -> None:
     stage = replace(spec(tmp_path / "a"), hparams={"colour": "red", "learning_rate": "high"})
     assert (
-        ran(SimulatedRunner(noise=0.0), stage).validation
-        == ran(SimulatedRunner(noise=0.0), spec(tmp_path / "b")).validation
+        ran(simulated(noise=0.0), stage).validation
+        == ran(simulated(noise=0.0), spec(tmp_path / "b")).validation
     )
 
 
@@ -299,7 +307,7 @@ def test_a_foreign_catalogue_is_trained_too(tmp_path: Path) -> None:
 def test_what_does_not_fit_fails_as_a_stage_on_a_gpu_does(
     tmp_path: Path, changes: dict[str, Any], phase: str, named: dict[str, Any]
 ) -> None:
-    result = ran(SimulatedRunner("memory_wall"), spec(tmp_path / "a", **changes))
+    result = ran(simulated("memory_wall"), spec(tmp_path / "a", **changes))
     assert (result.state, result.checkpoint, result.best_score) == ("failed", None, None)
     assert result.cause is not None and result.error is not None
     assert {key: result.cause[key] for key in ("kind", "phase", "hparams")} == {
@@ -313,16 +321,16 @@ def test_what_does_not_fit_fails_as_a_stage_on_a_gpu_does(
 
 def test_an_attempt_that_was_killed_leaves_nothing_behind(tmp_path: Path) -> None:
     wanted = spec(tmp_path / "a")
-    killed = SimulatedRunner().start(wanted)
+    killed = simulated().start(wanted)
     killed.poll()
-    assert SimulatedRunner().attach(wanted) is None
-    ran(SimulatedRunner(), wanted)
+    assert simulated().attach(wanted) is None
+    ran(simulated(), wanted)
     assert [row["step"] for row in StageDir(tmp_path / "a").metrics()] == list(range(1, STEPS + 1))
     assert [point.step for point in StageDir(tmp_path / "a").validation()] == [4, 8, 12, 16]
 
 
 def test_a_stage_can_be_continued_from_its_best_and_its_last_validation(tmp_path: Path) -> None:
-    runner = SimulatedRunner("kl_collapse", noise=0.0)
+    runner = simulated("kl_collapse", noise=0.0)
     result = ran(runner, spec(tmp_path / "a", learning_rate=2e-5, kl_coef=0.0))
     scores = [point.score for point in result.validation]
     assert max(scores) > scores[-1]
@@ -339,7 +347,7 @@ def test_a_stage_can_be_continued_from_its_best_and_its_last_validation(tmp_path
 
 
 def test_stages_side_by_side_end_in_the_order_of_their_durations(tmp_path: Path) -> None:
-    runner = SimulatedRunner()
+    runner = simulated()
     handles = {
         name: runner.start(spec(tmp_path / name, prompts_per_step=prompts))
         for name, prompts in (("slow", 256), ("quick", 16), ("mid", 64))
@@ -356,7 +364,7 @@ def test_stages_side_by_side_end_in_the_order_of_their_durations(tmp_path: Path)
 
 def test_each_round_has_news_of_exactly_one_stage(tmp_path: Path) -> None:
     """So a driver never waits in vain, and can act before the next event."""
-    runner = SimulatedRunner()
+    runner = simulated()
     handles = [
         runner.start(spec(tmp_path / str(prompts), prompts_per_step=prompts)) for prompts in (256, 16, 64)
     ]
@@ -370,7 +378,7 @@ def test_each_round_has_news_of_exactly_one_stage(tmp_path: Path) -> None:
 
 
 def test_a_stage_starts_when_the_one_before_it_ends(tmp_path: Path) -> None:
-    runner = SimulatedRunner()
+    runner = simulated()
     first, second = ran(runner, spec(tmp_path / "a")), ran(runner, spec(tmp_path / "b"))
     assert second.ended_at == pytest.approx((first.ended_at or 0.0) + second.seconds)
 
@@ -378,7 +386,7 @@ def test_a_stage_starts_when_the_one_before_it_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("attached", [True, False])
 def test_a_restarted_drivers_clock_goes_on(tmp_path: Path, attached: bool) -> None:
     wanted = spec(tmp_path / "a")
-    first, runner = ran(SimulatedRunner(), wanted), SimulatedRunner()
+    first, runner = ran(simulated(), wanted), simulated()
     if attached:
         handle = runner.attach(wanted)
         assert handle is not None and handle.result() == first
@@ -387,14 +395,14 @@ def test_a_restarted_drivers_clock_goes_on(tmp_path: Path, attached: bool) -> No
 
 
 def test_what_nobody_looks_at_holds_nobody_up(tmp_path: Path) -> None:
-    runner = SimulatedRunner()
+    runner = simulated()
     runner.start(spec(tmp_path / "quick", prompts_per_step=16))
     assert len(ran(runner, spec(tmp_path / "slow", prompts_per_step=256)).validation) == 4
 
 
 def test_a_stage_that_is_stopped_ends_at_its_last_validation(tmp_path: Path) -> None:
     for polls, steps in ((0, 4), (1, 4), (2, 8)):
-        handle: SimulatedHandle = SimulatedRunner().start(spec(tmp_path / str(polls)))
+        handle: SimulatedHandle = simulated().start(spec(tmp_path / str(polls)))
         for _ in range(polls):
             handle.poll()
         handle.stop()

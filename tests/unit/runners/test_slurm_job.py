@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 
+from llmzero.cli import composed
 from llmzero.core.errors import UserError
-from llmzero.runners.slurm import SlurmRunner, _no_launcher
+from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, _no_launcher
 from llmzero.runners.slurm_job import Job
 from llmzero.runners.slurm_queue import JobState, Queue
+from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 
@@ -45,7 +49,7 @@ def test_what_cannot_work_is_refused_at_once() -> None:
     with pytest.raises(UserError, match=r"runner\.timeout_min=3: leaves no time to train"):
         Job(timeout_min=3)
     with pytest.raises(UserError, match=r"runner\.max_gpus=4: one stage takes 8"):
-        SlurmRunner(entry_point="a.b", gpus_per_node=8, max_gpus=4)
+        SlurmRunner(SlurmRunnerSettings(entry_point="a.b", gpus_per_node=8, max_gpus=4))
 
 
 def test_a_job_that_no_node_could_start_counts_as_dead() -> None:
@@ -104,7 +108,8 @@ def test_silence_changes_nothing_and_the_accounts_know_what_the_queue_has_forgot
 def test_a_controller_that_does_not_answer_ends_status_and_stop_in_a_sentence(answers: Path) -> None:
     search = answers / "search"
     (search / "nodes").mkdir(parents=True)
-    (search / "config.yaml").write_text("agent: {name: rules}\nsearch: {workers: 1}\n")
+    config = composed("search", SearchConfig, ["task=none", "model=none", "runner=slurm"])
+    (search / "config.yaml").write_text(yaml.safe_dump(asdict(config)))
     store = EventStore(search / "tree.jsonl")
     store.append(
         "created",
