@@ -127,14 +127,14 @@ def search(url: str, stages: int, search_dir: Path) -> None:
     """Run `launchers/search.py` with the model as its agent."""
     agent = [
         "agent=openai",
-        "agent.model=local",
-        f"agent.base_url={url}",
-        "agent.api_key_env=null",
-        "agent.timeout_s=600",
+        "llm.model=local",
+        f"llm.base_url={url}",
+        "llm.api_key_env=null",
+        "llm.timeout_s=600",
     ]
     limits = [
         "agent.max_prompt_tokens=6900",
-        "agent.max_reply_tokens=1200",
+        "llm.max_reply_tokens=1200",
         "search.workers=1",
         f"budget.stages={stages}",
     ]

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from llmzero.agents.endpoint import LlmSettings
 from llmzero.config import checked, register
 from llmzero.core.errors import UserError
 
@@ -122,7 +124,10 @@ def explain(error: BaseException) -> str | None:
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
-    """Name the keys that would have been known where an unknown one was given."""
+    """Return a message about an unknown key, with those that there are, or where a language model's has its place."""
+    group, _, name = str(error.full_key).partition(".")
+    if group in ("agent", "stopper") and name in {each.name for each in fields(LlmSettings)}:
+        return f"{error.full_key}: unknown key; language models are configured by llm.{name}"
     parent = error.parent_node
     known = ", ".join(map(str, parent)) if isinstance(parent, DictConfig) else ""
     return f"{error.full_key}: unknown key" + (f"; known there: {known}" if known else "")

@@ -27,10 +27,10 @@ KEY = "sk-secret-of-the-test-9876543210"
 def asking(server: LLMServer, *more: str) -> list[str]:
     return [
         "agent=openai",
-        "agent.model=scripted",
-        f"agent.base_url={server.url}",
-        "agent.api_key_env=null",
-        "agent.retries=0",
+        "llm.model=scripted",
+        f"llm.base_url={server.url}",
+        "llm.api_key_env=null",
+        "llm.retries=0",
         *more,
     ]
 
@@ -62,7 +62,7 @@ def assert_within_bounds(search: Path) -> None:
 def test_a_search_shows_the_models_own_words_and_charges_its_calls(launch: Run, tmp_path: Path) -> None:
     search = tmp_path / "s"
     with LLMServer(scripted) as server:
-        prices = ["agent.price_input=3", "agent.price_output=15"]
+        prices = ["llm.price_input=3", "llm.price_output=15"]
         launch(
             "search",
             *SIMULATED,
@@ -141,12 +141,10 @@ def test_a_hostile_endpoint_ends_no_search_and_leaves_no_bounds(launch: Run, tmp
     search, mind = tmp_path / "s", Hostile(silence_s=30, drip_s=0.0001)
     with LLMServer(mind) as server:
         manners = [
-            "agent.timeout_s=0.5",
-            "agent.breaker_pause_s=0.2",
+            "llm.timeout_s=0.5",
+            "llm.breaker_pause_s=0.2",
             "stopper=llm",
             "stopper.interval_s=0",
-            "stopper.retries=0",
-            "stopper.timeout_s=0.5",
         ]
         launch("search", *SIMULATED, *asking(server, *manners), "budget.stages=40", f"search_dir={search}")
     assert len(mind.drawn) == len(mind.manners), "every manner was met"
@@ -184,7 +182,7 @@ def test_the_key_is_nowhere_in_a_search_directory(launch: Run, tmp_path: Path) -
         return answer_json(request, words) if len(server.requests) % 2 else Answer(status=500, error=said)
 
     with LLMServer(parrot, api_key=KEY) as server:
-        overrides = [*asking(server), "agent.api_key_env=MY_KEY", "tracking=offline", "budget.stages=6"]
+        overrides = [*asking(server), "llm.api_key_env=MY_KEY", "tracking=offline", "budget.stages=6"]
         said = launch("search", *SIMULATED, *overrides, f"search_dir={tmp_path}/s", MY_KEY=KEY)
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert any(file.suffix == ".wandb" for file in files)
@@ -241,9 +239,9 @@ def test_a_search_replays_from_its_own_directory_without_an_endpoint(launch: Run
         launch("search", *whole, *asking(server), f"search_dir={tmp_path}/a")
     replayed = [
         "agent=openai",
-        "agent.model=scripted",
-        "agent.cassette=replay",
-        f"agent.cassette_dir={tmp_path}/a",
+        "llm.model=scripted",
+        "llm.cassette=replay",
+        f"llm.cassette_dir={tmp_path}/a",
     ]
     launch("search", *whole, *replayed, f"search_dir={tmp_path}/b")
     assert tree_of(tmp_path / "b") == tree_of(tmp_path / "a")
@@ -262,8 +260,8 @@ def test_a_budget_of_calls_ends_the_search_after_the_call_that_spends_it(
 ) -> None:
     with LLMServer(scripted) as server:
         settings = [
-            "agent.price_input=3",
-            "agent.price_output=15",
+            "llm.price_input=3",
+            "llm.price_output=15",
             f"budget.{limit}={value}",
             "budget.stages=100",
         ]
@@ -422,30 +420,38 @@ def test_a_language_model_stops_hopeless_stages_from_step_ten_on(launch: Run, tm
 def test_set_up_mistakes_are_refused_before_anything_runs(launch: Run, tmp_path: Path) -> None:
     with LLMServer(scripted) as server:
         for overrides, message in (
-            (["agent=openai"], "agent.model: needs a value"),
+            (["agent=openai"], "llm.model: needs the name of a model"),
             (
-                ["agent=openai", "agent.model=m", "agent.api_key_env=NO_SUCH_KEY"],
+                ["agent=openai", "llm.model=m", "llm.api_key_env=NO_SUCH_KEY"],
                 "NO_SUCH_KEY: this environment variable",
             ),
             (
                 [
                     "agent=openai",
-                    "agent.model=m",
-                    "agent.api_key_env=null",
-                    "agent.base_url=http://127.0.0.1:9/v1",
+                    "llm.model=m",
+                    "llm.api_key_env=null",
+                    "llm.base_url=http://127.0.0.1:9/v1",
                 ],
                 "nobody answers there",
             ),
             (
                 asking(server, "budget.llm_dollars=1"),
-                "budget.llm_dollars: needs agent.price_input and agent.price_output",
+                "budget.llm_dollars: needs llm.price_input and llm.price_output",
             ),
             (
                 asking(server, "agent.max_prompt_tokens=1500"),
                 "max_prompt_tokens=1500: the shortest prompt takes about",
             ),
-            (asking(server, "agent.prompts=/no/where"), "agent.prompts=/no/where: no such folder"),
-            (["stopper=llm"], "stopper.model: needs the name of a model"),
+            (asking(server, "llm.prompts=/no/where"), "llm.prompts=/no/where: no such folder"),
+            (["stopper=llm"], "llm.model: needs the name of a model"),
+            (
+                ["agent=openai", "agent.model=m"],
+                "agent.model: unknown key; language models are configured by llm.model",
+            ),
+            (
+                ["stopper=llm", "llm.model=m", "stopper.base_url=http://127.0.0.1:9/v1"],
+                "stopper.base_url: unknown key; language models are configured by llm.base_url",
+            ),
         ):
             done = launch("search", *SIMULATED, *overrides, f"search_dir={tmp_path}/s", ok=False)
             assert done.returncode == 2, done.stdout
@@ -469,7 +475,7 @@ def test_an_agent_is_tried_on_a_stage_without_starting_anything(launch: Run, tmp
     before = {file: file.read_bytes() for file in search.rglob("*") if file.is_file()}
     where = [f"search_dir={search}", "node=0001"]
     prompt = launch(
-        "propose", *where, "agent=openai", "agent.model=m", "agent.api_key_env=NO_SUCH_KEY", "dry_run=true"
+        "propose", *where, "agent=openai", "llm.model=m", "llm.api_key_env=NO_SUCH_KEY", "dry_run=true"
     ).stdout
     assert "Propose the stage 0004 that continues 0001." in prompt
     with LLMServer(scripted) as server:
@@ -488,10 +494,10 @@ def test_a_dry_run_tells_the_model_and_what_it_can_cost(launch: Run, tmp_path: P
     with LLMServer(scripted) as server:
         settings = asking(
             server,
-            "agent.price_input=2",
-            "agent.price_output=10",
+            "llm.price_input=2",
+            "llm.price_output=10",
             "agent.max_prompt_tokens=20000",
-            "agent.max_reply_tokens=1000",
+            "llm.max_reply_tokens=1000",
         )
         printed = launch(
             "search", *SIMULATED, *settings, "budget.stages=10", "dry_run=true", f"search_dir={tmp_path}/s"

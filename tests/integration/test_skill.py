@@ -78,7 +78,7 @@ def results(search: Path) -> list[str]:
 @pytest.mark.parametrize("native", [True, False])
 def test_a_session_reads_starts_stops_and_finishes(launch: Run, tmp_path: Path, native: bool) -> None:
     search = tmp_path / "s"
-    prices = ["agent.price_input=1", "agent.price_output=1"]
+    prices = ["llm.price_input=1", "llm.price_output=1"]
     with LLMServer(player(WHOLE, native=native)) as server:
         launch("search", *SKILL, *asking(server, *prices), f"search_dir={search}")
         asked = len(server.requests)
@@ -145,8 +145,8 @@ def test_a_hostile_model_ends_no_session_and_leaves_no_bounds(launch: Run, tmp_p
     limits = [
         "budget.stages=12",
         "search.method.max_turns=120",
-        "agent.timeout_s=0.5",
-        "agent.breaker_pause_s=0",
+        "llm.timeout_s=0.5",
+        "llm.breaker_pause_s=0",
     ]
     with LLMServer(mind) as server:
         launch("search", *SKILL, *asking(server, *limits), f"search_dir={search}")
@@ -288,5 +288,5 @@ def test_a_long_session_is_sent_in_part_with_every_call_and_its_result_together(
 def test_a_session_needs_a_language_model(launch: Run, tmp_path: Path) -> None:
     done = launch("search", *SKILL, f"search_dir={tmp_path}/s", ok=False)
     assert done.returncode == 2
-    assert "search=skill: needs a language model: agent=openai agent.model=NAME" in done.stderr
+    assert "search=skill: needs a language model: agent=openai llm.model=NAME" in done.stderr
     assert not (tmp_path / "s").exists()

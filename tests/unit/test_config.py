@@ -21,11 +21,11 @@ GROUPS = sorted(
     for path in CONF.iterdir()
     if path.is_dir() and path.name not in ("experiment", "hydra", "schema", "study")
 )
-LLM = ["agent.model=some", "agent.api_key_env=null"]
+LLM = ["llm.model=some", "llm.api_key_env=null"]
 NEEDED = {
     **{f"agent={path.stem}": LLM for path in (CONF / "agent").glob("openai*.yaml")},
     "agent=rule_file": ["agent.path=rule.yaml"],
-    "stopper=llm": ["stopper.model=some"],
+    "stopper=llm": ["llm.model=some"],
     "model=hf": ["model.path=some/model"],
     "task=jsonl": ["task.path=problems.jsonl"],
     "task=reasoning_gym": ["task.dataset=leg_counting"],

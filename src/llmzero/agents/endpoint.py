@@ -107,7 +107,9 @@ class LlmSettings:
     )
     max_reply_tokens: int = setting(4000, "limit of a reply", low=1)
     temperature: float | None = setting(None, "null leaves it to the endpoint", low=0, high=2)
-    extra: dict[str, Any] = setting({}, "further fields of every request, e.g. {reasoning_effort: low}")
+    extra: dict[str, Any] = setting(
+        {}, "further fields of every request, e.g. +llm.extra={reasoning_effort: low}"
+    )
     price_input: float | None = setting(None, "dollars a million tokens; budget.llm_dollars needs it", low=0)
     price_output: float | None = setting(None, "dollars a million tokens; budget.llm_dollars needs it", low=0)
     breaker_failures: int = setting(

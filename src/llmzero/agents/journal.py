@@ -99,8 +99,8 @@ class Tape:
     def missing(self, name: str) -> UserError:
         """Return the error of a replay that asks for what was never recorded."""
         return UserError(
-            f"agent.cassette=replay: {call_file(self.directory / 'nodes', name)} does not exist: the search took another way than the "
-            "recorded one; agent.cassette=null (in another search_dir) asks the endpoint instead"
+            f"llm.cassette=replay: {call_file(self.directory / 'nodes', name)} does not exist: the search took another way than the "
+            "recorded one; llm.cassette=null (in another search_dir) asks the endpoint instead"
         )
 
 

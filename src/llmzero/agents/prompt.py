@@ -66,7 +66,7 @@ class Prompts:
 
     def __init__(self, folder: str | None) -> None:
         if folder is not None and not Path(folder).is_dir():
-            raise UserError(f"agent.prompts={folder}: no such folder; copy {PROMPTS} and edit the copy")
+            raise UserError(f"llm.prompts={folder}: no such folder; copy {PROMPTS} and edit the copy")
         folders: list[str | Path] = [*([folder] if folder else []), PROMPTS]
         self._environment = Environment(
             loader=FileSystemLoader(folders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -8,12 +8,13 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmzero.agents.endpoint import CallError, Endpoint, Reply
+from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings, Reply
 from llmzero.agents.journal import CallId, CallJournal
 from llmzero.agents.llm_stopper import SCHEMA as STOP_SCHEMA
 from llmzero.core.errors import UserError
@@ -42,16 +43,8 @@ def journal(nodes: Path, ledger: Ledger, spent: Callable[[], str | None] = lambd
 
 def endpoint(url: str, nodes: Path, ledger: Ledger | None = None, **settings: Any) -> Endpoint:
     spent = settings.pop("spent", lambda: None)
-    made = Endpoint(
-        **{
-            "model": "scripted",
-            "base_url": url,
-            "api_key_env": None,
-            "retries": 0,
-            "timeout_s": 5.0,
-            **settings,
-        }
-    )
+    usual = LlmSettings(model="scripted", base_url=url, api_key_env=None, retries=0, timeout_s=5.0)
+    made = Endpoint(replace(usual, **settings))
     made.connect(journal(nodes, [] if ledger is None else ledger, spent))
     return made
 
@@ -263,9 +256,11 @@ def test_a_set_up_that_cannot_work_is_refused_with_the_remedy(
     with pytest.raises(
         UserError, match=r"api_key_env=NO_SUCH_KEY: this environment variable.*api_key_env=null"
     ):
-        Endpoint("m", api_key_env="NO_SUCH_KEY").check()
+        Endpoint(LlmSettings(model="m", api_key_env="NO_SUCH_KEY")).check()
     with pytest.raises(UserError, match=r"contains a password"):
-        Endpoint("m", base_url="http://me:word@somewhere/v1", api_key_env=None)
+        Endpoint(LlmSettings(model="m", base_url="http://me:word@somewhere/v1", api_key_env=None))
+    with pytest.raises(UserError, match=r"llm\.model: needs the name of a model"):
+        Endpoint(LlmSettings())
     with pytest.raises(UserError, match=r"nobody answers there .*is it running"):
         endpoint("http://127.0.0.1:9/v1", tmp_path).check()
     monkeypatch.setenv("MY_KEY", KEY)

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
+from llmzero.agents.endpoint import LlmSettings
 from llmzero.agents.journal import CallJournal
-from llmzero.agents.llm import LlmAgent
-from llmzero.agents.llm_stopper import LlmStopper
+from llmzero.agents.llm import LlmAgent, LlmAgentSettings
+from llmzero.agents.llm_stopper import LlmStopper, LlmStopperSettings
 from llmzero.core.hparams import Catalogue
 from llmzero.evidence.evidence import Evidence
 from tests.llm_server import Answer, LLMServer, script
 from tests.unit.agents.test_answer import reply
 from tests.unit.agents.test_rules import evidence
 
-SETTINGS = {"model": "m", "api_key_env": None, "retries": 0, "timeout_s": 5.0}
+LLM = LlmSettings(model="m", api_key_env=None, retries=0, timeout_s=5.0)
 SOUND = reply(("group_size", 16))
 CLAMPABLE = reply(("learning_rate", 5.0), ("luck", 1))
 USELESS = reply(("luck", 1))
@@ -30,7 +31,7 @@ def facts(catalogue: Catalogue, metrics: Any) -> Evidence:
 
 
 def agent(server: LLMServer, nodes: Path, **settings: Any) -> LlmAgent:
-    made = LlmAgent(base_url=server.url, **{**SETTINGS, **settings})
+    made = LlmAgent(LlmAgentSettings(**settings), replace(LLM, base_url=server.url))
     made.endpoint.connect(CallJournal(nodes, lambda *_: None, (), lambda: None))
     return made
 
@@ -99,7 +100,7 @@ def test_without_a_usable_judgement_statistics_judge(catalogue: Catalogue, tmp_p
         Answer(status=500, error="ill"),
     ):
         with LLMServer(script([answer])) as server:
-            stopper = LlmStopper(base_url=server.url, **SETTINGS)
+            stopper = LlmStopper(LlmStopperSettings(), replace(LLM, base_url=server.url))
             stopper.endpoint.connect(
                 CallJournal(tmp_path / str(len(verdicts)), lambda *_: None, (), lambda: None)
             )
@@ -117,7 +118,7 @@ def test_nobody_is_asked_before_step_ten_or_without_a_score_to_pass(
     catalogue: Catalogue, tmp_path: Path
 ) -> None:
     with LLMServer(script(["nothing"])) as server:
-        stopper = LlmStopper(base_url=server.url, **SETTINGS)
+        stopper = LlmStopper(LlmStopperSettings(), replace(LLM, base_url=server.url))
         early = replace(evidence(catalogue, [0.3]), incumbent_score=0.6)
         assert not stopper.decide(early).stop
         assert not stopper.decide(replace(evidence(catalogue, [0.3, 0.3, 0.3]), incumbent_score=None)).stop

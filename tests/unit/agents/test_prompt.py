@@ -188,7 +188,7 @@ def test_users_edit_templates_and_hear_of_their_mistakes(facts: Evidence, tmp_pa
     (tmp_path / "proposer.jinja").write_text("line\n{% if %}")
     with pytest.raises(UserError, match=r"proposer\.jinja, line 2: "):
         text(facts, prompts=str(tmp_path))
-    with pytest.raises(UserError, match=r"agent\.prompts=/no/where: no such folder"):
+    with pytest.raises(UserError, match=r"llm\.prompts=/no/where: no such folder"):
         Prompts("/no/where")
 
 

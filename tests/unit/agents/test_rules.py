@@ -8,7 +8,7 @@ import pytest
 
 from llmzero.agents.base import Proposer
 from llmzero.agents.rules import MOVES, REMEDIES, RandomAgent, RuleAgent
-from llmzero.agents.stopper import CurveStopper, NeverStop
+from llmzero.agents.stopper import CurveStopper, CurveStopperSettings, NeverStop
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import ValidationPoint
 from llmzero.evidence.diagnosis import diagnose, slope
@@ -175,7 +175,7 @@ def running(catalogue: Catalogue, scores: list[float], incumbent: float) -> Evid
 
 
 def test_the_stopper_judges_by_the_rate_of_improvement(catalogue: Catalogue) -> None:
-    stopper = CurveStopper()
+    stopper = CurveStopper(CurveStopperSettings())
     flat, steep = [0.3, 0.3, 0.3], [0.36, 0.43, 0.5]
     assert stopper.decide(running(catalogue, flat, 0.6)).stop
     assert not stopper.decide(running(catalogue, steep, 0.6)).stop

@@ -426,10 +426,10 @@ def expecting(tmp_path: Path) -> Iterator[Path]:
     with LLMServer(scripted) as server:
         asked = [
             "agent=openai",
-            "agent.model=scripted",
-            f"agent.base_url={server.url}",
-            "agent.api_key_env=null",
-            "agent.retries=0",
+            "llm.model=scripted",
+            f"llm.base_url={server.url}",
+            "llm.api_key_env=null",
+            "llm.retries=0",
         ]
         yield search(
             tmp_path / "llm",

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from llmzero.agents.endpoint import Reply
+from llmzero.agents.endpoint import LlmSettings, Reply
 from llmzero.agents.journal import CallJournal
-from llmzero.agents.llm import LlmAgent
+from llmzero.agents.llm import LlmAgent, LlmAgentSettings
 from llmzero.agents.transcript import CALLS_KEPT, RESULT_KEPT, Transcript, tool_calls
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
@@ -161,7 +161,8 @@ def session(
     """A session with a model that gives these answers, in the directory of a search."""
     builder = EvidenceBuilder(folder / "nodes", catalogue, metrics, 0)
     with LLMServer(script(answers)) as server:
-        agent = LlmAgent(model="m", base_url=server.url, api_key_env=None, retries=0)
+        llm = LlmSettings(model="m", base_url=server.url, api_key_env=None, retries=0)
+        agent = LlmAgent(LlmAgentSettings(), llm)
         agent.endpoint.connect(CallJournal(folder / "nodes", lambda *_: None, set(), lambda: None))
         facts = lambda tree, node_id: builder.for_proposal(tree, node_id, {"stages": 3.0})  # noqa: E731
         context = MethodContext(catalogue, lambda *_: Proposal("", (), "", {}), 3, 0, agent, facts, folder)

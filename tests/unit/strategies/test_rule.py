@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llmzero.agents.rule_file import RuleFileAgent
+from llmzero.agents.rule_file import RuleFileAgent, RuleFileSettings
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult
@@ -303,7 +303,9 @@ def test_the_agent_applies_the_first_clause_of_each_parameter_whose_condition_ho
         {"parameter": "group_size", "notches": 1, "when": {"observe": "late/early kl", "at_least": 1.5}},
         {"parameter": "prompts_per_step", "notches": 1, "when": {"observe": "gain", "at_most": 1.0}},
     )
-    found = RuleFileAgent(str(path)).propose(evidence(catalogue, [0.3], kl=(0.1, 0.5)))
+    found = RuleFileAgent(RuleFileSettings(path=str(path)), catalogue).propose(
+        evidence(catalogue, [0.3], kl=(0.1, 0.5))
+    )
     assert found.changes == {"kl_coef": 0.003, "group_size": 16}
     assert found.reasons == {"kl_coef": "late kl at least 0.3", "group_size": "late/early kl at least 1.5"}
     assert (
@@ -320,7 +322,11 @@ def test_where_the_whole_rule_was_tried_the_agent_takes_a_part_of_it_then_nothin
         CLAUSE,
         {"parameter": "group_size", "notches": 1, "when": {"observe": "late kl", "at_least": 0.5}},
     )
-    agent, found, tried = RuleFileAgent(str(path)), evidence(catalogue, [0.3], kl=0.6), []
+    agent, found, tried = (
+        RuleFileAgent(RuleFileSettings(path=str(path)), catalogue),
+        evidence(catalogue, [0.3], kl=0.6),
+        [],
+    )
     for _ in range(4):
         changes = agent.propose(found).changes
         tried.append(changes)

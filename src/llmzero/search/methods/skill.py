@@ -40,7 +40,7 @@ class Skill:
         skills: str | None = None,
     ) -> None:
         if not isinstance(context.proposer, LlmAgent) or context.evidence is None:
-            raise UserError("search=skill: needs a language model: agent=openai agent.model=NAME")
+            raise UserError("search=skill: needs a language model: agent=openai llm.model=NAME")
         self.context, self.agent, self.evidence = context, context.proposer, context.evidence
         self.max_turns = max_turns
         self.max_context_tokens = max_context_tokens
