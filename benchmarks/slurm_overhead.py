@@ -7,6 +7,7 @@ benchmarks/results/slurm_overhead.json.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,6 @@ from pathlib import Path
 from statistics import median
 from tempfile import mkdtemp
 from typing import Any
-
-import yaml
 
 from llmzero.core.files import write_json
 from llmzero.core.stage import StageDir, StageResult, StageSpec
@@ -65,7 +64,7 @@ def _spec(place: Path) -> dict[str, Any]:
         check=True,
         capture_output=True,
     )
-    found: dict[str, Any] = yaml.safe_load((place / "spec/stage.yaml").read_text()) | {"steps": 1}
+    found: dict[str, Any] = json.loads((place / "spec/stage.json").read_text()) | {"steps": 1}
     found["hparams"] |= FEW
     return found
 
@@ -73,7 +72,7 @@ def _spec(place: Path) -> dict[str, Any]:
 def _stage(directory: Path, spec: dict[str, Any]) -> StageDir:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    (directory / "stage.yaml").write_text(yaml.safe_dump(spec))
+    (directory / "stage.json").write_text(json.dumps(spec))
     return StageDir(directory)
 
 

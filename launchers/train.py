@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train one stage: from Hydra overrides, or from a stage directory that already holds a `stage.yaml`.
+"""Train one stage: from Hydra overrides, or from a stage directory that already holds a `stage.json`.
 
 Several processes: `torchrun --nproc-per-node 8 launchers/train.py ...`, or `srun` with one task a GPU.
 """
@@ -27,9 +27,9 @@ def run(config: TrainConfig) -> float | None:
     if stage.result_file.exists():
         raise UserError(f"stage_dir={directory}: this stage has ended already; choose another stage_dir")
     rank, _, _ = identity()
-    if rank == 0 and not stage.spec_file.exists():
+    if rank == 0 and not stage.has_spec():
         stage.write_spec(spec_of(config, directory))
-    while not stage.spec_file.exists():
+    while not stage.has_spec():
         time.sleep(WAIT_S)
     from llmzero.grpo.console import show_progress
     from llmzero.grpo.main import run_stage

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from selenium import webdriver
 
 from tests.conftest import REPOSITORY
@@ -91,10 +90,10 @@ def root(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def spec(launch: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The `stage.yaml` of a stage that begins at the micro base model, to be varied."""
+    """The `stage.json` of a stage that begins at the micro base model, to be varied."""
     stage = tmp_path_factory.mktemp("spec") / "stage"
     launch("train", *MICRO, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
-    found: dict[str, Any] = yaml.safe_load((stage / "stage.yaml").read_text())
+    found: dict[str, Any] = json.loads((stage / "stage.json").read_text())
     found["hparams"] |= FEW
     found["trainer"] |= {"validation_every": 100, "micro_batch_tokens": 400}
     return found
@@ -119,12 +118,12 @@ def run_stages(environment: dict[str, str], spec: dict[str, Any]) -> Stages:
 
 
 def write_stage(directory: Path, spec: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Write a stage's `stage.yaml`; sections are changed key by key."""
+    """Write a stage's `stage.json`; sections are changed key by key."""
     nested = {
         key: {**spec[key], **value} if isinstance(value, dict) else value for key, value in changes.items()
     }
     directory.mkdir(parents=True)
-    (directory / "stage.yaml").write_text(yaml.safe_dump({**spec, **nested}))
+    (directory / "stage.json").write_text(json.dumps({**spec, **nested}))
 
 
 def last_checkpoint(stage: Path) -> Path:

@@ -110,7 +110,7 @@ def main(whole: Path, kills: int) -> None:
         stage = StageDir(whole.with_name(f"killed_{copies:02d}"))
         if not stage.path.exists():
             stage.path.mkdir()
-            shutil.copy(whole / "stage.yaml", stage.path)
+            shutil.copy(whole / "stage.json", stage.path)
         attempt = kill_once(stage, KINDS[len(hits) % len(KINDS)], times, rng)
         result = stage.result()
         if result is not None:

@@ -1,4 +1,4 @@
-"""Tasks and an engine that misbehave where they are told to; a `stage.yaml` names them by `_target_`."""
+"""Tasks and an engine that misbehave where they are told to; a `stage.json` names them by `_target_`."""
 
 from __future__ import annotations
 

@@ -75,12 +75,11 @@ def test_a_strategy_is_replayed_as_the_search_found_it(confirmed: Path) -> None:
 def test_test_data_is_read_after_each_replay_alone(confirmed: Path) -> None:
     def splits(pattern: str) -> list[str]:
         return [
-            yaml.safe_load(path.read_text())["trainer"]["evaluation_split"]
-            for path in confirmed.glob(pattern)
+            json.loads(path.read_text())["trainer"]["evaluation_split"] for path in confirmed.glob(pattern)
         ]
 
-    assert set(splits("confirm/*/*/nodes/*/stage.yaml")) == {"val"}
-    assert splits("confirm/*/*/test/*/stage.yaml") == ["test"] * 18  # base and best of nine replays
+    assert set(splits("confirm/*/*/nodes/*/stage.json")) == {"val"}
+    assert splits("confirm/*/*/test/*/stage.json") == ["test"] * 18  # base and best of nine replays
 
 
 def test_it_is_told_in_a_line_and_charged_as_setup(launch: Run, confirmed: Path, tmp_path: Path) -> None:

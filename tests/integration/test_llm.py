@@ -55,8 +55,8 @@ def catalogue_of_search(search: Path) -> Catalogue:
 
 def assert_within_bounds(search: Path) -> None:
     catalogue = catalogue_of_search(search)
-    for file in search.glob("nodes/*/stage.yaml"):
-        assert catalogue.problems(yaml.safe_load(file.read_text())["hparams"]) == []
+    for file in search.glob("nodes/*/stage.json"):
+        assert catalogue.problems(json.loads(file.read_text())["hparams"]) == []
 
 
 def test_a_search_shows_the_models_own_words_and_charges_its_calls(launch: Run, tmp_path: Path) -> None:

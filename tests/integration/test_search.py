@@ -323,7 +323,7 @@ def test_a_search_trains_for_real(trained: Path) -> None:
     assert_consistent(trained, 4)
     found = summary(trained)
     assert found["test"]["practitioner"]["steps"] == found["test"]["best"]["steps"]
-    specs = [yaml.safe_load(file.read_text()) for file in sorted(trained.glob("nodes/*/stage.yaml"))]
+    specs = [json.loads(file.read_text()) for file in sorted(trained.glob("nodes/*/stage.json"))]
     assert specs[0]["steps"] == 0
     assert all(spec["resume_from"] for spec in specs[1:])
     assert {spec["trainer"]["evaluation_split"] for spec in specs} == {"val"}

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from llmzero.core.files import append_jsonl
 from llmzero.core.stage import StageDir, StageResult
-from llmzero.runners.slurm import SlurmRunner
+from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings
 from llmzero.runners.slurm_job import REQUEUES, requeue
 from llmzero.runners.slurm_queue import JOB_FILE, Queue, job_name
 from llmzero.tree.store import EventStore
@@ -103,7 +102,7 @@ def long_spec(
     found["trainer"]["validation_every"] = 50
     whole = tmp_path_factory.mktemp("whole") / "0001"
     whole.mkdir()
-    (whole / "stage.yaml").write_text(yaml.safe_dump(found))
+    (whole / "stage.json").write_text(json.dumps(found))
     subprocess.run(
         [sys.executable, "-c", f"from llmzero.grpo.main import run_stage; run_stage({str(whole)!r})"],
         check=True,
@@ -116,10 +115,9 @@ def run(
 ) -> StageResult:
     """Run a stage as a job, let something happen meanwhile, and return its result."""
     stage.mkdir(parents=True)
-    (stage / "stage.yaml").write_text(yaml.safe_dump(spec))
-    runner = SlurmRunner(
-        entry_point=ENTRY_POINT, **{"cpus_per_task": 1, "poll_s": 0.3, "grace_s": 2.0, **settings}
-    )
+    (stage / "stage.json").write_text(json.dumps(spec))
+    asked = {"cpus_per_task": 1, "poll_s": 0.3, "grace_s": 2.0, **settings}
+    runner = SlurmRunner(SlurmRunnerSettings(entry_point=ENTRY_POINT, **asked))
     handle = runner.start(StageDir(stage).read_spec())
     meanwhile(stage)
     wait_for(lambda: handle.poll().final)
@@ -246,10 +244,12 @@ def test_jobs_run_the_code_as_it_was_at_their_submission(spec: dict[str, Any], t
     assert result.state == "completed", result.error
     code = next((tmp_path / "code").iterdir())
     (code / "llmzero/grpo/main.py").write_text("raise RuntimeError('the snapshot is what runs')")
-    handle = SlurmRunner(entry_point=ENTRY_POINT, cpus_per_task=1, poll_s=0.3, grace_s=1.0)
+    handle = SlurmRunner(
+        SlurmRunnerSettings(entry_point=ENTRY_POINT, cpus_per_task=1, poll_s=0.3, grace_s=1.0)
+    )
     again = tmp_path / "nodes/0002"
     again.mkdir()
-    shutil.copy(stage / "stage.yaml", again)
+    shutil.copy(stage / "stage.json", again)
     second = handle.start(StageDir(again).read_spec())
     wait_for(lambda: second.poll().final)
     assert "the snapshot is what runs" in str(second.result().error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -45,7 +46,7 @@ def same_weights(a: Path, b: Path) -> bool:
 
 
 def test_the_directory_holds_what_the_contract_says(whole: Path) -> None:
-    assert yaml.safe_load((whole / "stage.yaml").read_text())["hparams"]["group_size"] == 4
+    assert json.loads((whole / "stage.json").read_text())["hparams"]["group_size"] == 4
     metrics = read_lines(whole / "metrics.jsonl")
     assert [row["step"] for row in metrics] == list(range(1, 9))
     assert [row["global_step"] for row in metrics] == list(range(1, 9))
@@ -139,15 +140,30 @@ def test_a_stop_file_ends_the_stage_with_its_checkpoint_and_score(
 ) -> None:
     stage = tmp_path / "stage"
     launch("train", *MICRO, SMALL, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
-    spec = yaml.safe_load((stage / "stage.yaml").read_text())
+    spec = json.loads((stage / "stage.json").read_text())
     stage = tmp_path / "stopped"
     stage.mkdir()
-    (stage / "stage.yaml").write_text(yaml.safe_dump({**spec, "steps": 1000}))
+    (stage / "stage.json").write_text(json.dumps({**spec, "steps": 1000}))
     (stage / "stop").touch()
     launch("train", *MICRO, f"stage_dir={stage}")
     result = json.loads((stage / "result.json").read_text())
     assert (result["state"], result["best_step"]) == ("stopped", 1)
     assert (Path(result["checkpoint"]) / "COMPLETE").exists()
+
+
+def test_a_stage_that_an_earlier_version_described_in_yaml_goes_on(
+    launch: Run, whole: Path, tmp_path: Path
+) -> None:
+    stage = tmp_path / "earlier"
+    shutil.copytree(whole, stage)
+    (stage / "result.json").unlink()
+    spec = json.loads((stage / "stage.json").read_text())
+    (stage / "stage.json").unlink()
+    (stage / "stage.yaml").write_text(yaml.safe_dump({**spec, "steps": 10}))
+    launch("train", f"stage_dir={stage}")
+    assert json.loads((stage / "result.json").read_text())["state"] == "completed"
+    assert [row["step"] for row in read_lines(stage / "metrics.jsonl")] == list(range(1, 11))
+    assert not (stage / "stage.json").exists()
 
 
 def test_a_killed_stage_goes_on_from_its_last_complete_checkpoint(

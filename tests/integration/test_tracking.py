@@ -276,7 +276,7 @@ def test_the_event_log_is_only_read(search: Search) -> None:
 
 
 def test_one_broken_stage_does_not_keep_the_others_from_being_mirrored(search: Search) -> None:
-    (search.path / "nodes" / "0000" / "stage.yaml").write_text("{")
+    (search.path / "nodes" / "0000" / "stage.json").write_text("{")
     result = mirror(search)
     assert result.returncode == 1
     assert "0000 could not be mirrored" in result.stderr

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-_REPRESENTER = yaml.representer.SafeRepresenter()
 _SAFE = (str, int, bool, type(None))  # they hold no floats
 
 
@@ -65,28 +61,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     value: dict[str, Any] = json.loads(text)
     return value
-
-
-def yaml_text(values: Mapping[str, Any]) -> str:
-    """Return a mapping of plain values as YAML. Stages and searches share most of their entries, which are made once."""
-    return "".join(
-        _float_entry(key, value) if isinstance(value, float) else _yaml_entry(json.dumps({key: value}))
-        for key, value in values.items()
-    )
-
-
-@lru_cache(maxsize=1024)
-def _yaml_entry(entry: str) -> str:
-    return yaml.dump(json.loads(entry), Dumper=yaml.CSafeDumper, sort_keys=False)
-
-
-def _float_entry(key: str, value: float) -> str:
-    """Return an entry whose value is hardly ever the same twice."""
-    return (
-        _yaml_entry(json.dumps({key: None})).removesuffix("null\n")
-        + str(_REPRESENTER.represent_float(value).value)
-        + "\n"
-    )
 
 
 def sync_directory(path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,6 @@ from llmzero.core.files import (
     write_atomic,
     write_json,
     write_jsonl,
-    yaml_text,
 )
 from llmzero.core.hparams import HParams
 
@@ -61,7 +60,7 @@ class StageSpec:
     config: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of `stage.yaml`."""
+        """Return the content of `stage.json`."""
         return {
             "node_id": self.node_id,
             "parent": self.parent_id,
@@ -174,7 +173,8 @@ class StageDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.spec_file = path / "stage.yaml"
+        self.spec_file = path / "stage.json"
+        self.earlier_spec_file = path / "stage.yaml"  # as earlier versions wrote it
         self.proposal_file = path / "proposal.json"
         self.metrics_file = path / "metrics.jsonl"
         self.validation_file = path / "validation.jsonl"
@@ -186,19 +186,23 @@ class StageDir:
         self.checkpoints = path / "checkpoints"
 
     def write_spec(self, spec: StageSpec) -> None:
-        """Create the directory with its `stage.yaml`, which whoever starts the stage could write again."""
+        """Create the directory with its `stage.json`, which whoever starts the stage could write again.
+
+        An infinite setting, such as a timeout, stays what it is, as `Infinity`; null would mean something else.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        own = {
-            name: value for name, value in spec.to_dict().items() if name in _SPEC_KEYS and name != "hparams"
-        }
-        hparams = textwrap.indent(yaml_text(spec.hparams), "  ")
-        write_atomic(
-            self.spec_file, f"{yaml_text(own)}hparams:\n{hparams}{yaml_text(spec.config)}", sync=False
-        )
+        write_atomic(self.spec_file, json.dumps(spec.to_dict(), indent=2) + "\n", sync=False)
+
+    def has_spec(self) -> bool:
+        """Return whether the stage is described, by this version or an earlier one."""
+        return self.spec_file.exists() or self.earlier_spec_file.exists()
 
     def read_spec(self) -> StageSpec:
-        """Read `stage.yaml`."""
-        return StageSpec.from_dict(yaml.load(self.spec_file.read_text(), Loader=yaml.CSafeLoader), self.path)
+        """Read `stage.json`, or the `stage.yaml` of an earlier version."""
+        values = read_json(self.spec_file)
+        if values is None:
+            values = yaml.load(self.earlier_spec_file.read_text(), Loader=yaml.CSafeLoader)
+        return StageSpec.from_dict(values, self.path)
 
     def status(self) -> dict[str, Any]:
         """Return the last heartbeat; empty before the first."""

@@ -1,4 +1,4 @@
-"""One stage as one process, or one of several: read `stage.yaml`, train, leave a result."""
+"""One stage as one process, or one of several: read `stage.json`, train, leave a result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_stage(
     the traceback in its log.
 
     Args:
-        directory: the stage directory, with its `stage.yaml`.
+        directory: the stage directory, with its `stage.json`.
         started: when the stage's time began, on `time.time()`'s clock; None is the start of the process.
         interrupted: tells whether to leave, for a caller that goes on after the stage; None listens to the signals.
     """

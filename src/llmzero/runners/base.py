@@ -43,7 +43,7 @@ class StageRunner(ABC):
 
     @abstractmethod
     def start(self, spec: StageSpec) -> StageHandle:
-        """Start a stage whose directory holds its `stage.yaml`."""
+        """Start a stage whose directory holds its `stage.json`."""
 
     @abstractmethod
     def attach(self, spec: StageSpec) -> StageHandle | None:

@@ -219,11 +219,10 @@ class Driver:
     def _set_aside_unknown_directories(self) -> None:
         """Move away stage directories that the log does not know (its tail was lost), so that their names are free again."""
         for directory in sorted(self.workspace.nodes.iterdir()):
-            stage = (
-                directory / "stage.yaml"
-            )  # without one it holds what a language model was asked for the next stage
-            if directory.name.isdigit() and directory.name not in self.store.tree.nodes and stage.exists():
-                StageDir(directory).request_stop()
+            stage = StageDir(directory)
+            # without a specification it holds what a language model was asked for the next stage
+            if directory.name.isdigit() and directory.name not in self.store.tree.nodes and stage.has_spec():
+                stage.request_stop()
                 aside = directory.with_name(f"{directory.name}.lost-{time.time_ns()}")
                 log.warning(
                     "%s is not in %s: set aside as %s", directory, self.workspace.tree_file.name, aside.name

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from llmzero.core.errors import UserError
-from llmzero.core.files import write_atomic, yaml_text
+from llmzero.core.files import write_atomic
 from llmzero.tree.lease import Lease
 from llmzero.tree.upgrade import upgraded
 
@@ -83,7 +83,7 @@ class Workspace:
     def _claim(self, config: dict[str, Any]) -> None:
         if self.config_file.exists():
             self.check_identity(config)
-        write_atomic(self.config_file, yaml_text(config))
+        write_atomic(self.config_file, yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False))
 
     def check_identity(self, config: dict[str, Any]) -> None:
         """Raise `UserError` where the directory holds a search with another configuration."""

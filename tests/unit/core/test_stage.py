@@ -3,7 +3,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+import yaml
 
 from llmzero.core.files import append_jsonl, read_jsonl, write_json
 from llmzero.core.stage import StageDir, StageResult, StageSpec, ValidationPoint, commit_checkpoint
@@ -28,6 +31,29 @@ def test_a_spec_survives_its_file(tmp_path: Path) -> None:
     stage = StageDir(spec.directory)
     stage.write_spec(spec)
     assert stage.read_spec() == spec
+
+
+def test_an_infinite_setting_of_a_spec_survives_its_file(tmp_path: Path) -> None:
+    config = {"trainer": {"collective_timeout_s": float("inf")}}
+    spec = StageSpec("0001", None, 1, tmp_path / "0001", None, {"learning_rate": 1e-4}, 25, 3, config)
+    stage = StageDir(spec.directory)
+    stage.write_spec(spec)
+    assert stage.read_spec() == spec
+
+
+def test_the_spec_of_an_earlier_version_is_read_until_it_is_written_anew(tmp_path: Path) -> None:
+    stage = StageDir(tmp_path / "0001")
+    assert not stage.has_spec()
+    spec = StageSpec(
+        "0001", "0000", 1, stage.path, tmp_path / "c", {"learning_rate": 1e-05}, 25, 3, {"task": {}}
+    )
+    stage.path.mkdir()
+    (stage.path / "stage.yaml").write_text(yaml.safe_dump(spec.to_dict()))
+    assert stage.has_spec()
+    assert stage.read_spec() == spec
+    longer = replace(spec, steps=50)
+    stage.write_spec(longer)
+    assert stage.read_spec() == longer
 
 
 def test_a_result_survives_its_file(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ SEARCH_FILES = (
     "tracking.json",
 )
 STAGE_FILES = (
-    "stage.yaml",
+    "stage.json",
+    "stage.yaml",  # of earlier versions
     "proposal.json",
     "metrics.jsonl",
     "validation.jsonl",
