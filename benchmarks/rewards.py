@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.tasks.base import Example, Task, rewards_of
-from llmzero.tasks.chemistry import chemistry
-from llmzero.tasks.countdown import Countdown
-from llmzero.tasks.mathematics import mathematics
-from llmzero.tasks.music import sheet_music
-from llmzero.tasks.reasoning import ReasoningGym
+from llmzero.tasks.chemistry import ChemistrySettings, chemistry
+from llmzero.tasks.countdown import Countdown, CountdownSettings
+from llmzero.tasks.mathematics import MathSettings, mathematics
+from llmzero.tasks.music import SheetMusicSettings, sheet_music
+from llmzero.tasks.reasoning import ReasoningGym, ReasoningGymSettings
+from llmzero.tasks.settings import TIMEOUT_S
 from llmzero.tasks.verified import Verified
 
 RESULTS = Path(__file__).resolve().parent / "results/rewards.json"
@@ -27,16 +28,18 @@ SIZES: dict[str, Any] = {"train_size": 200, "val_size": 200, "test_size": 20}
 BATCH = 1000
 HONEST_S = 3.0  # seconds for which honest answers are judged
 TASKS: dict[str, Callable[[], Any]] = {
-    "countdown nano": lambda: Countdown("nano", **SIZES),
-    "countdown full": lambda: Countdown("full", **SIZES),
-    "ssmr nano": lambda: sheet_music("nano", **SIZES),
-    "ssmr full": lambda: sheet_music("full", **SIZES),
-    "chem nano": lambda: chemistry("nano", **SIZES),
-    "chem full": lambda: chemistry("full", **SIZES),
-    "math nano": lambda: mathematics("nano", **SIZES),
-    "math full": lambda: mathematics("full", workers=2, **SIZES),
-    "reasoning_gym leg_counting": lambda: ReasoningGym("leg_counting", workers=2, **SIZES),
-    "jsonl numeric": lambda: Verified("numeric"),
+    "countdown nano": lambda: Countdown(CountdownSettings(difficulty="nano", **SIZES)),
+    "countdown full": lambda: Countdown(CountdownSettings(difficulty="full", **SIZES)),
+    "ssmr nano": lambda: sheet_music(SheetMusicSettings(difficulty="nano", **SIZES)),
+    "ssmr full": lambda: sheet_music(SheetMusicSettings(difficulty="full", **SIZES)),
+    "chem nano": lambda: chemistry(ChemistrySettings(difficulty="nano", **SIZES)),
+    "chem full": lambda: chemistry(ChemistrySettings(difficulty="full", **SIZES)),
+    "math nano": lambda: mathematics(MathSettings(difficulty="nano", **SIZES)),
+    "math full": lambda: mathematics(MathSettings(difficulty="full", workers=2, **SIZES)),
+    "reasoning_gym leg_counting": lambda: ReasoningGym(
+        ReasoningGymSettings(dataset="leg_counting", workers=2, **SIZES)
+    ),
+    "jsonl numeric": lambda: Verified("numeric", TIMEOUT_S, workers=1),
     "jsonl math": lambda: Verified("math", workers=2, timeout_s=1.0),
 }
 # What completions that try to break a reward are made of.

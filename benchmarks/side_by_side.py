@@ -250,7 +250,9 @@ def _nano_directory() -> Path:
 
 def task_of(setting: Setting) -> Any:
     """Return the task."""
-    return pkgutil.resolve_name(setting.task)(difficulty=setting.difficulty)
+    from llmzero.core.parts import make
+
+    return make({"_target_": setting.task, "difficulty": setting.difficulty}, "task")
 
 
 # --- ours ---

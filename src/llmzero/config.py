@@ -28,103 +28,15 @@ from llmzero.runners.local import LocalRunnerSettings
 from llmzero.runners.simulated import SimulatedRunnerSettings
 from llmzero.runners.slurm import SlurmRunnerSettings
 from llmzero.search.settings import Group, SearchConfig, StageConfig
+from llmzero.tasks.chemistry import ChemistrySettings
+from llmzero.tasks.countdown import CountdownSettings
+from llmzero.tasks.jsonl import JsonLinesSettings
+from llmzero.tasks.mathematics import MathSettings
+from llmzero.tasks.music import SheetMusicSettings
+from llmzero.tasks.reasoning import ReasoningGymSettings
 from llmzero.tree.workspace import read_config
 
 C = TypeVar("C")
-
-
-@dataclass
-class CountdownTask:
-    """`task=countdown`."""
-
-    _target_: str = "llmzero.tasks.countdown.Countdown"
-    difficulty: str = "nano"
-    train_size: int = 4800
-    val_size: int = 1000
-    test_size: int = 1000
-    seed: int = 0
-    template: str | None = None
-
-
-@dataclass
-class MathTask:
-    """`task=math`."""
-
-    _target_: str = "llmzero.tasks.mathematics.mathematics"
-    difficulty: str = "nano"
-    source: str = "generated"
-    path: str | None = None
-    template: str | None = None
-    subset: str | None = None
-    train_size: int | None = None
-    val_size: int | None = None
-    test_size: int | None = None
-    seed: int = 0
-    workers: int = 1
-
-
-@dataclass
-class MusicTask:
-    """`task=ssmr`."""
-
-    _target_: str = "llmzero.tasks.music.sheet_music"
-    difficulty: str = "nano"
-    source: str = "generated"
-    path: str | None = None
-    subset: str | None = None
-    train_size: int | None = None
-    val_size: int | None = None
-    test_size: int | None = None
-    seed: int = 0
-    template: str | None = None
-
-
-@dataclass
-class ChemTask:
-    """`task=chem`."""
-
-    _target_: str = "llmzero.tasks.chemistry.chemistry"
-    difficulty: str = "nano"
-    source: str = "generated"
-    path: str | None = None
-    template: str | None = None
-    train_size: int | None = None
-    val_size: int | None = None
-    test_size: int | None = None
-    seed: int = 0
-
-
-@dataclass
-class JsonLinesTask:
-    """`task=jsonl`."""
-
-    _target_: str = "llmzero.tasks.jsonl.JsonLines"
-    path: str = MISSING
-    verifier: str = "exact"
-    prompt_field: str = "prompt"
-    answer_field: str = "answer"
-    template: str | None = None
-    train_size: int | None = None
-    val_size: int | None = None
-    test_size: int | None = None
-    timeout_s: float = 5.0
-    workers: int = 1
-
-
-@dataclass
-class ReasoningGymTask:
-    """`task=reasoning_gym`."""
-
-    _target_: str = "llmzero.tasks.reasoning.ReasoningGym"
-    dataset: str = MISSING
-    config: dict[str, Any] = field(default_factory=dict)
-    train_size: int = 4800
-    val_size: int = 500
-    test_size: int = 500
-    seed: int = 0
-    timeout_s: float = 5.0
-    workers: int = 1
-    template: str | None = None
 
 
 @dataclass
@@ -511,12 +423,12 @@ GROUPS: Mapping[str, type] = {
 # Parts by the name of their schema, with the class that they are and their settings. Where several classes share settings, YAML
 # names the class.
 PARTS: Mapping[str, tuple[str | None, type]] = {
-    "task_countdown": (None, CountdownTask),
-    "task_math": (None, MathTask),
-    "task_chem": (None, ChemTask),
-    "task_ssmr": (None, MusicTask),
-    "task_jsonl": (None, JsonLinesTask),
-    "task_reasoning_gym": (None, ReasoningGymTask),
+    "task_countdown": ("llmzero.tasks.countdown.Countdown", CountdownSettings),
+    "task_math": ("llmzero.tasks.mathematics.mathematics", MathSettings),
+    "task_chem": ("llmzero.tasks.chemistry.chemistry", ChemistrySettings),
+    "task_ssmr": ("llmzero.tasks.music.sheet_music", SheetMusicSettings),
+    "task_jsonl": ("llmzero.tasks.jsonl.JsonLines", JsonLinesSettings),
+    "task_reasoning_gym": ("llmzero.tasks.reasoning.ReasoningGym", ReasoningGymSettings),
     "model_nano": (None, NanoModelConfig),
     "model_hf": (None, HfModelConfig),
     "rollout_torch": (None, TorchRollout),

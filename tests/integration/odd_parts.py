@@ -15,7 +15,7 @@ from llmzero.grpo.data import DataOrder
 from llmzero.rollout.base import Rollouts, Sampling, Weights
 from llmzero.rollout.torch_engine import TorchEngine
 from llmzero.tasks.base import Example, Reward
-from llmzero.tasks.countdown import Countdown
+from llmzero.tasks.countdown import Countdown, CountdownSettings
 
 NO_MACHINE_HAS = 2**58  # bytes
 
@@ -24,7 +24,7 @@ class Poisoned(Countdown):
     """Rewards without bound in the given steps of a path (from 1)."""
 
     def __init__(self, steps: Sequence[int], prompts_per_step: int, data_seed: int, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(CountdownSettings(**settings))
         order = DataOrder(self.split("train"), data_seed)
         self.poisoned = {
             example.id
@@ -51,7 +51,7 @@ class Dull(Countdown):
     """All completions of a share of the prompts earn the same; those of the others earn 0 and 1 in turn."""
 
     def __init__(self, share: float, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(CountdownSettings(**settings))
         self.share, self.rewarded = share, 0
 
     def dull(self, example: Example) -> bool:
@@ -67,7 +67,7 @@ class Journal(Countdown):
     """Writes down every completion with its reward, which knows three values."""
 
     def __init__(self, journal: str, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(CountdownSettings(**settings))
         self.journal = Path(journal)
 
     def reward(self, example: Example, completion: str) -> Reward:
@@ -106,7 +106,7 @@ class Slow(Countdown):
     """Every reward takes its time."""
 
     def __init__(self, pause_s: float, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(CountdownSettings(**settings))
         self.pause_s = pause_s
 
     def reward(self, example: Example, completion: str) -> Reward:

@@ -56,9 +56,7 @@ class ChemCoTBench:
 
     metric = "correct"
 
-    def __init__(
-        self, path: str | None, sizes: Mapping[str, int | None], template: str | None = None
-    ) -> None:
+    def __init__(self, path: str | None, sizes: Mapping[str, int | None], template: str | None) -> None:
         self.path, self.sizes = path or HUB, sizes
         self.template = prompt_template("chem", template)
         self._splits = cache(self._load)

@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
+from llmzero.core.settings import setting
 from llmzero.tasks.base import Task
-from llmzero.tasks.generated import usual_sizes
-from llmzero.tasks.hub import check_source, require
+from llmzero.tasks.generated import generated_sizes
+from llmzero.tasks.hub import require
+from llmzero.tasks.settings import GeneratedTaskSettings
 
 
-def chemistry(
-    difficulty: Literal["nano", "full"],
-    source: Literal["generated", "published"] = "generated",
-    path: str | None = None,
-    template: str | None = None,
-    train_size: int | None = None,
-    val_size: int | None = None,
-    test_size: int | None = None,
-    seed: int = 0,
-) -> Task:
-    """Return the task that a configuration describes.
+@dataclass
+class ChemistrySettings(GeneratedTaskSettings):
+    """`task=chem`."""
 
-    Args:
-        difficulty: `nano` is changes of small molecules, `full` asks in words.
-        source: of `full`: generated questions, or the published ChemCoTBench.
-        path: of the published one: where it lies instead of on the hub, a directory that `datasets` loads.
-        template: of `full`: a Jinja file that makes the prompt of `question` and `example`; null is the task's own.
-        train_size: examples for training; null is all that the published data set has, and 4800 generated ones.
-        val_size: the same for validation; null is 1000 generated ones.
-        test_size: the same for the test; null is 1000 generated ones.
-        seed: of the generators.
+    source: str = setting(
+        "generated",
+        "of full difficulty: generated questions, or the published ChemCoTBench",
+        choices=("generated", "published"),
+    )
+    path: str | None = setting(
+        None, "a copy of the published data set, a directory that `datasets` loads; null is the hub"
+    )
+
+
+def chemistry(settings: ChemistrySettings) -> Task:
+    """Return the task that the settings describe. A template makes prompts of full difficulty from `question` and `example`.
 
     Raises:
-        UserError: RDKit is not installed, or there is no such source.
+        UserError: RDKit is not installed.
     """
-    check_source("chem", source, "generated", "published")
     require("rdkit", "task=chem")
     from llmzero.tasks.chemcot import ChemCoTBench  # these need RDKit
     from llmzero.tasks.molecule_questions import MoleculeQuestions
     from llmzero.tasks.small_molecules import SmallMolecules
 
-    given = {"train": train_size, "val": val_size, "test": test_size}
-    if difficulty == "full" and source == "published":
-        return ChemCoTBench(path, given, template)
-    sizes = usual_sizes(given)
-    return SmallMolecules(sizes, seed) if difficulty == "nano" else MoleculeQuestions(sizes, seed, template)
+    if settings.difficulty == "full" and settings.source == "published":
+        return ChemCoTBench(settings.path, settings.sizes(), settings.template)
+    sizes = generated_sizes(settings.sizes())
+    if settings.difficulty == "nano":
+        return SmallMolecules(sizes, settings.seed)
+    return MoleculeQuestions(sizes, settings.seed, settings.template)

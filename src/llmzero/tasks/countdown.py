@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
+from llmzero.core.settings import setting
 from llmzero.tasks.base import Example, Reward, weighted
-from llmzero.tasks.generated import Generated, content_id
+from llmzero.tasks.generated import DEFAULT_SIZES, Generated, content_id, generated_sizes
+from llmzero.tasks.settings import GeneratedTaskSettings
 from llmzero.tasks.template import prompt_template
 
 MAX_EXPRESSION_CHARS = 256  # bounds parsing time for any completion
@@ -53,35 +54,29 @@ class _Term:
     precedence: int = 3
 
 
-class Countdown(Generated):
-    """The Countdown numbers game, generated. `difficulty` is `nano` (characters, 3 numbers) or `full` (chat, 3 to 6 numbers).
+@dataclass
+class CountdownSettings(GeneratedTaskSettings):
+    """`task=countdown`."""
 
-    Args:
-        difficulty: a key of `DIFFICULTIES`; `full` also asks for reasoning and an `<answer>` tag.
-        train_size, val_size, test_size: examples in each split.
-        seed: of the generator. Splits stay disjoint whatever the seed, as a problem's hash decides its split.
-        template: a Jinja file that makes the prompt of full difficulty of `numbers` and `target`; null is the task's own.
+    train_size: int = setting(DEFAULT_SIZES["train"], "training examples", low=1)
+    val_size: int = setting(DEFAULT_SIZES["val"], "validation examples", low=2)
+    test_size: int = setting(DEFAULT_SIZES["test"], "test examples", low=2)
+
+
+class Countdown(Generated):
+    """The Countdown numbers game, generated.
+
+    `nano` difficulty writes three numbers and the target in characters; `full` asks in words for reasoning and an `<answer>` tag, with three
+    to six numbers. A template makes the prompts of full difficulty from `numbers` and `target`.
     """
 
     metric = "correct"
     alphabet = "0123456789+-*/() ,=:"
 
-    def __init__(
-        self,
-        difficulty: Literal["nano", "full"] = "nano",
-        train_size: int = 4800,
-        val_size: int = 1000,
-        test_size: int = 1000,
-        seed: int = 0,
-        template: str | None = None,
-    ) -> None:
-        if difficulty not in DIFFICULTIES:
-            raise ValueError(f"task.difficulty={difficulty!r}: must be one of {', '.join(DIFFICULTIES)}")
-        super().__init__(
-            f"countdown/{difficulty}", {"train": train_size, "val": val_size, "test": test_size}, seed
-        )
-        self.difficulty = difficulty
-        self.template = prompt_template("countdown", template)
+    def __init__(self, settings: CountdownSettings) -> None:
+        super().__init__(f"countdown/{settings.difficulty}", generated_sizes(settings.sizes()), settings.seed)
+        self.difficulty = settings.difficulty
+        self.template = prompt_template("countdown", settings.template)
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Return 0.1 for a well-formed expression over the given numbers and 0.9 more if it equals the target."""

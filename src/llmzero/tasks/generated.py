@@ -10,13 +10,13 @@ from functools import cache
 
 from llmzero.tasks.base import Example, Split, split_of
 
-USUAL_SIZES = {"train": 4800, "val": 1000, "test": 1000}
+DEFAULT_SIZES = {"train": 4800, "val": 1000, "test": 1000}
 PATIENCE = 20_000  # draws without a new problem after which a split counts as exhausted
 
 
-def usual_sizes(given: Mapping[str, int | None]) -> dict[str, int]:
-    """Return the sizes of generated splits, where those not given are the usual ones."""
-    return {name: given[name] or usual for name, usual in USUAL_SIZES.items()}
+def generated_sizes(sizes: Mapping[str, int | None]) -> dict[str, int]:
+    """Return the sizes of generated splits; one that is None is the default size."""
+    return {name: sizes[name] or size for name, size in DEFAULT_SIZES.items()}
 
 
 class Generated(ABC):

@@ -7,9 +7,10 @@ import logging
 import multiprocessing
 import resource
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pebble import ProcessPool
+if TYPE_CHECKING:
+    from pebble import ProcessPool
 
 MEMORY_BYTES = 2 * 1024**3  # of one process
 CALLS_A_PROCESS = 10_000  # after which a process is replaced
@@ -28,8 +29,8 @@ class Guard:
     def __init__(
         self,
         function: Callable[..., Any],
-        timeout_s: float = 5.0,
-        workers: int = 1,
+        timeout_s: float,
+        workers: int,
         example: tuple[Any, ...] | None = None,
     ) -> None:
         self.function, self.timeout_s, self.workers, self.example = function, timeout_s, workers, example
@@ -38,6 +39,8 @@ class Guard:
     def __call__(self, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Return the function's values in the order of their arguments."""
         if self._pool is None:
+            from pebble import ProcessPool
+
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPool(
                 self.workers, CALLS_A_PROCESS, _prepare, (self.function, self.example), context=context

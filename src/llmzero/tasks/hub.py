@@ -18,12 +18,6 @@ def require(package: str, key: str) -> None:
         raise UserError(f"{key}: needs the package {name}: pip install 'llmzero[tasks]'")
 
 
-def check_source(task: str, source: str, *known: str) -> None:
-    """Raise `UserError` where a task has no such source of problems."""
-    if source not in known:
-        raise UserError(f"task={task} task.source={source}: must be {', '.join(known[:-1])} or {known[-1]}")
-
-
 def divided(train: Iterable[Example], test: Iterable[Example]) -> dict[str, list[Example]]:
     """Return the splits of a published data set, in its order and each problem once: its own test split, and its training split, without what the
     test holds, divided into `train` and `val` by the hash of the problem.

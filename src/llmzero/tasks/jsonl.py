@@ -3,52 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from llmzero.core.documents import read_lines
 from llmzero.core.errors import UserError
+from llmzero.core.settings import REQUIRED, setting
 from llmzero.tasks.base import SPLIT_RANGES, Example, Split, split_of
 from llmzero.tasks.generated import content_id
+from llmzero.tasks.settings import CheckedTaskSettings
 from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import Verified
+
+
+@dataclass
+class JsonLinesSettings(CheckedTaskSettings):
+    """`task=jsonl`."""
+
+    path: str = setting(REQUIRED, "the file")
+    verifier: str = setting(
+        "exact", "exact, numeric, choice, regex, math, or package.module.function; docs/tasks.md"
+    )
+    prompt_field: str = setting("prompt", "the key of a line's prompt")
+    answer_field: str = setting("answer", "the key of a line's answer")
 
 
 class JsonLines(Verified):
     """A file with a problem a line: an object with a prompt, an answer, and whatever else the template uses.
 
     A problem that stands in the file twice counts once. Where lines have a `split` (train, val or test) they go there; else the hash of the
-    prompt decides, 60 : 20 : 20.
-
-    Args:
-        path: the file.
-        verifier, timeout_s, workers: as `Verified` takes them.
-        prompt_field, answer_field: keys of a line.
-        template: a Jinja file that makes the prompt of a line's fields; null shows the prompt as it is.
-        train_size, val_size, test_size: the first so many of a split; null is all.
+    prompt decides, 60 : 20 : 20. A template makes the prompt from a line's fields; without one the prompt is shown as it is.
     """
 
-    def __init__(
-        self,
-        path: str,
-        verifier: str = "exact",
-        prompt_field: str = "prompt",
-        answer_field: str = "answer",
-        template: str | None = None,
-        train_size: int | None = None,
-        val_size: int | None = None,
-        test_size: int | None = None,
-        timeout_s: float = 5.0,
-        workers: int = 1,
-    ) -> None:
-        super().__init__(verifier, timeout_s, workers)
-        self.path = Path(path).expanduser()
-        self.prompt_field, self.answer_field = prompt_field, answer_field
-        self.template = prompt_template("jsonl", template)
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+    def __init__(self, settings: JsonLinesSettings) -> None:
+        super().__init__(settings.verifier, settings.timeout_s, settings.workers)
+        self.path = Path(settings.path).expanduser()
+        self.prompt_field, self.answer_field = settings.prompt_field, settings.answer_field
+        self.template = prompt_template("jsonl", settings.template)
+        self.sizes = settings.sizes()
         self._splits = cache(self._read)
 
     def split(self, name: Split) -> Sequence[Example]:
@@ -91,6 +85,8 @@ class JsonLines(Verified):
         return Example(content_id(" ".join(prompt.split())), shown, answer, meta)
 
     def _shown(self, place: str, fields: dict[str, Any]) -> str:
+        from jinja2 import TemplateError
+
         try:
             return str(self.template.render(fields))
         except TemplateError as error:

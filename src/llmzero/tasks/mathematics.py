@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from math import gcd
-from typing import Any, Literal
+from typing import Any
 
+from llmzero.core.settings import setting
 from llmzero.tasks import answers, hub
 from llmzero.tasks.base import Example, Reward, Split, weighted
-from llmzero.tasks.generated import Generated, content_id, usual_sizes
+from llmzero.tasks.generated import Generated, content_id, generated_sizes
+from llmzero.tasks.settings import TIMEOUT_S, GeneratedTaskSettings
 from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import Verified
 from llmzero.tasks.word_problems import word_problem
@@ -20,7 +23,7 @@ from llmzero.tasks.word_problems import word_problem
 LARGEST = 300
 FACTORS = (2, 3)
 _FRACTION = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
-SOURCES = {
+SOURCES: dict[str, dict[str, str]] = {
     "gsm8k": {"path": "openai/gsm8k", "name": "main", "question": "question", "answer": "answer"},
     "math": {
         "path": "EleutherAI/hendrycks_math",
@@ -31,41 +34,32 @@ SOURCES = {
 }
 
 
-def mathematics(
-    difficulty: Literal["nano", "full"],
-    source: Literal["generated", "gsm8k", "math"] = "generated",
-    path: str | None = None,
-    subset: str | None = None,
-    train_size: int | None = None,
-    val_size: int | None = None,
-    test_size: int | None = None,
-    seed: int = 0,
-    workers: int = 1,
-    template: str | None = None,
-) -> Fractions | WordProblems | Published:
-    """Return the task that a configuration describes.
+@dataclass
+class MathSettings(GeneratedTaskSettings):
+    """`task=math`."""
 
-    Args:
-        difficulty: `nano` is equal fractions, `full` asks in words.
-        source: of `full`: generated word problems, or a published data set.
-        path: of a published data set: where it lies instead of on the hub, a directory or file that `datasets` loads.
-        subset: of a published data set, such as a subject of MATH; null is its usual one.
-        train_size: examples for training; null is all that a published data set has, and 4800 generated ones.
-        val_size: the same for validation; null is 1000 generated ones.
-        test_size: the same for the test; null is 1000 generated ones.
-        seed: of the generators.
-        workers: processes that check answers.
-        template: of `full`: a Jinja file that makes the prompt of `question`; null is the task's own.
+    source: str = setting(
+        "generated",
+        "of full difficulty: generated word problems, or a published data set",
+        choices=("generated", *SOURCES),
+    )
+    path: str | None = setting(
+        None, "a copy of the published data set, a directory or file that `datasets` loads; null is the hub"
+    )
+    subset: str | None = setting(
+        None, "part of the published data set, such as a subject of MATH; null is main or algebra"
+    )
+    workers: int = setting(1, "processes that check answers", low=1)
 
-    Raises:
-        UserError: there is no such source.
-    """
-    given = {"train": train_size, "val": val_size, "test": test_size}
-    hub.check_source("math", source, "generated", *SOURCES)
-    if difficulty == "full" and source != "generated":
-        return Published(source, path, subset, given, workers, template)
-    sizes = usual_sizes(given)
-    return Fractions(sizes, seed) if difficulty == "nano" else WordProblems(sizes, seed, workers, template)
+
+def mathematics(settings: MathSettings) -> Fractions | WordProblems | Published:
+    """Return the task that the settings describe. A template makes prompts of full difficulty from `question`."""
+    if settings.difficulty == "full" and settings.source != "generated":
+        return Published(settings)
+    sizes = generated_sizes(settings.sizes())
+    if settings.difficulty == "nano":
+        return Fractions(sizes, settings.seed)
+    return WordProblems(sizes, settings.seed, settings.workers, settings.template)
 
 
 class Fractions(Generated):
@@ -115,7 +109,7 @@ class _Stated(Verified):
     """Answers in words: 0.1 for stating one where it was asked for, 0.9 more for the right one."""
 
     def __init__(self, workers: int, template: str | None) -> None:
-        super().__init__("math", workers=workers)
+        super().__init__("math", TIMEOUT_S, workers)
         self.template = prompt_template("math", template)
 
     def asked(self, content: str, question: str, answer: str) -> Example:
@@ -140,9 +134,7 @@ class _Stated(Verified):
 class WordProblems(Generated, _Stated):
     """Generated grade-school problems of two to four steps."""
 
-    def __init__(
-        self, sizes: dict[str, int], seed: int, workers: int = 1, template: str | None = None
-    ) -> None:
+    def __init__(self, sizes: dict[str, int], seed: int, workers: int, template: str | None) -> None:
         Generated.__init__(self, "math/full", sizes, seed)
         _Stated.__init__(self, workers, template)
 
@@ -155,17 +147,9 @@ class WordProblems(Generated, _Stated):
 class Published(_Stated):
     """A data set of the hub, or a copy of it. Its test split is our test split; its training split is divided by the hash of the problem."""
 
-    def __init__(
-        self,
-        source: str,
-        path: str | None,
-        subset: str | None,
-        sizes: Mapping[str, int | None],
-        workers: int = 1,
-        template: str | None = None,
-    ) -> None:
-        super().__init__(workers, template)
-        self.source, self.path, self.subset, self.sizes = source, path, subset, sizes
+    def __init__(self, settings: MathSettings) -> None:
+        super().__init__(settings.workers, settings.template)
+        self.settings, self.sizes = settings, settings.sizes()
         self._splits = cache(self._load)
 
     def split(self, name: Split) -> Sequence[Example]:
@@ -173,10 +157,8 @@ class Published(_Stated):
         return self._splits()[name]
 
     def _load(self) -> dict[str, list[Example]]:
-        known = SOURCES[self.source]
-        rows = hub.splits(
-            "math", self.path or known["path"], None if self.path else self.subset or known["name"]
-        )
+        known, path, subset = SOURCES[self.settings.source], self.settings.path, self.settings.subset
+        rows = hub.splits("math", path or known["path"], None if path else subset or known["name"])
         found = hub.divided(self._examples(rows["train"], known), self._examples(rows["test"], known))
         return {name: list(islice(examples, self.sizes[name])) for name, examples in found.items()}
 

@@ -263,7 +263,7 @@ class MoleculeQuestions(ByMolecule):
 
     metric = "correct"
 
-    def __init__(self, sizes: dict[str, int], seed: int, template: str | None = None) -> None:
+    def __init__(self, sizes: dict[str, int], seed: int, template: str | None) -> None:
         super().__init__("chem/full", sizes, seed)
         self.template = prompt_template("chem", template)
 

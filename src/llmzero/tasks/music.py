@@ -4,56 +4,55 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from llmzero.core.errors import UserError
+from llmzero.core.settings import setting
 from llmzero.tasks import answers, hub, music_answers, music_problems
 from llmzero.tasks.base import Example, Reward, Split, weighted
-from llmzero.tasks.generated import Generated, content_id, usual_sizes
+from llmzero.tasks.generated import Generated, content_id, generated_sizes
 from llmzero.tasks.music_nano import ShortMusic
+from llmzero.tasks.settings import GeneratedTaskSettings
 from llmzero.tasks.template import prompt_template
 
 PUBLISHED = "Sylence/SSMR-Bench"
 SUBTASKS = {"beat": "rhythm"}  # what the published benchmark calls otherwise
 
 
-def sheet_music(
-    difficulty: Literal["nano", "full"],
-    source: Literal["generated", "published"] = "generated",
-    path: str | None = None,
-    subset: str | None = None,
-    train_size: int | None = None,
-    val_size: int | None = None,
-    test_size: int | None = None,
-    seed: int = 0,
-    template: str | None = None,
-) -> ShortMusic | SheetMusic | PublishedMusic:
-    """Return the task that a configuration describes.
+@dataclass
+class SheetMusicSettings(GeneratedTaskSettings):
+    """`task=ssmr`."""
 
-    Args:
-        difficulty: `nano` is short problems in characters, `full` asks in words.
-        source: of `full`: generated problems, or the published benchmark.
-        path: of the benchmark: where it lies instead of on the hub, a directory or file that `datasets` loads.
-        subset: of the benchmark: the name of a configuration of it; null is its only one.
-        train_size: examples for training; null is 4800 generated ones, and all that the benchmark has for it.
-        val_size: the same for validation; null is 1000 generated ones.
-        test_size: the same for the test; null is 1000 generated ones, and all of the benchmark.
-        seed: of the generators.
-        template: of `full`: a Jinja file that makes the prompt of `question`, `abc`, `options` and `form`; null is the task's own.
+    source: str = setting(
+        "generated",
+        "of full difficulty: generated problems, or the published SSMR-Bench",
+        choices=("generated", "published"),
+    )
+    path: str | None = setting(
+        None, "a copy of the published data set, a directory or file that `datasets` loads; null is the hub"
+    )
+    subset: str | None = setting(None, "a configuration of the published data set; null is its only one")
+
+
+def sheet_music(settings: SheetMusicSettings) -> ShortMusic | SheetMusic | PublishedMusic:
+    """Return the task that the settings describe.
+
+    A template makes prompts of full difficulty from `question`, `abc`, `options` and `form`.
 
     Raises:
-        UserError: music21 is not installed, or there is no such source.
+        UserError: music21 is not installed; full difficulty needs it.
     """
-    given = {"train": train_size, "val": val_size, "test": test_size}
-    sizes = usual_sizes(given)
-    if difficulty == "nano":
-        return ShortMusic(sizes, seed)
-    hub.check_source("ssmr", source, "generated", "published")
+    sizes = generated_sizes(settings.sizes())
+    if settings.difficulty == "nano":
+        return ShortMusic(sizes, settings.seed)
     hub.require("music21", "task=ssmr task.difficulty=full")
-    generated = SheetMusic(sizes, seed, template)
-    return generated if source == "generated" else PublishedMusic(generated, path, subset, given)
+    generated = SheetMusic(sizes, settings.seed, settings.template)
+    if settings.source == "generated":
+        return generated
+    return PublishedMusic(generated, settings.path, settings.subset, settings.sizes())
 
 
 class _Asked:

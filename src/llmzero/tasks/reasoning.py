@@ -3,57 +3,58 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from llmzero.core.errors import UserError
+from llmzero.core.settings import REQUIRED, setting
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
-from llmzero.tasks.generated import PATIENCE, content_id
+from llmzero.tasks.generated import DEFAULT_SIZES, PATIENCE, content_id
 from llmzero.tasks.guard import Guard
 from llmzero.tasks.hub import require
+from llmzero.tasks.settings import CheckedTaskSettings
 from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import bounded
 
 CHUNK = 1000  # problems that are generated at a time
 
 
+@dataclass
+class ReasoningGymSettings(CheckedTaskSettings):
+    """`task=reasoning_gym`."""
+
+    dataset: str = setting(REQUIRED, "a data set of reasoning-gym, such as leg_counting")
+    config: Any = setting(None, "its settings, such as {max_animals: 5}; null: its defaults")
+    train_size: int = setting(DEFAULT_SIZES["train"], "training examples", low=1)
+    val_size: int = setting(500, "validation examples", low=2)
+    test_size: int = setting(500, "test examples", low=2)
+    seed: int = setting(0, "seed of the generator; splits are disjoint across seeds")
+
+
 class ReasoningGym:
     """A generator of reasoning-gym: 0.1 for stating an answer in <answer> tags, and 0.9 times what the data set's own verifier gives for it.
 
-    Args:
-        dataset: its name, such as `leg_counting`.
-        config: its settings, such as `{min_animals: 3}`.
-        train_size: examples for training; `val_size` and `test_size` the same for validation and test.
-        val_size: see train_size.
-        test_size: see train_size.
-        seed: of the generator. Splits stay disjoint whatever the seed.
-        timeout_s: of one verification.
-        workers: processes that verify.
-        template: a Jinja file that makes the prompt of `question`; null is the task's own.
+    A template makes the prompt from `question`.
     """
 
     metric = "correct"
 
-    def __init__(
-        self,
-        dataset: str,
-        config: Mapping[str, Any] | None = None,
-        train_size: int = 4800,
-        val_size: int = 500,
-        test_size: int = 500,
-        seed: int = 0,
-        timeout_s: float = 5.0,
-        workers: int = 1,
-        template: str | None = None,
-    ) -> None:
+    def __init__(self, settings: ReasoningGymSettings) -> None:
         require("reasoning_gym", "task=reasoning_gym")
-        self.dataset, self.settings, self.seed = dataset, json.dumps(dict(config or {})), seed
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        generator(dataset, self.settings, seed, 1)
-        self.template = prompt_template("reasoning_gym", template)
-        self._guard = Guard(score, timeout_s, workers, (dataset, self.settings, "", None))
+        self.dataset, self.config, self.seed = (
+            settings.dataset,
+            json.dumps(settings.config or {}),
+            settings.seed,
+        )
+        self.sizes = {"train": settings.train_size, "val": settings.val_size, "test": settings.test_size}
+        generator(self.dataset, self.config, self.seed, 1)
+        self.template = prompt_template("reasoning_gym", settings.template)
+        self._guard = Guard(
+            score, settings.timeout_s, settings.workers, (self.dataset, self.config, "", None)
+        )
         self._splits = cache(self._generate)
 
     def split(self, name: Split) -> Sequence[Example]:
@@ -68,9 +69,7 @@ class ReasoningGym:
         """Score completions of as many examples."""
         stated = [answers.stated(completion) for completion in completions]
         asked = [(e, text) for e, text in zip(examples, stated, strict=True) if text is not None]
-        judged = iter(
-            self._guard([(self.dataset, self.settings, text, e.meta["entry"]) for e, text in asked])
-        )
+        judged = iter(self._guard([(self.dataset, self.config, text, e.meta["entry"]) for e, text in asked]))
         return [
             weighted(0.0, 0.0) if text is None else weighted(1.0, bounded(next(judged))) for text in stated
         ]
@@ -80,7 +79,7 @@ class ReasoningGym:
         found: dict[str, dict[str, Example]] = {name: {} for name in self.sizes}
         made, misses = 0, 0
         while any(len(found[name]) < size for name, size in self.sizes.items()) and misses < PATIENCE:
-            for entry in generator(self.dataset, self.settings, self.seed + made, CHUNK):
+            for entry in generator(self.dataset, self.config, self.seed + made, CHUNK):
                 example = self._example(entry)
                 home = found[split_of(example.id)]
                 new = example.id not in home and len(home) < self.sizes[split_of(example.id)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined, Template, TemplateError
+from typing import TYPE_CHECKING
 
 from llmzero.core.errors import UserError
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 OWN = Path(__file__).parent / "prompts"
-_environment = Environment(undefined=StrictUndefined)
 
 
 def prompt_template(name: str, path: str | None = None) -> Template:
@@ -22,8 +23,10 @@ def prompt_template(name: str, path: str | None = None) -> Template:
     Raises:
         UserError: it cannot be read, or is no template.
     """
+    from jinja2 import Environment, StrictUndefined, TemplateError
+
     file = Path(path).expanduser() if path else OWN / f"{name}.jinja"
     try:
-        return _environment.from_string(file.read_text(encoding="utf-8"))
+        return Environment(undefined=StrictUndefined).from_string(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, TemplateError) as error:
         raise UserError(f"task.template={file}: {error}") from error

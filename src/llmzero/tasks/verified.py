@@ -32,7 +32,7 @@ class Verified:
 
     metric = "correct"
 
-    def __init__(self, verifier: str, timeout_s: float = 5.0, workers: int = 1) -> None:
+    def __init__(self, verifier: str, timeout_s: float, workers: int) -> None:
         self.verifier = verifier
         self._quick = QUICK.get(verifier)
         example = ("1/2", "0.5") if verifier == "math" else None

@@ -15,7 +15,7 @@ import pytest
 from llmzero.core.errors import UserError
 from llmzero.tasks import hub
 from llmzero.tasks.base import Example, Task
-from llmzero.tasks.chemistry import chemistry
+from llmzero.tasks.chemistry import ChemistrySettings, chemistry
 from llmzero.tasks.molecule_questions import FRAMES, REACTIONS, SUBSTITUENTS, assembled
 from llmzero.tasks.molecules import (
     GROUPS,
@@ -39,12 +39,16 @@ LARGER = "COc1ccc(C(=O)NCCc2ccccc2)cc1"
 
 @pytest.fixture(scope="module")
 def nano() -> Any:
-    return chemistry("nano")
+    return chemistry(ChemistrySettings(difficulty="nano"))
 
 
 @pytest.fixture(scope="module")
 def full() -> Any:
-    return chemistry("full")
+    return chemistry(ChemistrySettings(difficulty="full"))
+
+
+def published(path: Path) -> ChemistrySettings:
+    return ChemistrySettings(difficulty="full", source="published", path=str(path))
 
 
 def asked(judge: str, answer: str = "", **meta: Any) -> Example:
@@ -74,7 +78,9 @@ def test_the_default_sizes_exist_and_no_molecule_is_in_two_splits(
     ]
     assert len(set(molecules)) == 6800
     assert min(Counter(example.meta["subtask"] for example in splits["val"]).values()) > 50
-    other = chemistry(difficulty, train_size=300, val_size=2, test_size=2, seed=1)  # type: ignore[arg-type]
+    other = chemistry(
+        ChemistrySettings(difficulty=difficulty, train_size=300, val_size=2, test_size=2, seed=1)
+    )
     assert {e.id for e in other.split("train")}.isdisjoint(
         e.id for name in ("val", "test") for e in splits[name]
     )
@@ -82,9 +88,10 @@ def test_the_default_sizes_exist_and_no_molecule_is_in_two_splits(
 
 def test_another_process_draws_the_same_problems() -> None:
     code = (
-        "from llmzero.tasks.chemistry import chemistry\n"
+        "from llmzero.tasks.chemistry import ChemistrySettings, chemistry\n"
         "for d in ('nano', 'full'):\n"
-        "    print([(e.id, e.prompt, e.answer, e.meta) for e in chemistry(d, val_size=40).split('val')])"
+        "    print([(e.id, e.prompt, e.answer, e.meta) for e "
+        "          in chemistry(ChemistrySettings(difficulty=d, val_size=40)).split('val')])"
     )
     texts = set()
     for seed in ("1", "2"):
@@ -547,7 +554,7 @@ def benchmark_copy(tmp_path: Path) -> Path:
 
 
 def test_a_copy_of_the_benchmark_is_loaded_and_judged(benchmark_copy: Path) -> None:
-    task = chemistry("full", "published", str(benchmark_copy))
+    task = chemistry(published(benchmark_copy))
     splits = {name: task.split(name) for name in SPLITS}
     examples = {example.meta["part"]: example for found in splits.values() for example in found}
     assert set(examples) == set(RIGHT), (
@@ -568,9 +575,9 @@ def test_a_copy_of_the_benchmark_is_loaded_and_judged(benchmark_copy: Path) -> N
 def test_other_data_is_refused_with_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"question": "What?", "answer": "That."}]))
     with pytest.raises(UserError, match=r"needs query, gt, subtask, meta"):
-        chemistry("full", "published", str(tmp_path)).split("val")
+        chemistry(published(tmp_path)).split("val")
     with pytest.raises(UserError, match=r"task\.path=DIRECTORY"):
-        chemistry("full", "published", str(tmp_path / "nothing")).split("val")
+        chemistry(published(tmp_path / "nothing")).split("val")
 
 
 def test_a_missing_rdkit_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -578,12 +585,14 @@ def test_a_missing_rdkit_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(
         UserError, match=r"^task=chem: needs the package rdkit: pip install 'llmzero\[tasks\]'$"
     ):
-        chemistry("nano")
+        chemistry(ChemistrySettings(difficulty="nano"))
 
 
 def test_a_prompt_of_ones_own(tmp_path: Path) -> None:
     template = tmp_path / "mine.jinja"
     template.write_text("Q: {{ question }} ({{ example }})")
-    example = chemistry("full", template=str(template), val_size=2).split("val")[0]
+    example = chemistry(ChemistrySettings(difficulty="full", template=str(template), val_size=2)).split(
+        "val"
+    )[0]
     assert example.prompt.startswith("Q: ")
     assert "Think step by step" not in example.prompt

@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmzero.tasks.base import Example
-from llmzero.tasks.countdown import Countdown, evaluate
+from llmzero.tasks.countdown import Countdown, CountdownSettings, evaluate
 
 
 @pytest.fixture(scope="module", params=["nano", "full"])
 def task(request: pytest.FixtureRequest) -> Countdown:
-    return Countdown(difficulty=request.param, train_size=1500, val_size=150, test_size=150)
+    return Countdown(
+        CountdownSettings(difficulty=request.param, train_size=1500, val_size=150, test_size=150)
+    )
 
 
 def test_splits_have_the_stated_size_and_share_no_problem(task: Countdown) -> None:
@@ -28,23 +30,23 @@ def test_splits_have_the_stated_size_and_share_no_problem(task: Countdown) -> No
 
 def test_splits_stay_disjoint_across_seeds_and_are_the_same_on_every_call() -> None:
     a, b = (
-        Countdown(seed=0, train_size=2000, val_size=200, test_size=200),
-        Countdown(seed=1, train_size=2000, val_size=200, test_size=200),
+        Countdown(CountdownSettings(seed=0, train_size=2000, val_size=200, test_size=200)),
+        Countdown(CountdownSettings(seed=1, train_size=2000, val_size=200, test_size=200)),
     )
     assert {e.id for e in a.split("train")}.isdisjoint(e.id for e in b.split("test"))
-    again = Countdown(seed=0, train_size=2000, val_size=200, test_size=200)
+    again = Countdown(CountdownSettings(seed=0, train_size=2000, val_size=200, test_size=200))
     assert a.split("val") == again.split("val")
     assert a.split("val") != b.split("val")
 
 
 def test_the_default_sizes_exist() -> None:
-    task = Countdown()
+    task = Countdown(CountdownSettings())
     assert [len(task.split(name)) for name in ("train", "val", "test")] == [4800, 1000, 1000]
 
 
 def test_more_problems_than_exist_are_refused() -> None:
     with pytest.raises(ValueError, match=r"task\.val_size=100000: only \d+ distinct"):
-        Countdown(val_size=100_000).split("val")
+        Countdown(CountdownSettings(val_size=100_000)).split("val")
 
 
 def test_demonstrations_earn_everything_and_careless_answers_only_the_format(task: Countdown) -> None:
@@ -55,7 +57,7 @@ def test_demonstrations_earn_everything_and_careless_answers_only_the_format(tas
     assert sum(r.parts["correct"] for r in careless) < 0.3 * len(careless)
 
 
-NANO = Countdown()
+NANO = Countdown(CountdownSettings())
 PROBLEM = Example("x", "3,9,2=24:", "(3+9)*2", {"numbers": [3, 9, 2], "target": 24})
 
 
@@ -92,7 +94,7 @@ def test_rewards(completion: str, reward: float) -> None:
 
 
 def test_full_difficulty_reads_the_last_answer_tag() -> None:
-    task = Countdown(difficulty="full")
+    task = Countdown(CountdownSettings(difficulty="full"))
     assert (
         task.reward(PROBLEM, "Let me see. <answer>3+9</answer> no, <answer> (3+9)*2 </answer>").value == 1.0
     )

@@ -17,9 +17,10 @@ from music21 import chord, converter, interval, meter, pitch
 from music21.stream import Stream
 
 from llmzero.core.errors import UserError
+from llmzero.core.parts import make
 from llmzero.tasks import hub, music_answers, music_nano
 from llmzero.tasks.base import Example, Reward, Split
-from llmzero.tasks.music import SheetMusic, sheet_music
+from llmzero.tasks.music import SheetMusic, SheetMusicSettings, sheet_music
 from llmzero.tasks.music_nano import ShortMusic
 
 SIZES = {"train": 4800, "val": 1000, "test": 1000}
@@ -30,7 +31,7 @@ OPTION = re.compile(r"^([A-D])\. (.*)$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def full() -> SheetMusic:
-    return SheetMusic(SIZES, seed=0)
+    return SheetMusic(SIZES, seed=0, template=None)
 
 
 @pytest.fixture(scope="module")
@@ -482,6 +483,10 @@ ROW = {
 }
 
 
+def published(path: Path, **sizes: int) -> SheetMusicSettings:
+    return SheetMusicSettings(difficulty="full", source="published", path=str(path), **sizes)
+
+
 def rows(*changes: dict[str, Any]) -> str:
     return "".join(json.dumps(ROW | change) + "\n" for change in changes)
 
@@ -496,7 +501,7 @@ def test_the_published_benchmark_is_read_from_a_file(tmp_path: Path) -> None:
     }
     choice = {"category": "Scale", "abc_context": "", "correct_answer": "L:1/4\nK:C\nC D E F"}
     file.write_text(rows({}, beat, choice, {"category": "Chord-e", "question": "Which root?"}, {}))
-    task = sheet_music("full", "published", str(file), train_size=20, val_size=10)
+    task = sheet_music(published(file, train_size=20, val_size=10))
     test = task.split("test")
     assert [e.meta["subtask"] for e in test] == ["interval", "rhythm", "scale", "chord"], (
         "and the row that comes twice is one problem"
@@ -520,7 +525,7 @@ def test_a_published_training_split_is_divided_by_content(tmp_path: Path) -> Non
     (tmp_path / "test.jsonl").write_text(
         rows(*({"question": f"Which interval is number {number}?"} for number in range(5)))
     )
-    task = sheet_music("full", "published", str(tmp_path), test_size=4)
+    task = sheet_music(published(tmp_path, test_size=4))
     found = {name: {e.id for e in task.split(name)} for name in SPLITS}
     assert len(found["test"]) == 4
     assert len(found["train"]) + len(found["val"]) == 35
@@ -535,21 +540,22 @@ def test_what_cannot_be_read_is_refused_with_a_remedy(
     with pytest.raises(
         UserError, match=r"odd\.jsonl has no field 'correct_answer'; it has question, abc_context, answer"
     ):
-        sheet_music("full", "published", str(tmp_path / "odd.jsonl")).split("test")
+        sheet_music(published(tmp_path / "odd.jsonl")).split("test")
     with pytest.raises(UserError, match=r"none cannot be loaded .*task\.path=DIRECTORY"):
-        sheet_music("full", "published", str(tmp_path / "none")).split("test")
-    with pytest.raises(UserError, match=r"task\.source=gsm8k: must be generated or published"):
-        sheet_music("full", "gsm8k")  # type: ignore[arg-type]
+        sheet_music(published(tmp_path / "none")).split("test")
+    with pytest.raises(UserError, match=r"task\.source=gsm8k: must be one of generated, published"):
+        make({"_target_": "llmzero.tasks.music.sheet_music", "source": "gsm8k"}, "task")
     monkeypatch.setattr(hub, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the package music21: pip install 'llmzero\[tasks\]'"):
-        sheet_music("full")
-    assert len(sheet_music("nano", train_size=10).split("train")) == 10, "which needs nothing"
+        sheet_music(SheetMusicSettings(difficulty="full"))
+    nano = sheet_music(SheetMusicSettings(difficulty="nano", train_size=10))
+    assert len(nano.split("train")) == 10, "which needs nothing"
 
 
 def test_a_template_of_your_own_makes_the_prompt(tmp_path: Path) -> None:
     file = tmp_path / "mine.jinja"
     file.write_text("{{ question }}|{{ abc }}|{{ options | join('/') }}|{{ form }}")
     sizes = {"train": 5, "val": 5, "test": 5}
-    mine, own = SheetMusic(sizes, 0, str(file)), SheetMusic(sizes, 0)
+    mine, own = SheetMusic(sizes, 0, str(file)), SheetMusic(sizes, 0, None)
     assert [(e.id, e.answer) for e in mine.split("val")] == [(e.id, e.answer) for e in own.split("val")]
     assert all(e.prompt.count("|") >= 3 for e in mine.split("val"))

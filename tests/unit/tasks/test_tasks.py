@@ -13,28 +13,33 @@ from typing import Any
 import pytest
 
 from benchmarks.rewards import adversarial
+from llmzero.cli import composed
+from llmzero.config import InspectTaskConfig
 from llmzero.core.errors import UserError
+from llmzero.core.parts import make
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example, rewards_of
-from llmzero.tasks.chemistry import chemistry
-from llmzero.tasks.countdown import Countdown
-from llmzero.tasks.jsonl import JsonLines
-from llmzero.tasks.mathematics import Fractions, Published, WordProblems, mathematics
+from llmzero.tasks.chemistry import ChemistrySettings, chemistry
+from llmzero.tasks.countdown import Countdown, CountdownSettings
+from llmzero.tasks.jsonl import JsonLines, JsonLinesSettings
+from llmzero.tasks.mathematics import Fractions, MathSettings, Published, WordProblems, mathematics
 from llmzero.tasks.music import SheetMusic
 from llmzero.tasks.music_nano import ShortMusic
-from llmzero.tasks.reasoning import ReasoningGym
+from llmzero.tasks.reasoning import ReasoningGym, ReasoningGymSettings
+from llmzero.tasks.settings import TIMEOUT_S
 from llmzero.tasks.verified import Verified
 
 SIZES = {"train": 600, "val": 200, "test": 200}
+COUNTS = {f"{split}_size": size for split, size in SIZES.items()}
 GENERATED: dict[str, Any] = {
-    "countdown/nano": lambda seed: Countdown("nano", 600, 200, 200, seed),
-    "countdown/full": lambda seed: Countdown("full", 600, 200, 200, seed),
+    "countdown/nano": lambda seed: Countdown(CountdownSettings(**COUNTS, difficulty="nano", seed=seed)),
+    "countdown/full": lambda seed: Countdown(CountdownSettings(**COUNTS, difficulty="full", seed=seed)),
     "math/nano": lambda seed: Fractions(SIZES, seed),
-    "math/full": lambda seed: WordProblems(SIZES, seed),
+    "math/full": lambda seed: WordProblems(SIZES, seed, workers=1, template=None),
     "ssmr/nano": lambda seed: ShortMusic(SIZES, seed),
-    "ssmr/full": lambda seed: SheetMusic(SIZES, seed),
-    "chem/nano": lambda seed: chemistry("nano", train_size=600, val_size=200, test_size=200, seed=seed),
-    "chem/full": lambda seed: chemistry("full", train_size=600, val_size=200, test_size=200, seed=seed),
+    "ssmr/full": lambda seed: SheetMusic(SIZES, seed, template=None),
+    "chem/nano": lambda seed: chemistry(ChemistrySettings(**COUNTS, difficulty="nano", seed=seed)),
+    "chem/full": lambda seed: chemistry(ChemistrySettings(**COUNTS, difficulty="full", seed=seed)),
 }
 
 
@@ -122,7 +127,9 @@ def test_verifiers(
 
 @pytest.fixture(scope="module")
 def verifiers() -> Iterator[dict[str, Verified]]:
-    made = {name: Verified(name, timeout_s=5.0) for name in ("exact", "numeric", "choice", "math", "regex")}
+    made = {
+        name: Verified(name, TIMEOUT_S, workers=1) for name in ("exact", "numeric", "choice", "math", "regex")
+    }
     yield made
     for verified in made.values():
         if verified._guard is not None:
@@ -204,14 +211,14 @@ def test_a_verifier_of_your_own_is_bounded(tmp_path: Path, monkeypatch: pytest.M
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     scores = {
-        name: Verified(f"my_verifiers.{name}").reward(Example("1", "", "x"), "x").value
+        name: Verified(f"my_verifiers.{name}", TIMEOUT_S, workers=1).reward(Example("1", "", "x"), "x").value
         for name in ("generous", "broken", "odd")
     }
     assert scores == {"generous": 1.0, "broken": 0.0, "odd": 0.0}
     with pytest.raises(UserError, match=r"task\.verifier=my_verifiers\.none"):
-        Verified("my_verifiers.none")
+        Verified("my_verifiers.none", TIMEOUT_S, workers=1)
     with pytest.raises(UserError, match="must be one of exact, numeric, choice, math, regex"):
-        Verified("nonsense")
+        Verified("nonsense", TIMEOUT_S, workers=1)
 
 
 # --- files ---
@@ -226,8 +233,10 @@ def written(tmp_path: Path, lines: list[Any]) -> Path:
 def test_a_file_of_problems_is_divided_by_content(tmp_path: Path) -> None:
     lines = [{"prompt": f"What is {i} + 1?", "answer": i + 1, "level": i % 3} for i in range(200)]
     task = JsonLines(
-        str(written(tmp_path, [*lines, lines[0], {"prompt": "What  is 0 + 1?", "answer": 1}])),
-        verifier="numeric",
+        JsonLinesSettings(
+            path=str(written(tmp_path, [*lines, lines[0], {"prompt": "What  is 0 + 1?", "answer": 1}])),
+            verifier="numeric",
+        )
     )
     splits = {name: task.split(name) for name in ("train", "val", "test")}  # type: ignore[arg-type]
     assert sum(map(len, splits.values())) == 200, "what differs in white space alone is one problem"
@@ -245,7 +254,11 @@ def test_a_file_may_say_its_splits_and_a_template_the_prompt(tmp_path: Path) -> 
         {"prompt": f"p{i}", "answer": "A", "level": 1, "split": ("train", "val", "test")[i % 3]}
         for i in range(9)
     ]
-    task = JsonLines(str(written(tmp_path, lines)), verifier="choice", template=str(template), train_size=2)
+    task = JsonLines(
+        JsonLinesSettings(
+            path=str(written(tmp_path, lines)), verifier="choice", template=str(template), train_size=2
+        )
+    )
     assert [e.prompt for e in task.split("train")] == ["Level 1: p0", "Level 1: p3"]
     assert len(task.split("test")) == 3
 
@@ -266,7 +279,7 @@ def test_a_file_may_say_its_splits_and_a_template_the_prompt(tmp_path: Path) -> 
 )
 def test_files_that_cannot_be_used_say_where_and_why(tmp_path: Path, lines: list[Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        JsonLines(str(written(tmp_path, lines))).split("val")
+        JsonLines(JsonLinesSettings(path=str(written(tmp_path, lines)))).split("val")
 
 
 def test_a_copy_of_a_published_data_set_is_loaded(tmp_path: Path) -> None:
@@ -276,7 +289,7 @@ def test_a_copy_of_a_published_data_set_is_loaded(tmp_path: Path) -> None:
             for i in range(count)
         ]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    task = mathematics("full", "gsm8k", path=str(tmp_path))
+    task = mathematics(MathSettings(difficulty="full", source="gsm8k", path=str(tmp_path)))
     assert isinstance(task, Published)
     ids = {name: {e.id for e in task.split(name)} for name in ("train", "val", "test")}  # type: ignore[arg-type]
     assert len(ids["test"]) == 10
@@ -285,12 +298,12 @@ def test_a_copy_of_a_published_data_set_is_loaded(tmp_path: Path) -> None:
     assert task.reward(example, f"<answer>{example.answer}</answer>").parts == {"format": 1.0, "correct": 1.0}
     assert task.reward(example, example.answer).value == 0, "no answer was stated"
     with pytest.raises(UserError, match=r"give a copy of it as task\.path"):
-        mathematics("full", "math", path=str(tmp_path / "none")).split("val")
+        mathematics(MathSettings(difficulty="full", source="math", path=str(tmp_path / "none"))).split("val")
 
 
 def test_word_problems_are_right() -> None:
     """Generated answers, and the numbers in the question, are positive integers."""
-    task = WordProblems(SIZES, 0)
+    task = WordProblems(SIZES, 0, workers=1, template=None)
     for example in task.split("train"):
         assert int(example.answer) > 0
         assert math.isfinite(int(example.answer))
@@ -301,7 +314,11 @@ def test_word_problems_are_right() -> None:
 
 
 def gym(dataset: str, **settings: Any) -> ReasoningGym:
-    return ReasoningGym(dataset, **{"train_size": 60, "val_size": 20, "test_size": 20, **settings})
+    return ReasoningGym(
+        ReasoningGymSettings(
+            dataset=dataset, **{"train_size": 60, "val_size": 20, "test_size": 20, **settings}
+        )
+    )
 
 
 @pytest.mark.parametrize("dataset", ["leg_counting", "simple_equations", "family_relationships"])
@@ -320,6 +337,11 @@ def test_data_sets_of_reasoning_gym_are_divided_and_verified_by_themselves(datas
     assert [reward.value for reward in wrong[:2]] == [0, 0], "no answer was stated"
     assert max(reward.value for reward in wrong) < 0.2
     task._guard.close()
+
+
+def test_the_command_line_sets_what_a_data_set_of_reasoning_gym_needs() -> None:
+    overrides = ["task=reasoning_gym", "task.dataset=leg_counting", "task.config={max_animals: 5}"]
+    assert composed("inspect_task", InspectTaskConfig, overrides).task["config"] == {"max_animals": 5}
 
 
 def test_settings_of_reasoning_gym_are_passed_on_and_checked() -> None:
@@ -379,5 +401,5 @@ def test_demonstrations_are_right_and_careless_ones_are_not() -> None:
 
 
 def test_math_refuses_a_source_that_it_does_not_have() -> None:
-    with pytest.raises(UserError, match=r"task\.source=published: must be generated, gsm8k or math"):
-        mathematics("full", "published")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"task\.source=published: must be one of generated, gsm8k, math"):
+        make({"_target_": "llmzero.tasks.mathematics.mathematics", "source": "published"}, "task")

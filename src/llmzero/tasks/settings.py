@@ -1,0 +1,48 @@
+"""Settings that several tasks have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmzero.core.settings import setting
+from llmzero.tasks.generated import DEFAULT_SIZES
+
+TIMEOUT_S = 5.0  # for checking one answer
+
+
+@dataclass
+class TaskSettings:
+    """The sizes of the splits, and the prompt."""
+
+    train_size: int | None = setting(
+        None, f"training examples; null: {DEFAULT_SIZES['train']} generated ones, or all of a data set", low=1
+    )
+    val_size: int | None = setting(
+        None, f"validation examples; null: {DEFAULT_SIZES['val']} generated ones, or all of a data set", low=2
+    )
+    test_size: int | None = setting(
+        None, f"test examples; null: {DEFAULT_SIZES['test']} generated ones, or all of a data set", low=2
+    )
+    template: str | None = setting(None, "a Jinja file that makes the prompts; null is the task's own")
+
+    def sizes(self) -> dict[str, int | None]:
+        """Return the number of examples by the name of the split."""
+        return {"train": self.train_size, "val": self.val_size, "test": self.test_size}
+
+
+@dataclass
+class GeneratedTaskSettings(TaskSettings):
+    """A generator of two difficulties."""
+
+    difficulty: str = setting(
+        "nano", "nano: short strings of a few characters; full: questions in words", choices=("nano", "full")
+    )
+    seed: int = setting(0, "seed of the generator; splits are disjoint across seeds")
+
+
+@dataclass
+class CheckedTaskSettings(TaskSettings):
+    """Answers that are checked in processes of their own."""
+
+    timeout_s: float = setting(TIMEOUT_S, "seconds for checking one answer", low=0)
+    workers: int = setting(1, "processes that check answers", low=1)
