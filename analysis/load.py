@@ -22,6 +22,7 @@ from llmzero.core.stage import StageDir
 from llmzero.mirrors.results import stopping_record
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
+from llmzero.tree.upgrade import LLM_PARTS
 from llmzero.tree.workspace import Workspace, read_config
 
 Row = dict[str, Any]
@@ -274,10 +275,13 @@ def add_tree(rows: Rows, search: str, config: Mapping[str, Any], tree: Tree, kno
 
 
 def _search(search: str, config: Mapping[str, Any], tree: Tree) -> Row:
-    best, parts = (
-        tree.best(),
-        {name: config.get(name) or {} for name in ("search", "agent", "stopper", "task", "model", "runner")},
-    )
+    best = tree.best()
+    groups = ("search", "agent", "stopper", "task", "model", "runner")
+    parts = {name: config.get(name) or {} for name in groups}
+    if (
+        parts["stopper"].get("_target_") in LLM_PARTS
+    ):  # searches that differ in the model alone are told apart
+        parts["stopper"] = {**parts["stopper"], "model": (config.get("llm") or {}).get("model")}
     return {
         "search": search,
         "method": parts["search"].get("name"),

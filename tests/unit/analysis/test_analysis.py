@@ -15,20 +15,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+import yaml
 
 from analysis.calibration import calibration
 from analysis.dynamics import analysed, told
+from analysis.figures import draw
 from analysis.load import Tables, load
 from analysis.nulls import Null, Versions, drawn, reordered, turned_searches, turned_stages
 from analysis.paths import SHAPES, Counts, Line, Paths
+from analysis.report import page
 from analysis.stopping import stopping
 from analysis.synthetic import CHANCE, PLANTED, World, nodes_of, rejections, tables_of, write_search
-from llmzero.cli import CONF, resolved
-from llmzero.config import register
+from llmzero.cli import composed
 from llmzero.core.errors import UserError
 from llmzero.mirrors.results import stopping_record
 from llmzero.search.session import Session
+from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.llm_server import LLMServer, scripted
@@ -38,10 +40,8 @@ AUDITING = ["stopper.audit_fraction=0.5", "stopper.min_step=4", "stopper.min_poi
 
 def search(directory: Path, *overrides: str) -> Path:
     """Run a real search on the simulator."""
-    register()
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = resolved(compose("search", ["experiment=simulated", f"search_dir={directory}", *overrides]))
-    Session.from_config(config).run()
+    overrides = ("experiment=simulated", f"search_dir={directory}", *overrides)
+    Session.from_config(composed("search", SearchConfig, overrides)).run()
     return directory
 
 
@@ -182,6 +182,38 @@ def test_a_folder_without_searches_is_refused(tmp_path: Path) -> None:
         load([tmp_path])
     with pytest.raises(UserError, match="no such directory"):
         load([tmp_path / "missing"])
+
+
+@pytest.fixture
+def old_format(real: Path, tmp_path: Path) -> Path:
+    """A search as versions without the group `llm` and with `stage.yaml` left it."""
+    directory = tmp_path / "old"
+    shutil.copytree(real / "rules/seed-1", directory)
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    llm = {**config.pop("llm"), "model": "some-model"}
+    config["agent"] = {"_target_": "llmzero.agents.llm.LlmAgent", "name": "openai", **llm}
+    config["stopper"] = {"_target_": "llmzero.agents.llm_stopper.LlmStopper", "interval_s": 900.0, **llm}
+    config["tracking"] = {"_target_": "llmzero.tracking.WandbTracking", "_convert_": "all", "mode": "offline"}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    for file in directory.glob("nodes/*/stage.*"):
+        file.unlink()
+    for node in (directory / "nodes").iterdir():
+        (node / "stage.yaml").write_text("node_id: '0001'\nhparams: {learning_rate: 1.0e-06}\n")
+    return directory
+
+
+def test_directories_of_earlier_versions_are_read(real: Path, old_format: Path, tables: Tables) -> None:
+    new = tables.of([str(real / "rules/seed-1")])
+    old = load([old_format])
+    labels = ["search", "agent", "proposer", "stopper"]
+    assert old.searches[labels[1:]].to_numpy().tolist() == [["openai", "openai", "LlmStopper some-model"]]
+    for name, table in old.items():
+        left, right = (
+            t.drop(columns=labels if name == "searches" else "search").reset_index(drop=True)
+            for t in (table, getattr(new, name))
+        )
+        pd.testing.assert_frame_equal(left.sort_index(axis=1), right.sort_index(axis=1), check_dtype=False)
+    assert page(old, None, "Old", draw(old))
 
 
 # --- shapes and nulls ---
