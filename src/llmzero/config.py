@@ -27,6 +27,13 @@ from llmzero.runners.inline import InlineRunnerSettings
 from llmzero.runners.local import LocalRunnerSettings
 from llmzero.runners.simulated import SimulatedRunnerSettings
 from llmzero.runners.slurm import SlurmRunnerSettings
+from llmzero.search.methods.asha import AshaSettings
+from llmzero.search.methods.grid import GridSettings
+from llmzero.search.methods.optuna_settings import OptunaSettings
+from llmzero.search.methods.pbt import PbtSettings
+from llmzero.search.methods.random_search import RandomSearchSettings
+from llmzero.search.methods.skill import SkillSettings
+from llmzero.search.methods.tree_search import TreeSearchSettings
 from llmzero.search.settings import Group, SearchConfig, StageConfig
 from llmzero.tasks.chemistry import ChemistrySettings
 from llmzero.tasks.countdown import CountdownSettings
@@ -196,76 +203,6 @@ class AlgorithmConfig:
     correction_low: float = 0.5
     correction_high: float = 2.0
     hparams: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class TreeSearchConfig:
-    """Settings of `search=llmzero` and `search=paper`."""
-
-    _target_: str = "llmzero.search.methods.tree_search.TreeSearch"
-    selection: str = "forecast"
-    k_max: int = 16
-    fresh_start_fraction: float = 0.0
-    descent_fraction: float = 1.0
-    unchanged_fraction: float = 0.1
-    exploration: float = 0.5
-    c_uct: float = 1.414
-    backup: str = "max"
-    failure_penalty: float = 0.5
-    failures_tolerated: int = 2
-
-
-@dataclass
-class RandomConfig:
-    """Settings of `search=random` and `search=random_schedule`."""
-
-    _target_: str = "llmzero.search.methods.random_search.RandomSearch"
-    schedules: bool = False
-
-
-@dataclass
-class GridConfig:
-    """Settings of `search=grid`."""
-
-    _target_: str = "llmzero.search.methods.grid.Grid"
-    parameters: Any = None
-
-
-@dataclass
-class AshaConfig:
-    """Settings of `search=asha`."""
-
-    _target_: str = "llmzero.search.methods.asha.Asha"
-    eta: int = 3
-
-
-@dataclass
-class PbtConfig:
-    """Settings of `search=pbt`."""
-
-    _target_: str = "llmzero.search.methods.pbt.Pbt"
-    population: int | None = None
-    quantile: float = 0.25
-    resample: float = 0.25
-
-
-@dataclass
-class OptunaConfig:
-    """Settings of `search=tpe` and `search=cmaes`."""
-
-    _target_: str = "llmzero.search.methods.optuna_search.OptunaSearch"
-    sampler: str = MISSING
-    n_startup_trials: int = MISSING
-
-
-@dataclass
-class SkillConfig:
-    """Settings of `search=skill`."""
-
-    _target_: str = "llmzero.search.methods.skill.Skill"
-    max_turns: int = 200
-    max_context_tokens: int = 60_000
-    skills: str | None = None
 
 
 @dataclass
@@ -439,13 +376,13 @@ PARTS: Mapping[str, tuple[str | None, type]] = {
     "agent_rule_file": ("llmzero.agents.rule_file.RuleFileAgent", RuleFileSettings),
     "stopper_curve": ("llmzero.agents.stopper.CurveStopper", CurveStopperSettings),
     "stopper_llm": ("llmzero.agents.llm_stopper.LlmStopper", LlmStopperSettings),
-    "method_tree": (None, TreeSearchConfig),
-    "method_random": (None, RandomConfig),
-    "method_grid": (None, GridConfig),
-    "method_asha": (None, AshaConfig),
-    "method_pbt": (None, PbtConfig),
-    "method_optuna": (None, OptunaConfig),
-    "method_skill": (None, SkillConfig),
+    "method_tree": ("llmzero.search.methods.tree_search.TreeSearch", TreeSearchSettings),
+    "method_random": ("llmzero.search.methods.random_search.RandomSearch", RandomSearchSettings),
+    "method_grid": ("llmzero.search.methods.grid.Grid", GridSettings),
+    "method_asha": ("llmzero.search.methods.asha.Asha", AshaSettings),
+    "method_pbt": ("llmzero.search.methods.pbt.Pbt", PbtSettings),
+    "method_optuna": ("llmzero.search.methods.optuna_search.OptunaSearch", OptunaSettings),
+    "method_skill": ("llmzero.search.methods.skill.Skill", SkillSettings),
     "runner_local": ("llmzero.runners.local.LocalRunner", LocalRunnerSettings),
     "runner_inline": ("llmzero.runners.inline.InlineRunner", InlineRunnerSettings),
     "runner_simulated": ("llmzero.runners.simulated.SimulatedRunner", SimulatedRunnerSettings),

@@ -13,7 +13,7 @@ from llmzero.evidence.evidence import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.methods.base import MethodContext
-from llmzero.search.methods.tree_search import TreeSearch
+from llmzero.search.methods.tree_search import TreeSearch, TreeSearchSettings
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
@@ -88,7 +88,10 @@ def search(directory: Path, table: Table, workers: int) -> Tree:
     driver = Driver(
         workspace=workspace,
         store=EventStore(workspace.tree_file),
-        method=TreeSearch(MethodContext(CATALOGUE, propose, max_depth=4, seed=0, stages=24, workers=workers)),
+        method=TreeSearch(
+            TreeSearchSettings(),
+            MethodContext(CATALOGUE, propose, max_depth=4, seed=0, stages=24, workers=workers),
+        ),
         runner=table,
         stopper=NeverStop(),
         evidence=EvidenceBuilder(workspace.nodes, CATALOGUE, {}, 0),

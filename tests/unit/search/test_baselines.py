@@ -18,16 +18,17 @@ from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult, ValidationPoint
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.agent_chain import AgentChain
-from llmzero.search.methods.asha import Asha, rung_depths
+from llmzero.search.methods.asha import Asha, AshaSettings, rung_depths
 from llmzero.search.methods.base import Expansion, MethodContext, SearchMethod
 from llmzero.search.methods.configurations import random_configuration
 from llmzero.search.methods.greedy import Greedy
-from llmzero.search.methods.grid import Grid, spread
+from llmzero.search.methods.grid import Grid, GridSettings, spread
 from llmzero.search.methods.optuna_search import OptunaSearch
-from llmzero.search.methods.pbt import Pbt, nearby, perturbed
+from llmzero.search.methods.optuna_settings import OptunaSettings
+from llmzero.search.methods.pbt import Pbt, PbtSettings, nearby, perturbed
 from llmzero.search.methods.practitioner import Practitioner
-from llmzero.search.methods.random_search import RandomSearch
-from llmzero.search.methods.tree_search import TreeSearch
+from llmzero.search.methods.random_search import RandomSearch, RandomSearchSettings
+from llmzero.search.methods.tree_search import TreeSearch, TreeSearchSettings
 from llmzero.tree.tree import Node, Tree
 
 WIDE = Catalogue.from_config(
@@ -48,17 +49,17 @@ SMALL = Catalogue.from_config(
 )
 METHODS: dict[str, Callable[[MethodContext], SearchMethod]] = {
     "practitioner": Practitioner,
-    "random": RandomSearch,
-    "random_schedule": lambda context: RandomSearch(context, schedules=True),
-    "grid": Grid,
-    "asha": Asha,
-    "pbt": Pbt,
-    "tpe": lambda context: OptunaSearch(context, "tpe", 2),
-    "cmaes": lambda context: OptunaSearch(context, "cmaes", 1),
+    "random": lambda context: RandomSearch(RandomSearchSettings(), context),
+    "random_schedule": lambda context: RandomSearch(RandomSearchSettings(schedules=True), context),
+    "grid": lambda context: Grid(GridSettings(), context),
+    "asha": lambda context: Asha(AshaSettings(), context),
+    "pbt": lambda context: Pbt(PbtSettings(), context),
+    "tpe": lambda context: OptunaSearch(OptunaSettings("tpe", 2), context),
+    "cmaes": lambda context: OptunaSearch(OptunaSettings("cmaes", 1), context),
     "greedy": Greedy,
     "chain": AgentChain,
-    "llmzero": TreeSearch,
-    "paper": lambda context: TreeSearch(context, "uct", 3, 0.2, 0.0, 0.0, backup="mean"),
+    "llmzero": lambda context: TreeSearch(TreeSearchSettings(), context),
+    "paper": lambda context: TreeSearch(TreeSearchSettings("uct", 3, 0.2, 0.0, 0.0, backup="mean"), context),
 }
 
 
@@ -225,14 +226,14 @@ def test_a_chain_goes_on_from_its_own_last_stage_to_the_greatest_depth(name: str
 
 
 def test_a_grid_is_covered_once_and_unknown_names_are_refused() -> None:
-    grid = Grid(context(max_depth=1, stages=None), {"rate": 3, "size": 2})
+    grid = Grid(GridSettings({"rate": 3, "size": 2}), context(max_depth=1, stages=None))
     tree = grow(grid, began(WIDE), 50)
     cells = {(node.hparams["rate"], node.hparams["size"]) for node in tree.stages()}
     assert len(cells) == len(tree) - 1 == 6
     with pytest.raises(
         UserError, match=r"search\.method\.parameters\.speed=3: unknown parameter; known: rate, size"
     ):
-        Grid(context(), {"speed": 3})
+        Grid(GridSettings({"speed": 3}), context())
 
 
 def play(method: SearchMethod, tree: Tree, scores: list[float | None]) -> list[Node]:
@@ -250,10 +251,10 @@ def test_a_grid_takes_up_the_stages_there_are_and_keeps_its_cells_when_they_beco
     expected = {6: {"learning_rate": 1}, 16: {"learning_rate": 3}, 36: {"learning_rate": 3, "kl_coef": 2}}
     expected |= {96: {"learning_rate": 2, "kl_coef": 2, "group_size": 2, "temperature": 2}}
     for stages, numbers in expected.items():
-        assert Grid(context(catalogue, 6, stages)).numbers == numbers
-    assert Grid(context(SMALL, 1, 50)).numbers == {"kind": 3}
-    tree = grow(Grid(context(stages=8)), began(WIDE), 5)
-    grow(Grid(context(stages=80)), tree, 80)
+        assert Grid(GridSettings(), context(catalogue, 6, stages)).numbers == numbers
+    assert Grid(GridSettings(), context(SMALL, 1, 50)).numbers == {"kind": 3}
+    tree = grow(Grid(GridSettings(), context(stages=8)), began(WIDE), 5)
+    grow(Grid(GridSettings(), context(stages=80)), tree, 80)
     assert {node.hparams["rate"] for node in tree.stages()} == {0.03162, 0.3162}
     assert len(tree) == 1 + 2 * 4
 
@@ -280,7 +281,7 @@ def test_values_of_a_grid_are_the_middles_of_equal_parts_each_once(catalogue: Ca
 )
 def test_a_grid_that_cannot_be_is_refused(parameters: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Grid(context(), parameters)
+        Grid(GridSettings(parameters), context())
 
 
 def test_random_configurations_are_not_repeated_and_a_small_catalogue_is_used_up() -> None:
@@ -293,12 +294,12 @@ def test_random_configurations_are_not_repeated_and_a_small_catalogue_is_used_up
             for name in ("x", "y")
         }
     )
-    tree = grow(RandomSearch(context(pair, 1, None)), began(pair), 200)
+    tree = grow(RandomSearch(RandomSearchSettings(), context(pair, 1, None)), began(pair), 200)
     assert len({str(node.hparams) for node in tree.stages()}) == len(tree) - 1 == 144
 
 
 def test_a_chain_that_failed_or_was_stopped_is_abandoned() -> None:
-    tree, method = began(WIDE), RandomSearch(context())
+    tree, method = began(WIDE), RandomSearch(RandomSearchSettings(), context())
     first = add(tree, method.ask(tree))
     end(tree, first, 0.9, stopped=True)
     second = add(tree, method.ask(tree))
@@ -332,7 +333,7 @@ def test_asha_promotes_the_best_third_of_a_rung_from_the_highest_rung_down() -> 
         [1, 3, 9],
     ]
     assert rung_depths(2, 6) == [1, 2, 4]
-    tree, method = began(WIDE), Asha(context(max_depth=6, stages=None))
+    tree, method = began(WIDE), Asha(AshaSettings(), context(max_depth=6, stages=None))
     scores = {
         "0001": (0.3, 0),
         "0002": (0.9, 1),
@@ -365,7 +366,7 @@ def test_asha_promotes_the_best_third_of_a_rung_from_the_highest_rung_down() -> 
 
 def test_asha_promotes_what_stands_last_and_never_what_failed() -> None:
     """Chain 3 is the best of four that failed or not. Its own failure later on frees no place; of six chains the best two are promoted."""
-    tree, method = began(WIDE), Asha(context(max_depth=3, stages=None))
+    tree, method = began(WIDE), Asha(AshaSettings(), context(max_depth=3, stages=None))
     nodes = play(method, tree, [None, None, None, 0.2, None, 0.1, 0.3, 0.5])
     assert [(node.parent_id, node.memo["chain"]) for node in nodes[:5]] == [
         ("0000", 0),
@@ -385,7 +386,7 @@ def test_pbt_replaces_the_worst_by_a_perturbed_copy_of_the_best() -> None:
     known = context(max_depth=3, stages=12)
     scores = [0.5, 0.9, 0.1, 0.4]
     tree = began(WIDE)
-    method = Pbt(known)
+    method = Pbt(PbtSettings(), known)
     for score in scores:
         expansion = method.ask(tree)
         assert expansion is not None
@@ -449,7 +450,7 @@ def test_optuna_begins_with_the_practitioners_configuration_and_learns(sampler: 
 
 def test_pbt_leaves_all_but_the_last_quantile_alone_and_looks_at_the_same_generation() -> None:
     """Four members; member 0 is ahead when member 3 ends its first stage, and is judged by its first."""
-    tree, method = began(WIDE), Pbt(context(max_depth=3, stages=12, workers=4))
+    tree, method = began(WIDE), Pbt(PbtSettings(), context(max_depth=3, stages=12, workers=4))
     members = [add(tree, method.ask(tree)) for _ in range(4)]
     for node, score in zip(members[:3], (0.6, 0.7, 0.5), strict=True):
         end(tree, node, score)
@@ -463,14 +464,14 @@ def test_pbt_leaves_all_but_the_last_quantile_alone_and_looks_at_the_same_genera
 
 
 def test_a_member_whose_stage_failed_copies_one_of_the_best_or_begins_anew() -> None:
-    tree, method = began(WIDE), Pbt(context(max_depth=2, stages=8))
+    tree, method = began(WIDE), Pbt(PbtSettings(), context(max_depth=2, stages=8))
     play(method, tree, [None])
     others = play(method, tree, [0.5, 0.9, 0.6])
     assert [node.depth for node in others] == [1, 1, 1]
     copy = add(tree, method.ask(tree))
     assert (copy.memo["member"], copy.parent_id) == (0, "0003")
     assert copy.proposal["rationale"].startswith("Member 0 (failed) copies member 2 (0.900) and perturbs")
-    alone = Pbt(context(max_depth=1, stages=8), population=4)
+    alone = Pbt(PbtSettings(population=4), context(max_depth=1, stages=8))
     nodes = play(alone, tree := began(WIDE), [None] * 4 + [0.5] * 4)
     assert [node.memo["member"] for node in nodes] == [0, 1, 2, 3, 0, 1, 2, 3]
     assert nodes[4].hparams != nodes[0].hparams
@@ -487,12 +488,12 @@ def test_populations_are_of_the_size_that_the_budget_can_train_and_follow_one_an
     }
     for (stages, depth, workers), size in sizes.items():
         tree = began(WIDE)
-        assert add(tree, Pbt(context(WIDE, depth, stages, workers)).ask(tree)).memo == {
+        assert add(tree, Pbt(PbtSettings(), context(WIDE, depth, stages, workers)).ask(tree)).memo == {
             "population": 0,
             "size": size,
             "member": 0,
         }
-    tree = grow(Pbt(context(max_depth=2, stages=21), population=3), began(WIDE), 21)
+    tree = grow(Pbt(PbtSettings(population=3), context(max_depth=2, stages=21)), began(WIDE), 21)
     assert [(node.memo["population"], node.depth) for node in tree.stages()] == [
         (p, d) for p in range(3) for d in (1, 1, 1, 2, 2, 2)
     ] + [(3, 1)] * 3
@@ -522,7 +523,7 @@ def test_a_failed_stage_of_an_agents_chain_is_proposed_again_from_the_same_paren
 
 
 def test_a_trial_is_worth_the_best_score_of_its_chain_and_the_worst_of_all_where_it_failed() -> None:
-    tree, method = began(WIDE), OptunaSearch(context(max_depth=2), "tpe", 2)
+    tree, method = began(WIDE), OptunaSearch(OptunaSettings("tpe", 2), context(max_depth=2))
     play(method, tree, [0.4, 0.3, None, 0.2, None])
     add(tree, method.ask(tree))
     trials = [(trial.state.name, trial.value) for trial in method._study.trials]
@@ -533,7 +534,7 @@ def test_a_trial_is_worth_the_best_score_of_its_chain_and_the_worst_of_all_where
 def test_optuna_stands_for_every_value_of_the_catalogue(
     catalogue: Catalogue, sampler: Literal["tpe", "cmaes"]
 ) -> None:
-    method, rng = OptunaSearch(context(catalogue), sampler, 1), random.Random(0)
+    method, rng = OptunaSearch(OptunaSettings(sampler, 1), context(catalogue)), random.Random(0)
     for hparams in [catalogue.defaults(), *(random_configuration(catalogue, rng) for _ in range(50))]:
         found = method._hparams(method._params(hparams))
         assert all(
@@ -556,7 +557,7 @@ def test_only_a_search_that_uses_optuna_imports_it_and_it_brings_no_deep_learnin
         "skill",
         "tree_search",
     ]
-    code = f"import sys, llmzero.search.session, {', '.join(f'llmzero.search.methods.{name}' for name in others)}\n"
+    code = f"import sys, llmzero.config, llmzero.search.session, {', '.join(f'llmzero.search.methods.{name}' for name in others)}\n"
     code += "print([name for name in ('optuna', 'cmaes', 'numpy') if name in sys.modules])\n"
     code += "import llmzero.search.methods.optuna_search, cmaes\nprint([name for name in ('torch', 'matplotlib', 'pandas') if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from llmzero.search.methods.asha import Asha
+from llmzero.search.methods.asha import Asha, AshaSettings
 from llmzero.search.methods.base import Expansion, MethodContext, SearchMethod
 from llmzero.search.methods.greedy import Greedy
-from llmzero.search.methods.pbt import Pbt
+from llmzero.search.methods.pbt import Pbt, PbtSettings
 from llmzero.tree.tree import Node, Tree
 from tests.unit.search.test_baselines import METHODS, SMALL, WIDE, began, context, end
 
@@ -124,7 +124,7 @@ def test_where_every_stage_fails_nothing_is_built_on(name: str) -> None:
 
 
 def test_asha_trains_the_best_third_of_nine_to_three_stages_and_the_best_of_those_further() -> None:
-    tree, method = began(WIDE), Asha(context(max_depth=6, stages=None))
+    tree, method = began(WIDE), Asha(AshaSettings(), context(max_depth=6, stages=None))
     scores = iter([0.4, 0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6, 0.5])
     for _ in range(9 + 3 * 2 + 2):
         node = begin(tree, method.ask(tree))
@@ -137,7 +137,7 @@ def test_asha_trains_the_best_third_of_nine_to_three_stages_and_the_best_of_thos
 
 
 def test_asha_counts_chains_that_failed_as_the_worst_of_their_rung() -> None:
-    tree, method = began(WIDE), Asha(context())
+    tree, method = began(WIDE), Asha(AshaSettings(), context())
     parents = []
     for score in (0.5, None, None, 0.4):
         node = begin(tree, method.ask(tree))
@@ -155,7 +155,7 @@ def generation(tree: Tree, method: SearchMethod, scores: list[float | None]) -> 
 
 
 def test_in_pbt_the_lowest_quarter_copies_the_highest() -> None:
-    tree, method = began(WIDE), Pbt(context(max_depth=3, workers=8), population=8)
+    tree, method = began(WIDE), Pbt(PbtSettings(population=8), context(max_depth=3, workers=8))
     first = generation(tree, method, [0.5, 0.9, 0.1, 0.4, 0.3, 0.8, 0.2, 0.6])
     assert first[0].hparams == WIDE.defaults()
     for before, node in zip(first, [begin(tree, method.ask(tree)) for _ in first], strict=True):

@@ -20,7 +20,7 @@ from llmzero.core.hparams import Catalogue
 from llmzero.evidence.evidence import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, Halt, MethodContext
-from llmzero.search.methods.skill import Skill
+from llmzero.search.methods.skill import Skill, SkillSettings
 from llmzero.search.methods.skill_tools import Tools, read_skills
 from llmzero.tree.tree import Tree
 from tests.llm_server import Answer, Hostile, LLMServer, junk, script
@@ -166,7 +166,7 @@ def session(
         agent.endpoint.connect(CallJournal(folder / "nodes", lambda *_: None, set(), lambda: None))
         facts = lambda tree, node_id: builder.for_proposal(tree, node_id, {"stages": 3.0})  # noqa: E731
         context = MethodContext(catalogue, lambda *_: Proposal("", (), "", {}), 3, 0, agent, facts, folder)
-        yield Skill(context), server
+        yield Skill(SkillSettings(), context), server
 
 
 def calling(name: str, **arguments: Any) -> Answer:

@@ -16,7 +16,7 @@ from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.forecast import Forecast
 from llmzero.search.methods.gain_model import Curve
-from llmzero.search.methods.tree_search import TreeSearch
+from llmzero.search.methods.tree_search import TreeSearch, TreeSearchSettings
 from llmzero.search.methods.uct import Uct, uct
 from llmzero.tree.tree import ROOT, Node, Tree
 
@@ -37,7 +37,7 @@ def method(max_depth: int = 6, **settings: Any) -> TreeSearch:
     context = MethodContext(
         CATALOGUE, lambda tree, node: Proposal("test", (), "", {"rate": 0.1}), max_depth=max_depth, seed=0
     )
-    return TreeSearch(context, **{**PLAIN, **settings})
+    return TreeSearch(TreeSearchSettings(**{**PLAIN, **settings}), context)
 
 
 def chosen(search: TreeSearch, tree: Tree) -> str | None:
@@ -336,7 +336,7 @@ def test_every_configuration_of_a_small_catalogue_is_tried_once_below_every_node
     tree = Tree()
     tree.add(Node("0000", None, 0, catalogue.defaults(), 0, None, {}))
     tree.finish("0000", result(0.1))
-    search = TreeSearch(MethodContext(catalogue, propose, max_depth=2, seed=0), selection=rule)  # type: ignore[arg-type]
+    search = TreeSearch(TreeSearchSettings(rule), MethodContext(catalogue, propose, max_depth=2, seed=0))
     while (expansion := search.ask(tree)) is not None:
         add(tree, expansion.parent_id, 0.2, hparams=expansion.hparams)
     assert len(tree) == 1 + 3 + 9

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
+from llmzero.cli import composed
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult, ValidationPoint
 from llmzero.search.replay import replay_config
-from llmzero.strategies.schedule import StrategyStage, Transfer, export_strategy, load_strategy
+from llmzero.search.settings import SearchConfig
+from llmzero.strategies.schedule import StrategyStage, export_strategy, load_strategy
+from llmzero.tree.budget import Budget
 from llmzero.tree.tree import ROOT, Node, Tree
 
 HEADER = {"format": 1, "provenance": {}}
@@ -113,23 +116,23 @@ def test_a_stage_is_trained_to_its_stop_and_no_further_than_the_step_that_the_ne
     tree: Tree, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     document = exported(tree, catalogue, tmp_path / "strategy.yaml")
-    config = {"runner": {"workers": 3}, "search": {"name": "llmzero"}, "budget": {"stages": 16, "seconds": 5}}
+    config = composed("search", SearchConfig, ["search.workers=3", "budget.seconds=5"])
     replayed = replay_config(config, load_strategy(tmp_path / "strategy.yaml", catalogue))
-    assert [StrategyStage(**stage).end for stage in replayed["search"]["method"]["stages"].values()] == [
+    assert [StrategyStage(**stage).end for stage in replayed.search.method["stages"].values()] == [
         8,
         20,
     ]
     assert (
-        replayed["search"]["stage_steps"],
-        replayed["search"]["max_depth"],
-        replayed["runner"]["workers"],
+        replayed.search.stage_steps,
+        replayed.search.max_depth,
+        replayed.search.workers,
     ) == (20, 2, 1)
-    assert replayed["budget"] == {"stages": 2, "seconds": None}
+    assert replayed.budget == Budget(stages=2)
     document["stages"][1]["resume"] = "last"
     replayed = replay_config(
         config, load_strategy(write(tmp_path / "last.yaml", document["stages"]), catalogue)
     )
-    assert [StrategyStage(**stage).end for stage in replayed["search"]["method"]["stages"].values()] == [
+    assert [StrategyStage(**stage).end for stage in replayed.search.method["stages"].values()] == [
         12,
         20,
     ]
@@ -269,7 +272,7 @@ def large(entries: dict[str, Any]) -> Catalogue:
 
 
 def moved(
-    path: Path, changes: dict[str, Any], source: Catalogue, target: Catalogue, transfer: Transfer = "relative"
+    path: Path, changes: dict[str, Any], source: Catalogue, target: Catalogue, transfer: str = "relative"
 ) -> StrategyStage:
     choices = {name: list(parameter.choices) for name, parameter in source.items() if parameter.choices}
     provenance = {"defaults": source.defaults(), "choices": choices}

@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_left, insort
+from dataclasses import dataclass
 
+from llmzero.core.settings import setting
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.chains import ConstantChains, Start, last_score
 from llmzero.tree.tree import Node, Tree
 
 Entry = tuple[float, int, str]  # score, negated, then number and id of a stage
+
+
+@dataclass
+class AshaSettings:
+    """`search=asha`."""
+
+    eta: int = setting(3, "one chain in eta is promoted, to eta times as many stages", low=2)
 
 
 class Rung:
@@ -47,15 +56,13 @@ class Asha(ConstantChains):
     """Trains random configurations for one stage each, the best third of them for three, the best third of those for nine.
 
     It never waits for a rung to fill: a free worker promotes where it can, from the highest rung down, and else begins a new chain.
-
-    Args:
-        eta: one in `eta` is promoted, to `eta` times as many stages; the greatest depth ends the last rung.
+    The greatest depth ends the last rung.
     """
 
-    def __init__(self, context: MethodContext, eta: int = 3) -> None:
+    def __init__(self, settings: AshaSettings, context: MethodContext) -> None:
         super().__init__(context, "asha")
-        self.eta = eta
-        self.rungs = {depth: Rung() for depth in rung_depths(eta, context.max_depth)}
+        self.eta = settings.eta
+        self.rungs = {depth: Rung() for depth in rung_depths(self.eta, context.max_depth)}
 
     def start(self, tree: Tree, number: int) -> Start | None:
         """Return a random configuration that was not tried."""

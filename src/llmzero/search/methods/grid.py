@@ -6,9 +6,12 @@ import itertools
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue, HParams, Parameter, Value, suggestion
+from llmzero.core.settings import setting
 from llmzero.search.methods.base import MethodContext
 from llmzero.search.methods.chains import ConstantChains, Start
 from llmzero.tree.tree import Tree
@@ -22,15 +25,25 @@ TUNED = (
 CELLS = 27  # of a grid that chooses itself, where the budget has no limit of stages
 
 
-class Grid(ConstantChains):
-    """Trains each cell of a grid over a whole chain, in random order, so that a budget that ends early has seen all of the grid alike.
+@dataclass
+class GridSettings:
+    """`search=grid`."""
 
-    Args:
-        parameters: number of values by parameter; all others stay at the practitioner's. None chooses by the stages that there are.
+    parameters: Any = setting(
+        None, "number of values by parameter; the others keep their defaults. null: as the budget allows"
+    )
+
+
+class Grid(ConstantChains):
+    """Trains each cell of a grid over a whole chain, in random order: a budget that ends early has seen all of the grid alike.
+
+    Raises:
+        UserError: a parameter of the grid is unknown, or has not that many values.
     """
 
-    def __init__(self, context: MethodContext, parameters: Mapping[str, int] | None = None) -> None:
+    def __init__(self, settings: GridSettings, context: MethodContext) -> None:
         super().__init__(context, "grid")
+        parameters = settings.parameters
         if parameters is not None and not isinstance(parameters, Mapping):
             raise UserError(
                 f"search.method.parameters={parameters}: must be numbers of values by name, e.g. {{{next(iter(context.catalogue))}: 2}}"

@@ -6,7 +6,7 @@ No other module imports Optuna.
 from __future__ import annotations
 
 import random
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -16,11 +16,11 @@ from optuna.trial import TrialState, create_trial
 from llmzero.core.hparams import HParams, Parameter, Value
 from llmzero.search.methods.base import MethodContext
 from llmzero.search.methods.chains import ConstantChains, Start
+from llmzero.search.methods.optuna_settings import OptunaSettings
 from llmzero.tree.tree import Node, Tree
 
 SAMPLES = 8  # that may repeat configurations, before one is drawn at random
 
-Kind = Literal["tpe", "cmaes"]
 Params = dict[str, Any]  # of a trial, in Optuna's terms
 
 
@@ -31,17 +31,17 @@ class OptunaSearch(ConstantChains):
     parameters, and how many stages had ended by then, so that every end is told where it was told before. Each suggestion has a random
     state of its own, drawn from the seed and the chain.
 
-    Args:
-        sampler: `tpe` is the tree-structured Parzen estimator (Bergstra et al., 2011), multivariate (Falkner et al., 2018); `cmaes` is
-            CMA-ES (Hansen and Ostermeier, 2001) over positions in [0, 1].
-        n_startup_trials: trials that end before suggestions begin to follow their values.
+    `tpe` is the tree-structured Parzen estimator (Bergstra et al., 2011), multivariate (Falkner et al., 2018); `cmaes` is CMA-ES
+    (Hansen and Ostermeier, 2001) over positions in [0, 1].
     """
 
-    def __init__(self, context: MethodContext, sampler: Kind, n_startup_trials: int) -> None:
-        super().__init__(context, sampler)
-        self.sampler = sampler
-        self.n_startup_trials = n_startup_trials
-        self.space = {name: distribution(sampler, parameter) for name, parameter in context.catalogue.items()}
+    def __init__(self, settings: OptunaSettings, context: MethodContext) -> None:
+        super().__init__(context, settings.sampler)
+        self.sampler = settings.sampler
+        self.n_startup_trials = settings.n_startup_trials
+        self.space = {
+            name: distribution(self.sampler, parameter) for name, parameter in context.catalogue.items()
+        }
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(direction="maximize", sampler=RandomSampler())
         self._asked = 0  # trials of the study
@@ -145,7 +145,7 @@ class OptunaSearch(ConstantChains):
         }
 
 
-def distribution(sampler: Kind, parameter: Parameter) -> BaseDistribution:
+def distribution(sampler: str, parameter: Parameter) -> BaseDistribution:
     """Return what stands for a parameter: a position in [0, 1] on its own scale, or the index of a choice.
 
     For `tpe` choices of numbers are in order and others are not; for `cmaes` everything is a position.

@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass, field
 
 from llmzero.core.hparams import Catalogue, HParams, Parameter, Value
+from llmzero.core.settings import setting
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.chains import last_score, moved_on
 from llmzero.search.methods.configurations import random_configuration
@@ -17,6 +18,17 @@ FACTORS = (1.2, 0.8)  # one of them multiplies a number that is perturbed
 SMALLEST = 4  # members, where the budget affords them
 LARGEST = 64  # members, where there are no more workers; a larger budget trains several populations (the paper's have 10 to 80)
 UNLIMITED = 8  # members, where the budget has no limit of stages
+
+
+@dataclass
+class PbtSettings:
+    """`search=pbt`."""
+
+    population: int | None = setting(
+        None, "members; null is as many as the stages left can train to the end, from 4 to 64", low=2
+    )
+    quantile: float = setting(0.25, "share of members that copy, and that are copied", low=0, high=0.5)
+    resample: float = setting(0.25, "chance that a perturbed value is drawn anew", low=0, high=1)
 
 
 @dataclass
@@ -56,25 +68,11 @@ class Pbt(Follower):
     their latest ones where they have not come that far (asynchronous: nobody is waited for). In the lowest quantile it copies weights and
     configuration of a random member of the highest and perturbs the configuration; else it trains on as it is. A member whose stage
     failed counts as lowest. At the greatest depth a member is done; once all are, a new population begins.
-
-    Args:
-        population: members; None is as many as the stages that are left can train to the end, from 4 to 64.
-        quantile: share of members that copy, and that are copied.
-        resample: chance that a perturbed value is drawn anew.
     """
 
-    def __init__(
-        self,
-        context: MethodContext,
-        population: int | None = None,
-        quantile: float = 0.25,
-        resample: float = 0.25,
-    ) -> None:
+    def __init__(self, settings: PbtSettings, context: MethodContext) -> None:
         super().__init__()
-        self.context = context
-        self.population = population
-        self.quantile = quantile
-        self.resample = resample
+        self.settings, self.context = settings, context
         self._number = -1  # of the population that trains
         self._members: list[Member] = []
 
@@ -112,8 +110,8 @@ class Pbt(Follower):
 
     def _size(self, tree: Tree) -> int:
         """Return how many members a new population has."""
-        if self.population is not None:
-            return self.population
+        if self.settings.population is not None:
+            return self.settings.population
         if self.context.stages is None:
             return max(UNLIMITED, self.context.workers)
         left = self.context.stages - len(tree) + 1
@@ -170,10 +168,10 @@ class Pbt(Follower):
 
     def _quantile(self, members: int) -> int:
         """Return how many members are in the lowest quantile, and in the highest: never more than half of them in either."""
-        return min(math.ceil(members * self.quantile), members // 2)
+        return min(math.ceil(members * self.settings.quantile), members // 2)
 
     def _copy(self, number: int, donor: Standing, standing: str, rng: random.Random) -> Expansion:
-        hparams = perturbed(self.context.catalogue, donor.node.hparams, self.resample, rng)
+        hparams = perturbed(self.context.catalogue, donor.node.hparams, self.settings.resample, rng)
         names = ", ".join(self.context.catalogue.changes(donor.node.hparams, hparams)) or "nothing"
         why = f"Member {number} ({standing}) copies member {donor.number} ({donor.score:.3f}) and perturbs {names}."
         return self._stage(number, donor.node, hparams, why)

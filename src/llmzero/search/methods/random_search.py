@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
+from llmzero.core.settings import setting
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.chains import ConstantChains, Start
 from llmzero.search.methods.configurations import random_configuration
 from llmzero.tree.tree import Node, Tree
 
 
+@dataclass
+class RandomSearchSettings:
+    """`search=random` and `search=random_schedule`."""
+
+    schedules: bool = setting(False, "draw a new configuration for every stage of a chain")
+
+
 class RandomSearch(ConstantChains):
-    """Trains one random configuration after another, each over a whole chain.
+    """Trains one random configuration after another, each over a whole chain, or one random schedule after another."""
 
-    Args:
-        schedules: draw anew for every stage of a chain: random schedules instead of constant configurations.
-    """
-
-    def __init__(self, context: MethodContext, schedules: bool = False) -> None:
-        super().__init__(context, "random_schedule" if schedules else "random")
-        self.schedules = schedules
+    def __init__(self, settings: RandomSearchSettings, context: MethodContext) -> None:
+        super().__init__(context, "random_schedule" if settings.schedules else "random")
+        self.schedules = settings.schedules
 
     def start(self, tree: Tree, number: int) -> Start | None:
         """Return a configuration that no chain began with; None where all were tried and nothing new can follow."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llmzero.agents.endpoint import CallError
 from llmzero.agents.journal import CallId
@@ -12,11 +12,23 @@ from llmzero.agents.rules import RuleAgent
 from llmzero.agents.text import estimated_tokens, one_line
 from llmzero.agents.transcript import Call, Transcript
 from llmzero.core.errors import UserError
+from llmzero.core.settings import setting
 from llmzero.search.methods.base import Expansion, Halt, MethodContext
 from llmzero.search.methods.skill_tools import Outcome, Tools, read_skills
 from llmzero.tree.tree import Node, Tree
 
 WHY_KEPT = 600  # characters of why rules decided in the model's place
+
+
+@dataclass
+class SkillSettings:
+    """`search=skill`."""
+
+    max_turns: int = setting(200, "replies of the model after which the session is over", low=1)
+    max_context_tokens: int = setting(
+        60_000, "sent at a time at most, by estimate; old results are left out first", low=8000
+    )
+    skills: str | None = setting(None, "folder of the skill files; null is conf/agent/skills")
 
 
 class Skill:
@@ -26,25 +38,16 @@ class Skill:
     it. A start that finds no free worker waits for one. Where the model cannot be reached, or says nothing usable several times in a
     row, rules decide on one stage and the model is told.
 
-    Args:
-        max_turns: replies after which the session is over.
-        max_context_tokens: limit of what is sent at a time, by estimate; old results are left out first.
-        skills: folder of the skill files; None is the usual one.
+    Raises:
+        UserError: the agent is no language model, or there are no skill files.
     """
 
-    def __init__(
-        self,
-        context: MethodContext,
-        max_turns: int = 200,
-        max_context_tokens: int = 60_000,
-        skills: str | None = None,
-    ) -> None:
+    def __init__(self, settings: SkillSettings, context: MethodContext) -> None:
         if not isinstance(context.proposer, LlmAgent) or context.evidence is None:
             raise UserError("search=skill: needs a language model: agent=openai llm.model=NAME")
         self.context, self.agent, self.evidence = context, context.proposer, context.evidence
-        self.max_turns = max_turns
-        self.max_context_tokens = max_context_tokens
-        self.tools = Tools(context, context.evidence, self.agent.endpoint.model, read_skills(skills))
+        self.settings = settings
+        self.tools = Tools(context, context.evidence, self.agent.endpoint.model, read_skills(settings.skills))
         self._rules = RuleAgent()
         self._halted: set[str] = (
             set()
@@ -100,8 +103,8 @@ class Skill:
                 talk.answer(outcome.text, outcome.facts)
                 if started or "stop" in outcome.facts:
                     return started
-            elif talk.turns >= self.max_turns:
-                talk.say("user", f"The session is over after {self.max_turns} turns.", finished=True)
+            elif talk.turns >= self.settings.max_turns:
+                talk.say("user", f"The session is over after {self.settings.max_turns} turns.", finished=True)
             elif talk.lost:
                 return self._by_rules(tree, talk) if may_start else None
             else:
@@ -122,7 +125,9 @@ class Skill:
         tools = self.tools.schemas if talk.tools else []
         try:
             reply = self.agent.endpoint.ask(
-                call, talk.sent(self.max_context_tokens - estimated_tokens(json.dumps(tools))), tools=tools
+                call,
+                talk.sent(self.settings.max_context_tokens - estimated_tokens(json.dumps(tools))),
+                tools=tools,
             )
         except CallError as error:
             talk.miss(str(error))

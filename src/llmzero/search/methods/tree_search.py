@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 import random
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
+from llmzero.core.settings import setting
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
 from llmzero.search.methods.follower import Follower
 from llmzero.search.methods.forecast import Forecast
 from llmzero.search.methods.uct import Uct
 from llmzero.tree.tree import ROOT, Node, Tree
+
+
+@dataclass
+class TreeSearchSettings:
+    """`search=llmzero` and `search=paper`."""
+
+    selection: str = setting(
+        "forecast",
+        "forecast expands where the path is forecast to end best; uct is the paper's rule",
+        choices=("forecast", "uct"),
+    )
+    k_max: int = setting(
+        16, "children that a node may have; fresh starts come on top at the base model", low=1
+    )
+    fresh_start_fraction: float = setting(
+        0.0, "share of stages that are forced to branch from the base model", low=0, high=1
+    )
+    # Late starters show what they are worth only at the end of their path.
+    descent_fraction: float = setting(
+        1.0, "chance that the path of the stage that ended last goes on, wherever it stands", low=0, high=1
+    )
+    unchanged_fraction: float = setting(
+        0.1, "chance that a child trains on unchanged, where no sibling does yet", low=0, high=1
+    )
+    exploration: float = setting(
+        0.5, "of forecast: how widely it draws around the most likely outcome; 0 believes in it", low=0
+    )
+    c_uct: float = setting(1.414, "of uct: the weight of exploration", low=0)
+    backup: str = setting(
+        "max",
+        "of uct: a node's quality is the mean or the max of the normalised scores in its subtree",
+        choices=("mean", "max"),
+    )
+    failure_penalty: float = setting(
+        0.5,
+        "taken from what a node promises, in units of the spread of scores, after failures_tolerated",
+        low=0,
+    )
+    failures_tolerated: int = setting(2, "stages below a node that may fail without a penalty", low=1)
 
 
 class Rule(Protocol):
@@ -38,47 +79,12 @@ class Rule(Protocol):
 
 
 class TreeSearch(Follower):
-    """The practitioner's configuration first; then stages below whichever node a rule chooses.
+    """The practitioner's configuration first; then stages below whichever node a rule chooses."""
 
-    Args:
-        selection: `forecast` expands where the path is forecast to end best; `uct` is the paper's rule.
-        k_max: children a node may have; fresh starts come on top at the root.
-        fresh_start_fraction: share of stages that are forced to branch from the base model.
-        descent_fraction: chance that the path of the stage that ended last goes on, wherever it stands: late starters show what they
-            are worth only at the end of their path.
-        unchanged_fraction: chance that a node's child trains on unchanged, where none does yet.
-        exploration: of `forecast`, how widely it draws around the most likely outcome.
-        c_uct: of `uct`, the weight of exploration.
-        backup: of `uct`, a node's quality is the `mean` or the `max` of the normalised scores in its subtree.
-        failure_penalty: subtracted from what a node promises, in units of the spread of scores, once `failures_tolerated` stages below
-            it have failed.
-    """
-
-    def __init__(
-        self,
-        context: MethodContext,
-        selection: Literal["forecast", "uct"] = "forecast",
-        k_max: int = 16,
-        fresh_start_fraction: float = 0.0,
-        descent_fraction: float = 1.0,
-        unchanged_fraction: float = 0.1,
-        exploration: float = 0.5,
-        c_uct: float = 1.414,
-        backup: Literal["mean", "max"] = "max",
-        failure_penalty: float = 0.5,
-        failures_tolerated: int = 2,
-    ) -> None:
+    def __init__(self, settings: TreeSearchSettings, context: MethodContext) -> None:
         super().__init__()
-        self.context = context
-        self.k_max = k_max
-        self.fresh_start_fraction = fresh_start_fraction
-        self.descent_fraction = descent_fraction
-        self.unchanged_fraction = unchanged_fraction
-        self.rule: Rule = (
-            Forecast(context.max_depth, exploration, failure_penalty, failures_tolerated)
-            if selection == "forecast"
-            else Uct(c_uct, backup, failure_penalty, failures_tolerated)
-        )
+        self.settings, self.context = settings, context
+        self.rule: Rule = _rule(settings, context.max_depth)
         self._configurations = context.catalogue.size
         self._open: set[str] = set()
         self._continued: set[str] = set()  # nodes with a child that trains on unchanged
@@ -116,7 +122,7 @@ class TreeSearch(Follower):
         return (
             node.usable
             and node.depth < self.context.max_depth
-            and len(node.children) < self.k_max
+            and len(node.children) < self.settings.k_max
             and any(self._choices(node))
         )
 
@@ -127,11 +133,11 @@ class TreeSearch(Follower):
         return self._configurations is None or changed < self._configurations - 1, not unchanged
 
     def _parent(self, tree: Tree, rng: random.Random) -> str | None:
-        if rng.random() < self.fresh_start_fraction and any(self._choices(tree.root)):
+        if rng.random() < self.settings.fresh_start_fraction and any(self._choices(tree.root)):
             return ROOT
         last = tree.finished[-1]
         if (
-            rng.random() < self.descent_fraction
+            rng.random() < self.settings.descent_fraction
             and last.state == "completed"
             and not last.children
             and last.node_id in self._open
@@ -142,8 +148,15 @@ class TreeSearch(Follower):
 
     def _child(self, tree: Tree, node: Node, rng: random.Random) -> Expansion:
         may_change, may_continue = self._choices(node)
-        if may_continue and (not may_change or rng.random() < self.unchanged_fraction):
+        if may_continue and (not may_change or rng.random() < self.settings.unchanged_fraction):
             return Expansion(
                 node.node_id, node.hparams, Proposal("search", (), "The path trains on unchanged.", {})
             )
         return expand(self.context, tree, node.node_id)
+
+
+def _rule(settings: TreeSearchSettings, max_depth: int) -> Rule:
+    failures = settings.failure_penalty, settings.failures_tolerated
+    if settings.selection == "uct":
+        return Uct(settings.c_uct, settings.backup, *failures)
+    return Forecast(max_depth, settings.exploration, *failures)

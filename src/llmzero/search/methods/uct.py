@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from llmzero.tree.tree import ROOT, Node, Tree
 
@@ -77,9 +77,7 @@ class Uct:
         failure_penalty: subtracted from the quality of a node once `failures_tolerated` stages below it have failed.
     """
 
-    def __init__(
-        self, c_uct: float, backup: Literal["mean", "max"], failure_penalty: float, failures_tolerated: int
-    ) -> None:
+    def __init__(self, c_uct: float, backup: str, failure_penalty: float, failures_tolerated: int) -> None:
         self.c_uct = c_uct
         self.backup = backup
         self.failure_penalty = failure_penalty
