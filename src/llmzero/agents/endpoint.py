@@ -1,29 +1,27 @@
-"""A language model behind an OpenAI-compatible endpoint: one call in, text out, whatever the endpoint does.
+"""A language model behind an OpenAI-compatible endpoint: one call in, a reply out, whatever the endpoint does.
 
-Calls are retried with back-off by the openai client, bounded in time and size, limited in number at once over all searches of
-this machine, refused for a while after repeated failure, stored and charged by the journal. How the endpoint wants to be asked
-for JSON is found out once.
+Calls are retried with back-off by the openai client, bounded in time and size (reply.py), limited in number at one time
+(slots.py), refused for a while after repeated failure (breaker.py), and stored and charged by the journal (journal.py). How
+the endpoint wants to be asked for JSON is found out once (dialects.py).
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
 import logging
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from llmzero.agents.breaker import Breaker
+from llmzero.agents.dialects import Dialect, DialectSearch
 from llmzero.agents.journal import CallId, CallJournal, Tape
-from llmzero.agents.text import estimated_tokens, json_object
+from llmzero.agents.reply import Message, Reply, read_body, read_reply
+from llmzero.agents.slots import slot
 from llmzero.core.errors import UserError
 from llmzero.core.settings import setting
 
@@ -32,59 +30,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Form = Literal["bounded", "strict", "tool", "plain"]
-Message = dict[str, Any]
-
-# Of JSON answers, the most binding first: a schema that is kept to with bounds on texts, which not every endpoint knows and which keep
-# small models from rambling; without them; the arguments of a tool; a request in words.
-FORMS: tuple[Form, ...] = ("bounded", "strict", "tool", "plain")
-ANSWER_TOOL = "answer"
-BODY_LIMIT = 8_000_000  # bytes of a reply that are read
 BODY_TRIES = 2  # for a reply that breaks off: the client itself retries all else
-SLOT_POLL_S = 0.1
-UNSUPPORTED = (400, 404, 422, 501)
 
 
 class CallError(Exception):
-    """No reply: the endpoint is silent, ill, out of budget, or the call was not made because it has been so."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back.
-
-    Attributes:
-        text: the message's content, or the arguments of the tool that was asked for.
-        tool_calls: (id, name, arguments as sent) of every tool call.
-        cut: whether the reply ended at the limit of its length.
-    """
-
-    text: str
-    tool_calls: tuple[tuple[str, str, str], ...] = ()
-    cut: bool = False
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    dollars: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of prompt and reply."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How an endpoint is asked: the form of JSON answers, and the name of the limit on their length."""
-
-    form: Form = "bounded"
-    limit: str = "max_completion_tokens"
-
-    def after(self, complaint: str) -> Dialect | None:
-        """Return what to try after the endpoint refused a request; None where nothing is left."""
-        if self.limit in complaint and self.limit != "max_tokens":
-            return replace(self, limit="max_tokens")
-        position = FORMS.index(self.form)
-        return replace(self, form=FORMS[position + 1]) if position + 1 < len(FORMS) else None
+    """There is no reply: the endpoint is silent, ill, out of budget, or the call was not made because it has been so."""
 
 
 @dataclass
@@ -126,7 +76,11 @@ class LlmSettings:
 
 
 class Endpoint:
-    """One model of one endpoint."""
+    """One model of one endpoint.
+
+    Raises:
+        UserError: no model is named, or the address holds a password.
+    """
 
     def __init__(self, settings: LlmSettings) -> None:
         self.settings = settings
@@ -135,8 +89,9 @@ class Endpoint:
         self._key = os.environ.get(settings.api_key_env) if settings.api_key_env else None
         self._journal: CallJournal | None = None
         self._client: OpenAI | None = None
-        self._dialect, self._settled = Dialect(), False
-        self._failures, self._paused_until = 0, 0.0
+        self._dialects = DialectSearch()
+        self._breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
+        self._label = f"model {self.model} at {settings.base_url or 'OpenAI'}"
         if not self.model:
             raise UserError("llm.model: needs the name of a model, e.g. llm.model=NAME llm.base_url=URL")
         if urlsplit(settings.base_url or "").password:
@@ -159,33 +114,36 @@ class Endpoint:
         self._journal = journal
 
     def check(self) -> None:
-        """Raise `UserError` where the key is missing or not accepted, or where nobody answers; an endpoint may be ill."""
+        """Ask for the list of models, which costs nothing; warn of an endpoint that is merely ill.
+
+        Raises:
+            UserError: the key is missing or not accepted, or nobody answers.
+        """
         from openai import APIConnectionError, APITimeoutError, AuthenticationError, PermissionDeniedError
 
         if self.replays:
             return
         if self.settings.api_key_env and not self._key:
             raise UserError(
-                f"llm.api_key_env={self.settings.api_key_env}: this environment variable, which holds the key for model "
-                f"{self.model}, is not set; set it, "
-                "or give llm.api_key_env=null where the endpoint wants no key"
+                f"llm.api_key_env={self.settings.api_key_env}: this environment variable, which holds the key for "
+                f"model {self.model}, is not set; set it, or give llm.api_key_env=null where the endpoint wants no key"
             )
         try:
             self._openai().with_options(timeout=10, max_retries=0).models.list()
         except (AuthenticationError, PermissionDeniedError) as error:
+            refusal = self._redacted(str(error))
             raise UserError(
-                f"{self._where}: the key in {self.settings.api_key_env} is not accepted: {self._redacted(str(error))}"
+                f"{self._label}: the key in {self.settings.api_key_env} is not accepted: {refusal}"
             ) from None
         except APITimeoutError:
-            log.warning("%s has not answered within 10 s; the search begins all the same", self._where)
+            log.warning("%s has not answered within 10 s; the search begins all the same", self._label)
         except APIConnectionError as error:
-            raise UserError(
-                f"{self._where}: nobody answers there ({self._redacted(str(error.__cause__ or error))}); is it running?"
-            ) from None
+            cause = self._redacted(str(error.__cause__ or error))
+            raise UserError(f"{self._label}: nobody answers there ({cause}); is it running?") from None
         except Exception as error:
             log.warning(
                 "%s does not list its models (%s); the search begins all the same",
-                self._where,
+                self._label,
                 self._redacted(str(error)),
             )
 
@@ -207,46 +165,52 @@ class Endpoint:
 
         Raises:
             CallError: there is no reply.
+            UserError: a replay asks for what was never recorded.
         """
         assert self._journal is not None, "connect() comes first"
         name = self._journal.name(call)
         self._journal.count(call)
-        known = self._journal.find(name)
-        if known is None and self.replays:
-            known = self._tape.find(name)
-            if known is None:
-                raise self._tape.missing(name)
-            known |= {"dollars": 0.0, "replayed": True}
-            self._journal.write(name, known)
-        record = known if known is not None else self._call(name, messages, schema, tools)
+        record = self._journal.find(name)
+        if record is None and self.replays:
+            record = self._tape.replay(name) | {"dollars": 0.0, "replayed": True}
+            self._journal.write(name, record)
+        if record is None:
+            record = self._call(self._journal, name, messages, schema, tools)
         if record["error"]:
             raise CallError(record["error"])
         fields = ("text", "cut", "prompt_tokens", "completion_tokens", "dollars")
         return Reply(
-            **{f: record[f] for f in fields}, tool_calls=tuple(tuple(made) for made in record["tool_calls"])
+            **{field: record[field] for field in fields},
+            tool_calls=tuple(tuple(tool_call) for tool_call in record["tool_calls"]),
         )
-
-    # --- one call ---
 
     def _call(
         self,
+        journal: CallJournal,
         name: str,
         messages: Sequence[Message],
         schema: dict[str, Any] | None,
         tools: Sequence[dict[str, Any]],
     ) -> dict[str, Any]:
-        """Make a call and return its record, which is stored and charged."""
-        assert self._journal is not None
-        started, reply, error = time.monotonic(), Reply(""), self._refusal(self._journal)
-        made, form = error is None, "tools" if tools else "none"
+        """Make a call, unless budget or breaker forbid it; return its record, which is stored and charged."""
+        started, reply, error = time.monotonic(), Reply(""), None
+        form = "tools" if tools else "none"
+        if budget := journal.spent():
+            error = f"budget.{budget} is spent"
+        elif self._breaker.is_open:
+            error = (
+                f"{self._label} failed {self._breaker.failures} times in a row and is left alone for "
+                f"{self._breaker.pause_s:.0f} s"
+            )
+        made = error is None
         if made:
             try:
-                reply, dialect = self._answered(messages, schema, tools)
+                reply, dialect = self._answer(messages, schema, tools)
                 form = dialect.form if schema else form
-                self._failures = 0
+                self._breaker.succeed()
             except Exception as failure:  # whatever an endpoint can do to a client ends here
                 error = self._redacted(f"{type(failure).__name__}: {failure}")[:1000]
-                self._failed(error)
+                self._fail(error)
         record = {
             "made": made,
             "model": self.model,
@@ -258,112 +222,63 @@ class Endpoint:
             **asdict(reply),
         }
         self._tape.write(name, deepcopy(record))
-        self._journal.write(name, record)
+        journal.write(name, record)
         return record
 
-    def _refusal(self, journal: CallJournal) -> str | None:
-        if budget := journal.spent():
-            return f"budget.{budget} is spent"
-        if time.monotonic() < self._paused_until:
-            return f"{self._where} failed {self.settings.breaker_failures} times in a row and is left alone for {self.settings.breaker_pause_s:.0f} s"
-        return None
-
-    def _failed(self, error: str) -> None:
-        self._failures += 1
-        log.warning("%s: %s", self._where, error.splitlines()[0])
-        if self._failures >= self.settings.breaker_failures:
-            self._paused_until, self._failures = time.monotonic() + self.settings.breaker_pause_s, 0
+    def _fail(self, error: str) -> None:
+        log.warning("%s: %s", self._label, error.splitlines()[0])
+        if self._breaker.fail():
             log.warning(
                 "%s is left alone for %.0f s; until then rules decide in its place",
-                self._where,
-                self.settings.breaker_pause_s,
+                self._label,
+                self._breaker.pause_s,
             )
 
-    def _answered(
+    def _answer(
         self, messages: Sequence[Message], schema: dict[str, Any] | None, tools: Sequence[dict[str, Any]]
     ) -> tuple[Reply, Dialect]:
-        """Ask in the endpoint's dialect; find it out where it is not known yet."""
+        """Return the reply to a conversation, and the dialect that got it; find that out where it is not known yet."""
         from openai import APIStatusError
 
-        dialect = self._dialect
+        dialect, wants_json = self._dialects.dialect, schema is not None
         while True:
+            request: dict[str, Any] = {
+                "model": self.model,
+                "messages": list(messages),
+                dialect.limit: self.settings.max_reply_tokens,
+                **self.settings.extra,
+            }
+            if self.settings.temperature is not None:
+                request["temperature"] = self.settings.temperature
+            if tools:
+                request["tools"] = list(tools)
+            elif schema:
+                request |= dialect.asking(messages, schema)
             try:
                 with slot(self.settings.base_url or "openai", self.settings.max_at_once):
-                    reply = self._sent(self._request(dialect, messages, schema, tools))
-            except APIStatusError as refused:
-                open_question = schema is not None or dialect.limit in str(refused)
-                following = (
-                    dialect.after(str(refused))
-                    if refused.status_code in UNSUPPORTED and open_question and not self._settled
-                    else None
+                    reply = self._send(request)
+            except APIStatusError as refusal:
+                following = self._dialects.after_refusal(
+                    dialect, refusal.status_code, str(refusal), wants_json
                 )
                 if following is None:
                     raise
                 dialect = following
                 continue
-            self._learn(dialect, reply, schema)
+            self._dialects.learn(dialect, reply, bool(schema))
             return reply, dialect
 
-    def _learn(self, dialect: Dialect, reply: Reply, schema: dict[str, Any] | None) -> None:
-        """Keep what worked. An endpoint that accepts a form and ignores it is asked in a plainer one next time."""
-        self._dialect = dialect
-        if schema and not self._settled:
-            kept = (
-                reply.tool_calls
-                if dialect.form == "tool"
-                else json_object(reply.text, "") or (reply.cut and reply.text.lstrip()[:1] == "{")
-            )
-            plainer = dialect.after("")
-            self._settled = bool(kept) or plainer is None
-            self._dialect = dialect if self._settled or plainer is None else plainer
-
-    def _request(
-        self,
-        dialect: Dialect,
-        messages: Sequence[Message],
-        schema: dict[str, Any] | None,
-        tools: Sequence[dict[str, Any]],
-    ) -> dict[str, Any]:
-        request: dict[str, Any] = {
-            "model": self.model,
-            "messages": list(messages),
-            dialect.limit: self.settings.max_reply_tokens,
-            **self.settings.extra,
-        }
-        if self.settings.temperature is not None:
-            request["temperature"] = self.settings.temperature
-        if tools:
-            request["tools"] = list(tools)
-        elif schema and dialect.form in ("bounded", "strict"):
-            asked = schema if dialect.form == "bounded" else without_lengths(schema)
-            request["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": ANSWER_TOOL, "strict": True, "schema": asked},
-            }
-        elif schema and dialect.form == "tool":
-            request["tools"] = [
-                {
-                    "type": "function",
-                    "function": {
-                        "name": ANSWER_TOOL,
-                        "description": "Give the answer.",
-                        "parameters": schema,
-                    },
-                }
-            ]
-            request["tool_choice"] = {"type": "function", "function": {"name": ANSWER_TOOL}}
-        elif schema:
-            request["messages"] = with_schema(messages, schema)
-        return request
-
-    def _sent(self, request: dict[str, Any]) -> Reply:
+    def _send(self, request: dict[str, Any]) -> Reply:
         """Send a request, and again where the reply breaks off or is garbled: the client has retried all else by itself."""
         from openai import APIConnectionError, APIStatusError
 
+        completions = self._openai().chat.completions
         for last in [*[False] * (BODY_TRIES - 1), True]:
             try:
-                with self._openai().chat.completions.with_streaming_response.create(**request) as response:
-                    return self._reply(self._body(response.iter_bytes()), request)
+                with completions.with_streaming_response.create(**request) as response:
+                    body = read_body(response.iter_bytes(), self.settings.timeout_s)
+                    reply = read_reply(body, request, self._redacted)
+                    return replace(reply, dollars=self._price(reply))
             except (APIStatusError, APIConnectionError, TimeoutError):
                 raise
             except Exception:
@@ -371,50 +286,10 @@ class Endpoint:
                     raise
         raise AssertionError("the last try returns or raises")
 
-    def _body(self, chunks: Iterator[bytes]) -> bytes:
-        """Read a reply, bounded in time and size."""
-        deadline, body = time.monotonic() + self.settings.timeout_s, b""
-        for chunk in chunks:
-            body += chunk
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the reply was not complete after {self.settings.timeout_s:.0f} s")
-            if len(body) > BODY_LIMIT:
-                raise ValueError(f"the reply is longer than {BODY_LIMIT} bytes")
-        return body
-
-    def _reply(self, body: bytes, request: dict[str, Any]) -> Reply:
-        """Read a chat completion, with as little trust as possible."""
-        completion = json.loads(body)
-        choice = completion["choices"][0]
-        message = choice["message"]
-        calls = [
-            (c.get("id", ""), c["function"]["name"], c["function"]["arguments"])
-            for c in message.get("tool_calls") or ()
-        ]
-        made = [
-            (self._redacted(str(i)), self._redacted(str(name)), self._redacted(str(arguments)))
-            for i, name, arguments in calls
-        ]
-        text = (
-            made[0][2] if made and "tool_choice" in request else self._redacted(_text(message.get("content")))
-        )
-        usage = completion.get("usage")
-        prompt_tokens = _count(usage, "prompt_tokens", json.dumps(request["messages"]))
-        completion_tokens = _count(usage, "completion_tokens", text)
-        dollars = (
-            prompt_tokens * (self.settings.price_input or 0.0)
-            + completion_tokens * (self.settings.price_output or 0.0)
-        ) / 1e6
-        return Reply(
-            text,
-            tuple(made),
-            choice.get("finish_reason") == "length",
-            prompt_tokens,
-            completion_tokens,
-            dollars,
-        )
-
-    # --- the key ---
+    def _price(self, reply: Reply) -> float:
+        """Return the dollars that a reply cost, by prices a million tokens."""
+        price_input, price_output = self.settings.price_input or 0.0, self.settings.price_output or 0.0
+        return (reply.prompt_tokens * price_input + reply.completion_tokens * price_output) / 1e6
 
     def _openai(self) -> OpenAI:
         if self._client is None:
@@ -433,54 +308,3 @@ class Endpoint:
     def _redacted(self, text: str) -> str:
         """Return a text without the key, which an endpoint may send back."""
         return text.replace(self._key, "[key]") if self._key else text
-
-    @property
-    def _where(self) -> str:
-        return f"model {self.model} at {self.settings.base_url or 'OpenAI'}"
-
-
-@contextmanager
-def slot(endpoint: str, slots: int) -> Iterator[None]:
-    """Hold one of the slots that this user's processes on this machine share for an endpoint; the kernel frees those of the dead."""
-    folder = Path(tempfile.gettempdir()) / f"llmzero-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    stem = hashlib.sha256(endpoint.encode()).hexdigest()[:16]
-    while True:
-        for i in range(slots):
-            with (folder / f"{stem}-{i}.lock").open("w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                yield
-                return
-        time.sleep(SLOT_POLL_S)
-
-
-def with_schema(messages: Sequence[Message], schema: dict[str, Any]) -> list[Message]:
-    """Return the messages with the schema at the end of the first, for endpoints that know no other way to ask for JSON."""
-    asked = f"\n\nAnswer with one JSON object and nothing else. It keeps this JSON schema:\n<answer-schema>\n{json.dumps(schema)}\n</answer-schema>"
-    first = messages[0]
-    return [{**first, "content": first["content"] + asked}, *messages[1:]]
-
-
-def without_lengths(schema: Any) -> Any:
-    """Return a JSON schema without bounds on the lengths of texts."""
-    if isinstance(schema, dict):
-        return {key: without_lengths(value) for key, value in schema.items() if key != "maxLength"}
-    return [without_lengths(item) for item in schema] if isinstance(schema, list) else schema
-
-
-def _text(content: Any) -> str:
-    """Return a message's text, which some endpoints send as a list of parts."""
-    parts = content if isinstance(content, list) else [content]
-    return "".join(
-        str(part.get("text") or "") if isinstance(part, dict) else str(part or "") for part in parts
-    )
-
-
-def _count(usage: Any, name: str, text: str) -> int:
-    """Return how many tokens the endpoint says it used; an estimate where it says nothing sensible."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    sensible = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1e9
-    return value if sensible and isinstance(value, int) else estimated_tokens(text)

@@ -96,12 +96,20 @@ class Tape:
         if self.mode == "record":
             write_record(self.directory / "nodes", name, record)
 
-    def missing(self, name: str) -> UserError:
-        """Return the error of a replay that asks for what was never recorded."""
-        return UserError(
-            f"llm.cassette=replay: {call_file(self.directory / 'nodes', name)} does not exist: the search took another way than the "
-            "recorded one; llm.cassette=null (in another search_dir) asks the endpoint instead"
-        )
+    def replay(self, name: str) -> dict[str, Any]:
+        """Return the recorded call.
+
+        Raises:
+            UserError: it was never recorded.
+        """
+        record = self.find(name)
+        if record is None:
+            file = call_file(self.directory / "nodes", name)
+            raise UserError(
+                f"llm.cassette=replay: {file} does not exist: the search took another way than the recorded one; "
+                "llm.cassette=null (in another search_dir) asks the endpoint instead"
+            )
+        return record
 
 
 def call_file(nodes: Path, name: str) -> Path:

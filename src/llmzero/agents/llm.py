@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmzero.agents.answer import Review, answer_schema, review
-from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings, Reply
+from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings
 from llmzero.agents.journal import CallId
 from llmzero.agents.prompt import Prompts, Shown, conversation
+from llmzero.agents.reply import Reply
 from llmzero.agents.rules import RandomAgent, RuleAgent
 from llmzero.agents.text import clean, json_object
 from llmzero.core.settings import setting

@@ -11,7 +11,7 @@ from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
-from llmzero.agents.endpoint import Message, Reply
+from llmzero.agents.reply import Message, Reply
 from llmzero.agents.text import clean, estimated_tokens, json_object, one_line
 from llmzero.core.files import append_jsonl, finite, read_jsonl, write_jsonl
 

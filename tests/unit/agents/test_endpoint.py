@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings, Reply
+from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings
 from llmzero.agents.journal import CallId, CallJournal
 from llmzero.agents.llm_stopper import SCHEMA as STOP_SCHEMA
+from llmzero.agents.reply import Reply
 from llmzero.core.errors import UserError
 from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request, answer_json, script
 
@@ -197,7 +198,7 @@ def test_after_repeated_failure_the_endpoint_is_left_alone_for_a_while(
                 ask(made)
         assert len(server.requests) == 2
         assert "rules decide in its place" in caplog.text
-        made._paused_until = 0.0  # the pause is over
+        made._breaker.open_until = 0.0  # the pause is over
         with pytest.raises(CallError, match="InternalServerError"):
             ask(made)
         assert len(server.requests) == 3

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from llmzero.agents.endpoint import LlmSettings, Reply
+from llmzero.agents.endpoint import LlmSettings
 from llmzero.agents.journal import CallJournal
 from llmzero.agents.llm import LlmAgent, LlmAgentSettings
+from llmzero.agents.reply import Reply
 from llmzero.agents.transcript import CALLS_KEPT, RESULT_KEPT, Transcript, tool_calls
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue

@@ -1,0 +1,35 @@
+"""A circuit breaker: after several failed calls in a row none is made for a while."""
+
+from __future__ import annotations
+
+import time
+
+
+class Breaker:
+    """Counts failures in a row and opens for `pause_s` seconds once there are `failures` of them.
+
+    Attributes:
+        open_until: the reading of `time.monotonic()` at which calls are made again.
+    """
+
+    def __init__(self, failures: int, pause_s: float) -> None:
+        self.failures, self.pause_s = failures, pause_s
+        self.open_until = 0.0
+        self._failed = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no call is to be made now."""
+        return time.monotonic() < self.open_until
+
+    def succeed(self) -> None:
+        """Count a call that succeeded."""
+        self._failed = 0
+
+    def fail(self) -> bool:
+        """Count a failed call; return whether that opened the breaker."""
+        self._failed += 1
+        if self._failed < self.failures:
+            return False
+        self.open_until, self._failed = time.monotonic() + self.pause_s, 0
+        return True
