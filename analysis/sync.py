@@ -12,7 +12,7 @@ from pathlib import Path
 from analysis.load import command, places_in
 from llmzero.cli import run_command
 from llmzero.mirrors.tracking import WandbTracking
-from llmzero.mirrors.tracking.names import Mode
+from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.tree.workspace import Workspace, read_config
 
 HELP = """\
@@ -33,7 +33,7 @@ SETTINGS = ("project", "entity", "fork", "checkpoint")
 class Target:
     """Where searches go; None is what a search's own configuration says."""
 
-    mode: Mode
+    mode: str
     project: str | None = None
     entity: str | None = None
     fork: bool | None = None
@@ -44,7 +44,7 @@ class Target:
         configured = read_config(Workspace(search_dir).config_file)["tracking"]
         settings = {name: configured[name] for name in SETTINGS if name in configured}
         settings |= {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}
-        return WandbTracking(self.mode, **settings)
+        return WandbTracking(TrackingSettings(self.mode, **settings))
 
 
 def searches_in(directories: Iterable[Path]) -> list[Path]:

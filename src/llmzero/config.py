@@ -22,6 +22,7 @@ from llmzero.agents.stopper import CurveStopperSettings
 from llmzero.core.errors import UserError
 from llmzero.core.parts import make
 from llmzero.core.settings import REQUIRED, allowed, explained, read, setting
+from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.runners.base import StageRunner
 from llmzero.runners.inline import InlineRunnerSettings
 from llmzero.runners.local import LocalRunnerSettings
@@ -206,18 +207,6 @@ class AlgorithmConfig:
 
 
 @dataclass
-class Tracking:
-    """`tracking=offline` and `tracking=online`."""
-
-    _target_: str = "llmzero.mirrors.tracking.WandbTracking"
-    mode: str = "offline"
-    project: str = "llmzero"
-    entity: str | None = None
-    fork: bool = False
-    checkpoint: bool = True
-
-
-@dataclass
 class AgentSettings:
     """Agents without settings of their own."""
 
@@ -387,7 +376,7 @@ PARTS: Mapping[str, tuple[str | None, type]] = {
     "runner_inline": ("llmzero.runners.inline.InlineRunner", InlineRunnerSettings),
     "runner_simulated": ("llmzero.runners.simulated.SimulatedRunner", SimulatedRunnerSettings),
     "runner_slurm": ("llmzero.runners.slurm.SlurmRunner", SlurmRunnerSettings),
-    "tracking_wandb": (None, Tracking),
+    "tracking_wandb": ("llmzero.mirrors.tracking.WandbTracking", TrackingSettings),
 }
 
 

@@ -19,6 +19,7 @@ from llmzero.core.files import append_jsonl
 from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint
 from llmzero.mirrors.tracking import NoTracking, WandbTracking
 from llmzero.mirrors.tracking.names import group_of
+from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.tree.store import EventStore
 from tests.wandb_reader import OfflineRun, read_runs
 from tests.wandb_server import Run, WandbServer, wandb_server
@@ -299,7 +300,7 @@ def test_following_mirrors_stages_as_they_finish_and_ends_with_the_search(search
 def test_a_driver_gets_all_mirrored_and_one_line(search: Search, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     search.end()
-    tracking = WandbTracking(mode="offline", project="elsewhere")
+    tracking = WandbTracking(TrackingSettings(mode="offline", project="elsewhere"))
     tracking.start(search.path)
     tracking.finish(timeout_s=30)
     assert set(search.runs) == {"0000", "0001", "search"}
@@ -310,7 +311,7 @@ def test_a_driver_gets_all_mirrored_and_one_line(search: Search, caplog: pytest.
 
 def test_a_continued_search_is_followed_past_its_first_end(search: Search) -> None:
     search.end()
-    tracking = WandbTracking(mode="offline")
+    tracking = WandbTracking(TrackingSettings(mode="offline"))
     tracking.start(search.path)
     wait_for(lambda: mirrored(search) == {"0000", "0001"})
     search.add("0001")
@@ -320,8 +321,8 @@ def test_a_continued_search_is_followed_past_its_first_end(search: Search) -> No
 
 
 def test_a_killed_driver_leaves_a_complete_mirror(search: Search) -> None:
-    script = "import sys, os, pathlib; from llmzero.mirrors.tracking import WandbTracking as W"
-    script += "; W('offline').start(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    script = "import sys, os, pathlib; from llmzero.mirrors.tracking import WandbTracking as W, TrackingSettings as S"
+    script += "; W(S('offline')).start(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(search.path)], check=False, timeout=30)
     wait_for(lambda: mirrored(search) == {"0000", "0001", "search"})
 
@@ -332,7 +333,7 @@ def test_without_wandb_a_search_gets_one_warning(
     (tmp_path / "shadow" / "wandb").mkdir(parents=True)
     (tmp_path / "shadow" / "wandb" / "__init__.py").write_text("raise ImportError('no wandb here')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'shadow'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    tracking = WandbTracking(mode="offline")
+    tracking = WandbTracking(TrackingSettings(mode="offline"))
     tracking.start(search.path)
     tracking.finish(timeout_s=30)
     [warning] = warnings(caplog)
@@ -343,7 +344,7 @@ def test_without_wandb_a_search_gets_one_warning(
 def test_a_mirror_that_cannot_be_started_is_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracking = WandbTracking(mode="offline")
+    tracking = WandbTracking(TrackingSettings(mode="offline"))
     tracking.start(tmp_path / "missing")
     tracking.finish(timeout_s=30)
     assert len(warnings(caplog)) == 1
@@ -353,7 +354,7 @@ def test_a_mirror_that_cannot_be_started_is_one_warning(
 def test_a_server_that_never_answers_holds_no_search_up(
     search: Search, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracking = WandbTracking(mode="online")
+    tracking = WandbTracking(TrackingSettings(mode="online"))
     tracking.start(search.path)
     begun = time.monotonic()
     tracking.finish(timeout_s=3)
@@ -411,7 +412,7 @@ def test_the_search_keeps_what_it_delivered(delivered: Search) -> None:
 
 
 def test_the_winners_weights_can_be_left_out(delivered: Search) -> None:
-    tracking = WandbTracking(mode="offline", checkpoint=False)
+    tracking = WandbTracking(TrackingSettings(mode="offline", checkpoint=False))
     subprocess.run(tracking.command(delivered.path), stdin=subprocess.DEVNULL, check=True, timeout=60)
     assert set(delivered.runs["search"].artifacts) == {"run_table", "strategy", "transcripts"}
 

@@ -13,38 +13,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llmzero.mirrors.tracking.names import Mode, group_of
+from llmzero.mirrors.tracking.names import group_of
+from llmzero.mirrors.tracking.settings import TrackingSettings
 
 log = logging.getLogger(__name__)
 
 
 class WandbTracking:
-    """Starts the mirroring process beside a search, and sees it off.
+    """Starts the mirroring process beside a search, and ends it."""
 
-    Args:
-        mode: `offline` leaves runs in `<search_dir>/wandb`, for `wandb sync`; `online` sends them.
-        project: W&B project.
-        entity: W&B user or team; None is the account's default.
-        fork: let a stage's run be a fork of its parent's, where the server has forks.
-        checkpoint: keep the winning checkpoint's weights as an artifact.
-    """
-
-    def __init__(
-        self,
-        mode: Mode,
-        project: str = "llmzero",
-        entity: str | None = None,
-        *,
-        fork: bool = False,
-        checkpoint: bool = True,
-    ) -> None:
-        self.mode, self.project, self.entity, self.fork, self.checkpoint = (
-            mode,
-            project,
-            entity,
-            fork,
-            checkpoint,
-        )
+    def __init__(self, settings: TrackingSettings) -> None:
+        self.settings = settings
         self._search_dir = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -74,27 +53,28 @@ class WandbTracking:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.returncode == 0:
-            log.info("W&B: %s", self._whereabouts())
-        else:
-            why, command = (
+        if self._process.returncode:
+            log.warning(
+                "W&B: mirroring failed or took too long, see %s; `%s` completes it",
                 self._search_dir / "tracking.log",
                 shlex.join(["python", *self.command(self._search_dir)[1:]]),
             )
-            log.warning("W&B: mirroring failed or took too long, see %s; `%s` completes it", why, command)
+        elif self.settings.mode == "online":
+            log.info(
+                "W&B: the runs are in project %s, group %s", self.settings.project, group_of(self._search_dir)
+            )
+        else:
+            folder = self._search_dir / "wandb"
+            sync = f"wandb sync {shlex.quote(str(folder))}/offline-run-*"
+            log.info("W&B: the runs are in %s; `%s` sends them", folder, sync)
 
     def command(self, search_dir: Path) -> list[str]:
         """Return the command that mirrors what a search directory holds."""
-        entity = ["--entity", self.entity] if self.entity else []
-        flags = ["--fork"] * self.fork + ["--no-checkpoint"] * (not self.checkpoint)
-        arguments = [str(search_dir), "--mode", self.mode, "--project", self.project, *entity, *flags]
+        settings = self.settings
+        entity = ["--entity", settings.entity] if settings.entity else []
+        flags = ["--fork"] * settings.fork + ["--no-checkpoint"] * (not settings.checkpoint)
+        arguments = [str(search_dir), "--mode", settings.mode, "--project", settings.project, *entity, *flags]
         return [sys.executable, "-m", "llmzero.mirrors.tracking", *arguments]
-
-    def _whereabouts(self) -> str:
-        if self.mode == "online":
-            return f"the runs are in project {self.project}, group {group_of(self._search_dir)}"
-        folder = self._search_dir / "wandb"
-        return f"the runs are in {folder}; `wandb sync {shlex.quote(str(folder))}/offline-run-*` sends them"
 
 
 class NoTracking:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from llmzero.mirrors.tracking.mirror import Mirror
 from llmzero.mirrors.tracking.names import group_of
+from llmzero.mirrors.tracking.settings import TrackingSettings
 
 log = logging.getLogger(__name__)
 
@@ -72,20 +73,23 @@ def main() -> int:
     parser.add_argument(
         "--follow", action="store_true", help="mirror stages as they finish, until the search has ended"
     )
-    settings = vars(parser.parse_args())
-    run = follow if settings.pop("follow") else mirror_once
+    arguments = vars(parser.parse_args())
+    run = follow if arguments.pop("follow") else mirror_once
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.nice(NICENESS)
-    search_dir = settings["search_dir"] = settings["search_dir"].resolve(strict=True)
+    search_dir = arguments.pop("search_dir").resolve(strict=True)
+    settings = TrackingSettings(**arguments)
     for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # read by wandb when it is imported
         os.environ[variable] = str(search_dir / "wandb" / "staging")
-    if settings["mode"] == "online" and not _logged_in():
+    if settings.mode == "online" and not _logged_in():
         return 1
     with (search_dir / "tracking.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the mirror of an earlier driver to write its last run
-        mirror = Mirror(**settings)
+        mirror = Mirror(search_dir, settings)
         complete = run(mirror)
-    log.info("%d runs written, group %s of project %s", mirror.written, group_of(search_dir), mirror.project)
+    log.info(
+        "%d runs written, group %s of project %s", mirror.written, group_of(search_dir), settings.project
+    )
     return 0 if complete else 1
 
 

@@ -20,7 +20,8 @@ from llmzero.mirrors.tracking.content import (
     stage_history,
     stage_summary,
 )
-from llmzero.mirrors.tracking.names import FILES, SEARCH_RUN, Mode, group_of, hash_of, memory_file, search_uid
+from llmzero.mirrors.tracking.names import FILES, SEARCH_RUN, group_of, hash_of, memory_file, search_uid
+from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
 from llmzero.tree.workspace import read_config
@@ -40,28 +41,20 @@ class Mirror:
 
     Args:
         search_dir: the search directory, absolute.
-        mode, project, entity, fork, checkpoint: as of `WandbTracking`.
+        settings: where the runs go, and what they hold.
 
     Attributes:
         written: runs that were written so far.
     """
 
-    def __init__(
-        self,
-        search_dir: Path,
-        mode: Mode,
-        project: str,
-        entity: str | None,
-        *,
-        fork: bool = False,
-        checkpoint: bool = True,
-    ) -> None:
-        self.search_dir, self.mode, self.project, self.entity = search_dir, mode, project, entity
-        self.fork, self.checkpoint = fork, checkpoint
+    def __init__(self, search_dir: Path, settings: TrackingSettings) -> None:
+        self.search_dir, self.settings = search_dir, settings
         self.written = 0
         self._memory: dict[str, Any] = read_json(memory_file(search_dir)) or {}
-        self._place = mode if mode == "offline" else f"{mode} {entity or ''}/{project}"
-        self._settings = _quiet_settings()  # without a wandb to import there is no mirror
+        online = f"online {settings.entity or ''}/{settings.project}"
+        self._destination = online if settings.mode == "online" else "offline"
+        self._forks = settings.fork  # until a server turns out to have none
+        self._run_settings = _quiet_settings()  # without a wandb to import there is no mirror
 
     @property
     def log_size(self) -> int:
@@ -93,7 +86,7 @@ class Mirror:
 
     def _once(self, name: str, digest: str, write: Callable[[], None]) -> bool:
         """Write a run unless it was written with this content; return whether it is there now."""
-        mirrored = self._memory.setdefault(self._place, {})
+        mirrored = self._memory.setdefault(self._destination, {})
         if mirrored.get(name) == digest:
             return True
         try:
@@ -134,13 +127,13 @@ class Mirror:
                 node.node_id,
                 error,
             )
-        self.fork = False
+        self._forks = False
         wandb.teardown()  # its process keeps the id of the run that was refused
         return open_run()
 
     def _fork_point(self, node: Node, history: list[dict[str, float]]) -> str | None:
         """Return the parent's run and the step up to which its curve is the child's too; None where there is nothing to share."""
-        if not self.fork or node.parent_id is None or not history or history[0]["global_step"] < 1:
+        if not self._forks or node.parent_id is None or not history or history[0]["global_step"] < 1:
             return None
         return f"{self._run_id(node.parent_id)}?_step={int(history[0]['global_step']) - 1}"
 
@@ -158,7 +151,9 @@ class Mirror:
             run.summary.update(search_summary(store))
             pack_files(self.search_dir, Path(run.dir, FILES), group_of(self.search_dir))
             run.save(str(Path(run.dir, FILES)), base_path=run.dir, policy="now")
-            for artifact in artifacts(self.search_dir, store.tree, self._uid(), checkpoint=self.checkpoint):
+            for artifact in artifacts(
+                self.search_dir, store.tree, self._uid(), checkpoint=self.settings.checkpoint
+            ):
                 run.log_artifact(artifact)
 
     def _run(
@@ -168,30 +163,30 @@ class Mirror:
         import wandb
 
         run_id = self._run_id(name)
-        for leftover in (self.search_dir / "wandb").glob(
-            f"{'offline-run' if self.mode == 'offline' else 'run'}-*-{run_id}"
-        ):
+        online = self.settings.mode == "online"
+        prefix = "run" if online else "offline-run"
+        for leftover in (self.search_dir / "wandb").glob(f"{prefix}-*-{run_id}"):
             shutil.rmtree(leftover)
         method = self._method()
-        place = {
+        search = {
             "search": self.search_dir.name,
             "search_uid": self._uid(),
             "search_dir": str(self.search_dir),
         }
         return wandb.init(
             dir=self.search_dir,
-            mode=self.mode,
-            project=self.project,
-            entity=self.entity,
+            mode="online" if online else "offline",
+            project=self.settings.project,
+            entity=self.settings.entity,
             group=group_of(self.search_dir),
             job_type=job_type,
             name=f"{self.search_dir.name}/{name}",
             id=run_id,
             fork_from=fork_from,
             tags=[*method, *tags],
-            config=place | config | {"method": method[0] if method else None},
+            config=search | config | {"method": method[0] if method else None},
             reinit="create_new",
-            settings=self._settings.model_copy(),  # wandb notes the arguments of a run in it
+            settings=self._run_settings.model_copy(),  # wandb notes the arguments of a run in it
         )
 
     def _run_id(self, name: str) -> str:

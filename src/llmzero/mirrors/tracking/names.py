@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llmzero.core.files import read_json
-
-Mode = Literal["offline", "online"]
 
 SEARCH_RUN = "search"  # where a stage's run has its node id
 FILES = "search.tar.gz"  # of the search's run: the search directory without what is large
