@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev, variance
+from statistics import fmean, stdev
 from typing import Any
 
 from llmzero.core.files import read_json, write_json
@@ -180,20 +181,12 @@ def difference(a: Sequence[float], b: Sequence[float]) -> dict[str, float | None
 
     None where there are no two seeds, or all scores are equal.
     """
-    n, apart = len(a), fmean(a) - fmean(b)
-    if n < 2:
-        return {"difference": apart, "p_paired": None, "p_welch": None}
-    paired = variance([x - y for x, y in zip(a, b, strict=True)]) / n
-    of_a, of_b = variance(a) / n, variance(b) / n
-    freedom = (of_a + of_b) ** 2 * (n - 1) / (of_a**2 + of_b**2) if of_a + of_b else 0.0
-    return {
-        "difference": apart,
-        "p_paired": _p_value(apart, paired, n - 1),
-        "p_welch": _p_value(apart, of_a + of_b, freedom),
-    }
+    from scipy.stats import ttest_ind, ttest_rel
 
-
-def _p_value(apart: float, squared_error: float, freedom: float) -> float | None:
-    from scipy.stats import t
-
-    return float(2 * t.sf(abs(apart) / math.sqrt(squared_error), freedom)) if squared_error > 0 else None
+    paired, welch = None, None
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # one side's scores may be equal
+        if len({x - y for x, y in zip(a, b, strict=True)}) > 1:
+            paired = float(ttest_rel(a, b).pvalue)
+        if len(set(a)) > 1 or len(set(b)) > 1:
+            welch = float(ttest_ind(a, b, equal_var=False).pvalue)
+    return {"difference": fmean(a) - fmean(b), "p_paired": paired, "p_welch": welch}

@@ -15,9 +15,6 @@ from llmzero.search.methods.gain_model import (
     PRIOR_WEIGHTS,
     Curve,
     GainModel,
-    back_substituted,
-    cholesky,
-    forward_substituted,
 )
 
 
@@ -56,14 +53,6 @@ def test_curves_are_drawn_with_the_posteriors_covariance() -> None:
     assert np.allclose(drawn.mean(axis=0), weights, atol=0.01)
     assert np.allclose(np.cov(drawn.T), deviation**2 * np.linalg.inv(precision), atol=2e-3)
     assert model.draw(1.0, random.Random(0), 0.0).weights == pytest.approx(weights)
-
-
-def test_substitution_solves() -> None:
-    matrix = [[4.0, 2.0, 0.4], [2.0, 5.0, 1.0], [0.4, 1.0, 3.0]]
-    lower = cholesky(matrix)
-    assert np.allclose(np.array(lower) @ np.array(lower).T, matrix)
-    assert np.allclose(np.array(lower) @ forward_substituted(lower, [1.0, 2.0, 3.0]), [1, 2, 3])
-    assert np.allclose(np.array(lower).T @ back_substituted(lower, [1.0, 2.0, 3.0]), [1, 2, 3])
 
 
 def test_a_path_is_carried_on_stage_by_stage_and_its_best_counts() -> None:

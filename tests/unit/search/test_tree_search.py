@@ -18,7 +18,7 @@ from llmzero.search.methods.forecast import Forecast
 from llmzero.search.methods.gain_model import Curve
 from llmzero.search.methods.tree_search import TreeSearch, TreeSearchSettings
 from llmzero.search.methods.uct import Uct, uct
-from llmzero.tree.tree import ROOT, Node, Tree
+from llmzero.tree.tree import Node, Tree
 
 CATALOGUE = Catalogue.from_config(
     {"rate": {"group": "capacity", "kind": "float", "low": 0.0, "high": 1.0, "default": 0.5}}
@@ -183,11 +183,8 @@ def test_max_backup_follows_the_best_descendant() -> None:
         search = method(backup=backup)
         search.catch_up(tree)
         assert isinstance(search.rule, Uct)
-        search.rule.choose(tree, random.Random(0), None)
-        assert {
-            child: search.rule._quality(kind, value)
-            for kind, value, child in search.rule._siblings[ROOT].best()
-        }["0001"] == quality
+        stats = search.rule._stats["0001"]
+        assert search.rule._quality(stats, search.rule._value(stats)) == quality
 
 
 def slow_uct(tree: Tree, opened: set[str], settings: dict[str, Any]) -> str | None:
@@ -213,9 +210,13 @@ def slow_uct(tree: Tree, opened: set[str], settings: dict[str, Any]) -> str | No
     while is_open(node_id):
         n, children = len(below(node_id)), tree[node_id].children
         ranked = [
-            (uct(quality(c), len(below(c)), n, settings["c_uct"]), -int(c), c) for c in children if is_open(c)
+            (uct(quality(c), len(below(c)), math.log(n), settings["c_uct"]), -int(c), c)
+            for c in children
+            if is_open(c)
         ]
-        virtual = uct(normal(tree[node_id].score or 0.0), n / (len(children) + 1), n, settings["c_uct"])
+        virtual = uct(
+            normal(tree[node_id].score or 0.0), n / (len(children) + 1), math.log(n), settings["c_uct"]
+        )
         if node_id in opened and virtual > max((value for value, *_ in ranked), default=-math.inf):
             return node_id
         node_id = max(ranked)[2]

@@ -10,8 +10,6 @@ from llmzero.core.settings import setting
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
 from llmzero.search.methods.follower import Follower
-from llmzero.search.methods.forecast import Forecast
-from llmzero.search.methods.uct import Uct
 from llmzero.tree.tree import ROOT, Node, Tree
 
 
@@ -156,6 +154,10 @@ class TreeSearch(Follower):
 
 
 def _rule(settings: TreeSearchSettings, max_depth: int) -> Rule:
+    # Imported here, as every launcher imports this module for its settings: numpy would double the time that `--help` takes.
+    from llmzero.search.methods.forecast import Forecast
+    from llmzero.search.methods.uct import Uct
+
     failures = settings.failure_penalty, settings.failures_tolerated
     if settings.selection == "uct":
         return Uct(settings.c_uct, settings.backup, *failures)
