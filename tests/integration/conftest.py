@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, made_once
 
-# 1 layer of width 64, taught careless answers alone: it writes well-formed expressions often enough that rewards differ and
-# gradients flow, which is all that the tests need of it.
+# 1 layer of width 64, taught careless answers alone: it writes well-formed expressions often enough that rewards
+# differ and gradients flow, which is all that the tests need of it.
 MICRO = [
     "model.recipe.layers=1",
     "model.recipe.hidden_size=64",
@@ -43,14 +43,13 @@ Stages = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One cache of base checkpoints for all tests, and one thread a process, so that results are comparable bit by bit."""
-    cache = tmp_path_factory.mktemp("cache")
+def environment(shared: Path) -> dict[str, str]:
+    """Environment of all processes that tests start: this repository's code, and one cache of base models."""
+    path = [str(REPOSITORY / "src"), str(REPOSITORY)]
     return {
         **os.environ,
-        "LLMZERO_CACHE": str(cache),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
+        "LLMZERO_CACHE": str(shared / "cache"),
+        "PYTHONPATH": os.pathsep.join(path),
         "COLUMNS": "200",
     }
 
@@ -66,6 +65,8 @@ def launch(environment: dict[str, str]) -> Run:
     def run(
         launcher: str, *overrides: str, ok: bool = True, cwd: Path | None = None, **env: str
     ) -> subprocess.CompletedProcess[str]:
+        if "PYTHONPATH" in env:
+            env["PYTHONPATH"] += os.pathsep + environment["PYTHONPATH"]
         done = subprocess.run(
             command(launcher, *overrides),
             capture_output=True,
@@ -81,27 +82,29 @@ def launch(environment: dict[str, str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def root(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(launch: Run, shared: Path) -> Path:
     """The micro base model's checkpoint."""
-    directory = tmp_path_factory.mktemp("root") / "stage"
-    launch("train", *MICRO, "steps=0", f"stage_dir={directory}")
-    return directory / "checkpoints/step_00000"
+    stage = made_once(shared / "root", lambda stage: launch("train", *MICRO, "steps=0", f"stage_dir={stage}"))
+    return stage / "checkpoints/step_00000"
 
 
 @pytest.fixture(scope="session")
-def spec(launch: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def spec(launch: Run, root: Path, shared: Path) -> dict[str, Any]:
     """The `stage.json` of a stage that begins at the micro base model, to be varied."""
-    stage = tmp_path_factory.mktemp("spec") / "stage"
-    launch("train", *MICRO, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
-    found: dict[str, Any] = json.loads((stage / "stage.json").read_text())
-    found["hparams"] |= FEW
-    found["trainer"] |= {"validation_every": 100, "micro_batch_tokens": 400}
-    return found
+
+    def make(stage: Path) -> None:
+        launch("train", *MICRO, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
+
+    stage = made_once(shared / "spec", make)
+    stored: dict[str, Any] = json.loads((stage / "stage.json").read_text())
+    stored["hparams"] |= FEW
+    stored["trainer"] |= {"validation_every": 100, "micro_batch_tokens": 400}
+    return stored
 
 
 @pytest.fixture(scope="session")
 def run_stages(environment: dict[str, str], spec: dict[str, Any]) -> Stages:
-    """Run stages, given by directory and what they change of `spec`, one after another in the same `size` processes."""
+    """Run stages one after another in the same `size` processes, given by directory and their changes of `spec`."""
 
     def run(wanted: dict[Path, dict[str, Any]], size: int = 1) -> None:
         for directory, changes in wanted.items():
@@ -110,8 +113,9 @@ def run_stages(environment: dict[str, str], spec: dict[str, Any]) -> Stages:
             ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
         )
         arguments = [sys.executable, *launcher, "tests/integration/run_stages.py", *map(str, wanted)]
-        env = {**environment, "PYTHONPATH": str(REPOSITORY)}
-        done = subprocess.run(arguments, capture_output=True, text=True, cwd=REPOSITORY, env=env, timeout=900)
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=900
+        )
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
 
     return run

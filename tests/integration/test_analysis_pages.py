@@ -155,7 +155,6 @@ def test_one_command_makes_all_of_it(study: Path, tmp_path: Path) -> None:
     assert "no such directory" in empty.stderr
 
 
-@pytest.mark.browser
 def test_the_page_opens_without_errors_and_runs_no_text_of_the_searches(
     tables: Tables, tmp_path: Path, browser: webdriver.Chrome
 ) -> None:

@@ -47,7 +47,6 @@ def test_without_a_gpu_it_says_so(environment: dict[str, str]) -> None:
     assert not done.stdout
 
 
-@pytest.mark.slow
 def test_the_smoke_run_reports_every_figure(environment: dict[str, str]) -> None:
     done = benchmark(environment, "--smoke")
     assert done.returncode == 0, done.stderr

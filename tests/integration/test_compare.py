@@ -17,7 +17,6 @@ from llmzero.search.final_test import incumbents_of
 from llmzero.studies.pool import FAILED
 from llmzero.studies.statistics import interval, mean
 from llmzero.tree.store import EventStore
-from tests.conftest import REPOSITORY
 from tests.integration.conftest import Run, command
 
 METHODS = "methods={paper: ['search=paper'], practitioner: ['search=practitioner']}"
@@ -262,9 +261,7 @@ def test_a_process_that_dies_takes_no_other_cell_with_it(launch: Run, tmp_path: 
         "tasks={easy: []}",
         COMMON,
     ]
-    died = launch(
-        "compare", *deadly, "seeds=4", f"study_dir={tmp_path}/study", ok=False, PYTHONPATH=str(REPOSITORY)
-    )
+    died = launch("compare", *deadly, "seeds=4", f"study_dir={tmp_path}/study", ok=False)
     assert died.returncode == FAILED
     assert "failed: deadly on easy, seed 1: its process ended: " in died.stdout
     assert read(tmp_path / "study" / "comparison.json")["unfinished"] == ["deadly on easy, seed 1"]
@@ -295,16 +292,7 @@ def test_methods_are_compared_where_all_have_finished(
     launch: Run, tmp_path: Path, methods: str, tasks: str, finished: dict[str, list[str]], complete: list[str]
 ) -> None:
     study = tmp_path / "study"
-    launched = launch(
-        "compare",
-        methods,
-        tasks,
-        COMMON,
-        "seeds=[1]",
-        f"study_dir={study}",
-        ok=False,
-        PYTHONPATH=str(REPOSITORY),
-    )
+    launched = launch("compare", methods, tasks, COMMON, "seeds=[1]", f"study_dir={study}", ok=False)
     assert launched.returncode == FAILED
     found = read(study / "comparison.json")
     assert {task: list(table) for task, table in found["per_task"].items()} == finished

@@ -12,8 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from tests.integration.conftest import FEW, Stages, last_checkpoint, read_lines, same_bits
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def stages(run_stages: Stages) -> Stages:

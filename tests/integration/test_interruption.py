@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from llmzero.cli import INTERRUPTED
 from llmzero.core.stage import StageDir
 from tests.conftest import REPOSITORY
@@ -27,7 +25,6 @@ from tests.integration.conftest import (
     write_stage,
 )
 
-pytestmark = pytest.mark.slow
 KILLS = 50
 BATCH = "values={prompts_per_step: 16, group_size: 8, learning_rate: 1e-3}"
 
@@ -53,11 +50,7 @@ def test_fifty_kills_leave_whole_checkpoints_and_change_nothing(
         spec,
         {"steps": steps, "task": {"val_size": 8}, "trainer": {"validation_every": 1}},
     )
-    env = {
-        **environment,
-        "PYTHONPATH": str(REPOSITORY),
-        "CUDA_VISIBLE_DEVICES": "",
-    }  # what CUDA has begun does not survive a fork
+    env = {**environment, "CUDA_VISIBLE_DEVICES": ""}  # what CUDA has begun does not survive a fork
     arguments = [sys.executable, "tests/integration/kill_stages.py", str(tmp_path / "whole"), str(KILLS)]
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=REPOSITORY, env=env)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]

@@ -14,7 +14,6 @@ import yaml
 
 from llmzero.core.hparams import Catalogue
 from llmzero.tree.store import EventStore
-from tests.conftest import REPOSITORY
 from tests.integration.conftest import Run, read_lines
 from tests.integration.test_search import TRAINED, assert_consistent, start_and_kill, summary
 from tests.llm_server import Answer, Hostile, LLMServer, Request, answer_json, asked_schema, scripted
@@ -291,15 +290,7 @@ def test_a_gullible_model_cannot_be_talked_out_of_bounds(launch: Run, tmp_path: 
             "search.workers=1",
             "budget.stages=4",
         ]
-        launch(
-            "search",
-            "--config-dir",
-            str(conf),
-            *settings,
-            *asking(server),
-            f"search_dir={search}",
-            PYTHONPATH=str(REPOSITORY),
-        )
+        launch("search", "--config-dir", str(conf), *settings, *asking(server), f"search_dir={search}")
         assert any("ORDER: " in request.text for request in server.requests)
     assert_within_bounds(search)
     assert summary(search)["budget"]["stages"] == 4
@@ -338,23 +329,8 @@ def test_a_wall_of_memory_is_found_and_kept_away_from(launch: Run, tmp_path: Pat
         "budget.stages=4",
     ]
     with LLMServer(careful) as server:
-        launch(
-            "search",
-            "--config-dir",
-            str(conf),
-            *overrides,
-            *asking(server),
-            f"search_dir={tmp_path}/llm",
-            PYTHONPATH=str(REPOSITORY),
-        )
-    launch(
-        "search",
-        "--config-dir",
-        str(conf),
-        *overrides,
-        f"search_dir={tmp_path}/rules",
-        PYTHONPATH=str(REPOSITORY),
-    )
+        launch("search", "--config-dir", str(conf), *overrides, *asking(server), f"search_dir={tmp_path}/llm")
+    launch("search", "--config-dir", str(conf), *overrides, f"search_dir={tmp_path}/rules")
     for name in ("llm", "rules"):
         stages = EventStore(tmp_path / name / "tree.jsonl").tree.stages()
         assert stages[0].state == "failed"

@@ -287,7 +287,6 @@ def assert_same_replay(a: Path, b: Path) -> None:
     assert all(same_bits(a / checkpoint, b / checkpoint) for checkpoint in checkpoints)
 
 
-@pytest.mark.slow
 def test_one_process_trains_the_same_bits_as_a_process_a_stage(
     launch: Run, by_processes: Path, micro_strategy: Path, tmp_path: Path
 ) -> None:
@@ -311,7 +310,6 @@ def test_one_process_trains_the_same_bits_as_a_process_a_stage(
     assert all(0 < seconds < elapsed for seconds in spent)
 
 
-@pytest.mark.slow
 def test_one_process_that_is_told_to_leave_goes_on_as_if_nothing_had_been(
     environment: dict[str, str], launch: Run, by_processes: Path, micro_strategy: Path, tmp_path: Path
 ) -> None:

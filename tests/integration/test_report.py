@@ -324,7 +324,6 @@ def press(browser: webdriver.Chrome, *keys: str) -> str:
     return heading(browser)
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("stages", [0, 15, 499])
 def test_opens_without_errors_and_without_network(
     search: Any, browser: webdriver.Chrome, stages: int
@@ -347,7 +346,6 @@ def test_opens_without_errors_and_without_network(
     assert page.stat().st_size < 3_000_000
 
 
-@pytest.mark.browser
 def test_a_search_that_has_just_begun(browser: webdriver.Chrome, tmp_path: Path) -> None:
     builder = SearchBuilder(tmp_path / "search")
     page = builder.report(live=True)
@@ -360,7 +358,6 @@ def test_a_search_that_has_just_begun(browser: webdriver.Chrome, tmp_path: Path)
     assert "No validation and no metrics yet." in panel(browser)
 
 
-@pytest.mark.browser
 def test_clicking_a_node_shows_it(search: Any, browser: webdriver.Chrome) -> None:
     builder = search(16)
     opened(browser, builder.report())
@@ -391,7 +388,6 @@ def test_clicking_a_node_shows_it(search: Any, browser: webdriver.Chrome) -> Non
     assert_quiet(browser)
 
 
-@pytest.mark.browser
 def test_a_completed_stage_has_curves_and_rollouts(search: Any, browser: webdriver.Chrome) -> None:
     opened(browser, search(3).report(), "#node=0001")
     titles = [figure.text for figure in browser.find_elements(By.CSS_SELECTOR, "#panel figure b")]
@@ -406,7 +402,6 @@ def test_a_completed_stage_has_curves_and_rollouts(search: Any, browser: webdriv
     assert "Use 3, 7, 8 and 25 to make 31." in rollout.text
 
 
-@pytest.mark.browser
 def test_the_header_compares_test_scores(search: Any, browser: webdriver.Chrome) -> None:
     opened(browser, search(3).report())
     assert browser.find_element(By.ID, "test-scores").text.splitlines()[0] == "base 0.300 \u00b1 0.014"
@@ -414,7 +409,6 @@ def test_the_header_compares_test_scores(search: Any, browser: webdriver.Chrome)
     assert "one seed; not confirmed" in browser.find_element(By.ID, "summary").text
 
 
-@pytest.mark.browser
 def test_the_header_tells_what_fresh_seeds_confirmed(search: Any, browser: webdriver.Chrome) -> None:
     builder = search(3)
     against = [
@@ -459,7 +453,6 @@ def test_the_header_tells_what_fresh_seeds_confirmed(search: Any, browser: webdr
         assert right <= edge, "nothing of it is cut off"
 
 
-@pytest.mark.browser
 def test_arrow_keys_walk_the_tree(search: Any, browser: webdriver.Chrome) -> None:
     builder = SearchBuilder(search(0).path.with_name("shape"))
     builder.root()
@@ -481,7 +474,6 @@ def test_arrow_keys_walk_the_tree(search: Any, browser: webdriver.Chrome) -> Non
     assert f"Stage {best.node_id}" in browser.find_element(By.ID, "announcer").get_attribute("textContent")
 
 
-@pytest.mark.browser
 def test_keys_bring_a_node_back_into_sight(search: Any, browser: webdriver.Chrome) -> None:
     opened(browser, search(120).report())
     for _ in range(6):
@@ -497,7 +489,6 @@ def test_keys_bring_a_node_back_into_sight(search: Any, browser: webdriver.Chrom
     assert_quiet(browser)
 
 
-@pytest.mark.browser
 def test_states_can_be_filtered(search: Any, browser: webdriver.Chrome) -> None:
     builder = search(16)
     opened(browser, builder.report())
@@ -519,7 +510,6 @@ def test_states_can_be_filtered(search: Any, browser: webdriver.Chrome) -> None:
     assert_quiet(browser)
 
 
-@pytest.mark.browser
 def test_the_table_sorts_and_selects(search: Any, browser: webdriver.Chrome) -> None:
     builder = search(8)
     opened(browser, builder.report())
@@ -532,7 +522,6 @@ def test_the_table_sorts_and_selects(search: Any, browser: webdriver.Chrome) -> 
     assert heading(browser) == f"Stage {second.get_attribute('data-node')}".replace("0000", "0000, the root")
 
 
-@pytest.mark.browser
 def test_a_live_page_reloads_and_keeps_its_place(search: Any, browser: webdriver.Chrome) -> None:
     builder = search(10)
     opened(browser, builder.report(live=True))
@@ -561,7 +550,6 @@ def test_a_live_page_reloads_and_keeps_its_place(search: Any, browser: webdriver
     assert 'http-equiv="refresh"' not in (builder.path / "report.html").read_text()
 
 
-@pytest.mark.browser
 def test_the_theme_follows_the_system_and_the_button(search: Any, browser: webdriver.Chrome) -> None:
     page = search(2).report()
     browser.execute_cdp_cmd(
@@ -575,7 +563,6 @@ def test_the_theme_follows_the_system_and_the_button(search: Any, browser: webdr
     assert_quiet(browser)
 
 
-@pytest.mark.browser
 def test_nothing_overflows_a_narrow_window(search: Any, browser: webdriver.Chrome) -> None:
     page = search(16).report()
     for width in (1280, 800):
@@ -585,7 +572,6 @@ def test_nothing_overflows_a_narrow_window(search: Any, browser: webdriver.Chrom
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.browser
 def test_hostile_text_is_shown_and_never_run(search: Any, browser: webdriver.Chrome) -> None:
     entries = {
         **ENTRIES,

@@ -359,7 +359,7 @@ def test_two_processes_a_stage_within_a_disk_quota(launch: Run, root: Path, tmp_
         "trainer.validation_every=6",
     ]
     settings = ["task=terse", *TRAINED, *below_the_base, *training, f"search_dir={search}"]
-    launch("search", "--config-dir", str(conf), *settings, PYTHONPATH=str(REPOSITORY))
+    launch("search", "--config-dir", str(conf), *settings)
     results = {
         file.parent.name: json.loads(file.read_text()) for file in sorted(search.glob("nodes/*/result.json"))
     }

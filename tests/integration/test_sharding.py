@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Any
@@ -41,10 +40,9 @@ METRICS = (
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Everything the worker did, by number of processes."""
     directory = tmp_path_factory.mktemp("sharding")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     found: Runs = {}
     for size, stages in ((1, (0,)), (2, STAGES)):
         launcher = (

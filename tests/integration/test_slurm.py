@@ -25,8 +25,6 @@ from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
 from tests.integration.test_search import assert_consistent, summary
 
-pytestmark = pytest.mark.slurm
-
 CLUSTER = REPOSITORY / "slurm/dev-cluster.sh"
 QUICK = ["--config-dir", str(REPOSITORY / "slurm"), "+cluster=dev", "runner=slurm"]
 TRAINED = [*MICRO, "tracking=none", "search.stage_steps=6", "trainer.validation_every=3", "stopper=none"]
@@ -163,7 +161,6 @@ def test_a_preempted_stage_goes_on_in_the_queue_and_comes_out_the_same(
     assert_same(stage, whole, result)
 
 
-@pytest.mark.slow
 def test_a_stage_longer_than_its_time_limit_spans_jobs(spec: dict[str, Any], tmp_path: Path) -> None:
     """SLURM's limits are whole minutes and its signal may come a minute early, so this stage is slowed down to take longer."""
     spec = deepcopy(spec) | {"steps": 40}

@@ -15,7 +15,6 @@ from tests.integration.checkpoints import read_whole
 from tests.integration.conftest import FEW, Stages, last_checkpoint, read_lines, same_bits
 from tests.integration.odd_parts import NO_MACHINE_HAS, Dull
 
-pytestmark = pytest.mark.slow
 PROMPTS, GROUP = FEW["prompts_per_step"], FEW["group_size"]
 PLAIN = {
     "minibatches": 1,

@@ -33,10 +33,7 @@ from llmzero.rollout.vllm_server import VllmServerEngine
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 NANO = [*MICRO, "model.recipe.heads=2"]  # vLLM's attention on a CPU begins at heads of 32
 SMALL = "values={prompts_per_step: 32, group_size: 4, learning_rate: 5e-4, warmup_steps: 0}"
 TIMEOUT_S = 2.0
