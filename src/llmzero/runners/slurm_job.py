@@ -44,7 +44,7 @@ class Job:
     account: str | None = setting(None, "account that is charged")
     qos: str | None = setting(None, "quality of service")
     constraint: str | None = setting(None, "features that nodes must have")
-    scale: dict[str, dict[str, float]] = setting(
+    scale: dict[str, dict[str, Any]] = setting(
         {},
         "which of timeout_min and mem_gb grow with which hyperparameters, and the values that they are meant for: "
         "{timeout_min: {max_completion_length: 1024}} asks for twice the minutes at 2048; nothing shrinks",

@@ -39,6 +39,22 @@ def test_resources_grow_with_hyperparameters_and_never_shrink() -> None:
         Job(mem_gb=1, scale={"mem_gb": {"none": 1}}).parameters(HPARAMS, "name", None)
 
 
+def test_the_example_profile_composes() -> None:
+    command = [
+        sys.executable,
+        "launchers/search.py",
+        "--config-dir",
+        "slurm",
+        "+cluster=example",
+        "runner=slurm",
+    ]
+    shown = subprocess.run(
+        [*command, "--cfg", "job"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert yaml.safe_load(shown.stdout)["runner"]["scale"] == {"timeout_min": {"max_completion_length": 4096}}
+
+
 def test_a_stage_has_one_process_a_gpu_unless_told_otherwise() -> None:
     assert Job(nodes=2, gpus_per_node=8).devices == 16
     assert Job(gpus_per_node=8, tasks_per_node=1).devices == 1
