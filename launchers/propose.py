@@ -29,7 +29,9 @@ def run(config: ProposeConfig) -> None:
         raise UserError(
             f"node={config.node}: there is no such stage; there are {', '.join(store.tree.nodes)}"
         )
-    evidence = session.evidence.for_proposal(store.tree, config.node, store.ledger.left(session.budget))
+    evidence = session.evidence.for_proposal(
+        store.tree, config.node, store.ledger.left(session.config.budget)
+    )
     print(_prompt(session.proposer, evidence) if config.dry_run else _proposal(session, evidence))
 
 

@@ -306,9 +306,9 @@ class Driver:
     def _let_method_watch(self) -> None:
         """Let a method that looks at running stages end some."""
         if self._watcher and self.running:
-            halt = self._watcher.watch(self.store.tree)
-            if halt is not None and not self.running[halt.node_id].stopping:
-                self._stop(halt.node_id, self.running[halt.node_id], halt.reason)
+            request = self._watcher.watch(self.store.tree)
+            if request is not None and not self.running[request.node_id].stopping:
+                self._stop(request.node_id, self.running[request.node_id], request.reason)
 
     def _stop(self, node_id: str, running: Running, reason: str, **facts: Any) -> None:
         running.stopping = True

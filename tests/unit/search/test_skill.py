@@ -20,7 +20,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.evidence.evidence import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal
-from llmzero.search.methods.base import Expansion, Halt, MethodContext
+from llmzero.search.methods.base import Expansion, MethodContext, StopRequest
 from llmzero.search.methods.skill import Skill, SkillSettings
 from llmzero.search.methods.skill_tools import Tools, read_skills
 from llmzero.tree.tree import Tree
@@ -202,7 +202,7 @@ def test_a_stop_reaches_the_driver_before_the_model_goes_on(
     with session(
         catalogue, metrics, tmp_path, calling("stop_stage", stage="0001", reason="flat"), calling("wait")
     ) as (skill, server):
-        assert skill.watch(tree) == Halt("0001", "flat")
+        assert skill.watch(tree) == StopRequest("0001", "flat")
         assert len(server.requests) == 1
         tree["0001"].stop = {"reason": "flat"}
         assert [skill.watch(tree) for _ in range(3)] == [None] * 3

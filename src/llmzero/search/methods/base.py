@@ -67,7 +67,7 @@ class SearchMethod(Protocol):
 
 
 @dataclass(frozen=True)
-class Halt:
+class StopRequest:
     """End a running stage; it keeps its checkpoint and its score."""
 
     node_id: str
@@ -78,7 +78,7 @@ class Halt:
 class WatchingMethod(Protocol):
     """A search method that also looks at running stages."""
 
-    def watch(self, tree: Tree) -> Halt | None:
+    def watch(self, tree: Tree) -> StopRequest | None:
         """Return a stage to be ended; None where all shall run on."""
         ...
 

@@ -11,11 +11,11 @@ from llmzero.core.hparams import HParams
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.configurations import Tried
-from llmzero.search.methods.follower import Follower
+from llmzero.search.methods.incremental import IncrementalMethod
 from llmzero.tree.tree import ROOT, Node, Tree
 
 
-class Chains(Follower):
+class Chains(IncrementalMethod):
     """Grows one chain for every worker: a chain that can go on does, and where none can, the next one begins.
 
     A chain is known by its first stage, a child of the base model.

@@ -6,13 +6,13 @@ from bisect import insort
 from collections import Counter
 
 from llmzero.search.methods.base import Expansion, MethodContext, exhausted, expand, practitioner_stage
-from llmzero.search.methods.follower import Follower
+from llmzero.search.methods.incremental import IncrementalMethod
 from llmzero.tree.tree import Node, Tree
 
 Entry = tuple[float, int, str]  # score, negated, then number and id
 
 
-class Greedy(Follower):
+class Greedy(IncrementalMethod):
     """Expands the best node that is not at the greatest depth, whatever its depth and however often it was expanded.
 
     A node waits while a child of it runs, so several workers share the best nodes out among them. A node is left for good only where

@@ -11,7 +11,7 @@ from llmzero.core.settings import setting
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.chains import last_score, moved_on
 from llmzero.search.methods.configurations import random_configuration
-from llmzero.search.methods.follower import Follower
+from llmzero.search.methods.incremental import IncrementalMethod
 from llmzero.tree.tree import Node, Tree
 
 FACTORS = (1.2, 0.8)  # one of them multiplies a number that is perturbed
@@ -61,7 +61,7 @@ class Standing:
     node: Node
 
 
-class Pbt(Follower):
+class Pbt(IncrementalMethod):
     """Trains a population side by side, in which the last ones copy the first ones and vary their configuration.
 
     A generation is a stage. A member that is ready for its next one is ranked among all members by their scores at its own depth, or by

@@ -13,7 +13,7 @@ from llmzero.agents.text import estimated_tokens, one_line
 from llmzero.agents.transcript import Call, Transcript
 from llmzero.core.errors import UserError
 from llmzero.core.settings import setting
-from llmzero.search.methods.base import Expansion, Halt, MethodContext
+from llmzero.search.methods.base import Expansion, MethodContext, StopRequest
 from llmzero.search.methods.skill_tools import Outcome, Tools, read_skills
 from llmzero.tree.tree import Node, Tree
 
@@ -61,7 +61,7 @@ class Skill:
     def tell(self, tree: Tree, node: Node) -> None:
         """The model is told when it asks or waits."""
 
-    def watch(self, tree: Tree) -> Halt | None:
+    def watch(self, tree: Tree) -> StopRequest | None:
         """Go on with the session where there is news; return a stage that the model wants to be stopped. It begins after the base model."""
         if not tree.root.final:
             return None
@@ -75,7 +75,7 @@ class Skill:
             return None
         node_id, reason = next(iter(wanted.items()))
         self._halted.add(node_id)
-        return Halt(node_id, reason)
+        return StopRequest(node_id, reason)
 
     def _opened(self, tree: Tree) -> Transcript:
         if self._transcript is None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from llmzero.core.settings import setting
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
-from llmzero.search.methods.follower import Follower
+from llmzero.search.methods.incremental import IncrementalMethod
 from llmzero.tree.tree import ROOT, Node, Tree
 
 
@@ -76,7 +76,7 @@ class Rule(Protocol):
         ...
 
 
-class TreeSearch(Follower):
+class TreeSearch(IncrementalMethod):
     """The practitioner's configuration first; then stages below whichever node a rule chooses."""
 
     def __init__(self, settings: TreeSearchSettings, context: MethodContext) -> None:

@@ -1,4 +1,4 @@
-"""A method that hears of everything in the tree once."""
+"""A base class for methods that take in what happens in the tree event by event."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from llmzero.tree.tree import Node, Tree
 
 
-class Follower(ABC):
-    """Keeps what a method knows of the tree up to date, in constant time a stage.
+class IncrementalMethod(ABC):
+    """Keeps what a method derives from the tree up to date, in constant time a stage.
 
-    After a restart it is told of all creations and then of all ends, so what it keeps may depend on the order of either, and not on how
-    the two lay between each other.
+    After a restart it gets all creations and then all ends. So what it derives may depend on the order of either, and not
+    on how creations and ends alternated.
     """
 
     def __init__(self) -> None:
@@ -20,14 +20,14 @@ class Follower(ABC):
 
     @abstractmethod
     def created(self, tree: Tree, node: Node) -> None:
-        """Hear of a stage that was decided on."""
+        """Take in a stage that was decided on."""
 
     @abstractmethod
     def ended(self, tree: Tree, node: Node) -> None:
-        """Hear of a stage that ended."""
+        """Take in a stage that ended."""
 
     def catch_up(self, tree: Tree) -> None:
-        """Hear of what has happened since the last time; at first, of everything."""
+        """Take in what has happened since the last call; in the first call, everything."""
         for node in tree.since(self._created):
             self._created += 1
             self.created(tree, node)

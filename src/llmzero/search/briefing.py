@@ -1,0 +1,26 @@
+"""What agents are told about a search as a whole."""
+
+from __future__ import annotations
+
+from llmzero.search.settings import SearchConfig
+
+NOT_SHOWN = ("_target_", "cache_dir", "test_size", "seed")  # useless to an agent, or about the test split
+
+
+def briefing(config: SearchConfig) -> dict[str, str]:
+    """Return in a few words what is trained and how: task, model, objective, and the shape of the search."""
+    search, parts = config.search, {}
+    for name, group in (("task", config.task), ("model", config.model), ("algorithm", config.algorithm)):
+        group = group or {}
+        words = [str(group.get("_target_") or "").rsplit(".", 1)[-1]]
+        words += [
+            f"{key}={value}"
+            for key, value in group.items()
+            if isinstance(value, str | int | float) and key not in NOT_SHOWN
+        ]
+        parts[name] = " ".join(words).strip() or "none"
+    parts["search"] = (
+        f"stages of {search.stage_steps} steps, paths of up to {search.max_depth} stages, "
+        f"{search.workers} stages at a time"
+    )
+    return parts

@@ -1,0 +1,58 @@
+"""Checks before a search starts: whether its parts fit together, and whether its language models can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmzero.agents.base import AsksModel
+from llmzero.core.errors import UserError
+from llmzero.core.hparams import Catalogue
+from llmzero.evidence.evidence import EvidenceBuilder
+from llmzero.runners.base import StageRunner
+from llmzero.search.settings import SearchConfig
+from llmzero.tree.budget import Budget, Ledger
+from llmzero.tree.tree import ROOT, Node, Tree
+
+
+def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[AsksModel]) -> None:
+    """Check that the groups of a configuration fit together; `models` are the agents that call a language model.
+
+    Raises:
+        UserError: they do not.
+    """
+    name = str(config.runner["_target_"]).rsplit(".", 1)[-1]
+    for group, part in (("task", config.task), ("model", config.model)):
+        if runner.trains and part.get("_target_") is None:
+            raise UserError(
+                f"{group}=none: {name} trains, so it needs a {group}; name one, or use runner=simulated"
+            )
+    processes, shared = runner.processes_per_node, (config.rollout or {}).get("tensor_parallel", 1)
+    if runner.trains and processes % shared:
+        raise UserError(
+            f"rollout.tensor_parallel={shared}: must divide the {processes} processes that {name} starts on a node; "
+            "set its GPUs or processes"
+        )
+    unpriced = None in (config.llm.price_input, config.llm.price_output)
+    if "llm_dollars" in config.budget.limits and models and unpriced:
+        raise UserError(
+            "budget.llm_dollars: needs llm.price_input and llm.price_output, in dollars a million tokens"
+        )
+    if (config.trainer or {}).get("evaluation_split") == "test":
+        raise UserError(
+            "trainer.evaluation_split=test: a search selects on val; test is read once, at its end"
+        )
+
+
+def check_models(
+    models: Sequence[AsksModel], evidence: EvidenceBuilder, catalogue: Catalogue, budget: Budget
+) -> None:
+    """Check the set-up of agents that call a language model, with the evidence that there is before anything ran.
+
+    Raises:
+        UserError: a key is missing, nobody answers, a prompt template is broken or does not fit its budget.
+    """
+    tree = Tree()
+    tree.add(Node(ROOT, None, 0, catalogue.defaults(), 0, None, {}))
+    for agent in models:
+        agent.check(evidence.for_proposal(tree, ROOT, Ledger().left(budget)))
+        agent.endpoint.check()
