@@ -1,4 +1,4 @@
-"""An agent without a search: it decides on every stage of a path, and never goes back."""
+"""An agent without a search: it decides on every stage of a path, and never branches."""
 
 from __future__ import annotations
 
@@ -8,30 +8,26 @@ from llmzero.tree.tree import ROOT, Node, Tree
 
 
 class AgentChain(Chains):
-    """Begins with the practitioner's configuration and goes on as the agent says.
+    """Begins with the practitioner's configuration; the agent proposes every further stage.
 
-    A stage that failed is proposed again, from the same parent. A chain that has come to the greatest depth is over, and while there is
-    budget a new one begins from the base model, with what the agent proposes there.
+    A stage that failed is proposed again, from the same parent. A chain ends at the greatest depth, and while
+    there is budget a new one begins from the base model, with what the agent proposes there.
     """
 
-    def begin(self, tree: Tree) -> Expansion | None:
-        """Return the first stage of a chain; None where every configuration of a small catalogue has been one."""
+    def first_stage(self, tree: Tree) -> Expansion | None:
+        """Return the first stage of a chain; None where a small catalogue is used up."""
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
         return None if exhausted(self.context, tree.root) else expand(self.context, tree, ROOT)
 
-    def go_on(self, tree: Tree, node: Node) -> Expansion:
+    def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return the stage that the agent proposes."""
         return expand(self.context, tree, node.node_id)
 
-    def over(self, tree: Tree, node: Node) -> None:
-        """Go back to the parent of a stage that failed, unless every other configuration was tried below it."""
+    def chain_ended(self, tree: Tree, node: Node) -> None:
+        """Continue from the parent of a stage that failed, unless a small catalogue is used up there."""
         parent = tree[node.parent_id or ROOT]
         alive = any(child.state != "failed" for child in tree.children(parent.node_id))
-        if (
-            not node.usable
-            and parent.parent_id is not None
-            and not alive
-            and not exhausted(self.context, parent)
-        ):
+        retried = not node.usable and parent.parent_id is not None and not alive
+        if retried and not exhausted(self.context, parent):
             self._ready.add(parent.node_id)

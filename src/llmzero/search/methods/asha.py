@@ -1,4 +1,7 @@
-"""ASHA: asynchronous successive halving (Li et al., 2020, "A System for Massively Parallel Hyperparameter Tuning")."""
+"""ASHA: asynchronous successive halving.
+
+Li et al., 2020, "A System for Massively Parallel Hyperparameter Tuning".
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from dataclasses import dataclass
 
 from llmzero.core.settings import setting
 from llmzero.search.methods.base import Expansion, MethodContext
-from llmzero.search.methods.chains import ConstantChains, Start, last_score
+from llmzero.search.methods.chains import ChainStart, ConstantChains, last_score
 from llmzero.tree.tree import Node, Tree
 
-Entry = tuple[float, int, str]  # score, negated, then number and id of a stage
+Entry = tuple[float, int, str]  # negated score, number and id of a stage
 
 
 @dataclass
@@ -23,40 +26,40 @@ class AshaSettings:
 
 
 class Rung:
-    """The chains that have come to a depth, the best first."""
+    """The chains that have reached a depth, the best first."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.waiting: list[Entry] = []  # those that were not promoted and could be
+        self.waiting: list[Entry] = []  # those that can still be promoted
 
-    def lose(self) -> None:
-        """Add a chain that failed, or was stopped, on its way here."""
+    def add_failure(self) -> None:
+        """Add a chain that failed, or was stopped, on its way to the depth."""
         self.entries.append((math.inf, 0, ""))
 
-    def arrive(self, node: Node) -> None:
-        """Add a chain by its last stage."""
+    def add(self, node: Node) -> None:
+        """Add a chain that has reached the depth, by its last stage."""
         insort(self.entries, _entry(node))
         if not node.children:
             insort(self.waiting, _entry(node))
 
-    def promote(self, node: Node) -> None:
-        """Take note that a chain has gone on."""
+    def remove(self, node: Node) -> None:
+        """Remove a chain that was promoted."""
         position = bisect_left(self.waiting, _entry(node))
         if self.waiting[position : position + 1] == [_entry(node)]:
             del self.waiting[position]
 
     def promotable(self, eta: int) -> str | None:
-        """Return the best chain that waits, if it is among the best 1/eta of all that came here."""
+        """Return the best chain that waits, if it is among the best 1/eta of the rung; else None."""
         if self.waiting and bisect_left(self.entries, self.waiting[0]) < len(self.entries) // eta:
             return self.waiting[0][2]
         return None
 
 
 class Asha(ConstantChains):
-    """Trains random configurations for one stage each, the best third of them for three, the best third of those for nine.
+    """Trains random configurations for one stage each, the best 1/eta of them for eta stages, and so on.
 
-    It never waits for a rung to fill: a free worker promotes where it can, from the highest rung down, and else begins a new chain.
-    The greatest depth ends the last rung.
+    It never waits for a rung to fill: a free worker promotes where it can, from the highest rung down, and
+        else begins a new chain. The greatest depth ends the last rung.
     """
 
     def __init__(self, settings: AshaSettings, context: MethodContext) -> None:
@@ -64,41 +67,44 @@ class Asha(ConstantChains):
         self.eta = settings.eta
         self.rungs = {depth: Rung() for depth in rung_depths(self.eta, context.max_depth)}
 
-    def start(self, tree: Tree, number: int) -> Start | None:
+    def start(self, tree: Tree, number: int) -> ChainStart | None:
         """Return a random configuration that was not tried."""
         hparams = self.tried.draw(random.Random(f"{self.context.seed}/{number}/1"))
-        return Start(hparams, "No chain is to be promoted; drawn at random.") if hparams else None
+        return ChainStart(hparams, "No chain is to be promoted; drawn at random.") if hparams else None
 
-    def begin(self, tree: Tree) -> Expansion | None:
+    def first_stage(self, tree: Tree) -> Expansion | None:
         """Return the first stage after a promotion, else that of a new chain."""
         for depth, rung in reversed(self.rungs.items()):
             node_id = rung.promotable(self.eta)
             if node_id is not None:
                 return self._promoted(tree[node_id], depth, len(rung.entries))
-        return super().begin(tree)
+        return super().first_stage(tree)
 
     def continues(self, node: Node) -> bool:
-        """Whether a chain is on its way to the next rung."""
+        """Return whether a chain is on its way to the next rung."""
         return super().continues(node) and node.depth not in self.rungs
 
-    def over(self, tree: Tree, node: Node) -> None:
-        """A chain has come to a rung, or will come to none any more."""
+    def chain_ended(self, tree: Tree, node: Node) -> None:
+        """Add the chain to the rung that it has reached, or failed to reach."""
         above = [depth for depth in self.rungs if depth >= node.depth]
         if above and above[0] == node.depth and node.usable and node.state == "completed":
-            self.rungs[node.depth].arrive(node)
+            self.rungs[node.depth].add(node)
         elif above:
-            self.rungs[above[0]].lose()
+            self.rungs[above[0]].add_failure()
 
     def created(self, tree: Tree, node: Node) -> None:
-        """A chain that goes on beyond a rung was promoted."""
+        """Remove a chain from the rung beyond which it was promoted."""
         super().created(tree, node)
         if node.depth - 1 in self.rungs:
-            self.rungs[node.depth - 1].promote(tree[node.parent_id or ""])
+            self.rungs[node.depth - 1].remove(tree[node.parent_id or ""])
 
     def _promoted(self, node: Node, depth: int, rivals: int) -> Expansion:
         chain = node.memo["chain"]
-        why = f"Chain {chain} ({last_score(node):.3f}) is among the best 1/{self.eta} of the {rivals} that came to stage {depth}: promoted."
-        return self.stage(node, node.hparams, why, {"chain": chain})
+        rationale = (
+            f"Chain {chain} ({last_score(node):.3f}) is among the best 1/{self.eta} of the {rivals} "
+            f"that came to stage {depth}: promoted."
+        )
+        return self.stage(node, node.hparams, rationale, {"chain": chain})
 
 
 def rung_depths(eta: int, max_depth: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What every search method is given and answers."""
+"""The interface between the driver and a search method."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from llmzero.tree.tree import Node, Tree
 
 @dataclass(frozen=True)
 class Expansion:
-    """One more stage: below `parent_id`, with `hparams`, because of `proposal`.
+    """A stage to be created below `parent_id`.
 
-    `steps` is None for the steps of every stage of the search. `memo` is kept with the node, in the event log: what the method has to
-    know of it again after a restart.
+    Attributes:
+        steps: its length; None is that of every stage of the search.
+        memo: what the method needs to know about the stage after a restart; stored with the node in the event
+            log.
     """
 
     parent_id: str
@@ -31,14 +33,15 @@ class Expansion:
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What the driver hands to a method.
+    """What a method knows of its search.
 
     Attributes:
         propose: asks the agent for a child of a finished node.
-        seed: the search's; a method draws from it and the number of nodes alone, so that a restart repeats its choices.
+        seed: the search's; a method draws from it and the number of nodes alone, so that a restart repeats
+            its choices.
         proposer: the agent itself, for methods that talk with its language model.
-        evidence: gathers what is known of a node.
-        directory: the search directory, for what a method has to remember.
+        evidence: gathers the evidence on a node.
+        directory: the search directory, for a method's own files.
         stages: how many stages the budget allows; None is no limit.
         workers: how many stages run at a time.
     """
@@ -62,13 +65,13 @@ class SearchMethod(Protocol):
         ...
 
     def tell(self, tree: Tree, node: Node) -> None:
-        """Learn of a stage that ended."""
+        """Take in the end of a stage."""
         ...
 
 
 @dataclass(frozen=True)
 class StopRequest:
-    """End a running stage; it keeps its checkpoint and its score."""
+    """Asks the driver to end a running stage, which keeps its checkpoint and its score."""
 
     node_id: str
     reason: str
@@ -79,7 +82,7 @@ class WatchingMethod(Protocol):
     """A search method that also looks at running stages."""
 
     def watch(self, tree: Tree) -> StopRequest | None:
-        """Return a stage to be ended; None where all shall run on."""
+        """Return the stage to be ended; None where all shall run on."""
         ...
 
 
@@ -90,7 +93,10 @@ def expand(context: MethodContext, tree: Tree, node_id: str) -> Expansion:
 
 
 def exhausted(context: MethodContext, node: Node) -> bool:
-    """Whether every configuration of a small catalogue was tried below a node; elsewhere than at the root, every one but its own."""
+    """Return whether every configuration of a small catalogue was tried below a node.
+
+    Except below the root, a node's own configuration does not count.
+    """
     configurations = context.catalogue.size
     return configurations is not None and len(node.children) >= configurations - (node.parent_id is not None)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from llmzero.core.hparams import Catalogue, HParams, Parameter, Value
 
-TRIES = 100  # draws for a configuration that was not tried; after that, all are gone through
+DRAWS = 100  # for a configuration that was not tried; after that, all are gone through
 
 
 def random_configuration(catalogue: Catalogue, rng: random.Random) -> HParams:
@@ -16,8 +16,8 @@ def random_configuration(catalogue: Catalogue, rng: random.Random) -> HParams:
     return {name: parameter.sample(rng) for name, parameter in catalogue.items()}
 
 
-class Tried:
-    """The configurations that were tried, so that a small catalogue is used up instead of repeated."""
+class TriedConfigurations:
+    """The configurations that were tried: a small catalogue is used up instead of repeated."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
@@ -27,7 +27,7 @@ class Tried:
         return self._key(hparams) in self._keys
 
     def add(self, hparams: HParams) -> None:
-        """Note a configuration."""
+        """Add a configuration."""
         self._keys.add(self._key(hparams))
 
     @property
@@ -36,23 +36,21 @@ class Tried:
         return self.catalogue.size is not None and len(self._keys) >= self.catalogue.size
 
     def draw(self, rng: random.Random) -> HParams | None:
-        """Return a random configuration that was not tried; None where all were. Where they cannot be counted, it may hit on one again."""
+        """Return a random configuration that was not tried; None where all were.
+
+        Of a catalogue whose configurations cannot be counted, it may be one that was tried.
+        """
         if self.all:
             return None
-        for _ in range(TRIES):
+        for _ in range(DRAWS):
             hparams = random_configuration(self.catalogue, rng)
             if hparams not in self:
                 return hparams
-        return hparams if self.catalogue.size is None else self._first()
-
-    def _first(self) -> HParams:
-        """Return the first configuration that was not tried."""
+        if self.catalogue.size is None:
+            return hparams
         every = itertools.product(*map(every_value, self.catalogue.values()))
-        return next(
-            hparams
-            for values in every
-            if (hparams := dict(zip(self.catalogue, values, strict=True))) not in self
-        )
+        configurations = (dict(zip(self.catalogue, values, strict=True)) for values in every)
+        return next(hparams for hparams in configurations if hparams not in self)
 
     def _key(self, hparams: HParams) -> str:
         return repr([hparams[name] for name in self.catalogue])

@@ -15,14 +15,16 @@ CANDIDATES = 64  # at each depth, those with the best scores
 class Forecast:
     """Thompson sampling over the final scores of paths.
 
-    How stages gain is learnt from the tree itself (`GainModel`). For every choice one such curve is drawn, each open node's path is
-    carried on along it to the greatest depth that is left, and the node whose path comes out best is chosen. So nodes are compared by
-    where they lead and not by where they stand: the base model by a whole path, a deep node by its last stages.
+    How stages gain is learnt from the tree itself (`GainModel`). For every choice one such curve is drawn,
+    each open node's path is carried on along it to the greatest depth that is left, and the node whose path
+    comes out best is chosen. So nodes are compared by where they lead and not by where they stand: the base
+    model by a whole path, a deep node by its last stages.
 
     Args:
         max_depth: stages of a path.
         exploration: factor on what is drawn around the most likely curve; 0 believes in it.
-        failure_penalty: taken from a forecast, in units of the spread of scores, once `failures_tolerated` children of a node have failed.
+        failure_penalty: taken from a forecast, in units of the spread of scores, once `failures_tolerated`
+            children of a node have failed.
     """
 
     def __init__(
@@ -33,16 +35,15 @@ class Forecast:
         self.failure_penalty = failure_penalty
         self.failures_tolerated = failures_tolerated
         self.model = GainModel()
-        self._open: list[list[tuple[float, str]]] = [
-            [] for _ in range(max_depth)
-        ]  # by depth: (-score, id), sorted
+        # By depth, sorted: (-score, id) of the open nodes.
+        self._open: list[list[tuple[float, str]]] = [[] for _ in range(max_depth)]
         self._failures: dict[str, int] = {}
 
     def created(self, tree: Tree, node: Node) -> None:
-        """A running stage says nothing yet."""
+        """Do nothing: a running stage has no score yet."""
 
     def ended(self, tree: Tree, node: Node) -> None:
-        """Learn what a whole stage gained, or that it failed; one that was stopped early does not tell."""
+        """Learn from what a completed stage gained, or count a failure; one stopped early is ignored."""
         if node.parent_id is None:
             return
         if node.state == "failed":
@@ -61,11 +62,11 @@ class Forecast:
         del entries[bisect_left(entries, _entry(node))]
 
     def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
-        """Return the open node that promises most; None where none is open."""
+        """Return the open node with the best forecast; None where none is open."""
         spread = _spread(tree)
         curve = self.model.draw(spread, rng, self.exploration)
 
-        def promise(node_id: str) -> float:
+        def forecast(node_id: str) -> float:
             node = tree[node_id]
             ahead = min(self.max_depth - node.depth, stages_left or self.max_depth)
             failed = self._failures.get(node_id, 0) >= self.failures_tolerated
@@ -73,7 +74,7 @@ class Forecast:
             return best - self.failure_penalty * failed
 
         candidates = chain.from_iterable(islice(entries, CANDIDATES) for entries in self._open)
-        return max((node_id for _, node_id in candidates), key=promise, default=None)
+        return max((node_id for _, node_id in candidates), key=forecast, default=None)
 
 
 def _entry(node: Node) -> tuple[float, str]:
@@ -91,6 +92,6 @@ def _momentum(tree: Tree, node: Node) -> float:
 
 
 def _spread(tree: Tree) -> float:
-    """Return how far the best score lies above the base model, the unit of forecasts; 1 where nothing is better yet."""
+    """Return how far the best score lies above the base model, the unit of forecasts; 1 before any gain."""
     best = tree.best()
     return (_height(tree, best) if best else 0.0) or 1.0

@@ -1,4 +1,4 @@
-"""How much a stage gains, learnt from the stages of the search so far: Bayesian linear regression in three features."""
+"""How much a stage gains, learnt from the stages of the search: Bayesian linear regression."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Before anything is known, in units of the distance between the base model and the best score: a stage gains 0.15 at the base model and
-# nothing at the best score, and 0.2 of what the stage before it gained; an error of 0.15. Strengths are in numbers of stages.
+# The prior, in units of the distance between the base model and the best score: a stage gains 0.15 at the
+# base model and nothing at the best score, and 0.2 of what the stage before it gained; an error of 0.15.
+# Strengths are in numbers of stages.
 PRIOR_WEIGHTS = (0.15, -0.15, 0.2)
 PRIOR_STRENGTHS = (1.0, 1.0, 1.0)
 PRIOR_ERROR = 0.15
@@ -22,13 +23,18 @@ PRIOR_ERROR_STRENGTH = 3.0
 
 @dataclass(frozen=True)
 class Curve:
-    """One guess at how stages gain, in units of a spread of scores: drawn weights, and the standard deviation of a single stage's gain."""
+    """How stages gain, as drawn from the posterior, in units of the spread of scores.
+
+    Attributes:
+        weights: (3,), of intercept, score and momentum.
+        deviation: standard deviation of a single stage's gain.
+    """
 
     weights: Sequence[float]
     deviation: float
 
     def best_ahead(self, score: float, momentum: float, stages: int, rng: random.Random) -> float:
-        """Return the best score on a path of so many more stages, each with a chance deviation of its own."""
+        """Return the best score on a path of so many more stages, each with a random deviation of its own."""
         intercept, slope, carry = self.weights
         best = -math.inf
         for _ in range(stages):
@@ -41,9 +47,10 @@ class Curve:
 class GainModel:
     """gain = intercept + slope * score + carry * momentum + error.
 
-    `score` is how far the parent lies above the base model, `momentum` what the parent's own stage gained: curves that flatten have a
-    negative slope, late starters one below -1, and a path that moves goes on moving where the carry is positive. Only sums are kept, so
-    a stage is added and a curve drawn in constant time. The prior is in units of the spread of scores that is known by then.
+    `score` is how far the parent lies above the base model, `momentum` what the parent's own stage gained:
+    curves that flatten have a negative slope, late starters one below -1, and a path that moves goes on
+    moving where the carry is positive. Only sums are stored, so a stage is added and a curve drawn in
+    constant time. The prior is in units of the spread of scores at that time.
     """
 
     def __init__(self) -> None:
@@ -61,7 +68,7 @@ class GainModel:
         self.count += 1
 
     def draw(self, spread: float, rng: random.Random, exploration: float) -> Curve:
-        """Return a curve drawn from the posterior, its standard deviations times `exploration` (Thompson sampling)."""
+        """Return a curve drawn from the posterior (Thompson sampling), its deviations times `exploration`."""
         precision, weights, deviation = self.posterior(spread)
         noise = [rng.gauss(0.0, exploration * deviation) for _ in weights]
         # With precision = L L^T, L^-T noise has the covariance deviation^2 * precision^-1.
@@ -69,7 +76,7 @@ class GainModel:
         return Curve(drawn.tolist(), exploration * deviation)
 
     def posterior(self, spread: float) -> tuple[Array, Array, float]:
-        """Return precision (3, 3) and mean (3,) of the weights, and the standard deviation of one stage's error.
+        """Return precision (3, 3) and mean (3,) of the weights, and the deviation of one stage's error.
 
         The precision is in units of that error.
         """

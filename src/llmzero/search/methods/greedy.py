@@ -1,4 +1,4 @@
-"""Greedy search: the best stage so far is the one that the agent continues."""
+"""Greedy search: the agent continues the best stage so far."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from llmzero.search.methods.base import Expansion, MethodContext, exhausted, exp
 from llmzero.search.methods.incremental import IncrementalMethod
 from llmzero.tree.tree import Node, Tree
 
-Entry = tuple[float, int, str]  # score, negated, then number and id
+Entry = tuple[float, int, str]  # negated score, number and id
 
 
 class Greedy(IncrementalMethod):
-    """Expands the best node that is not at the greatest depth, whatever its depth and however often it was expanded.
+    """Expands the best node above the greatest depth, however often it was expanded.
 
-    A node waits while a child of it runs, so several workers share the best nodes out among them. A node is left for good only where
-    every other configuration of a small catalogue has been tried below it.
+    A node waits while a child of it runs, so several workers share the best nodes out among them. A node is
+    left for good only where every other configuration of a small catalogue has been tried below it.
     """
 
     def __init__(self, context: MethodContext) -> None:
         super().__init__()
         self.context = context
         self._open: list[Entry] = []  # nodes that can be expanded, the best first
-        self._busy: Counter[str] = Counter()  # children that run, by their parent
+        self._running: Counter[str] = Counter()  # children that run, by their parent
 
     def created(self, tree: Tree, node: Node) -> None:
-        """The parent waits."""
-        self._busy[node.parent_id or ""] += 1
+        """Let the parent wait."""
+        self._running[node.parent_id or ""] += 1
 
     def ended(self, tree: Tree, node: Node) -> None:
-        """The parent waits no longer, and the stage can be expanded itself."""
-        self._busy[node.parent_id or ""] -= 1
+        """Let the parent wait no longer, and open the stage for expansion."""
+        self._running[node.parent_id or ""] -= 1
         if node.usable and node.depth < self.context.max_depth:
             insort(self._open, (-(node.score or 0.0), int(node.node_id), node.node_id))
 
@@ -42,10 +42,7 @@ class Greedy(IncrementalMethod):
             return practitioner_stage(self.context, tree.root)
         while self._open and exhausted(self.context, tree[self._open[0][2]]):
             del self._open[0]
-        free = (
-            node_id
-            for _, _, node_id in self._open
-            if not self._busy[node_id] and not exhausted(self.context, tree[node_id])
-        )
-        node_id = next(free, None)
-        return expand(self.context, tree, node_id) if node_id is not None else None
+        for _, _, node_id in self._open:
+            if not self._running[node_id] and not exhausted(self.context, tree[node_id]):
+                return expand(self.context, tree, node_id)
+        return None

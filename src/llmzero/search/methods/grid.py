@@ -13,15 +13,11 @@ from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue, HParams, Parameter, Value, suggestion
 from llmzero.core.settings import setting
 from llmzero.search.methods.base import MethodContext
-from llmzero.search.methods.chains import ConstantChains, Start
+from llmzero.search.methods.chains import ChainStart, ConstantChains
 from llmzero.tree.tree import Tree
 
-TUNED = (
-    "learning_rate",
-    "kl_coef",
-    "group_size",
-    "temperature",
-)  # what practitioners tune first, in this order
+# What practitioners tune first, in this order.
+TUNED = ("learning_rate", "kl_coef", "group_size", "temperature")
 CELLS = 27  # of a grid that chooses itself, where the budget has no limit of stages
 
 
@@ -35,7 +31,9 @@ class GridSettings:
 
 
 class Grid(ConstantChains):
-    """Trains each cell of a grid over a whole chain, in random order: a budget that ends early has seen all of the grid alike.
+    """Trains each cell of a grid over a whole chain.
+
+    The order is random, so that a budget that ends early has covered the grid evenly.
 
     Raises:
         UserError: a parameter of the grid is unknown, or has not that many values.
@@ -46,14 +44,18 @@ class Grid(ConstantChains):
         parameters = settings.parameters
         if parameters is not None and not isinstance(parameters, Mapping):
             raise UserError(
-                f"search.method.parameters={parameters}: must be numbers of values by name, e.g. {{{next(iter(context.catalogue))}: 2}}"
+                f"search.method.parameters={parameters}: must be numbers of values by name, "
+                f"e.g. {{{next(iter(context.catalogue))}: 2}}"
             )
         self.numbers = _chosen(context) if parameters is None else dict(parameters.items())
         _check(context.catalogue, self.numbers)
         self._cells: list[HParams] = []
 
-    def start(self, tree: Tree, number: int) -> Start | None:
-        """Return the next cell; None after the last. The first stage of all keeps the grid, should the budget change later."""
+    def start(self, tree: Tree, number: int) -> ChainStart | None:
+        """Return the next cell; None after the last.
+
+        The grid is stored with the first stage, so that a later change of the budget does not change it.
+        """
         if not self._cells:
             first = tree.root.children[:1]
             self.numbers = tree[first[0]].memo["grid"] if first else self.numbers
@@ -62,11 +64,11 @@ class Grid(ConstantChains):
         if number >= len(self._cells):
             return None
         cell = self._cells[number]
-        told = ", ".join(f"{name}={value}" for name, value in cell.items())
+        values = ", ".join(f"{name}={value}" for name, value in cell.items())
         memo = {"grid": self.numbers} if number == 0 else {}
-        return Start(
+        return ChainStart(
             {**self.context.catalogue.defaults(), **cell},
-            f"Cell {number + 1} of {len(self._cells)}: {told}.",
+            f"Cell {number + 1} of {len(self._cells)}: {values}.",
             memo,
         )
 
@@ -78,7 +80,7 @@ def cells(catalogue: Catalogue, numbers: Mapping[str, int]) -> list[HParams]:
 
 
 def spread(parameter: Parameter, number: int) -> list[Value]:
-    """Return the middles of so many equal parts of a parameter's scale; of values that can be counted, each once."""
+    """Return the middles of `number` equal parts of a parameter's scale, without duplicates."""
     middles = [(i + 0.5) / number for i in range(number)]
     if parameter.choices is not None:
         return [parameter.choices[int(middle * len(parameter.choices))] for middle in middles]
@@ -86,7 +88,7 @@ def spread(parameter: Parameter, number: int) -> list[Value]:
 
 
 def _chosen(context: MethodContext) -> dict[str, int]:
-    """Return a grid that takes up the stages there are: parameters get one more value in turn while there are no more cells than chains."""
+    """Return a grid for the budget: parameters get one more value in turn while every cell has a chain."""
     catalogue = context.catalogue
     names = [name for name in TUNED if name in catalogue] or list(catalogue)[: len(TUNED)]
     chains = CELLS if context.stages is None else math.ceil(context.stages / context.max_depth)
@@ -110,7 +112,8 @@ def _check(catalogue: Catalogue, numbers: Mapping[str, int]) -> None:
     key = "search.method.parameters"
     if not numbers:
         raise UserError(
-            f"{key}={{}}: has no parameter; name some with their numbers of values, e.g. {{{next(iter(catalogue))}: 2}}, or give null"
+            f"{key}={{}}: has no parameter; name some with their numbers of values, "
+            f"e.g. {{{next(iter(catalogue))}: 2}}, or give null"
         )
     for name, number in numbers.items():
         if name not in catalogue:

@@ -10,8 +10,8 @@ from llmzero.tree.tree import Node, Tree
 class IncrementalMethod(ABC):
     """Keeps what a method derives from the tree up to date, in constant time a stage.
 
-    After a restart it gets all creations and then all ends. So what it derives may depend on the order of either, and not
-    on how creations and ends alternated.
+    After a restart it gets all creations and then all ends. So what it derives may depend on the order of
+    either, and not on how creations and ends alternated.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,4 @@
-"""Bayesian optimisation and evolution strategies by Optuna (Akiba et al., 2019): `search=tpe` and `search=cmaes`.
-
-No other module imports Optuna.
-"""
+"""Bayesian optimisation and CMA-ES by Optuna (Akiba et al., 2019), which no other module imports."""
 
 from __future__ import annotations
 
@@ -15,24 +12,26 @@ from optuna.trial import TrialState, create_trial
 
 from llmzero.core.hparams import HParams, Parameter, Value
 from llmzero.search.methods.base import MethodContext
-from llmzero.search.methods.chains import ConstantChains, Start
+from llmzero.search.methods.chains import ChainStart, ConstantChains
 from llmzero.search.methods.optuna_settings import OptunaSettings
 from llmzero.tree.tree import Node, Tree
 
-SAMPLES = 8  # that may repeat configurations, before one is drawn at random
+SAMPLES = 8  # suggestions that may repeat earlier ones, before a configuration is drawn at random
 
 Params = dict[str, Any]  # of a trial, in Optuna's terms
 
 
 class OptunaSearch(ConstantChains):
-    """Trains the configurations that a sampler suggests, each over a whole chain. A trial is a chain, its value the best score of it.
+    """Trains the configurations that a sampler suggests, each over a whole chain.
 
-    There is no storage: after a restart the study is made again from the tree. The first stage of a chain keeps its trial's number and
-    parameters, and how many stages had ended by then, so that every end is told where it was told before. Each suggestion has a random
-    state of its own, drawn from the seed and the chain.
+    A trial of Optuna's study is a chain, and its value the best score of the chain. The study has no storage:
+    after a restart it is made again from the tree. With the first stage of a chain its trial's number and
+    parameters are stored, and how many stages had ended by then, so that the new study gets every value at
+    the same point as the old one. Each suggestion has a random state of its own, drawn from the seed and the
+    chain.
 
-    `tpe` is the tree-structured Parzen estimator (Bergstra et al., 2011), multivariate (Falkner et al., 2018); `cmaes` is CMA-ES
-    (Hansen and Ostermeier, 2001) over positions in [0, 1].
+    `tpe` is the tree-structured Parzen estimator (Bergstra et al., 2011), multivariate (Falkner et al.,
+    2018); `cmaes` is CMA-ES (Hansen and Ostermeier, 2001) over positions in [0, 1].
     """
 
     def __init__(self, settings: OptunaSettings, context: MethodContext) -> None:
@@ -46,52 +45,55 @@ class OptunaSearch(ConstantChains):
         self._study = optuna.create_study(direction="maximize", sampler=RandomSampler())
         self._asked = 0  # trials of the study
         self._trials: dict[str, int] = {}  # by the first stage of their chains
-        self._over: list[Node] = []  # the last stages of chains, in the order in which they ended
-        self._told = 0  # of those
-        self._offered: tuple[tuple[int, int], Start | None] = (
-            (-1, -1),
-            None,
-        )  # what was asked for last: chain, stages that had ended
+        self._last_stages: list[Node] = []  # of chains that have ended, in that order
+        self._reported = 0  # of these, to the study
+        # The latest answer of `start`, and what it depends on: number of the chain, stages that had ended.
+        self._answer: tuple[tuple[int, int], ChainStart | None] = ((-1, -1), None)
 
-    def start(self, tree: Tree, number: int) -> Start | None:
-        """Return the practitioner's configuration first, then what the sampler suggests; None where all configurations were tried."""
+    def start(self, tree: Tree, number: int) -> ChainStart | None:
+        """Return the practitioner's configuration first, then suggestions of the sampler; None after all."""
         if self.tried.all:
             return None
         for chain in tree.root.children[len(self._trials) :]:
-            self._remember(tree, tree[chain])
+            self._restore(tree, tree[chain])
         ended = len(tree.finished)
-        if self._offered[0] != (number, ended):
-            self._tell(tree, ended)
+        if self._answer[0] != (number, ended):
+            self._report(tree, ended)
             params, why = self._suggested(number)
             memo = {"trial": self._asked - 1, "ended": ended, "params": params}
-            self._offered = (number, ended), Start(self._hparams(params), why, memo)
-        return self._offered[1]
+            self._answer = (number, ended), ChainStart(self._hparams(params), why, memo)
+        return self._answer[1]
 
-    def over(self, tree: Tree, node: Node) -> None:
-        """Note that a trial has a value."""
-        self._over.append(node)
+    def chain_ended(self, tree: Tree, node: Node) -> None:
+        """Note that a trial has a value, to be reported before the next suggestion."""
+        self._last_stages.append(node)
 
-    def _remember(self, tree: Tree, first: Node) -> None:
-        """Take in the first stage of a chain; after a restart, make its trial again."""
+    def _restore(self, tree: Tree, first: Node) -> None:
+        """Note the trial of a chain, by its first stage; after a restart, make the trial again."""
         memo = first.memo
         if memo["trial"] >= self._asked:
-            self._tell(tree, memo["ended"])
+            self._report(tree, memo["ended"])
             for _ in range(self._asked, memo["trial"]):
                 self._study.add_trial(create_trial(state=TrialState.FAIL))
             self._asked = memo["trial"]
-            self._ask(
-                RandomSampler() if self.sampler == "tpe" else self._sampler(str(self._asked)), memo["params"]
-            )
+            sampler = RandomSampler() if self.sampler == "tpe" else self._sampler(str(self._asked))
+            self._ask(sampler, memo["params"])
         self._trials[first.node_id] = memo["trial"]
 
-    def _tell(self, tree: Tree, ended: int) -> None:
-        """Tell the study of the chains that were over when so many stages had ended. A trial without any score counts as the worst."""
-        while self._told < len(self._over) and (self._over[self._told].finished_order or 0) < ended:
-            path = tree.path(self._over[self._told].node_id)[1:]
+    def _report(self, tree: Tree, ended: int) -> None:
+        """Report the chains to the study that had ended with the first `ended` stages.
+
+        A trial without any score counts as the worst.
+        """
+        while (
+            self._reported < len(self._last_stages)
+            and (self._last_stages[self._reported].finished_order or 0) < ended
+        ):
+            path = tree.path(self._last_stages[self._reported].node_id)[1:]
             scores = [node.score for node in path if node.usable and node.score is not None]
             state = None if scores else TrialState.PRUNED
             self._study.tell(self._trials[path[0].node_id], max(scores, default=None), state=state)
-            self._told += 1
+            self._reported += 1
 
     def _suggested(self, number: int) -> tuple[Params, str]:
         """Return the parameters of a new trial, whose configuration was not tried, and why."""
@@ -101,19 +103,18 @@ class OptunaSearch(ConstantChains):
         for sample in range(SAMPLES):
             params = self._ask(self._sampler(f"{number}/{sample}"))
             if self._hparams(params) not in self.tried:
-                return params, f"Suggested by {self.sampler} after {self._told} chains."
+                return params, f"Suggested by {self.sampler} after {self._reported} chains."
             self._study.tell(self._asked - 1, state=TrialState.FAIL)
         untried = self.tried.draw(random.Random(f"{self.context.seed}/{number}"))
         assert untried is not None
-        return self._ask(
-            self._sampler(f"{number}"), self._params(untried)
-        ), f"{self.sampler} suggests what was tried already; drawn at random."
+        params = self._ask(self._sampler(f"{number}"), self._params(untried))
+        return params, f"{self.sampler} suggests what was tried already; drawn at random."
 
     def _ask(self, sampler: BaseSampler, params: Params | None = None) -> Params:
-        """Return the parameters of the study's next trial: those given, or what the sampler suggests.
+        """Return the parameters of the study's next trial: `params`, or what the sampler suggests.
 
-        It samples in either case: where all parameters are given Optuna would leave that out, and CMA-ES notes the generation of a trial
-        when it samples.
+        The sampler is asked in either case, which Optuna would leave out where all parameters are fixed:
+            CMA-ES records the generation of a trial when it samples.
         """
         self._study.sampler = sampler
         if params is not None:
@@ -146,9 +147,10 @@ class OptunaSearch(ConstantChains):
 
 
 def distribution(sampler: str, parameter: Parameter) -> BaseDistribution:
-    """Return what stands for a parameter: a position in [0, 1] on its own scale, or the index of a choice.
+    """Return Optuna's distribution of a parameter: its position in [0, 1], or the index of a choice.
 
-    For `tpe` choices of numbers are in order and others are not; for `cmaes` everything is a position.
+    For `tpe` numbers to choose from are ordered and other choices are not; for `cmaes` everything is a
+    position.
     """
     if sampler == "cmaes" or parameter.choices is None:
         return FloatDistribution(0.0, 1.0)
@@ -157,7 +159,7 @@ def distribution(sampler: str, parameter: Parameter) -> BaseDistribution:
 
 
 def decoded(space: BaseDistribution, parameter: Parameter, value: Any) -> Value:
-    """Return the value of a parameter that stands behind Optuna's."""
+    """Return the value of a parameter that Optuna's value stands for."""
     return (
         parameter.at(value)
         if isinstance(space, FloatDistribution) or parameter.choices is None
@@ -166,7 +168,7 @@ def decoded(space: BaseDistribution, parameter: Parameter, value: Any) -> Value:
 
 
 def encoded(space: BaseDistribution, parameter: Parameter, value: Value) -> Any:
-    """Return what stands for a value: the inverse of `decoded`."""
+    """Return Optuna's value for the value of a parameter: the inverse of `decoded`."""
     return (
         parameter.position(value)
         if isinstance(space, FloatDistribution) or parameter.choices is None

@@ -1,4 +1,4 @@
-"""Settings of `search=tpe` and `search=cmaes`, apart from the method: launchers read them, and none but a search imports Optuna."""
+"""Settings of the methods that use Optuna, apart from these: launchers read them without importing it."""
 
 from __future__ import annotations
 

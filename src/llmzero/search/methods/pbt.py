@@ -1,4 +1,7 @@
-"""Population based training (Jaderberg et al., 2017, "Population Based Training of Neural Networks"), in the form of Ray Tune's scheduler."""
+"""Population based training, in the form of Ray Tune's scheduler.
+
+Jaderberg et al., 2017, "Population Based Training of Neural Networks".
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,16 @@ from dataclasses import dataclass, field
 from llmzero.core.hparams import Catalogue, HParams, Parameter, Value
 from llmzero.core.settings import setting
 from llmzero.search.methods.base import Expansion, MethodContext
-from llmzero.search.methods.chains import last_score, moved_on
+from llmzero.search.methods.chains import continuation, last_score
 from llmzero.search.methods.configurations import random_configuration
 from llmzero.search.methods.incremental import IncrementalMethod
 from llmzero.tree.tree import Node, Tree
 
 FACTORS = (1.2, 0.8)  # one of them multiplies a number that is perturbed
 SMALLEST = 4  # members, where the budget affords them
-LARGEST = 64  # members, where there are no more workers; a larger budget trains several populations (the paper's have 10 to 80)
+# Members, unless there are more workers; a larger budget trains several populations. The paper's have 10 to
+# 80.
+LARGEST = 64
 UNLIMITED = 8  # members, where the budget has no limit of stages
 
 
@@ -33,7 +38,7 @@ class PbtSettings:
 
 @dataclass
 class Member:
-    """One of a population, by the stages that it has trained, in order."""
+    """A member of a population: the stages that it has trained, in order."""
 
     stages: list[Node] = field(default_factory=list)
 
@@ -54,7 +59,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a member is judged by."""
+    """What a member is ranked by: the score of its stage `node`."""
 
     score: float
     number: int
@@ -62,12 +67,13 @@ class Standing:
 
 
 class Pbt(IncrementalMethod):
-    """Trains a population side by side, in which the last ones copy the first ones and vary their configuration.
+    """Trains a population whose worst members copy the best ones and perturb their configuration.
 
-    A generation is a stage. A member that is ready for its next one is ranked among all members by their scores at its own depth, or by
-    their latest ones where they have not come that far (asynchronous: nobody is waited for). In the lowest quantile it copies weights and
-    configuration of a random member of the highest and perturbs the configuration; else it trains on as it is. A member whose stage
-    failed counts as lowest. At the greatest depth a member is done; once all are, a new population begins.
+    A generation is a stage. A member that is ready for its next one is ranked among all members by their
+    scores at its own depth, or by their latest ones where they are not as deep (asynchronous: no member waits
+    for another). In the lowest quantile it copies weights and configuration of a random member of the highest
+    and perturbs the configuration; else it trains on as it is. A member whose stage failed counts as lowest.
+    At the greatest depth a member is done; once all are, a new population begins.
     """
 
     def __init__(self, settings: PbtSettings, context: MethodContext) -> None:
@@ -86,10 +92,10 @@ class Pbt(IncrementalMethod):
         self._members[node.memo["member"]].stages.append(node)
 
     def ended(self, tree: Tree, node: Node) -> None:
-        """Members see for themselves."""
+        """Do nothing: a member reads the state of its stages."""
 
     def ask(self, tree: Tree) -> Expansion | None:
-        """Return the next stage of the member that has come least far; None where all that are not done are at work."""
+        """Return the next stage of the least deep member that waits; None where no member waits."""
         self.catch_up(tree)
         if all(map(self._done, self._members)):
             self._number += 1
@@ -119,7 +125,7 @@ class Pbt(IncrementalMethod):
         return max(1, min(left, max(wanted, self.context.workers)))
 
     def _generation(self, member: Member) -> int:
-        """Return the depth that a member has come to, short of the greatest: one that failed there still has to train that stage."""
+        """Return a member's depth, short of the greatest: one that failed there has to train that stage again."""
         return min(member.stages[-1].depth, self.context.max_depth - 1) if member.stages else 0
 
     def _next(self, tree: Tree, number: int) -> Expansion:
@@ -129,56 +135,52 @@ class Pbt(IncrementalMethod):
         ranked = self._ranked(number)
         n = self._quantile(len(ranked))
         if member.failed and not ranked:
-            return self._fresh(
-                tree,
-                number,
-                rng,
-                f"Member {number} failed and there is none to copy; it begins anew, drawn at random.",
-            )
+            rationale = f"Member {number} failed and there is none to copy; it begins anew, drawn at random."
+            return self._fresh(tree, number, rng, rationale)
         if member.failed:
             return self._copy(number, rng.choice(ranked[-max(1, n) :]), "failed", rng)
         if any(standing.number == number for standing in ranked[:n]):
             return self._copy(number, rng.choice(ranked[-n:]), f"{last_score(member.stages[-1]):.3f}", rng)
-        why = f"Member {number} ({last_score(member.stages[-1]):.3f}) is not among the last {n} of {len(ranked)}: it trains on unchanged."
-        return self._stage(number, member.stages[-1], member.stages[-1].hparams, why)
+        last = member.stages[-1]
+        rationale = (
+            f"Member {number} ({last_score(last):.3f}) is not among the last {n} of {len(ranked)}: "
+            "it trains on unchanged."
+        )
+        return self._stage(number, last, last.hparams, rationale)
 
     def _begin(self, tree: Tree, number: int, rng: random.Random) -> Expansion:
         if self._number == 0 and number == 0:
-            return self._stage(
-                number,
-                tree.root,
-                self.context.catalogue.defaults(),
-                "Member 0 begins with the practitioner's configuration.",
-            )
+            rationale = "Member 0 begins with the practitioner's configuration."
+            return self._stage(number, tree.root, self.context.catalogue.defaults(), rationale)
         return self._fresh(tree, number, rng, f"Member {number} begins, drawn at random.")
 
-    def _fresh(self, tree: Tree, number: int, rng: random.Random, why: str) -> Expansion:
-        return self._stage(number, tree.root, random_configuration(self.context.catalogue, rng), why)
+    def _fresh(self, tree: Tree, number: int, rng: random.Random, rationale: str) -> Expansion:
+        return self._stage(number, tree.root, random_configuration(self.context.catalogue, rng), rationale)
 
     def _ranked(self, number: int) -> list[Standing]:
         """Return the members that have a score, the worst first; without the one in question if it failed."""
         depth = self._generation(self._members[number])
-        found = [
-            (other, member.at(depth))
+        standings = [
+            Standing(last_score(node), other, node)
             for other, member in enumerate(self._members)
-            if other != number or not member.failed
+            if (other != number or not member.failed) and (node := member.at(depth)) is not None
         ]
-        standings = [Standing(last_score(node), other, node) for other, node in found if node is not None]
         return sorted(standings, key=lambda standing: standing.score)
 
     def _quantile(self, members: int) -> int:
-        """Return how many members are in the lowest quantile, and in the highest: never more than half of them in either."""
+        """Return how many members are in the lowest quantile, and in the highest: at most half of them."""
         return min(math.ceil(members * self.settings.quantile), members // 2)
 
     def _copy(self, number: int, donor: Standing, standing: str, rng: random.Random) -> Expansion:
         hparams = perturbed(self.context.catalogue, donor.node.hparams, self.settings.resample, rng)
         names = ", ".join(self.context.catalogue.changes(donor.node.hparams, hparams)) or "nothing"
-        why = f"Member {number} ({standing}) copies member {donor.number} ({donor.score:.3f}) and perturbs {names}."
-        return self._stage(number, donor.node, hparams, why)
+        copied = f"member {donor.number} ({donor.score:.3f})"
+        rationale = f"Member {number} ({standing}) copies {copied} and perturbs {names}."
+        return self._stage(number, donor.node, hparams, rationale)
 
-    def _stage(self, number: int, parent: Node, hparams: HParams, why: str) -> Expansion:
+    def _stage(self, number: int, parent: Node, hparams: HParams, rationale: str) -> Expansion:
         memo = {"population": self._number, "size": len(self._members), "member": number}
-        return moved_on(self.context, "pbt", parent, hparams, why, memo)
+        return continuation(self.context, "pbt", parent, hparams, rationale, memo)
 
 
 def perturbed(catalogue: Catalogue, hparams: HParams, resample: float, rng: random.Random) -> HParams:
@@ -190,7 +192,10 @@ def perturbed(catalogue: Catalogue, hparams: HParams, resample: float, rng: rand
 
 
 def nearby(parameter: Parameter, value: Value, rng: random.Random) -> Value:
-    """Return a value multiplied by one of `FACTORS`, within bounds; of choices, one of the two beside it, or itself at an end."""
+    """Return a value multiplied by one of `FACTORS`, within bounds; of choices, one of its two neighbours.
+
+    At an end of the choices it may be the value itself.
+    """
     if parameter.choices is None:
         return parameter.clamp(value * rng.choice(FACTORS))
     index = parameter.choices.index(value) + rng.choice((-1, 1))

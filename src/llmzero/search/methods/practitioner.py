@@ -10,6 +10,6 @@ from llmzero.tree.tree import Node, Tree
 class Practitioner(SingleChain):
     """One chain under the catalogue's defaults."""
 
-    def go_on(self, tree: Tree, node: Node) -> Expansion:
+    def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return the next stage."""
         return practitioner_stage(self.context, node)

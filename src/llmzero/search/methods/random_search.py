@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmzero.core.settings import setting
 from llmzero.search.methods.base import Expansion, MethodContext
-from llmzero.search.methods.chains import ConstantChains, Start
+from llmzero.search.methods.chains import ChainStart, ConstantChains
 from llmzero.search.methods.configurations import random_configuration
 from llmzero.tree.tree import Node, Tree
 
@@ -20,23 +20,23 @@ class RandomSearchSettings:
 
 
 class RandomSearch(ConstantChains):
-    """Trains one random configuration after another, each over a whole chain, or one random schedule after another."""
+    """Trains one random configuration, or random schedule, after another, each over a whole chain."""
 
     def __init__(self, settings: RandomSearchSettings, context: MethodContext) -> None:
         super().__init__(context, "random_schedule" if settings.schedules else "random")
         self.schedules = settings.schedules
 
-    def start(self, tree: Tree, number: int) -> Start | None:
-        """Return a configuration that no chain began with; None where all were tried and nothing new can follow."""
+    def start(self, tree: Tree, number: int) -> ChainStart | None:
+        """Return a configuration that no chain began with; None where all were tried, but of schedules."""
         hparams = self.tried.draw(self._rng(number, 1))
         if hparams is None and self.schedules:
             hparams = random_configuration(self.context.catalogue, self._rng(number, 1))
-        return Start(hparams, "Drawn at random.") if hparams else None
+        return ChainStart(hparams, "Drawn at random.") if hparams else None
 
-    def go_on(self, tree: Tree, node: Node) -> Expansion:
+    def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return a stage under the same configuration, or under one of its own."""
         if not self.schedules:
-            return super().go_on(tree, node)
+            return super().next_stage(tree, node)
         chain = node.memo["chain"]
         hparams = random_configuration(self.context.catalogue, self._rng(chain, node.depth + 1))
         return self.stage(node, hparams, "Drawn at random, as every stage is.", {"chain": chain})

@@ -1,4 +1,4 @@
-"""Trains along a strategy: its stages one after the other, without an agent."""
+"""Replay: the stages of a strategy one after the other, without an agent."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class ReplaySettings:
 
 
 class ReplayMethod(SingleChain):
-    """Runs a strategy's stages one after the other: a chain, and no agent."""
+    """One chain of the stages of a strategy."""
 
     def __init__(self, settings: ReplaySettings, context: MethodContext) -> None:
         super().__init__(context)
         self.stages = [StrategyStage(**stage) for stage in settings.stages.values()]
 
-    def go_on(self, tree: Tree, node: Node) -> Expansion:
+    def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return the next stage of the schedule."""
         stage = self.stages[node.depth]
         proposal = Proposal(

@@ -8,10 +8,10 @@ from llmzero.tree.tree import Node, Tree
 
 
 class RuledChain(SingleChain):
-    """Begins with the practitioner's configuration and goes on as the agent says, without a search."""
+    """Begins with the practitioner's configuration; the agent decides on every further stage."""
 
-    def go_on(self, tree: Tree, node: Node) -> Expansion:
+    def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return the next stage."""
-        return (
-            expand(self.context, tree, node.node_id) if node.depth else practitioner_stage(self.context, node)
-        )
+        if node.depth == 0:
+            return practitioner_stage(self.context, node)
+        return expand(self.context, tree, node.node_id)

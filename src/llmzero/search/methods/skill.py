@@ -1,4 +1,4 @@
-"""The skill-based baseline: a language model runs the whole tuning by itself, in one session of tool calls, guided by written skills."""
+"""The skill-based baseline: a language model tunes alone, in one session of tool calls guided by skills."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmzero.search.methods.base import Expansion, MethodContext, StopRequest
 from llmzero.search.methods.skill_tools import Outcome, Tools, read_skills
 from llmzero.tree.tree import Node, Tree
 
-WHY_KEPT = 600  # characters of why rules decided in the model's place
+REASON_CHARACTERS = 600  # of why rules decided in the model's place
 
 
 @dataclass
@@ -32,11 +32,11 @@ class SkillSettings:
 
 
 class Skill:
-    """Goes on with the session whenever a worker is free, or a running stage has news that the model waits for.
+    """Continues the session whenever a worker is free, or a running stage has news that the model waits for.
 
-    The session is `session.jsonl` in the search directory, written message by message, so that a driver that was killed goes on with
-    it. A start that finds no free worker waits for one. Where the model cannot be reached, or says nothing usable several times in a
-    row, rules decide on one stage and the model is told.
+    The session is `session.jsonl` in the search directory, written message by message, so that a restarted
+    driver continues it. A start without a free worker waits for one. Where the model cannot be reached, or
+    makes no usable call several times in a row, rules decide on one stage and the model is informed.
 
     Raises:
         UserError: the agent is no language model, or there are no skill files.
@@ -49,50 +49,54 @@ class Skill:
         self.settings = settings
         self.tools = Tools(context, context.evidence, self.agent.endpoint.model, read_skills(settings.skills))
         self._rules = RuleAgent()
-        self._halted: set[str] = (
-            set()
-        )  # by this process: a stop that a killed driver could not carry out is asked for again
+        # Stages whose stop this process has requested: one that a killed driver could not stop is requested
+        # again.
+        self._requested: set[str] = set()
         self._transcript: Transcript | None = None
 
     def ask(self, tree: Tree) -> Expansion | None:
-        """Go on with the session until the model starts a stage; None while it waits, and once it has finished."""
-        return self._go_on(tree, may_start=True)
+        """Continue the session until the model starts a stage; None while it waits, and after it finished."""
+        return self._continue(tree, may_start=True)
 
     def tell(self, tree: Tree, node: Node) -> None:
-        """The model is told when it asks or waits."""
+        """Do nothing: the model learns of it when it asks or waits."""
 
     def watch(self, tree: Tree) -> StopRequest | None:
-        """Go on with the session where there is news; return a stage that the model wants to be stopped. It begins after the base model."""
+        """Continue the session where there is news; return a stage that the model wants to be stopped.
+
+        The session begins once the base model is ready.
+        """
         if not tree.root.final:
             return None
-        self._go_on(tree, may_start=False)
+        self._continue(tree, may_start=False)
         wanted = {
             i: reason
             for i, reason in self._opened(tree).stops.items()
-            if i not in self._halted and not tree[i].final
+            if i not in self._requested and not tree[i].final
         }
         if not wanted:
             return None
         node_id, reason = next(iter(wanted.items()))
-        self._halted.add(node_id)
+        self._requested.add(node_id)
         return StopRequest(node_id, reason)
 
     def _opened(self, tree: Tree) -> Transcript:
         if self._transcript is None:
             self._transcript = Transcript(self.context.directory / "session.jsonl", tree.nodes)
         if not self._transcript.messages:
-            known = {
-                "skills": self.tools.list_skills(),
-                "schemas": self.tools.schemas,
-                "catalogue": self.context.catalogue,
-            }
+            system = self.agent.prompts.render(
+                "skill_system",
+                skills=self.tools.list_skills(),
+                schemas=self.tools.schemas,
+                catalogue=self.context.catalogue,
+            )
             setting = self.evidence(tree, tree.root.node_id).setting
-            self._transcript.say("system", self.agent.prompts.render("skill_system", **known))
+            self._transcript.say("system", system)
             self._transcript.say("user", self.agent.prompts.render("skill_begin", setting=setting))
         return self._transcript
 
-    def _go_on(self, tree: Tree, *, may_start: bool) -> Expansion | None:
-        """Carry out the model's calls and hear its replies, until it starts a stage (where it may), stops one, waits, or has finished."""
+    def _continue(self, tree: Tree, *, may_start: bool) -> Expansion | None:
+        """Carry out calls until the model starts a stage (where it may), stops one, waits or finishes."""
         talk = self._opened(tree)
         while not talk.finished:
             if talk.pending:
@@ -112,7 +116,7 @@ class Skill:
         return None
 
     def _carried_out(self, call: Call, tree: Tree, talk: Transcript, may_start: bool) -> Outcome | None:
-        """Return what a call led to; None where it has to wait."""
+        """Return the result of a call; None where it has to wait."""
         if call.name == "start_stage" and not may_start:
             return None
         if call.problem:
@@ -120,7 +124,7 @@ class Skill:
         return self.tools.run(call.name, json.loads(call.arguments), tree, talk.told)
 
     def _turn(self, tree: Tree, talk: Transcript) -> None:
-        """Let the model speak."""
+        """Ask the model for its next reply."""
         call = CallId(tree.next_id(), "turn", f"{talk.turns + 1:04d}")
         tools = self.tools.schemas if talk.tools else []
         try:
@@ -137,12 +141,13 @@ class Skill:
             talk.say("user", self.agent.prompts.render("skill_nothing"))
 
     def _by_rules(self, tree: Tree, talk: Transcript) -> Expansion:
-        """Return the stage that rules start in the model's place, and tell the model."""
+        """Return the stage that rules start instead of the model, and inform the model."""
         open_nodes = [node for node in tree if node.usable and node.depth < self.context.max_depth]
         parent = tree.best(open_nodes)
         assert parent is not None, "the base model is usable, and not at the greatest depth"
-        why = f"rules started this stage in place of {self.agent.endpoint.model}: {one_line(talk.error or 'no usable call', WHY_KEPT)}"
-        proposal = replace(self._rules.propose(self.evidence(tree, parent.node_id)), notes=(why,))
+        reason = one_line(talk.error or "no usable call", REASON_CHARACTERS)
+        note = f"rules started this stage in place of {self.agent.endpoint.model}: {reason}"
+        proposal = replace(self._rules.propose(self.evidence(tree, parent.node_id)), notes=(note,))
         expansion = _charged(
             Expansion(parent.node_id, {**parent.hparams, **proposal.changes}, proposal), talk
         )

@@ -1,7 +1,7 @@
-"""What the model of `search=skill` can do: read skills, stages and budget; start, stop and await stages; finish.
+"""The tools of `search=skill`: read skills, stages and budget; start, stop and await stages; finish.
 
-Every call is answered by a text. What is wrong with a call is said there, precisely, and nothing has happened. Tools read skills and
-the directories of stages alone, so that no test score is within reach.
+Every call is answered by a text. A call that is wrong has no effect, and the text says what is wrong with it.
+Tools read skills and the directories of stages alone, so that no test score is within reach.
 """
 
 from __future__ import annotations
@@ -11,38 +11,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, checkpoint_of, review, value_schema
+from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, checkpoint_of, review
 from llmzero.agents.prompt import Portion, Shown, texts
 from llmzero.agents.text import clean, fenced, one_line, value_text
 from llmzero.core.errors import UserError
-from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageDir
 from llmzero.evidence.dynamics import dynamics_text
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.fit import nearly_equal
-from llmzero.evidence.proposal import PATHOLOGIES, Proposal, Resume
+from llmzero.evidence.proposal import Proposal, Resume
 from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.skill_schemas import NAMED, RefusedError, check_arguments, tool_schemas
 from llmzero.tree.tree import ROOT, Node, Tree
 
 SKILLS = Path(__file__).resolve().parents[4] / "conf" / "agent" / "skills"
-ENDED = -1  # in place of a number of validation points: the model knows that the stage has ended
+ENDED = -1  # in place of a number of validation points: the end of the stage was reported
 ROLLOUTS = Portion(full=0, listed=0, rollouts=4, characters=1000, rows=2)
 NEWEST, BEST = 40, 20  # stages that are listed, of long searches
-NAMED = 60  # characters of a wrong argument that are quoted
-JSON_KINDS = {"string": str, "object": dict}
-
-
-class RefusedError(Exception):
-    """A call cannot be carried out; the message is for the model."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call led to.
+    """The result of a call.
 
     Attributes:
-        text: the result, for the model.
-        facts: what the transcript has to remember: `stage` started, `stop` of a stage, what was `told` of stages, `finished`.
+        text: the answer to the model.
+        facts: what the transcript has to remember: `stage` that starts, `stop` of a stage, what was `told` of
+            stages, `finished`.
         expansion: the stage to be started.
     """
 
@@ -55,25 +50,25 @@ Tool = Callable[[Tree, Mapping[str, int], Mapping[str, Any]], Outcome | None]
 
 
 def read_skills(folder: str | None) -> dict[str, str]:
-    """Return the skill files (`*.md`) of a folder by name; None is the usual one.
+    """Return the skill files (`*.md`) of a folder by name; None is `conf/agent/skills`.
 
     Raises:
         UserError: there are none.
     """
     path = Path(folder) if folder else SKILLS
-    found = {file.stem: file.read_text(encoding="utf-8") for file in sorted(path.glob("*.md"))}
-    if not found:
+    skills = {file.stem: file.read_text(encoding="utf-8") for file in sorted(path.glob("*.md"))}
+    if not skills:
         raise UserError(
             f"search.method.skills={path}: no such folder, or no *.md in it; copy {SKILLS} and edit the copy"
         )
-    return found
+    return skills
 
 
 class Tools:
     """The tools of one search.
 
     Args:
-        evidence: gathers what is known of a stage.
+        evidence: gathers the evidence on a stage.
         model: the model's name, which proposals bear.
         skills: texts by name.
     """
@@ -103,34 +98,37 @@ class Tools:
         }
 
     def run(
-        self, name: str, arguments: Mapping[str, Any], tree: Tree, told: Mapping[str, int]
+        self, name: str, arguments: Mapping[str, Any], tree: Tree, reported: Mapping[str, int]
     ) -> Outcome | None:
-        """Carry out a call.
+        """Carry out a call; return None of a `wait` for something that has not happened yet.
 
-        `told` has the validation points of each stage that the model was told of, or `ENDED`. Returns what the call led to; None of a
-        `wait` for something that has not happened yet.
+        Args:
+            name: of the tool.
+            arguments: of the call, as the model gave them.
+            tree: the search's.
+            reported: of each stage, how many validation points were reported to the model, or `ENDED`.
         """
         try:
             if name not in self._tools:
                 raise RefusedError(
                     f"There is no tool {one_line(name, NAMED)}; there are {', '.join(self._tools)}."
                 )
-            given = {key: value for key, value in arguments.items() if value is not None}
-            check_arguments(given, self._parameters[name])
-            return self._tools[name](tree, told, given)
+            present = {key: value for key, value in arguments.items() if value is not None}
+            check_arguments(present, self._parameters[name])
+            return self._tools[name](tree, reported, present)
         except RefusedError as refusal:
             return Outcome(f"Nothing was done. {refusal}")
 
     # --- reading ---
 
-    def _list_skills(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
+    def _list_skills(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         return Outcome(self.list_skills())
 
     def list_skills(self) -> str:
         """Return a line for each skill."""
         return "\n".join(f"- {name}: {_summary(text)}" for name, text in self.skills.items())
 
-    def _read_skill(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
+    def _read_skill(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         name = arguments["name"].removesuffix(".md")
         if name not in self.skills:
             raise RefusedError(
@@ -138,7 +136,7 @@ class Tools:
             )
         return Outcome(self.skills[name])
 
-    def _list_runs(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
+    def _list_runs(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         ranked = sorted(tree.stages(), key=lambda node: (node.score is None, -(node.score or 0.0)))
         listed = {node.node_id for node in (*tree.stages()[-NEWEST:], *ranked[:BEST])}
         lines = [
@@ -149,29 +147,27 @@ class Tools:
         best, left = tree.best(), self.evidence(tree, ROOT).budget_left
         running = sum(not node.final for node in tree.stages())
         left |= {"stages": left["stages"] - running} if "stages" in left else {}
+        budget = ", ".join(f"{name} {value:g}" for name, value in left.items())
         parts = [
             *lines,
             f"{hidden} older stages with lower scores are not listed." if hidden else "",
             f"Best so far: {best.node_id}, score {best.score:.3f}." if best else "",
-            f"Left of the budget: {', '.join(f'{name} {value:g}' for name, value in left.items()) or 'it has no limit'}; {running} running.",
+            f"Left of the budget: {budget or 'it has no limit'}; {running} running.",
             f"Paths may have {self.context.max_depth} stages.",
         ]
         return Outcome("\n".join(filter(None, parts)))
 
-    def _read_metrics(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
+    def _read_metrics(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])
-        error = (
-            fenced(clean(node.result.error, PARAGRAPH), "error") if node.result and node.result.error else ""
-        )
-        return Outcome(
-            "\n\n".join(
-                filter(
-                    None, [self.status(tree, node), error, dynamics_text(self.evidence(tree, node.node_id))]
-                )
-            )
-        )
+        parts = [self.status(tree, node)]
+        if node.result and node.result.error:
+            parts.append(fenced(clean(node.result.error, PARAGRAPH), "error"))
+        parts.append(dynamics_text(self.evidence(tree, node.node_id)))
+        return Outcome("\n\n".join(filter(None, parts)))
 
-    def _read_rollouts(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
+    def _read_rollouts(
+        self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]
+    ) -> Outcome:
         node = _node(tree, arguments["stage"])
         rollouts = texts(self.evidence(tree, node.node_id), Shown(), ROLLOUTS)["rollouts"]
         return Outcome(rollouts or f"No rollouts of {node.node_id} were recorded.")
@@ -185,10 +181,13 @@ class Tools:
         )
         resume = node.proposal.get("resume", "best")
         where = f"step {resume}" if isinstance(resume, int) else resume
-        return f"- {node.node_id} from {node.parent_id} at {where}, depth {node.depth}: {changes or 'nothing changed'}; {self.status(tree, node)}"
+        return (
+            f"- {node.node_id} from {node.parent_id} at {where}, depth {node.depth}: "
+            f"{changes or 'nothing changed'}; {self.status(tree, node)}"
+        )
 
     def status(self, tree: Tree, node: Node) -> str:
-        """Return how a stage does, or how it ended."""
+        """Return a stage's progress, or its result, in a line."""
         if node.result is None:
             points = StageDir(self._directory(node)).validation()
             last = (
@@ -196,7 +195,8 @@ class Tools:
                 if points
                 else "none"
             )
-            return f"{node.state}{', about to be stopped' if node.stop else ''}, {len(points)} validation points, the last: {last}"
+            stopping = ", about to be stopped" if node.stop else ""
+            return f"{node.state}{stopping}, {len(points)} validation points, the last: {last}"
         result, before = node.result, tree[node.parent_id].score if node.parent_id else None
         score = (
             f"best score {node.score:.3f} at step {result.best_step}"
@@ -217,19 +217,25 @@ class Tools:
 
     # --- acting ---
 
-    def _start_stage(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
+    def _start_stage(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         parent = _node(tree, arguments["parent"])
         if not parent.usable:
             raise RefusedError(
-                f"{parent.node_id} cannot be continued; only what was completed or stopped can: {self.status(tree, parent)}."
+                f"{parent.node_id} cannot be continued; only what was completed or stopped can: "
+                f"{self.status(tree, parent)}."
             )
         if parent.depth >= self.context.max_depth:
             raise RefusedError(
-                f"{parent.node_id} is at depth {parent.depth}, and paths may have {self.context.max_depth} stages; start from a shallower one."
+                f"{parent.node_id} is at depth {parent.depth}, and paths may have {self.context.max_depth} "
+                "stages; start from a shallower one."
             )
         proposal = self._proposal(self.evidence(tree, parent.node_id), arguments)
         stage = tree.next_id()
-        text = f"{stage} starts now from {parent.node_id}, checkpoint {proposal.resume}, with {_listed(proposal.changes) or 'nothing changed'}."
+        changes = ", ".join(f"{name}={value_text(value)}" for name, value in proposal.changes.items())
+        text = (
+            f"{stage} starts now from {parent.node_id}, checkpoint {proposal.resume}, "
+            f"with {changes or 'nothing changed'}."
+        )
         return Outcome(
             text,
             {"stage": stage},
@@ -254,25 +260,28 @@ class Tools:
             "diagnosis": "not named",
             "resume_from": resume,
         }
-        found = review(value, evidence, self.model)
-        if found.complaints or found.proposal is None:
-            raise RefusedError(" ".join(found.complaints))
-        return replace(found.proposal, diagnosis=diagnosis)
+        reviewed = review(value, evidence, self.model)
+        if reviewed.complaints or reviewed.proposal is None:
+            raise RefusedError(" ".join(reviewed.complaints))
+        return replace(reviewed.proposal, diagnosis=diagnosis)
 
-    def _stop_stage(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
+    def _stop_stage(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])
         if node.final or node.stop or node.parent_id is None:
             raise RefusedError(f"{node.node_id} cannot be stopped: {self.status(tree, node)}.")
-        text = f"{node.node_id} is asked to stop: it ends after the step in hand, and keeps its checkpoints and its score."
+        text = (
+            f"{node.node_id} is asked to stop: it ends after the step in hand, and keeps its checkpoints "
+            "and its score."
+        )
         return Outcome(text, {"stop": {node.node_id: one_line(arguments["reason"], SENTENCE)}})
 
-    def _finish(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
+    def _finish(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         return Outcome("The session is over.", {"finished": True})
 
     # --- waiting ---
 
-    def _wait(self, tree: Tree, told: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome | None:
-        """Return what is new; the end of any stage is, as a worker is free then."""
+    def _wait(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome | None:
+        """Return what is new. The end of any stage is, as a worker is free then."""
         running = {node.node_id: node for node in tree.stages() if not node.final}
         named = _node(tree, arguments["stage"]) if "stage" in arguments else None
         watched = (
@@ -281,9 +290,11 @@ class Tools:
             else []
         )
         points = {node.node_id: self._points(node) for node in watched}
-        news = {node_id: count for node_id, count in points.items() if count > told.get(node_id, 0)}
+        news = {node_id: count for node_id, count in points.items() if count > reported.get(node_id, 0)}
         news |= {
-            node.node_id: ENDED for node in tree.stages() if node.final and told.get(node.node_id) != ENDED
+            node.node_id: ENDED
+            for node in tree.stages()
+            if node.final and reported.get(node.node_id) != ENDED
         }
         if news:
             return Outcome(
@@ -299,108 +310,9 @@ class Tools:
         return None
 
     def _points(self, node: Node) -> int:
-        """Return the number of validation points of a running stage; asked several times a second."""
+        """Return the number of validation points of a running stage; called several times a second."""
         file = StageDir(self._directory(node)).validation_file
         return file.read_bytes().count(b"\n") if file.exists() else 0
-
-
-def check_arguments(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Raise `RefusedError` with all that is wrong with the arguments of a call: names, types and choices."""
-    properties = schema["properties"]
-    unknown = [
-        f"{one_line(name, NAMED)} is no argument; there are {', '.join(properties) or 'none'}."
-        for name in given
-        if name not in properties
-    ]
-    missing = [f"The argument {name} is missing." for name in schema["required"] if name not in given]
-    wrong = [_wrong(name, given[name], properties[name]) for name in given if name in properties]
-    if problems := [*unknown[:MOST], *missing, *filter(None, wrong)]:
-        raise RefusedError(" ".join(problems))
-
-
-def _wrong(name: str, value: Any, schema: Mapping[str, Any]) -> str:
-    """Return what is wrong with an argument; empty where its type is right."""
-    kind = JSON_KINDS.get(schema.get("type", ""))
-    if "enum" in schema and value not in schema["enum"]:
-        return f"{name}={one_line(repr(value), NAMED)}: must be one of {', '.join(schema['enum'])}."
-    if kind is not None and not isinstance(value, kind):
-        return f"{name}={one_line(repr(value), NAMED)}: must be {'an object' if kind is dict else 'a text'}."
-    return ""
-
-
-def tool_schemas(catalogue: Catalogue) -> list[dict[str, Any]]:
-    """Return the tools in the words of the protocol, with the catalogue's names and bounds."""
-    stage = {"stage": {"type": "string", "description": "its id, as in 0003"}}
-    reason = {"reason": {"type": "string"}}
-    start = {
-        "parent": {"type": "string", "description": "id of a stage that has ended; 0000 is the base model"},
-        "checkpoint": {
-            "anyOf": [{"type": "string", "enum": ["best", "last"]}, {"type": "integer"}],
-            "description": "of the parent; a number is a step",
-        },
-        "changes": {
-            "type": "object",
-            "properties": {p.name: value_schema(p) for p in catalogue.values()},
-            "additionalProperties": False,
-        },
-        **reason,
-    }
-    diagnosis = {
-        "diagnosis": {
-            "type": "string",
-            "description": f"of the parent: {', '.join(PATHOLOGIES)}, or a few words of your own",
-        }
-    }
-    until = {"until": {"type": "string", "enum": ["validation", "end"]}}
-    return [
-        _tool("list_skills", "List the skills: what is known of tuning GRPO.", {}),
-        _tool("read_skill", "Read a skill.", {"name": {"type": "string"}}),
-        _tool(
-            "list_runs",
-            "List all stages with parent, changes, state, score and cost; the budget left; the best so far.",
-            {},
-        ),
-        _tool("read_metrics", "Read the training dynamics of a stage, which may still run.", stage),
-        _tool("read_rollouts", "Read the latest sampled completions of a stage.", stage),
-        _tool(
-            "start_stage",
-            "Start a stage from a parent's checkpoint, as soon as a worker is free; what is not in changes stays as in the parent.",
-            start,
-            diagnosis,
-        ),
-        _tool(
-            "stop_stage",
-            "End a running stage early; it keeps its checkpoints and its score.",
-            {**stage, **reason},
-        ),
-        _tool(
-            "wait",
-            "Wait for a validation point (of one stage, or of any), or for the end of any stage.",
-            {},
-            {**stage, **until},
-        ),
-        _tool(
-            "finish",
-            "End the session for good. Running stages run to their end.",
-            {"summary": {"type": "string"}},
-        ),
-    ]
-
-
-def _tool(
-    name: str, description: str, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    properties = {**required, **(optional or {})}
-    parameters = {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
-    return {
-        "type": "function",
-        "function": {"name": name, "description": description, "parameters": parameters},
-    }
 
 
 def _node(tree: Tree, stage: str) -> Node:
@@ -412,7 +324,7 @@ def _node(tree: Tree, stage: str) -> Node:
 
 
 def _checkpoint(wish: Any, evidence: Evidence) -> Resume:
-    """Return the checkpoint that is meant; small models write steps as texts."""
+    """Return the checkpoint that a call asks for; small models write steps as texts."""
     step = (
         int(wish) if isinstance(wish, str) and wish.isascii() and wish.isdigit() and len(wish) < 9 else wish
     )
@@ -426,7 +338,3 @@ def _summary(text: str) -> str:
     """Return a skill's title and its first paragraph."""
     title, _, rest = text.strip().partition("\n")
     return f"{title.lstrip('# ')}. {one_line(rest.strip().partition(chr(10) * 2)[0], SENTENCE)}"
-
-
-def _listed(changes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value_text(value)}" for name, value in changes.items())

@@ -1,4 +1,4 @@
-"""Tree search over training stages: which one is branched from next, and whether the agent changes anything."""
+"""Tree search over training stages: which stage is continued next, and whether the agent changes anything."""
 
 from __future__ import annotations
 
@@ -52,23 +52,26 @@ class TreeSearchSettings:
     failures_tolerated: int = setting(2, "stages below a node that may fail without a penalty", low=1)
 
 
-class Rule(Protocol):
-    """Chooses among open nodes, those that may get a child. It hears of everything once, so that a choice needs no walk over the tree."""
+class SelectionRule(Protocol):
+    """Chooses among open nodes, which may get a child.
+
+    It gets every event once, so that a choice needs no walk over the tree.
+    """
 
     def created(self, tree: Tree, node: Node) -> None:
-        """Hear of a stage that was decided on."""
+        """Take in a stage that was decided on."""
         ...
 
     def ended(self, tree: Tree, node: Node) -> None:
-        """Hear of a stage that ended."""
+        """Take in a stage that ended."""
         ...
 
     def opened(self, tree: Tree, node: Node) -> None:
-        """Hear of a node that may get a child from now on."""
+        """Take in a node that may get a child from now on."""
         ...
 
     def closed(self, tree: Tree, node: Node) -> None:
-        """Hear of a node that may get no more children."""
+        """Take in a node that may get no more children."""
         ...
 
     def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
@@ -82,7 +85,7 @@ class TreeSearch(IncrementalMethod):
     def __init__(self, settings: TreeSearchSettings, context: MethodContext) -> None:
         super().__init__()
         self.settings, self.context = settings, context
-        self.rule: Rule = _rule(settings, context.max_depth)
+        self.rule: SelectionRule = _rule(settings, context.max_depth)
         self._configurations = context.catalogue.size
         self._open: set[str] = set()
         self._continued: set[str] = set()  # nodes with a child that trains on unchanged
@@ -125,7 +128,7 @@ class TreeSearch(IncrementalMethod):
         )
 
     def _choices(self, node: Node) -> tuple[bool, bool]:
-        """Return whether a child can change something that no sibling has, and whether one can train on unchanged."""
+        """Return whether a child can have a new configuration, and whether one can train on unchanged."""
         unchanged = node.node_id in self._continued
         changed = len(node.children) - unchanged
         return self._configurations is None or changed < self._configurations - 1, not unchanged
@@ -153,8 +156,8 @@ class TreeSearch(IncrementalMethod):
         return expand(self.context, tree, node.node_id)
 
 
-def _rule(settings: TreeSearchSettings, max_depth: int) -> Rule:
-    # Imported here, as every launcher imports this module for its settings: numpy would double the time that `--help` takes.
+def _rule(settings: TreeSearchSettings, max_depth: int) -> SelectionRule:
+    # Imported here because numpy is slow to import, and every launcher imports this module for its settings.
     from llmzero.search.methods.forecast import Forecast
     from llmzero.search.methods.uct import Uct
 

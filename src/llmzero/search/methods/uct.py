@@ -1,4 +1,4 @@
-"""UCT over training stages, with a virtual new child: the rule of `search=paper` (LLMZero, arXiv 2606.18388)."""
+"""UCT with a virtual new child, the rule of `search=paper` (LLMZero, arXiv 2606.18388)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from llmzero.tree.tree import ROOT, Node, Tree
 
 
 def uct(quality: float, visits: float, log_parent_visits: float, c_uct: float) -> float:
-    """Return quality + c * sqrt(ln(parent visits) / visits): UCB1 applied to trees (Kocsis and Szepesvari, 2006)."""
+    """Return quality + c * sqrt(ln(parent visits) / visits): UCB1 for trees (Kocsis and Szepesvari, 2006)."""
     return quality + c_uct * math.sqrt(log_parent_visits / visits)
 
 
 @dataclass
 class SubtreeStats:
-    """A node and everything below it: stages begun, those that failed, open nodes, and the scores of the others."""
+    """Counts and scores of a node and everything below it.
+
+    Attributes:
+        visits: stages that were begun.
+        failures: stages that failed.
+        open: nodes that may get a child.
+        scored, total, best: number, sum and maximum of the scores.
+    """
 
     visits: int = 0
     failures: int = 0
@@ -30,14 +37,16 @@ class SubtreeStats:
 class Uct:
     """The paper's selection rule.
 
-    At node p, compare the non-terminal children with a *virtual new child* whose quality is p's own and whose visits are
-    N(p) / (k + 1). Where the virtual child is strictly ahead and p is open, p is expanded; else the search descends. Running stages
-    count as visits (WU-UCT, Liu et al., 2020: a virtual loss without a guess at the outcome).
+    At node p, compare the non-terminal children with a *virtual new child* whose quality is p's own and whose
+    visits are N(p) / (k + 1). Where the virtual child is strictly ahead and p is open, p is expanded; else
+    the search descends. Running stages count as visits (WU-UCT, Liu et al., 2020: a virtual loss without a
+    guess at the outcome).
 
     Args:
         c_uct: weight of exploration.
         backup: a node's quality is the `mean` or the `max` of the normalised scores in its subtree.
-        failure_penalty: subtracted from the quality of a node once `failures_tolerated` stages below it have failed.
+        failure_penalty: subtracted from the quality of a node once `failures_tolerated` stages below it have
+            failed.
     """
 
     def __init__(self, c_uct: float, backup: str, failure_penalty: float, failures_tolerated: int) -> None:
@@ -96,7 +105,10 @@ class Uct:
         return None
 
     def _best(self, children: Iterable[str], log_visits: float) -> tuple[float, float, str]:
-        """Return UCT, value and id of the best of the children with open nodes; of equals the one of the higher value, the earliest."""
+        """Return UCT, value and id of the best child that is open or has open nodes below it.
+
+        Of equals it is the one of the higher value, then the earliest. Without any the id is empty.
+        """
         best = (-math.inf, -math.inf, "")
         for child in children:  # of the base model they may be thousands
             stats = self._stats[child]
@@ -114,7 +126,7 @@ class Uct:
         return stats.best if self.backup == "max" else stats.total / stats.scored
 
     def _quality(self, stats: SubtreeStats, value: float) -> float:
-        """Return what a subtree is worth: from 0 to 1, less the penalty where too many of its stages failed."""
+        """Return the quality of a subtree: from 0 to 1, less the penalty where too many stages failed."""
         penalty = self.failure_penalty * (stats.failures >= self.failures_tolerated)
         return (self._normalised(value) if stats.scored else 0.0) - penalty
 
@@ -122,5 +134,5 @@ class Uct:
         return [self._stats[above.node_id] for above in tree.path(node.node_id)]
 
     def _normalised(self, score: float) -> float:
-        """Return where a score lies between the worst (0) and the best (1) of the tree; 0.5 where all are equal."""
+        """Return a score's position between the tree's worst (0) and best (1); 0.5 where all are equal."""
         return (score - self._low) / (self._high - self._low) if self._high > self._low else 0.5
