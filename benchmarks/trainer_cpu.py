@@ -76,12 +76,13 @@ def sampling(setting: Setting) -> None:
 
     from llmzero.grpo.policy import encode_prompts, load_model, load_tokenizer
     from llmzero.rollout.base import Sampling
+    from llmzero.rollout.settings import TorchEngineSettings
     from llmzero.rollout.torch_engine import TorchEngine
 
     directory = model_directory(setting.model)
     model, tokenizer = load_model(directory, "float32").eval(), load_tokenizer(directory)
     prompts = encode_prompts(tokenizer, task_of(setting).split("train")[: setting.prompts])
-    engine = TorchEngine()
+    engine = TorchEngine(TorchEngineSettings())
     engine.start(_Weights(model, tokenizer))
     tokenizer.padding_side = "left"
     batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")

@@ -216,7 +216,7 @@ def flops_per_token(architecture: Architecture, length: int) -> int:
 def update(setting: Setting) -> None:
     """Take updates on the same made-up completions at every request."""
     with our_trainer(setting) as trainer:
-        sequence = trainer.settings["micro_batch_tokens"]
+        sequence = trainer.settings.micro_batch_tokens
         samples = made_up(setting, sequence, trainer.policy.model.config.vocab_size)
         counts = {"sequence": sequence, "tokens": sum(sample.length for sample in samples)}
         step = partial(trainer.updater.update, samples, 0, 0, setting.learning_rate)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -16,11 +17,19 @@ from llmzero.cli import launch
 from llmzero.config import PlanConfig
 from llmzero.core.errors import UserError
 from llmzero.core.parts import make
+from llmzero.core.settings import read
+from llmzero.grpo.settings import (
+    AlgorithmSettings,
+    HardwareSettings,
+    HfModelSettings,
+    NanoModelSettings,
+    TrainerSettings,
+)
 from llmzero.planning.memory import (
     GIB,
     PARTS,
     Architecture,
-    Stage,
+    MemoryModel,
     cached_rows,
     host,
     phases,
@@ -30,8 +39,10 @@ from llmzero.planning.memory import (
     worst_of,
     worst_phase,
 )
+from llmzero.rollout.settings import TorchEngineSettings, VllmEngineSettings
 
-NANO_SPECIAL_TOKENS = 3  # besides the characters of the task
+S = TypeVar("S")
+
 COLUMNS = ("as configured", "worst in bounds")
 SHOWN = ("max_completion_length", "group_size", "kl_coef", "reference")
 
@@ -39,7 +50,7 @@ SHOWN = ("max_completion_length", "group_size", "kl_coef", "reference")
 def run(config: PlanConfig) -> None:
     """Print the plan; exit status 1 where something does not fit."""
     stages = dict(zip(COLUMNS, stages_of(config), strict=True))
-    limit = config.hardware["host_memory_gib"]
+    limit = hardware_of(config).host_memory_gib
     found = {name: problems(stage) + host_problems(stage, limit) for name, stage in stages.items()}
     if config.json:
         print(json.dumps({name: report(stage, found[name]) for name, stage in stages.items()}, indent=2))
@@ -49,23 +60,23 @@ def run(config: PlanConfig) -> None:
         sys.exit(1)
 
 
-def stages_of(config: PlanConfig) -> tuple[Stage, Stage]:
+def stages_of(config: PlanConfig) -> tuple[MemoryModel, MemoryModel]:
     """Return the stage as it is configured, and the most demanding one that a search may ask for.
 
     Raises:
         UserError: the configuration does not say enough.
     """
     catalogue = config.catalogue
-    gpu = config.hardware["gpu_memory_gib"]
-    configured = Stage(
+    hardware = hardware_of(config)
+    configured = MemoryModel(
         architecture=architecture_of(config),
-        trainer=config.trainer,
-        rollout=config.rollout,
+        trainer=read(TrainerSettings, config.trainer, "trainer"),
+        rollout=engine_of(config.rollout),
         values=catalogue.complete(config.values or {}),
-        corrected=config.algorithm["correction"] != "none",
-        processes=max(1, config.hardware["gpus_per_stage"]),
+        corrected=read(AlgorithmSettings, config.algorithm, "algorithm").correction != "none",
+        processes=max(1, hardware.gpus_per_stage),
         prompt_tokens=config.prompt_tokens,
-        gpu_bytes=None if gpu is None else gpu * GIB,
+        gpu_bytes=None if hardware.gpu_memory_gib is None else hardware.gpu_memory_gib * GIB,
     )
     return configured, worst_of(configured, catalogue)
 
@@ -76,12 +87,14 @@ def architecture_of(config: PlanConfig) -> Architecture:
     Raises:
         UserError: none of them is there.
     """
-    model = config.model
-    if "recipe" in model:
-        return nano_architecture(model["recipe"], len(set(make(config.task, "task").alphabet)))
-    if model.get("architecture"):
-        return Architecture.from_config(model["architecture"])
-    file = Path(model.get("path") or "") / "config.json"
+    if "recipe" in config.model:
+        recipe = own_settings(NanoModelSettings, config.model, "model").recipe
+        characters = len(set(make(config.task, "task").alphabet))
+        return Architecture.from_config(asdict(recipe.architecture(characters)))
+    model = own_settings(HfModelSettings, {"path": "", **config.model}, "model")
+    if model.architecture:
+        return Architecture.from_config(asdict(model.architecture))
+    file = Path(model.path) / "config.json"
     if not file.is_file():
         raise UserError(
             f"model.architecture: not given, and {file} is not there; choose a model that conf/model describes, or give a directory"
@@ -89,21 +102,25 @@ def architecture_of(config: PlanConfig) -> Architecture:
     return Architecture.from_config(json.loads(file.read_text()))
 
 
-def nano_architecture(recipe: Mapping[str, Any], characters: int) -> Architecture:
-    """Return the architecture that a nano recipe makes for a task of so many characters."""
-    described = {
-        "model_type": "qwen3",
-        "hidden_size": recipe["hidden_size"],
-        "num_hidden_layers": recipe["layers"],
-        "num_attention_heads": recipe["heads"],
-        "intermediate_size": recipe["intermediate_size"],
-        "vocab_size": NANO_SPECIAL_TOKENS + characters,
-        "tie_word_embeddings": True,
-    }
-    return Architecture.from_config(described)
+def engine_of(rollout: Mapping[str, Any]) -> TorchEngineSettings | VllmEngineSettings | None:
+    """Return the settings of the engine that samples on the GPUs that train, known by a key of its own; None samples elsewhere."""
+    if "gpu_memory_utilization" in rollout:
+        return own_settings(VllmEngineSettings, rollout, "rollout")
+    return own_settings(TorchEngineSettings, rollout, "rollout") if "max_rows" in rollout else None
 
 
-def host_problems(stage: Stage, limit_gib: float | None) -> list[str]:
+def hardware_of(config: PlanConfig) -> HardwareSettings:
+    """Return the machine's settings."""
+    return read(HardwareSettings, config.hardware, "hardware")
+
+
+def own_settings(kind: type[S], group: Mapping[str, Any], where: str) -> S:
+    """Return a group's settings as ours; a part from outside the repository may have other keys beside them."""
+    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return read(kind, {key: value for key, value in group.items() if key in names}, where)
+
+
+def host_problems(stage: MemoryModel, limit_gib: float | None) -> list[str]:
     """Return what is wrong with the main memory a stage needs."""
     moment, needed = max(
         ((name, total(parts)) for name, parts in host(stage).items()), key=lambda pair: pair[1]
@@ -116,7 +133,7 @@ def host_problems(stage: Stage, limit_gib: float | None) -> list[str]:
     ]
 
 
-def report(stage: Stage, found: list[str]) -> dict[str, Any]:
+def report(stage: MemoryModel, found: list[str]) -> dict[str, Any]:
     """Return one column as plain data, in GiB."""
     name, needed = worst_phase(stage)
     return {
@@ -141,14 +158,14 @@ def report(stage: Stage, found: list[str]) -> dict[str, Any]:
     }
 
 
-def show(config: PlanConfig, stages: Mapping[str, Stage], found: Mapping[str, list[str]]) -> None:
+def show(config: PlanConfig, stages: Mapping[str, MemoryModel], found: Mapping[str, list[str]]) -> None:
     """Print a table for each column, then what does not fit and what would help."""
     console = Console(width=None if sys.stdout.isatty() else 150)
     for name, stage in stages.items():
         asked = ", ".join(f"{key}={stage.values[key]}" for key in SHOWN)
         console.print(f"[bold]{name}[/]: GiB on each GPU; {asked}", soft_wrap=True)
         console.print(gpu_table(stage))
-        console.print(summary(stage, config.hardware))
+        console.print(summary(stage, hardware_of(config)))
         for problem in found[name]:
             console.print(f"[bold red]does not fit[/] {problem}", soft_wrap=True)
         for remedy in remedies(stage) if problems(stage) else []:
@@ -156,7 +173,7 @@ def show(config: PlanConfig, stages: Mapping[str, Stage], found: Mapping[str, li
         console.print()
 
 
-def gpu_table(stage: Stage) -> Table:
+def gpu_table(stage: MemoryModel) -> Table:
     """Return the parts of a GPU's memory as rows, the phases as columns."""
     found = phases(stage)
     worst, _ = worst_phase(stage)
@@ -173,7 +190,7 @@ def gpu_table(stage: Stage) -> Table:
     return table
 
 
-def summary(stage: Stage, hardware: Mapping[str, Any]) -> str:
+def summary(stage: MemoryModel, hardware: HardwareSettings) -> str:
     """Return what the table does not say."""
     name, needed = worst_phase(stage)
     of = (
@@ -191,9 +208,9 @@ def summary(stage: Stage, hardware: Mapping[str, Any]) -> str:
     rows = cached_rows(stage)
     if rows is not None:
         lines.append(f"vLLM's cache holds {rows:.0f} completions of {stage.length} tokens side by side")
-    if (side_by_side := hardware["gpus"] // stage.processes) > 1:
+    if (side_by_side := hardware.gpus // stage.processes) > 1:
         lines.append(
-            f"{side_by_side} stages run side by side on {hardware['gpus']} GPUs: search.workers={side_by_side}"
+            f"{side_by_side} stages run side by side on {hardware.gpus} GPUs: search.workers={side_by_side}"
         )
     return "\n".join(lines)
 

@@ -22,7 +22,15 @@ from llmzero.agents.stopper import CurveStopperSettings
 from llmzero.core.errors import UserError
 from llmzero.core.parts import make
 from llmzero.core.settings import REQUIRED, allowed, explained, read, setting
+from llmzero.grpo.settings import (
+    AlgorithmSettings,
+    HardwareSettings,
+    HfModelSettings,
+    NanoModelSettings,
+    TrainerSettings,
+)
 from llmzero.mirrors.tracking.settings import TrackingSettings
+from llmzero.rollout.settings import TorchEngineSettings, VllmEngineSettings, VllmServerSettings
 from llmzero.runners.base import StageRunner
 from llmzero.runners.inline import InlineRunnerSettings
 from llmzero.runners.local import LocalRunnerSettings
@@ -45,165 +53,6 @@ from llmzero.tasks.reasoning import ReasoningGymSettings
 from llmzero.tree.workspace import read_config
 
 C = TypeVar("C")
-
-
-@dataclass
-class NanoRecipeConfig:
-    """The nano model's architecture and warm start."""
-
-    hidden_size: int = 128
-    layers: int = 4
-    heads: int = 4
-    intermediate_size: int = 384
-    steps: int = 240
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    careless_share: float = 0.3
-    seed: int = 0
-
-
-@dataclass
-class NanoModelConfig:
-    """`model=nano`."""
-
-    _target_: str = "llmzero.grpo.models.NanoModel"
-    difficulty: str = "nano"
-    cache_dir: str = MISSING
-    recipe: NanoRecipeConfig = field(default_factory=NanoRecipeConfig)
-    hparams: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class ArchitectureConfig:
-    """What launchers/plan.py needs of a model's config.json, in its words."""
-
-    model_type: str = MISSING
-    hidden_size: int = MISSING
-    num_hidden_layers: int = MISSING
-    num_attention_heads: int = MISSING
-    num_key_value_heads: int = MISSING
-    head_dim: int = MISSING
-    intermediate_size: int = MISSING
-    vocab_size: int = MISSING
-    tie_word_embeddings: bool = MISSING
-
-
-@dataclass
-class ProfileConfig:
-    """Settings of a model on one kind of machine; `hardware=` chooses which, and puts them where they belong."""
-
-    gpus_per_stage: int = 1
-    dtype: str = "bfloat16"
-    zero_stage: int = 1
-    micro_batch_tokens: int = 16384
-    activation_checkpointing: bool = False
-    offload_optimizer: bool = False
-    offload_parameters: bool = False
-    gpu_memory_utilization: float = 0.4
-    tensor_parallel: int = 1
-
-
-@dataclass
-class HfModelConfig:
-    """`model=hf` and the models that are described in conf/model."""
-
-    _target_: str = "llmzero.grpo.models.HfModel"
-    difficulty: str = "full"
-    path: str = MISSING
-    architecture: ArchitectureConfig | None = None
-    profiles: dict[str, ProfileConfig] = field(default_factory=dict)
-    hparams: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class HardwareConfig:
-    """`hardware`: the machine that stages run on, and which of a model's profiles is for it. null is unknown, or without GPUs."""
-
-    profile: str = "none"
-    gpus: int = 0
-    gpus_per_stage: int = 0
-    gpu_memory_gib: float | None = None
-    host_memory_gib: float | None = None
-
-
-@dataclass
-class TorchRollout:
-    """`rollout=torch`."""
-
-    _target_: str = "llmzero.rollout.torch_engine.TorchEngine"
-    max_rows: int = 1024
-
-
-@dataclass
-class VllmRollout:
-    """`rollout=vllm`."""
-
-    _target_: str = "llmzero.rollout.vllm_engine.VllmEngine"
-    tensor_parallel: int = 1
-    gpu_memory_utilization: float = 0.4
-    cpu_kv_cache_gib: float = 1.0
-    max_model_len: int | None = None
-    max_num_seqs: int = 256
-    enforce_eager: bool = False
-    timeout_s: float = 600.0
-
-
-@dataclass
-class VllmServerRollout:
-    """`rollout=vllm_server`."""
-
-    _target_: str = "llmzero.rollout.vllm_server.VllmServerEngine"
-    urls: list[str] = MISSING
-    exchange_dir: str = "runs/exchange"
-    timeout_s: float = 1800.0
-
-
-@dataclass
-class LoraConfig:
-    """A low-rank adapter in place of full fine-tuning; a rank of null trains all weights. `targets` are module names, or `all-linear`."""
-
-    rank: int | None = None
-    alpha: float = 32.0
-    targets: Any = "all-linear"
-
-
-@dataclass
-class TrainerConfig:
-    """How a stage is computed: precision, memory, validation. Nothing here is searched."""
-
-    dtype: str = "float32"
-    zero_stage: int = 0
-    micro_batch_tokens: int = 4096
-    activation_checkpointing: bool = False
-    offload_optimizer: bool = False
-    offload_parameters: bool = False
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    validation_every: int = 4
-    validation_samples: int = 1
-    validation_temperature: float = 0.0
-    evaluation_split: str = "val"
-    max_skipped_updates: int = 3
-    collective_timeout_s: float = 1800.0
-
-
-@dataclass
-class AlgorithmConfig:
-    """What the policy gradient is made of. Nothing here is searched; `hparams` overrides bounds and defaults of what is."""
-
-    loss: str = "grpo"
-    advantage: str = "mean_std"
-    whiten: bool = False
-    dual_clip: float | None = None
-    kl_estimator: str = "k3"
-    kl_in: str = "loss"
-    overlong: str = "keep"
-    overlong_buffer: float = 0.2
-    dynamic_sampling: int = 0
-    correction: str = "none"
-    correction_level: str = "token"
-    correction_low: float = 0.5
-    correction_high: float = 2.0
-    hparams: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -341,9 +190,9 @@ LAUNCHERS: Mapping[str, type] = {
 # Groups without a `_target_`, by their key in a configuration.
 GROUPS: Mapping[str, type] = {
     "llm": LlmSettings,
-    "algorithm": AlgorithmConfig,
-    "trainer": TrainerConfig,
-    "hardware": HardwareConfig,
+    "algorithm": AlgorithmSettings,
+    "trainer": TrainerSettings,
+    "hardware": HardwareSettings,
 }
 
 # Parts by the name of their schema, with the class that they are and their settings. Where several classes share settings, YAML
@@ -355,11 +204,11 @@ PARTS: Mapping[str, tuple[str | None, type]] = {
     "task_ssmr": ("llmzero.tasks.music.sheet_music", SheetMusicSettings),
     "task_jsonl": ("llmzero.tasks.jsonl.JsonLines", JsonLinesSettings),
     "task_reasoning_gym": ("llmzero.tasks.reasoning.ReasoningGym", ReasoningGymSettings),
-    "model_nano": (None, NanoModelConfig),
-    "model_hf": (None, HfModelConfig),
-    "rollout_torch": (None, TorchRollout),
-    "rollout_vllm": (None, VllmRollout),
-    "rollout_vllm_server": (None, VllmServerRollout),
+    "model_nano": ("llmzero.grpo.models.NanoModel", NanoModelSettings),
+    "model_hf": ("llmzero.grpo.models.HfModel", HfModelSettings),
+    "rollout_torch": ("llmzero.rollout.torch_engine.TorchEngine", TorchEngineSettings),
+    "rollout_vllm": ("llmzero.rollout.vllm_engine.VllmEngine", VllmEngineSettings),
+    "rollout_vllm_server": ("llmzero.rollout.vllm_server.VllmServerEngine", VllmServerSettings),
     "agent": (None, AgentSettings),
     "agent_llm": ("llmzero.agents.llm.LlmAgent", LlmAgentSettings),
     "agent_rule_file": ("llmzero.agents.rule_file.RuleFileAgent", RuleFileSettings),

@@ -13,6 +13,7 @@ import torch
 
 from llmzero.grpo.data import DataOrder
 from llmzero.rollout.base import Rollouts, Sampling, Weights
+from llmzero.rollout.settings import TorchEngineSettings
 from llmzero.rollout.torch_engine import TorchEngine
 from llmzero.tasks.base import Example, Reward
 from llmzero.tasks.countdown import Countdown, CountdownSettings
@@ -81,7 +82,7 @@ class Hungry(TorchEngine):
     """Asks for more memory than there is, in the generation or the update of the given step of a stage (from 2)."""
 
     def __init__(self, phase: str, step: int, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(TorchEngineSettings(**settings))
         self.phase, self.step, self.current = phase, step, 0
 
     def start(self, weights: Weights) -> None:

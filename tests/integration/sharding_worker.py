@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from llmzero.grpo import policy as policies
 from llmzero.grpo.batch import Sample
 from llmzero.grpo.distributed import World, join
 from llmzero.grpo.head import LogprobModel
+from llmzero.grpo.loss import LOSSES
 from llmzero.grpo.nano import character_tokenizer
 from llmzero.grpo.policy import Policy, deepspeed_engine
+from llmzero.grpo.settings import AlgorithmSettings, TrainerSettings
 from llmzero.grpo.update import Updater
 from llmzero.tasks.base import Reward
 
@@ -37,24 +40,8 @@ HPARAMS: dict[str, Any] = {
     "adam_beta2": 0.99,
     "learning_rate": 0.0,  # every update sets its own
 }
-ALGORITHM: dict[str, Any] = {
-    "loss": "grpo",
-    "dual_clip": 3.0,
-    "kl_estimator": "k3",
-    "kl_in": "loss",
-    "correction": "none",
-    "correction_level": "token",
-    "correction_low": 0.5,
-    "correction_high": 2.0,
-}
-TRAINER = {
-    "dtype": "float32",
-    "activation_checkpointing": False,
-    "offload_optimizer": False,
-    "offload_parameters": False,
-    "micro_batch_tokens": BUDGET,
-    "max_skipped_updates": 0,
-}
+ALGORITHM = AlgorithmSettings(dual_clip=3.0)
+TRAINER = TrainerSettings(micro_batch_tokens=BUDGET, max_skipped_updates=0)
 # Lengths of prompt and completion. Two processes need 2 and 3 micro-batches for the first; the second has one sample a minibatch
 # or two, so that a process has at times none.
 SHAPES = {
@@ -107,12 +94,14 @@ def samples_of(shapes: list[tuple[int, int]]) -> list[Sample]:
 def updated(world: World, zero: int, optimizer: str) -> dict[str, Any]:
     """Take the updates of all variants one after another; return weights, metrics and scored samples after each."""
     hparams = HPARAMS | ({"max_grad_norm": 0.05, "weight_decay": 0.1} if optimizer == "adamw" else {})
-    trainer = TRAINER | {"zero_stage": zero}
+    trainer = replace(TRAINER, zero_stage=zero)
     policy = Policy(deepspeed_engine(tiny_model(0), hparams, trainer), character_tokenizer("0123456789"), "")
     reference = LogprobModel(tiny_model(1)).eval()
     found: dict[str, Any] = {"before": weights(policy)}
     for name, (of_hparams, of_algorithm) in VARIANTS.items():
-        updater = Updater(policy, world, hparams | of_hparams, ALGORITHM | of_algorithm, trainer, reference)
+        algorithm = replace(ALGORITHM, **of_algorithm)
+        loss = LOSSES[algorithm.loss]
+        updater = Updater(policy, world, hparams | of_hparams, algorithm, loss, trainer, reference)
         samples = samples_of(SHAPES[name])
         updater.fill(samples)
         filled = deepcopy(samples)
@@ -128,7 +117,9 @@ def weights(policy: Policy) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in policy.tensors()}
 
 
-def plain_descent(parameters: Any, hparams: dict[str, Any], trainer: dict[str, Any]) -> torch.optim.Optimizer:
+def plain_descent(
+    parameters: Any, hparams: dict[str, Any], trainer: TrainerSettings
+) -> torch.optim.Optimizer:
     """An optimizer whose step is the gradient itself: AdamW's first step hardly depends on a gradient's length."""
     return torch.optim.SGD(parameters, lr=LEARNING_RATE["sgd"])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llmzero.grpo.batch import Sample, collate, shared_out
 from llmzero.grpo.head import LogprobModel
-from llmzero.grpo.loss import LossSettings, Totals, grpo_loss, token_weights
+from llmzero.grpo.loss import LOSSES, LossSettings, Totals, grpo_loss
 from tests.conftest import REPOSITORY
 from tests.integration.sharding_worker import (
     ALGORITHM,
@@ -89,10 +89,10 @@ def test_one_process_takes_the_step_that_plain_autograd_gives(runs: Runs) -> Non
     tokens = sum(s.tokens for s in samples)
     totals = Totals(sum(s.counts for s in samples), tokens, float(tokens), HPARAMS["max_completion_length"])
     settings = LossSettings(
-        "grpo",
+        LOSSES["grpo"],
         HPARAMS["clip_low"],
         HPARAMS["clip_high"],
-        ALGORITHM["dual_clip"],
+        ALGORITHM.dual_clip,
         HPARAMS["kl_coef"],
         "k3",
         HPARAMS["entropy_coef"],
@@ -105,7 +105,7 @@ def test_one_process_takes_the_step_that_plain_autograd_gives(runs: Runs) -> Non
         correction=None,
         advantages=batch.advantages,
         mask=batch.counted,
-        weights=token_weights(batch.counted, "grpo", totals),
+        weights=LOSSES["grpo"].token_weights(batch.counted, totals),
         settings=settings,
     )
     terms.loss.backward()

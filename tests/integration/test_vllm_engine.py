@@ -28,6 +28,7 @@ from llmzero.core.errors import UserError
 from llmzero.grpo.distributed import join
 from llmzero.grpo.policy import load_model, load_tokenizer
 from llmzero.rollout.base import Engine, Rollouts, Sampling
+from llmzero.rollout.settings import VllmEngineSettings, VllmServerSettings
 from llmzero.rollout.vllm_engine import VllmEngine
 from llmzero.rollout.vllm_server import VllmServerEngine
 from tests.conftest import REPOSITORY
@@ -298,7 +299,7 @@ def message(kind: type[Exception], call: Any) -> str:
 
 def hang(engine: Any) -> dict[str, Any]:
     """Generate with an engine that does not answer any more."""
-    engine.timeout_s = TIMEOUT_S
+    engine.settings.timeout_s = TIMEOUT_S
     started = time.monotonic()
     told = message(TimeoutError, lambda: engine.generate([[3, 4, 5]], Sampling(6)))
     return {"hang": told, "hang_seconds": time.monotonic() - started}
@@ -306,10 +307,12 @@ def hang(engine: Any) -> dict[str, Any]:
 
 def colocated(directory: str) -> dict[str, Any]:
     join(60)
-    policy, engine = Frozen(directory), VllmEngine()
+    policy, engine = Frozen(directory), VllmEngine(VllmEngineSettings())
     threads, setter = torch.get_num_threads(), torch.set_num_threads
     found = {
-        "tensor_parallel": message(UserError, lambda: VllmEngine(tensor_parallel=2).start(policy)),
+        "tensor_parallel": message(
+            UserError, lambda: VllmEngine(VllmEngineSettings(tensor_parallel=2)).start(policy)
+        ),
         **measure(engine, policy),
     }
     found["threads_kept"] = (torch.get_num_threads(), torch.set_num_threads) == (threads, setter)
@@ -320,8 +323,8 @@ def colocated(directory: str) -> dict[str, Any]:
 
 
 def remote(directory: str, url: str, pid: str, exchange: str) -> dict[str, Any]:
-    policy, nobody = Frozen(directory), VllmServerEngine(["http://127.0.0.1:9"], exchange)
-    engine = VllmServerEngine([url, url.replace("127.0.0.1", "localhost")], exchange)
+    policy, nobody = Frozen(directory), VllmServerEngine(VllmServerSettings(["http://127.0.0.1:9"], exchange))
+    engine = VllmServerEngine(VllmServerSettings([url, url.replace("127.0.0.1", "localhost")], exchange))
     found = {"unreachable": message(UserError, lambda: nobody.start(policy)), **measure(engine, policy)}
     os.kill(int(pid), signal.SIGSTOP)
     return found | hang(engine)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 STD_FLOOR = 1e-4
 EQUAL_REWARDS = 1e-6  # a group whose standard deviation lies below has nothing to teach
 
-Baseline = Literal["mean_std", "mean", "leave_one_out"]
 
-
-def group_advantages(rewards: Tensor, group_size: int, baseline: Baseline = "mean_std") -> Tensor:
+def group_advantages(rewards: Tensor, group_size: int, baseline: str = "mean_std") -> Tensor:
     """Return (B,) advantages of rewards (B,).
 
     - `mean_std`: (r - mean) / std of the group: DeepSeekMath (arXiv 2402.03300), section 4.1.2. A group whose rewards are all

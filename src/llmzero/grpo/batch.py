@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from llmzero.grpo.limits import COPIES
 from llmzero.grpo.packing import Pack, pack
 from llmzero.rollout.base import FinishReason
 from llmzero.tasks.base import Reward
-
-COPIES = 4  # tokens attended to that count as one token passed through the model
 
 
 @dataclass

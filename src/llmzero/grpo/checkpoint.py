@@ -14,20 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llmzero import __version__
 from llmzero.core.stage import OPTIMIZER_FILE, commit_checkpoint
+from llmzero.grpo.accelerator import deepspeed
 from llmzero.grpo.distributed import World
 from llmzero.grpo.policy import ADAPTER, Policy
 
@@ -143,14 +136,14 @@ def _moments(policy: Policy) -> Any:
         for key in MOMENTS:
             yield f"{name}.{key}", _moment(policy.engine, parameter, key)
         if parameter.dtype != torch.float32:
-            yield f"{name}.{MASTER}", safe_get_full_fp32_param(parameter)
+            yield f"{name}.{MASTER}", deepspeed.utils.safe_get_full_fp32_param(parameter)
 
 
 def _moment(engine: Any, parameter: nn.Parameter, key: str) -> Tensor:
     if engine.zero_optimization_stage() == 0:
         moment: Tensor = engine.optimizer.state[parameter][key]
         return moment
-    whole: Tensor = safe_get_full_optimizer_state(parameter, key)
+    whole: Tensor = deepspeed.utils.safe_get_full_optimizer_state(parameter, key)
     return whole
 
 
@@ -198,13 +191,14 @@ def _set(engine: Any, world: World, parameter: nn.Parameter, key: str, value: Te
         return
     if stage == 3:
         part = _partition(value, parameter, world)
-        safe_set_local_fp32_param(parameter, part) if key == MASTER else safe_set_local_optimizer_state(
-            parameter, part, key
-        )
+        if key == MASTER:
+            deepspeed.utils.safe_set_local_fp32_param(parameter, part)
+        else:
+            deepspeed.utils.safe_set_local_optimizer_state(parameter, part, key)
     elif key == MASTER:
-        safe_set_full_fp32_param(parameter, value)
+        deepspeed.utils.safe_set_full_fp32_param(parameter, value)
     else:
-        safe_set_full_optimizer_state(parameter, value, key)
+        deepspeed.utils.safe_set_full_optimizer_state(parameter, value, key)
 
 
 def _partition(value: Tensor, parameter: Any, world: World) -> Tensor:

@@ -18,6 +18,7 @@ from llmzero.grpo.evaluation import decode, score_completions
 from llmzero.grpo.loss import kl_divergence
 from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import Policy, encode_prompts
+from llmzero.grpo.settings import AlgorithmSettings
 from llmzero.rollout.base import Engine, Sampling
 from llmzero.tasks.base import Example, Task
 
@@ -33,7 +34,7 @@ class Collector:
     sampler: Engine
     world: World
     hparams: dict[str, Any]
-    algorithm: dict[str, Any]
+    algorithm: AlgorithmSettings
     data: DataOrder
     phases: Phases
 
@@ -47,7 +48,7 @@ class Collector:
         wanted = self.hparams["prompts_per_step"]
         sampled: list[Group] = []
         kept: list[Group] = []
-        for _ in range(self.algorithm["dynamic_sampling"] + 1):
+        for _ in range(self.algorithm.dynamic_sampling + 1):
             missing = wanted - len(kept)
             fresh = self._sample(self.data.take(position.prompts_seen, missing), position)
             position = replace(
@@ -56,7 +57,7 @@ class Collector:
                 sampler_calls=position.sampler_calls + 1,
             )
             sampled += fresh
-            kept += [group for group in fresh if not self.algorithm["dynamic_sampling"] or teaches(group)]
+            kept += [group for group in fresh if not self.algorithm.dynamic_sampling or teaches(group)]
             if len(kept) == wanted:
                 break
         metrics = experience_metrics(sampled, self.task.metric) | {"prompts_sampled": float(len(sampled))}
@@ -89,20 +90,20 @@ class Collector:
         self, prompt: list[int], completion: list[int], logprobs: list[float], finish: Any, reward: Any
     ) -> Sample:
         value, longest = reward.value, self.hparams["max_completion_length"]
-        if self.algorithm["overlong"] == "soft":
-            buffer = max(1, round(self.algorithm["overlong_buffer"] * longest))
+        if self.algorithm.overlong == "soft":
+            buffer = max(1, round(self.algorithm.overlong_buffer * longest))
             value += float(soft_overlong_penalty(torch.tensor([len(completion)]), longest, buffer))
-        counts = self.algorithm["overlong"] != "mask" or finish == "stop"
+        counts = self.algorithm.overlong != "mask" or finish == "stop"
         return Sample(prompt, completion, logprobs, finish, reward, value, counts=counts)
 
     def set_advantages(self, groups: list[Group]) -> None:
         """Turn values into advantages; where the divergence is in the reward, references have to be there already."""
         samples = [sample for group in groups for sample in group]
         values = torch.tensor([s.value for s in samples])
-        if self.algorithm["kl_in"] == "reward":
+        if self.algorithm.kl_in == "reward":
             values = values - self.hparams["kl_coef"] * torch.tensor([self._divergence(s) for s in samples])
-        advantages = group_advantages(values, self.hparams["group_size"], self.algorithm["advantage"])
-        if self.algorithm["whiten"]:
+        advantages = group_advantages(values, self.hparams["group_size"], self.algorithm.advantage)
+        if self.algorithm.whiten:
             advantages = whiten(advantages)
         for sample, advantage in zip(samples, advantages.tolist(), strict=True):
             sample.advantage = advantage
@@ -112,7 +113,7 @@ class Collector:
         if not sample.reference:
             return 0.0
         policy, reference = torch.tensor(sample.old or sample.sampled), torch.tensor(sample.reference)
-        return float(kl_divergence(policy, reference, self.algorithm["kl_estimator"]).sum())
+        return float(kl_divergence(policy, reference, self.algorithm.kl_estimator).sum())
 
 
 def teaches(group: Group) -> bool:

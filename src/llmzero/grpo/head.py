@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from llmzero.grpo.fused import fuse
+from llmzero.grpo.limits import CHUNK_ELEMENTS
 from llmzero.grpo.packing import ATTENTION, Pack
-
-CHUNK_ELEMENTS = 2**25  # logits held at once: 128 MiB in float32
 
 
 class TokenLogprobs(torch.autograd.Function):

@@ -6,29 +6,14 @@ micro-batches, nor on padding, nor on how samples are spread over processes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
+from hydra.utils import get_object
 from torch import Tensor
 
-LossName = Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo"]
-KlEstimator = Literal["k1", "k2", "k3"]
-Correction = Literal["none", "truncate", "mask"]
-Level = Literal["token", "sequence"]
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """What the objective is made of; `kl_coef` is 0 where the divergence is in the reward."""
-
-    loss: LossName
-    clip_low: float
-    clip_high: float
-    dual_clip: float | None = None
-    kl_coef: float = 0.0
-    kl_estimator: KlEstimator = "k3"
-    entropy_coef: float = 0.0
+from llmzero.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -49,6 +34,37 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What tells one policy-gradient loss from another; `algorithm.loss` names one of `LOSSES`, or the import path of your own.
+
+    Attributes:
+        token_weights: from a mask (B, T), 1 on tokens that count, and the minibatch's `Totals` to each token's weight (B, T).
+        importance_ratio: from log-ratios of policy to old policy (B, T) and the mask to ratios, (B, T) a token or (B, 1) a completion.
+        surrogate: from ratios, log-probs (B, T), advantages (B, 1) and `LossSettings` to the objective to be maximised, of the
+            ratios' shape or (B, T).
+        clips_low: whether the surrogate holds ratios back below `1 - clip_low`; for the metric `clip_fraction_low` alone.
+    """
+
+    token_weights: Callable[[Tensor, Totals], Tensor]
+    importance_ratio: Callable[[Tensor, Tensor], Tensor]
+    surrogate: Callable[[Tensor, Tensor, Tensor, LossSettings], Tensor]
+    clips_low: bool = True
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """A loss and its coefficients; `kl_coef` is 0 where the divergence is in the reward."""
+
+    loss: Loss
+    clip_low: float
+    clip_high: float
+    dual_clip: float | None = None
+    kl_coef: float = 0.0
+    kl_estimator: str = "k3"
+    entropy_coef: float = 0.0
+
+
+@dataclass(frozen=True)
 class LossTerms:
     """The loss (a scalar to differentiate) and sums over tokens for the metrics, all detached scalars."""
 
@@ -56,27 +72,108 @@ class LossTerms:
     sums: dict[str, Tensor]
 
 
-def token_weights(mask: Tensor, loss: LossName, totals: Totals) -> Tensor:
-    """Return the weight of every token in the loss, (B, T), for a mask (B, T) that is 1 on tokens that count.
+# --- token weights ---
 
-    - `grpo`: the mean over completions of their token means: DeepSeekMath (arXiv 2402.03300), equation 3; `gspo` likewise.
-    - `bnpo`: the mean over the minibatch's tokens.
-    - `dapo`: the mean over the rollout batch's tokens, so that a token weighs the same in every minibatch: DAPO (arXiv
-      2503.14476), equation 8; `cispo` likewise: MiniMax-M1 (arXiv 2506.13585), equation 4.
-    - `dr_grpo`: the sum over tokens by a constant, completions times the longest length: Dr. GRPO (arXiv 2503.20783), section 3.1.
+
+def mean_over_completions(mask: Tensor, totals: Totals) -> Tensor:
+    """Weigh tokens for the mean over completions of their token means: DeepSeekMath (arXiv 2402.03300), equation 3."""
+    return mask / mask.sum(1, keepdim=True).clamp(min=1) / max(1, totals.sequences)
+
+
+def mean_over_minibatch(mask: Tensor, totals: Totals) -> Tensor:
+    """Weigh tokens for the mean over the minibatch's tokens."""
+    return mask / max(1.0, totals.tokens)
+
+
+def mean_over_batch(mask: Tensor, totals: Totals) -> Tensor:
+    """Weigh tokens for the mean over the rollout batch's tokens: a token weighs the same in every minibatch.
+
+    DAPO (arXiv 2503.14476), equation 8; MiniMax-M1 (arXiv 2506.13585), equation 4.
     """
-    if loss in ("grpo", "gspo"):
-        return mask / mask.sum(1, keepdim=True).clamp(min=1) / max(1, totals.sequences)
-    denominators: dict[str, float] = {
-        "bnpo": totals.tokens,
-        "dapo": totals.tokens_per_update,
-        "cispo": totals.tokens_per_update,
-        "dr_grpo": totals.sequences * totals.max_length,
-    }
-    return mask / max(1.0, denominators[loss])
+    return mask / max(1.0, totals.tokens_per_update)
 
 
-def kl_divergence(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> Tensor:
+def constant_weight(mask: Tensor, totals: Totals) -> Tensor:
+    """Divide the sum over tokens by completions times the longest length: Dr. GRPO (arXiv 2503.20783), section 3.1."""
+    return mask / max(1.0, totals.sequences * totals.max_length)
+
+
+# --- importance ratios ---
+
+
+def token_ratio(log_ratio: Tensor, _mask: Tensor) -> Tensor:
+    """Return the ratio of each token, (B, T)."""
+    return torch.exp(log_ratio)
+
+
+def completion_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
+    """Return the geometric mean of a completion's token ratios, (B, 1): GSPO (arXiv 2507.18071), equation 7."""
+    return torch.exp((log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1))
+
+
+# --- surrogates ---
+
+
+def clipped_surrogate(ratio: Tensor, _logprobs: Tensor, advantages: Tensor, settings: LossSettings) -> Tensor:
+    """Return min(r A, clip(r, 1 - low, 1 + high) A).
+
+    PPO (arXiv 1707.06347), equation 7, with DAPO's two bounds (arXiv 2503.14476, equation 10). `dual_clip` c bounds it below by c A
+    where A < 0: arXiv 1912.09729, equation 5.
+    """
+    clipped = torch.minimum(
+        ratio * advantages, ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high) * advantages
+    )
+    if settings.dual_clip is None:
+        return clipped
+    return torch.where(advantages < 0, torch.maximum(clipped, settings.dual_clip * advantages), clipped)
+
+
+def weighted_logprobs(ratio: Tensor, logprobs: Tensor, advantages: Tensor, settings: LossSettings) -> Tensor:
+    """Return min(r, 1 + high) A log pi with no gradient through the ratio, so that no token loses its gradient.
+
+    MiniMax-M1 (arXiv 2506.13585), equations 4 and 5, without the lower bound.
+    """
+    return ratio.detach().clamp(max=1 + settings.clip_high) * advantages * logprobs
+
+
+# Every name is also listed, without torch, in llmzero.grpo.settings.
+LOSSES = {
+    "grpo": Loss(mean_over_completions, token_ratio, clipped_surrogate),
+    "bnpo": Loss(mean_over_minibatch, token_ratio, clipped_surrogate),
+    "dr_grpo": Loss(constant_weight, token_ratio, clipped_surrogate),
+    "dapo": Loss(mean_over_batch, token_ratio, clipped_surrogate),
+    "gspo": Loss(mean_over_completions, completion_ratio, clipped_surrogate),
+    "cispo": Loss(mean_over_batch, token_ratio, weighted_logprobs, clips_low=False),
+}
+
+
+def loss_of(name: str) -> Loss:
+    """Return the loss that `algorithm.loss` names.
+
+    Raises:
+        UserError: it is an import path that leads to nothing, or to something else than a `Loss`.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    try:
+        loss = get_object(name)
+    except Exception as error:  # whatever the import of somebody's module raises
+        raise UserError(f"algorithm.loss={name}: cannot be imported: {error.__cause__ or error}") from error
+    if not isinstance(loss, Loss):
+        raise UserError(
+            f"algorithm.loss={name}: is a {type(loss).__name__}; must be an llmzero.grpo.loss.Loss"
+        )
+    return loss
+
+
+def clipped_shares(ratio: Tensor, advantages: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
+    """Return which ratios the lower and the upper bound hold back (1 or 0), of the ratio's shape."""
+    low = (ratio < 1 - settings.clip_low) & (advantages < 0) & settings.loss.clips_low
+    high = (ratio > 1 + settings.clip_high) & (advantages > 0)
+    return low.float(), high.float()
+
+
+def kl_divergence(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
     """Return an estimate of KL(policy || reference) a token, (B, T).
 
     Schulman, "Approximating KL divergence" (2020), with log r = reference - logprobs: k1 = -log r; k2 = (log r)^2 / 2; k3 = r - 1
@@ -89,42 +186,6 @@ def kl_divergence(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -
     if estimator == "k2":
         return log_ratio.square() / 2
     return torch.expm1(log_ratio) - log_ratio
-
-
-def importance_ratio(logprobs: Tensor, old: Tensor, mask: Tensor, loss: LossName) -> Tensor:
-    """Return the ratio of policy to old policy, (B, T) a token, or (B, 1) a completion for `gspo`.
-
-    GSPO (arXiv 2507.18071), equation 7: the geometric mean of the token ratios.
-    """
-    log_ratio = logprobs - old
-    if loss == "gspo":
-        log_ratio = (log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-    return torch.exp(log_ratio)
-
-
-def surrogate(ratio: Tensor, logprobs: Tensor, advantages: Tensor, settings: LossSettings) -> Tensor:
-    """Return the objective to be maximised, (B, T) or (B, 1), for a ratio of that shape and advantages (B, 1).
-
-    - min(r A, clip(r, 1 - low, 1 + high) A): PPO (arXiv 1707.06347), equation 7, with DAPO's two bounds (arXiv 2503.14476,
-      equation 10). `dual_clip` c bounds it below by c A where A < 0: arXiv 1912.09729, equation 5.
-    - `cispo`: min(r, 1 + high) A log pi with no gradient through the ratio, so no token loses its gradient: MiniMax-M1 (arXiv
-      2506.13585), equations 4 and 5, without the lower bound.
-    """
-    if settings.loss == "cispo":
-        return ratio.detach().clamp(max=1 + settings.clip_high) * advantages * logprobs
-    clipped = torch.minimum(
-        ratio * advantages, ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high) * advantages
-    )
-    if settings.dual_clip is None:
-        return clipped
-    return torch.where(advantages < 0, torch.maximum(clipped, settings.dual_clip * advantages), clipped)
-
-
-def clipped_shares(ratio: Tensor, advantages: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
-    """Return which ratios the lower and the upper bound hold back (1 or 0), of the ratio's shape."""
-    low = (ratio < 1 - settings.clip_low) & (advantages < 0)
-    high = (ratio > 1 + settings.clip_high) & (advantages > 0)
-    return low.float() if settings.loss != "cispo" else torch.zeros_like(ratio), high.float()
 
 
 def grpo_loss(
@@ -141,12 +202,12 @@ def grpo_loss(
 ) -> LossTerms:
     """Return this micro-batch's share of the loss; the shares of a minibatch add up to its loss.
 
-    All tensors are (B, T) but `advantages` (B,). `weights` comes from `token_weights`, `correction` from `sampler_correction`
+    All tensors are (B, T) but `advantages` (B,). `weights` comes from the loss's `token_weights`, `correction` from `sampler_correction`
     (None: 1). `reference` None leaves the divergence out.
     """
-    ratio = importance_ratio(logprobs, old, mask, settings.loss)
+    ratio = settings.loss.importance_ratio(logprobs - old, mask)
     low, high = clipped_shares(ratio, advantages[:, None], settings)
-    objective = surrogate(ratio, logprobs, advantages[:, None], settings).expand_as(logprobs)
+    objective = settings.loss.surrogate(ratio, logprobs, advantages[:, None], settings).expand_as(logprobs)
     if correction is not None:
         objective = objective * correction
     divergence = (
@@ -170,7 +231,7 @@ def grpo_loss(
 
 
 def sampler_correction(
-    log_ratio: Tensor, mask: Tensor, kind: Correction, level: Level, low: float, high: float
+    log_ratio: Tensor, mask: Tensor, kind: str, level: str, low: float, high: float
 ) -> Tensor:
     """Return the weight (B, T) that corrects for a sampler whose probabilities differ from the trainer's.
 

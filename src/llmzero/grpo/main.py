@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from llmzero.core.errors import UserError
+from llmzero.core.parts import make
 from llmzero.core.processes import interruptible
 from llmzero.core.seeds import seed_of
+from llmzero.core.settings import read
 from llmzero.core.stage import StageDir, StageResult, StageSpec
 from llmzero.grpo import checkpoint
 from llmzero.grpo.checkpoint import Position
@@ -24,8 +25,10 @@ from llmzero.grpo.distributed import World, join
 from llmzero.grpo.failures import cause_of
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.heartbeat import Heartbeat
+from llmzero.grpo.loss import loss_of
 from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import ADAPTER, Policy, deepspeed_engine, load_model, load_tokenizer, with_adapter
+from llmzero.grpo.settings import AlgorithmSettings, TrainerSettings
 from llmzero.grpo.trainer import Interrupted, Setup, Trainer
 
 log = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ def run_stage(
     stage = StageDir(Path(directory))
     spec = stage.read_spec()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    world = join(spec.config["trainer"]["collective_timeout_s"])
+    world = join(read(TrainerSettings, spec.config["trainer"], "trainer").collective_timeout_s)
     heartbeat = Heartbeat(stage, world.size, world.leads, started)
     heartbeat.beat(phase="starting", progress=0.0)
     phases = Phases()
@@ -85,18 +88,35 @@ def prepared(
     interrupted: Callable[[], bool],
 ) -> Iterator[Trainer]:
     """Give the stage's trainer, ready to go on from where the stage stands."""
-    task = instantiate(spec.config["task"])
+    settings = read(TrainerSettings, spec.config["trainer"], "trainer")
+    algorithm = read(AlgorithmSettings, spec.config["algorithm"], "algorithm")
+    loss = loss_of(algorithm.loss)
+    task = make(spec.config["task"], "task")
     start, first_step = world.from_leader(
         _starting_point(spec, stage, task, heartbeat) if world.leads else (Path(), 0)
     )
     position = _position(spec, stage, start)
-    policy = _policy(spec, start, position)
-    sampler = instantiate(spec.config["rollout"])
+    policy = _policy(spec, settings, start, position)
+    sampler = make(spec.config["rollout"], "rollout")
     try:
         sampler.start(policy)
         position = _restored(spec, start, first_step, policy, world, position)
-        reference = _reference(spec, position)
-        setup = Setup(spec, stage, task, policy, sampler, reference, world, heartbeat, phases, interrupted)
+        reference = _reference(spec, settings, position)
+        setup = Setup(
+            spec=spec,
+            settings=settings,
+            algorithm=algorithm,
+            loss=loss,
+            stage=stage,
+            task=task,
+            policy=policy,
+            sampler=sampler,
+            reference=reference,
+            world=world,
+            heartbeat=heartbeat,
+            phases=phases,
+            interrupted=interrupted,
+        )
         yield Trainer(setup, position, first_step)
     finally:
         sampler.close()
@@ -112,7 +132,7 @@ def _starting_point(spec: StageSpec, stage: StageDir, task: Any, heartbeat: Hear
         return own[-1], first_step
     if spec.resume_from is not None:
         return spec.resume_from, 0
-    model = instantiate(spec.config["model"])
+    model = make(spec.config["model"], "model")
     base = model.base_checkpoint(task, lambda phase, progress: heartbeat.beat(phase=phase, progress=progress))
     return Path(base), 0
 
@@ -125,17 +145,16 @@ def _position(spec: StageSpec, stage: StageDir, start: Path) -> Position:
     return Position(0, 0, 0, 0, spec.seed, str(base), 0, 0.0)
 
 
-def _policy(spec: StageSpec, start: Path, position: Position) -> Policy:
+def _policy(spec: StageSpec, settings: TrainerSettings, start: Path, position: Position) -> Policy:
     """Load the weights and put a DeepSpeed engine around them; with LoRA around the base model and its adapter."""
-    settings = spec.config["trainer"]
-    lora = settings["lora"]
+    lora = settings.lora
     adapted = (start / ADAPTER).exists()
-    if lora["rank"] and position.global_step and not adapted:
+    if lora.rank and position.global_step and not adapted:
         raise UserError(
-            f"trainer.lora.rank={lora['rank']}: all weights of {start} were trained; an adapter goes with a base model or with its own checkpoints"
+            f"trainer.lora.rank={lora.rank}: all weights of {start} were trained; an adapter goes with a base model or with its own checkpoints"
         )
-    model: Any = load_model(position.base if adapted and lora["rank"] else start, settings["dtype"])
-    if lora["rank"]:
+    model: Any = load_model(position.base if adapted and lora.rank else start, settings.dtype)
+    if lora.rank:
         torch.manual_seed(seed_of(position.data_seed))  # a new adapter begins at random
         model = with_adapter(model, lora, start)
     return Policy(deepspeed_engine(model, spec.hparams, settings), load_tokenizer(start), str(start))
@@ -154,7 +173,7 @@ def _restored(
     return replace(position, optimizer_steps=0)
 
 
-def _reference(spec: StageSpec, position: Position) -> LogprobModel | None:
+def _reference(spec: StageSpec, settings: TrainerSettings, position: Position) -> LogprobModel | None:
     """Load the reference policy: the base model or the parent's checkpoint. A coefficient of 0 needs none.
 
     With LoRA the base model is the policy without its adapter, so none is loaded either.
@@ -162,9 +181,7 @@ def _reference(spec: StageSpec, position: Position) -> LogprobModel | None:
     if spec.hparams["kl_coef"] == 0 or spec.steps == 0:
         return None
     parent = spec.hparams["reference"] == "parent" and spec.resume_from is not None
-    if spec.config["trainer"]["lora"]["rank"] and not parent:
+    if settings.lora.rank and not parent:
         return None
-    model = load_model(
-        spec.resume_from if parent and spec.resume_from else position.base, spec.config["trainer"]["dtype"]
-    )
+    model = load_model(spec.resume_from if parent and spec.resume_from else position.base, settings.dtype)
     return LogprobModel(model.eval().requires_grad_(False))

@@ -10,7 +10,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +22,15 @@ from tokenizers.pre_tokenizers import Split
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from llmzero.grpo.limits import SPECIAL_TOKENS
+from llmzero.grpo.settings import NanoRecipe
 from llmzero.tasks.base import Example
 
 WARM_START_THREADS = 1  # a fixed number: sums in another order give other bits
 RECIPE_VERSION = 2  # raise it when the code below changes what a recipe makes
-PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+PAD, EOS, UNKNOWN = SPECIAL_TOKENS
 Progress = Callable[[str, float], None]
 Taught = tuple[str, str]  # a prompt and its completion
-
-
-@dataclass(frozen=True)
-class NanoRecipe:
-    """Everything that decides the bytes of a base checkpoint (besides the task's demonstrations)."""
-
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-    careless_share: float
-    seed: int
 
 
 def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Progress) -> Path:
@@ -105,7 +92,7 @@ def _build(
 
 def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     """Return a fast tokenizer with one token a character of `alphabet`."""
-    vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNKNOWN, *sorted(set(alphabet))])}
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *sorted(set(alphabet))])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
     tokenizer.decoder = Fuse()

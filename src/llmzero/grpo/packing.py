@@ -18,9 +18,10 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import one_hot, scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from llmzero.grpo.limits import MIN_LENGTH_RATIO
+
 ATTENTION = "llmzero_packs"
 ALIGNED = 8  # numbers that rows of a bias are a multiple of: CUDA's kernels would copy it otherwise
-LIKE = 0.85  # lengths of completions that stand side by side, shortest by longest: the rest is padding
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _of_like_length(lengths: Tensor) -> list[Tensor]:
     order = lengths.argsort(descending=True, stable=True)
     groups: list[list[int]] = []
     for b, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        if length > 1 and (not groups or length - 1 < LIKE * (int(lengths[groups[-1][0]]) - 1)):
+        if length > 1 and (not groups or length - 1 < MIN_LENGTH_RATIO * (int(lengths[groups[-1][0]]) - 1)):
             groups.append([])
         if length > 1:
             groups[-1].append(b)

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from llmzero.grpo.accelerator import deepspeed
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.packing import pack
+from llmzero.grpo.settings import LoraSettings, TrainerSettings
 from llmzero.rollout.slots import NATIVE, attention_of
 from llmzero.tasks.base import Example
 
@@ -53,8 +55,6 @@ class Policy:
         """Return a context in which partitioned parameters are whole on every process."""
         if not self.partitioned:
             return nullcontext()
-        import deepspeed
-
         return deepspeed.zero.GatheredParameters(list(parameters))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -100,14 +100,14 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
     return model
 
 
-def with_adapter(model: PreTrainedModel, lora: dict[str, Any], start: Path) -> Any:
+def with_adapter(model: PreTrainedModel, lora: LoraSettings, start: Path) -> Any:
     """Return the model with the LoRA adapter that lies in the checkpoint `start`, or a new one that changes nothing yet."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if (start / ADAPTER).exists():
         return PeftModel.from_pretrained(model, str(start / ADAPTER), is_trainable=True)
     config = LoraConfig(
-        r=lora["rank"], lora_alpha=lora["alpha"], target_modules=lora["targets"], task_type="CAUSAL_LM"
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM"
     )
     return get_peft_model(model, config)
 
@@ -168,28 +168,26 @@ def check_logprobs(trained: LogprobModel, expected: list[Tensor]) -> None:
         )
 
 
-def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any]) -> Any:
+def deepspeed_engine(model: Any, hparams: dict[str, Any], settings: TrainerSettings) -> Any:
     """Return a DeepSpeed engine that trains a model's log-probs with AdamW; every setting comes from this stage's configuration."""
-    import deepspeed
-
     deepspeed.utils.logger.setLevel("WARNING")
     if not torch.cuda.is_available():
         # No native operator is wanted on a CPU: DeepSpeed would compile its shared-memory collectives for a minute.
         deepspeed.ops.__compatible_ops__ = {}
-    if trainer["activation_checkpointing"]:
+    if settings.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()  # a frozen embedding would cut a LoRA's gradient off
     expected = plain_logprobs(model)
     trained = LogprobModel(model)
     check_logprobs(trained, expected)
-    if trainer["zero_stage"] == 3:
+    if settings.zero_stage == 3:
         for parameter in trained.head.linear.parameters():
             deepspeed.zero.register_external_parameter(trained.head, parameter)
     parameters = [p for p in trained.parameters() if p.requires_grad]
     engine, *_ = deepspeed.initialize(
         model=trained,
-        optimizer=_adamw(parameters, hparams, trainer),
-        config=_deepspeed_config(hparams, trainer),
+        optimizer=_adamw(parameters, hparams, settings),
+        config=_deepspeed_config(hparams, settings),
     )
     if engine.zero_optimization_stage() == 0 and engine.dp_world_size == 1:
         engine.enable_backward_allreduce = False  # it would copy all gradients, and nobody else has any
@@ -198,29 +196,29 @@ def deepspeed_engine(model: Any, hparams: dict[str, Any], trainer: dict[str, Any
 
 
 def _adamw(
-    parameters: list[nn.Parameter], hparams: dict[str, Any], trainer: dict[str, Any]
+    parameters: list[nn.Parameter], hparams: dict[str, Any], settings: TrainerSettings
 ) -> torch.optim.Optimizer:
-    settings = {
+    arguments = {
         "lr": hparams["learning_rate"],
         "betas": (ADAM_BETA1, hparams["adam_beta2"]),
         "weight_decay": hparams["weight_decay"],
     }
-    if trainer["offload_optimizer"] and torch.cuda.is_available():
+    if settings.offload_optimizer and torch.cuda.is_available():
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-        adam: torch.optim.Optimizer = DeepSpeedCPUAdam(parameters, **settings)
+        adam: torch.optim.Optimizer = DeepSpeedCPUAdam(parameters, **arguments)
         return adam
-    return torch.optim.AdamW(parameters, fused=True, **settings)
+    return torch.optim.AdamW(parameters, fused=True, **arguments)
 
 
-def _deepspeed_config(hparams: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:
-    half = trainer["dtype"] == "bfloat16"
+def _deepspeed_config(hparams: dict[str, Any], settings: TrainerSettings) -> dict[str, Any]:
+    half = settings.dtype == "bfloat16"
     zero: dict[str, Any] = {
-        "stage": max(int(half), trainer["zero_stage"])
+        "stage": max(int(half), settings.zero_stage)
     }  # the float32 master weights of stage 0 are stage 1's
-    if trainer["offload_optimizer"]:
+    if settings.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    if trainer["offload_parameters"]:
+    if settings.offload_parameters:
         zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         "train_micro_batch_size_per_gpu": 1,

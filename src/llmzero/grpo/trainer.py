@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import set_seed
 
@@ -28,11 +28,13 @@ from llmzero.grpo.evaluation import evaluate
 from llmzero.grpo.experience import Collector
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.heartbeat import Heartbeat
+from llmzero.grpo.loss import Loss
 from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import Policy
+from llmzero.grpo.settings import AlgorithmSettings, TrainerSettings
 from llmzero.grpo.update import Updater
 from llmzero.rollout.base import Engine, Sampling
-from llmzero.tasks.base import Task
+from llmzero.tasks.base import Split, Task
 
 ROLLOUTS_KEPT = 6  # sampled completions stored at every validation
 VALIDATION = 1  # tells the seeds of validation from those of training
@@ -47,6 +49,9 @@ class Setup:
     """What a stage works with."""
 
     spec: StageSpec
+    settings: TrainerSettings
+    algorithm: AlgorithmSettings
+    loss: Loss
     stage: StageDir
     task: Task
     policy: Policy
@@ -72,17 +77,29 @@ class Trainer:
         self.interrupted = setup.interrupted
         self.position, self.step = position, first_step
         self.hparams: dict[str, Any] = self.spec.hparams
-        self.settings: dict[str, Any] = self.spec.config["trainer"]
+        self.settings = setup.settings
         self.points = self.stage.validation()
         self._spent_before = checkpoint.gpu_seconds_behind(self.spec.resume_from)
-        algorithm = self.spec.config["algorithm"]
         if self.spec.steps:
             data = DataOrder(self.task.split("train"), position.data_seed)
             self.collector = Collector(
-                self.task, self.policy, self.sampler, self.world, self.hparams, algorithm, data, self.phases
+                self.task,
+                self.policy,
+                self.sampler,
+                self.world,
+                self.hparams,
+                setup.algorithm,
+                data,
+                self.phases,
             )
             self.updater = Updater(
-                self.policy, self.world, self.hparams, algorithm, self.settings, setup.reference
+                self.policy,
+                self.world,
+                self.hparams,
+                setup.algorithm,
+                setup.loss,
+                self.settings,
+                setup.reference,
             )
 
     def run(self) -> StageResult:
@@ -103,7 +120,7 @@ class Trainer:
             stopped = self.world.from_leader(self.stage.stop_file.exists())
             last = stopped or self.step == self.spec.steps
             leaving = self.world.any(self.interrupted()) and not last
-            validating = last or self.step % self.settings["validation_every"] == 0
+            validating = last or self.step % self.settings.validation_every == 0
             if validating:
                 self._validate()
             self._log(metrics)
@@ -155,12 +172,12 @@ class Trainer:
         seed = seed_of(self.position.data_seed, self.position.global_step, VALIDATION)
         sampling = Sampling(
             self.hparams["max_completion_length"],
-            self.settings["validation_temperature"],
-            self.settings["validation_samples"],
+            self.settings.validation_temperature,
+            self.settings.validation_samples,
             seed,
         )
         with self.phases("validation"):
-            examples = self.task.split(self.settings["evaluation_split"])
+            examples = self.task.split(cast("Split", self.settings.evaluation_split))
             found = evaluate(self.task, examples, self.policy, self.sampler, self.world, sampling)
         point = ValidationPoint(
             self.step, self.position.global_step, found.score, found.stderr, found.n, found.seconds

@@ -18,15 +18,16 @@ from llmzero.grpo.distributed import World
 from llmzero.grpo.failures import NotFiniteError
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.loss import (
+    Loss,
     LossSettings,
     Totals,
     grpo_loss,
     mismatch_metrics,
     sampler_correction,
-    token_weights,
 )
 from llmzero.grpo.packing import Pack
 from llmzero.grpo.policy import Policy, apply_update
+from llmzero.grpo.settings import AlgorithmSettings, TrainerSettings
 
 Forward = Callable[[Pack, float], tuple[Tensor, Tensor]]
 
@@ -38,22 +39,23 @@ class Updater:
     policy: Policy
     world: World
     hparams: dict[str, Any]
-    algorithm: dict[str, Any]
-    settings: dict[str, Any]
+    algorithm: AlgorithmSettings
+    loss: Loss
+    settings: TrainerSettings
     reference: LogprobModel | None
     skipped_in_a_row: int = 0
     _log_ratios: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        hp, algorithm = self.hparams, self.algorithm
-        in_loss = hp["kl_coef"] if algorithm["kl_in"] == "loss" else 0.0
-        self.loss = LossSettings(
-            loss=algorithm["loss"],
+        hp = self.hparams
+        in_loss = hp["kl_coef"] if self.algorithm.kl_in == "loss" else 0.0
+        self.loss_settings = LossSettings(
+            loss=self.loss,
             clip_low=hp["clip_low"],
             clip_high=hp["clip_high"],
-            dual_clip=algorithm["dual_clip"],
+            dual_clip=self.algorithm.dual_clip,
             kl_coef=in_loss,
-            kl_estimator=algorithm["kl_estimator"],
+            kl_estimator=self.algorithm.kl_estimator,
             entropy_coef=hp["entropy_coef"],
         )
         self.updates = hp["epochs"] * hp["minibatches"]
@@ -65,7 +67,7 @@ class Updater:
         if self.hparams["kl_coef"] > 0:
             with self._as_reference() as forward:
                 self._score(samples, forward, "reference")
-        if self.algorithm["correction"] != "none" and self.updates > 1:
+        if self.algorithm.correction != "none" and self.updates > 1:
             self._score(samples, self.policy.engine, "old")
 
     @contextmanager
@@ -82,7 +84,7 @@ class Updater:
         places = {id(sample): i for i, sample in enumerate(samples)}
         found: dict[int, list[float]] = {}
         for chunk, _ in shared_out(
-            samples, self.settings["micro_batch_tokens"], self.world.rank, self.world.size
+            samples, self.settings.micro_batch_tokens, self.world.rank, self.world.size
         ):
             batch = collate(chunk, self.policy.device)
             logprobs, _ = forward(batch.pack, self.hparams["temperature"])
@@ -142,7 +144,7 @@ class Updater:
             tokens_per_update=tokens_per_update,
             max_length=self.hparams["max_completion_length"],
         )
-        chunks = shared_out(samples, self.settings["micro_batch_tokens"], self.world.rank, self.world.size)
+        chunks = shared_out(samples, self.settings.micro_batch_tokens, self.world.rank, self.world.size)
         own: dict[str, float] = defaultdict(float)
         for i, (chunk, counts) in enumerate(chunks):
             if i > 0:
@@ -166,10 +168,10 @@ class Updater:
         logprobs, entropy = self.policy.engine(batch.pack, self.hparams["temperature"])
         log_ratio = logprobs.detach() - batch.sampled
         correction, old = None, batch.old
-        if self.algorithm["correction"] != "none":
+        if self.algorithm.correction != "none":
             old = logprobs.detach() if self.updates == 1 else batch.old
-            kind, level = self.algorithm["correction"], self.algorithm["correction_level"]
-            bounds = (self.algorithm["correction_low"], self.algorithm["correction_high"])
+            kind, level = self.algorithm.correction, self.algorithm.correction_level
+            bounds = (self.algorithm.correction_low, self.algorithm.correction_high)
             correction = sampler_correction(old - batch.sampled, batch.counted, kind, level, *bounds)
         terms = grpo_loss(
             logprobs=logprobs,
@@ -179,8 +181,8 @@ class Updater:
             correction=correction,
             advantages=batch.advantages,
             mask=batch.counted,
-            weights=token_weights(batch.counted, self.loss.loss, totals),
-            settings=self.loss,
+            weights=self.loss.token_weights(batch.counted, totals),
+            settings=self.loss_settings,
         )
         self.policy.engine.backward(terms.loss * self.world.size)  # DeepSpeed averages over processes
         for name, value in terms.sums.items():
@@ -191,13 +193,11 @@ class Updater:
     def _mismatch(self) -> dict[str, float]:
         """Sampler against trainer, on the first minibatch, where both have the same weights."""
         log_ratios = torch.cat([ratio for share in self.world.gather(self._log_ratios) for ratio in share])
-        return mismatch_metrics(
-            log_ratios, self.algorithm["correction_low"], self.algorithm["correction_high"]
-        )
+        return mismatch_metrics(log_ratios, self.algorithm.correction_low, self.algorithm.correction_high)
 
     def _skipped(self) -> None:
         self.skipped_in_a_row += 1
-        allowed = self.settings["max_skipped_updates"]
+        allowed = self.settings.max_skipped_updates
         if self.skipped_in_a_row > allowed:
             updates = f"{self.skipped_in_a_row} updates in a row (trainer.max_skipped_updates={allowed})"
             raise NotFiniteError(f"gradients were infinite or not a number in {updates}")

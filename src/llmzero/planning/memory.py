@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from math import ceil
 from typing import Any
 
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue, HParams
+from llmzero.grpo.limits import CHUNK_ELEMENTS, COPIES, DTYPE_BYTES, MIN_LENGTH_RATIO
+from llmzero.grpo.settings import ArchitectureSettings, LoraSettings, TrainerSettings
+from llmzero.rollout.settings import TorchEngineSettings, VllmEngineSettings
 
 GIB = 2**30
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 FAMILIES = ("llama", "qwen2", "qwen3")
 
-# What other files and DeepSpeed set; tests compare.
-CHUNK_ELEMENTS = 2**25  # logits that the output head makes at once
+# What DeepSpeed sets; a test compares.
 REDUCE_BUCKET = 500_000_000  # gradients that ZeRO reduces at once
 LIVE_PARAMETERS = 1_000_000_000  # that ZeRO 3 gathers at most ...
 PREFETCH_BUCKET = 50_000_000  # ... and these ahead of their use
 SUB_GROUP = 1_000_000_000  # parameters that ZeRO 3 updates at once
-COPIES = 4  # tokens that completions attend to which count as one token of a micro-batch
-LIKE = 0.85  # shortest by longest of the completions that stand side by side, the rest padded
 
 # Bytes of temporaries an element of a logits chunk: three float32 tensors forward, six backward where there is an entropy bonus.
 HEAD_FORWARD, HEAD_BACKWARD, HEAD_BACKWARD_ENTROPY = 12, 16, 24
@@ -55,19 +54,9 @@ CAPACITIES = ("max_completion_length", "group_size", "prompts_per_step", "kl_coe
 Parts = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Architecture:
+@dataclass
+class Architecture(ArchitectureSettings):
     """A dense decoder, in the words of its Hugging Face config.json."""
-
-    model_type: str
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    tie_word_embeddings: bool
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Architecture:
@@ -125,18 +114,18 @@ class Architecture:
             + self.hidden_size
         )
 
-    def adapter_parameters(self, lora: Mapping[str, Any]) -> int:
+    def adapter_parameters(self, lora: LoraSettings) -> int:
         """Parameters of a LoRA adapter.
 
         Raises:
             UserError: it has a target that the model has not.
         """
-        names = list(self.linears) if lora["targets"] == "all-linear" else lora["targets"]
+        names = list(self.linears) if lora.targets == "all-linear" else lora.targets
         if isinstance(names, str) or not set(names) <= set(self.linears):
             raise UserError(
-                f"trainer.lora.targets={lora['targets']}: must be all-linear, or a list of some of {', '.join(self.linears)}"
+                f"trainer.lora.targets={lora.targets}: must be all-linear, or a list of some of {', '.join(self.linears)}"
             )
-        return self.num_hidden_layers * int(lora["rank"]) * sum(sum(self.linears[name]) for name in names)
+        return self.num_hidden_layers * (lora.rank or 0) * sum(sum(self.linears[name]) for name in names)
 
     def cache_bytes(self, size: int) -> int:
         """Bytes of one token in the key-value cache, `size` bytes an element."""
@@ -183,12 +172,12 @@ class PackShape:
 
 
 @dataclass(frozen=True)
-class Stage:
+class MemoryModel:
     """Everything of a stage that memory depends on.
 
     Attributes:
-        trainer, rollout, values: as configured. A `rollout` with `gpu_memory_utilization` is vLLM in the trainer's processes, one with
-            `max_rows` the plain engine; any other samples elsewhere.
+        rollout: the engine that samples on the GPUs that train; None samples elsewhere.
+        values: of all hyperparameters.
         corrected: whether the trainer scores its own samples, as `algorithm.correction` asks.
         processes: GPUs that train it, one process each.
         prompt_tokens: longest prompt.
@@ -197,8 +186,8 @@ class Stage:
     """
 
     architecture: Architecture
-    trainer: Mapping[str, Any]
-    rollout: Mapping[str, Any]
+    trainer: TrainerSettings
+    rollout: TorchEngineSettings | VllmEngineSettings | None
     values: HParams
     corrected: bool
     processes: int
@@ -209,18 +198,18 @@ class Stage:
     @property
     def size(self) -> int:
         """Bytes of a weight."""
-        return DTYPE_BYTES[self.trainer["dtype"]]
+        return DTYPE_BYTES[self.trainer.dtype]
 
     @property
     def zero(self) -> int:
         """The ZeRO stage in force: bfloat16 needs float32 master weights, which begin at 1."""
-        return max(int(self.size == 2), int(self.trainer["zero_stage"]))
+        return max(int(self.size == 2), self.trainer.zero_stage)
 
     @property
     def trained(self) -> int:
         """Parameters that are trained."""
-        lora = self.trainer["lora"]
-        return self.architecture.adapter_parameters(lora) if lora["rank"] else self.architecture.parameters
+        lora = self.trainer.lora
+        return self.architecture.adapter_parameters(lora) if lora.rank else self.architecture.parameters
 
     @property
     def length(self) -> int:
@@ -238,34 +227,34 @@ class Stage:
 
         There is most padding where one is of that length and the others just long enough to stand beside it. All lack their last token.
         """
-        group, shorter = int(self.values["group_size"]), ceil(LIKE * (length - 1)) + 1
+        group, shorter = int(self.values["group_size"]), ceil(MIN_LENGTH_RATIO * (length - 1)) + 1
         least = max(shorter, ceil((self.prompt_tokens + shorter) / COPIES))
-        groups, rest = divmod(int(self.trainer["micro_batch_tokens"]), self.prompt_tokens + group * least)
+        groups, rest = divmod(self.trainer.micro_batch_tokens, self.prompt_tokens + group * least)
         more = min(group, max(0, rest - self.prompt_tokens) // least)
         return PackShape(
             max(1, groups + (more > 0)), self.prompt_tokens, max(1, groups * group + more), length - 1
         )
 
     @property
-    def has_vllm(self) -> bool:
-        """Whether vLLM samples on the GPUs that train."""
-        return "gpu_memory_utilization" in self.rollout
+    def vllm(self) -> VllmEngineSettings | None:
+        """VLLM's settings where it samples on the GPUs that train."""
+        return self.rollout if isinstance(self.rollout, VllmEngineSettings) else None
 
     @property
-    def has_plain_engine(self) -> bool:
-        """Whether the trained model itself samples."""
-        return "max_rows" in self.rollout
+    def plain_engine(self) -> TorchEngineSettings | None:
+        """The plain engine's settings where the trained model itself samples."""
+        return self.rollout if isinstance(self.rollout, TorchEngineSettings) else None
 
     @property
     def has_reference(self) -> bool:
         """Whether a reference model is loaded; an adapter's base is the policy without it."""
-        own = not self.trainer["lora"]["rank"] or self.values["reference"] == "parent"
+        own = not self.trainer.lora.rank or self.values["reference"] == "parent"
         return bool(self.values["kl_coef"] > 0 and own)
 
     @property
     def offloads(self) -> bool:
         """Whether optimizer states lie in host memory."""
-        return bool(self.trainer["offload_optimizer"])
+        return self.trainer.offload_optimizer
 
     def share(self, at: int) -> int:
         """Return over how many processes ZeRO spreads what it spreads from stage `at` on."""
@@ -275,12 +264,12 @@ class Stage:
 # --- parts of a GPU's memory, in bytes ---------------------------------------------------------------------------------
 
 
-def states(stage: Stage) -> Parts:
+def states(stage: MemoryModel) -> Parts:
     """Return what is there in every phase: weights, optimizer, reference, and the sampler's copy of weights it cannot run."""
     whole, trained, size = stage.architecture.parameters, stage.trained, stage.size
-    total = whole + (trained if stage.trainer["lora"]["rank"] else 0)
-    offloaded = stage.zero == 3 and stage.trainer["offload_parameters"]
-    copied = stage.has_plain_engine and (stage.zero == 3 or stage.trainer["lora"]["rank"])
+    total = whole + (trained if stage.trainer.lora.rank else 0)
+    offloaded = stage.zero == 3 and stage.trainer.offload_parameters
+    copied = stage.plain_engine and (stage.zero == 3 or stage.trainer.lora.rank)
     on_gpu = 0 if stage.offloads else 1
     return {
         "weights": (0 if offloaded else size * total / stage.share(3)) + (size * whole if copied else 0),
@@ -290,7 +279,7 @@ def states(stage: Stage) -> Parts:
     }
 
 
-def gradients(stage: Stage) -> float:
+def gradients(stage: MemoryModel) -> float:
     """Return what gradients take while they accumulate."""
     if stage.offloads and stage.zero >= 2:
         return (
@@ -299,7 +288,7 @@ def gradients(stage: Stage) -> float:
     return stage.size * stage.trained / stage.share(2)
 
 
-def step_bytes(stage: Stage) -> float:
+def step_bytes(stage: MemoryModel) -> float:
     """Return what an optimizer step adds: a flat copy of this process's gradients, and that in float32."""
     if stage.offloads or stage.zero == 0:
         return 0
@@ -307,24 +296,24 @@ def step_bytes(stage: Stage) -> float:
     return 4 * min(share, SUB_GROUP) if stage.zero == 3 else (stage.size + 4) * share
 
 
-def buckets(stage: Stage) -> float:
+def buckets(stage: MemoryModel) -> float:
     """Return ZeRO's reduction bucket, as large for a small model as for a large one, and the weights that ZeRO 3 has gathered."""
     gathered = min(stage.architecture.parameters, LIVE_PARAMETERS + PREFETCH_BUCKET) if stage.zero == 3 else 0
     return stage.size * (gathered + (REDUCE_BUCKET if stage.zero else 0))
 
 
-def layer_bytes(stage: Stage, pack: PackShape) -> float:
+def layer_bytes(stage: MemoryModel, pack: PackShape) -> float:
     """Return what one layer keeps for its backward pass; keys and values of completions are repeated for all heads."""
     a = stage.architecture
     return pack.tokens * a.saved_bytes(stage.size) + pack.keys * 2 * stage.size * a.query_width
 
 
-def bias(stage: Stage, pack: PackShape) -> float:
+def bias(stage: MemoryModel, pack: PackShape) -> float:
     """Return what tells completions which tokens they attend to: one tensor for all layers."""
     return stage.size * pack.scores
 
 
-def activations(stage: Stage, pack: PackShape) -> float:
+def activations(stage: MemoryModel, pack: PackShape) -> float:
     """Return what a forward pass keeps for the backward pass, without logits.
 
     With checkpointing that is every layer's input, and the inside of the one layer that is being recomputed.
@@ -333,12 +322,12 @@ def activations(stage: Stage, pack: PackShape) -> float:
     once = pack.tokens * (2 * size * (a.hidden_size + a.head_dim) + 64) + bias(
         stage, pack
     )  # last norm, head's input, rotary embedding, ids
-    if stage.trainer["activation_checkpointing"]:
+    if stage.trainer.activation_checkpointing:
         return once + a.num_hidden_layers * pack.tokens * size * a.hidden_size + layer_bytes(stage, pack)
     return once + a.num_hidden_layers * layer_bytes(stage, pack)
 
 
-def layer_space(stage: Stage, tokens: int, keys: int = 0, backward: bool = False) -> float:
+def layer_space(stage: MemoryModel, tokens: int, keys: int = 0, backward: bool = False) -> float:
     """Return the temporaries of one layer.
 
     Beside some copies of the residual they are three inner values of the MLP, or those of attention: queries and their output, keys and
@@ -352,31 +341,31 @@ def layer_space(stage: Stage, tokens: int, keys: int = 0, backward: bool = False
     return stage.size * (max(mlp, attention) + 5 * tokens * a.hidden_size)
 
 
-def bias_space(stage: Stage, pack: PackShape) -> float:
+def bias_space(stage: MemoryModel, pack: PackShape) -> float:
     """Return the temporaries while the bias is made, in the first layer: its own, and what attention has of queries, keys and values."""
     a = stage.architecture
     attention = pack.tokens * a.query_width + 2 * (pack.tokens + pack.keys) * a.key_width
     return BIAS_MAKING * pack.scores + stage.size * (attention + 2 * pack.tokens * a.hidden_size)
 
 
-def logits(stage: Stage, tokens: int, backward: bool) -> float:
+def logits(stage: MemoryModel, tokens: int, backward: bool) -> float:
     """Return the output head's share: a chunk's temporaries and, going backward, the gradient of its weight."""
     elements = min(CHUNK_ELEMENTS, tokens * stage.architecture.vocab_size)
     if not backward:
         return HEAD_FORWARD * elements
     temporaries = HEAD_BACKWARD_ENTROPY if stage.values["entropy_coef"] > 0 else HEAD_BACKWARD
     return temporaries * elements + (
-        0 if stage.trainer["lora"]["rank"] else stage.size * stage.architecture.embedding
+        0 if stage.trainer.lora.rank else stage.size * stage.architecture.embedding
     )
 
 
-def forward_pass(stage: Stage, pack: PackShape) -> Parts:
+def forward_pass(stage: MemoryModel, pack: PackShape) -> Parts:
     """Return what scoring a micro-batch takes."""
     space = max(layer_space(stage, pack.tokens, pack.keys), bias_space(stage, pack)) + bias(stage, pack)
     return {"work space": space, "logits chunk": logits(stage, pack.tokens, backward=False)}
 
 
-def backward_pass(stage: Stage, pack: PackShape) -> Parts:
+def backward_pass(stage: MemoryModel, pack: PackShape) -> Parts:
     """Return what a micro-batch of an update takes. While the bias is made, no other activations are there yet."""
     kept = activations(stage, pack)
     space = max(
@@ -390,27 +379,27 @@ def backward_pass(stage: Stage, pack: PackShape) -> Parts:
     }
 
 
-def vllm_pool(stage: Stage) -> float:
-    """Return what vLLM takes while it samples, weights included; 0 where the GPU is unknown."""
-    return float(stage.rollout["gpu_memory_utilization"]) * (stage.gpu_bytes or 0)
+def vllm_pool(stage: MemoryModel) -> float:
+    """Return what vLLM takes while it samples, weights included; 0 without vLLM or where the GPU is unknown."""
+    return stage.vllm.gpu_memory_utilization * (stage.gpu_bytes or 0) if stage.vllm else 0.0
 
 
-def cached_rows(stage: Stage) -> float | None:
+def cached_rows(stage: MemoryModel) -> float | None:
     """Return how many completions of full length vLLM's cache holds side by side; None without vLLM or GPU."""
-    if not stage.has_vllm or stage.gpu_bytes is None:
+    if stage.vllm is None or stage.gpu_bytes is None:
         return None
-    ways = int(stage.rollout["tensor_parallel"])
+    ways = stage.vllm.tensor_parallel
     room = vllm_pool(stage) - VLLM_WORKSPACE - stage.size * stage.architecture.parameters / ways
     return max(0.0, room * ways / (stage.architecture.cache_bytes(stage.size) * stage.length))
 
 
-def sampling(stage: Stage) -> Parts:
+def sampling(stage: MemoryModel) -> Parts:
     """Return what generation takes besides `states`: vLLM's pool, or the plain engine's cache, prefill and logits; nothing for servers."""
-    if stage.has_vllm:
+    if stage.vllm:
         return {"KV cache or vLLM pool": vllm_pool(stage)}
-    if not stage.has_plain_engine:
+    if stage.plain_engine is None:
         return {}
-    a, rows = stage.architecture, max(int(stage.rollout["max_rows"]), int(stage.values["group_size"]))
+    a, rows = stage.architecture, max(stage.plain_engine.max_rows, int(stage.values["group_size"]))
     drawn = max(rows, ceil(stage.values["prompts_per_step"] / stage.processes) * stage.values["group_size"])
     return {
         "KV cache or vLLM pool": rows * stage.length * a.cache_bytes(stage.size)
@@ -422,24 +411,24 @@ def sampling(stage: Stage) -> Parts:
     }
 
 
-def reserve(stage: Stage, parts: Parts) -> float:
+def reserve(stage: MemoryModel, parts: Parts) -> float:
     """Return what is nobody's tensor: contexts, communicators, fragmentation of torch's allocator (vLLM's pool has its own)."""
-    fixed = CONTEXT + (NCCL if stage.processes > 1 else 0) + (VLLM_OUTSIDE if stage.has_vllm else 0)
-    pool = parts.get("KV cache or vLLM pool", 0) if stage.has_vllm else 0
+    fixed = CONTEXT + (NCCL if stage.processes > 1 else 0) + (VLLM_OUTSIDE if stage.vllm else 0)
+    pool = parts.get("KV cache or vLLM pool", 0) if stage.vllm else 0
     return fixed + FRAGMENTATION * (sum(parts.values()) - pool)
 
 
 # --- phases ----------------------------------------------------------------------------------------------------------
 
 
-def phases(stage: Stage) -> dict[str, Parts]:
+def phases(stage: MemoryModel) -> dict[str, Parts]:
     """Return the bytes of every part in every phase of a training step, on each GPU.
 
     The sampler gives its memory back once it has generated.
     """
     kept = {"gradients": gradients(stage)} if stage.zero == 3 else {}  # ZeRO 3 never lets go of its buffer
     base = states(stage) | kept
-    awake = {"KV cache or vLLM pool": vllm_pool(stage)} if stage.has_vllm else {}
+    awake = {"KV cache or vLLM pool": vllm_pool(stage)} if stage.vllm else {}
     training = {"gradients": gradients(stage), "ZeRO buckets": buckets(stage)}
     gathered = {"ZeRO buckets": buckets(stage)} if stage.zero == 3 else {}
     found = {"generation": base | gathered | sampling(stage)}
@@ -460,14 +449,14 @@ def total(parts: Parts) -> float:
     return sum(parts.values())
 
 
-def worst_phase(stage: Stage) -> tuple[str, float]:
+def worst_phase(stage: MemoryModel) -> tuple[str, float]:
     """Return the phase that needs the most memory, and its bytes."""
     found = {name: total(parts) for name, parts in phases(stage).items()}
     name = max(found, key=lambda phase: found[phase])
     return name, found[name]
 
 
-def problems(stage: Stage) -> list[str]:
+def problems(stage: MemoryModel) -> list[str]:
     """Return why a stage cannot run on its GPUs; nothing where it can, or where the GPU is unknown."""
     if stage.gpu_bytes is None:
         return []
@@ -477,11 +466,12 @@ def problems(stage: Stage) -> list[str]:
         found.append(f"{name} needs {needed / GIB:.1f} GiB of a GPU's {stage.gpu_bytes / GIB:.1f}")
     rows = cached_rows(stage)
     if rows is not None and rows < 1:
-        pool = f"rollout.gpu_memory_utilization={stage.rollout['gpu_memory_utilization']}"
+        assert stage.vllm is not None
+        pool = f"rollout.gpu_memory_utilization={stage.vllm.gpu_memory_utilization}"
         found.append(
             f"{pool}: {vllm_pool(stage) / GIB:.1f} GiB hold the weights but no completion of {stage.length} tokens; raise it"
         )
-    limit = stage.rollout.get("max_model_len")
+    limit = stage.vllm.max_model_len if stage.vllm else None
     if limit is not None and stage.length > limit:
         found.append(
             f"rollout.max_model_len={limit}: the longest prompt and completion are {stage.length} tokens; raise it"
@@ -489,7 +479,7 @@ def problems(stage: Stage) -> list[str]:
     return found
 
 
-def remedies(stage: Stage) -> list[str]:
+def remedies(stage: MemoryModel) -> list[str]:
     """Return single changes that lower what the worst phase needs, the most helpful first, each with what is needed after it."""
     before = worst_phase(stage)[1]
     after = {text: worst_phase(changed)[1] for text, changed in _changes(stage) if not _new_problem(changed)}
@@ -501,48 +491,51 @@ def remedies(stage: Stage) -> list[str]:
     ]
 
 
-def _new_problem(stage: Stage) -> bool:
+def _new_problem(stage: MemoryModel) -> bool:
     rows = cached_rows(stage)
     return rows is not None and rows < 1
 
 
-def _changes(stage: Stage) -> Iterator[tuple[str, Stage]]:
+def _changes(stage: MemoryModel) -> Iterator[tuple[str, MemoryModel]]:
     """Yield what a user could change, one key at a time."""
-    trainer, rollout, values = stage.trainer, stage.rollout, stage.values
-    keys: list[tuple[str, str, Any]] = [
-        ("trainer", "activation_checkpointing", True),
-        ("trainer", "micro_batch_tokens", max(1, trainer["micro_batch_tokens"] // 2)),
-        ("trainer", "dtype", "bfloat16"),
-        ("trainer", "lora", {**trainer["lora"], "rank": 16}),
-        ("values", "kl_coef", 0.0),
-        ("values", "max_completion_length", values["max_completion_length"] // 2),
-    ]
-    if stage.has_vllm:
-        keys.append(("rollout", "gpu_memory_utilization", round(rollout["gpu_memory_utilization"] * 0.75, 2)))
-    if stage.has_plain_engine:
-        keys.append(("rollout", "max_rows", max(1, rollout["max_rows"] // 4)))
-    for group, key, value in keys:
-        changed = {**getattr(stage, group), key: value}
-        yield f"{group}.{key}={_written(value)}", replace(stage, **{group: changed})  # type: ignore[arg-type]
+    trainer, values = stage.trainer, stage.values
+    of_trainer: dict[str, Any] = {
+        "activation_checkpointing": True,
+        "micro_batch_tokens": max(1, trainer.micro_batch_tokens // 2),
+        "dtype": "bfloat16",
+        "lora": replace(trainer.lora, rank=16),
+    }
+    for key, value in of_trainer.items():
+        yield f"trainer.{key}={_as_override(value)}", replace(stage, trainer=replace(trainer, **{key: value}))
+    for key, value in {"kl_coef": 0.0, "max_completion_length": values["max_completion_length"] // 2}.items():
+        yield f"values.{key}={value}", replace(stage, values={**values, key: value})
+    if stage.vllm:
+        share = round(stage.vllm.gpu_memory_utilization * 0.75, 2)
+        smaller = replace(stage.vllm, gpu_memory_utilization=share)
+        yield f"rollout.gpu_memory_utilization={share}", replace(stage, rollout=smaller)
+    if stage.plain_engine:
+        rows = max(1, stage.plain_engine.max_rows // 4)
+        yield f"rollout.max_rows={rows}", replace(stage, rollout=TorchEngineSettings(rows))
     yield (
         "trainer.offload_optimizer=true with trainer.zero_stage=2",
-        replace(stage, trainer={**trainer, "offload_optimizer": True, "zero_stage": 2}),
+        replace(stage, trainer=replace(trainer, offload_optimizer=True, zero_stage=2)),
     )
     if stage.processes > 1:
-        yield "trainer.zero_stage=3", replace(stage, trainer={**trainer, "zero_stage": 3})
+        yield "trainer.zero_stage=3", replace(stage, trainer=replace(trainer, zero_stage=3))
     yield f"hardware.gpus_per_stage={2 * stage.processes}", replace(stage, processes=2 * stage.processes)
 
 
-def _written(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_written(item)}" for key, item in value.items()) + "}"
+def _as_override(value: Any) -> str:
+    """Return a value as a command line takes it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return "{" + ", ".join(f"{key}: {_as_override(item)}" for key, item in asdict(value).items()) + "}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # --- host memory, and the worst a search may ask for -----------------------------------------------------------------------
 
 
-def host(stage: Stage) -> dict[str, Parts]:
+def host(stage: MemoryModel) -> dict[str, Parts]:
     """Return the bytes of main memory that all processes of a stage need together, when it starts, trains and writes a checkpoint.
 
     Rank 0 alone collects a checkpoint: the whole weights, moments and master weights.
@@ -558,7 +551,7 @@ def host(stage: Stage) -> dict[str, Parts]:
         offloaded["offloaded optimizer"] = n * (
             8 * share + pinned + size * share
         )  # moments; gradients as they accumulate
-    if stage.zero == 3 and stage.trainer["offload_parameters"]:
+    if stage.zero == 3 and stage.trainer.offload_parameters:
         offloaded["offloaded weights"] = n * _pinned(size * whole / n)
     master = 4 if size == 2 else 0
     return {
@@ -575,7 +568,7 @@ def _pinned(size: float) -> float:
     return float(2 ** ceil(size - 1).bit_length()) if size > 1 else size
 
 
-def worst_of(stage: Stage, catalogue: Catalogue) -> Stage:
+def worst_of(stage: MemoryModel, catalogue: Catalogue) -> MemoryModel:
     """Return the stage with hyperparameters within the catalogue's bounds that need the most memory; all others stay."""
     limits = {
         name: catalogue[name].choices or catalogue[name].bounds for name in CAPACITIES if name in catalogue

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from llmzero.core.seeds import seed_of
 from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
 from llmzero.rollout.decoder import Decoder, is_known
+from llmzero.rollout.settings import TorchEngineSettings
 from llmzero.rollout.slots import ATTENTION, NATIVE, SlotCache, Storage, attention_of
 
 REFILL_AT = 0.25  # share of the slots that are free when waiting prompts are taken in
@@ -24,13 +25,10 @@ class TorchEngine:
     """Samples with the very model that is trained, or with a copy of it where that one is partitioned or has an adapter.
 
     Prompts run once for all their completions. A finished row leaves the batch at once, and waiting prompts take its slot.
-
-    Args:
-        max_rows: completions generated side by side; bounds the memory of the key-value cache.
     """
 
-    def __init__(self, max_rows: int = 1024) -> None:
-        self.max_rows = max_rows
+    def __init__(self, settings: TorchEngineSettings) -> None:
+        self.settings = settings
         self._model: PreTrainedModel
         self._copy: PreTrainedModel | None = None
         self._eos_ids: Tensor
@@ -78,7 +76,7 @@ class TorchEngine:
         rollouts = Rollouts([list(prompt) for prompt in prompts], [], [], [], sampling.n)
         if prompts:
             batch = _Batch(
-                self._model, rollouts.prompts, sampling, self.max_rows, self._eos_ids, self._storage
+                self._model, rollouts.prompts, sampling, self.settings.max_rows, self._eos_ids, self._storage
             )
             with self._sampling():
                 batch.run(rollouts)

@@ -18,6 +18,7 @@ from torch import distributed as dist
 from llmzero.core.errors import UserError
 from llmzero.core.seeds import seed_of
 from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
+from llmzero.rollout.settings import VllmEngineSettings
 
 # What vLLM reads while it is imported. Its engine runs in our process, where the weights are; it tells nobody of its use.
 ENVIRONMENT = {
@@ -30,31 +31,10 @@ AUTO = -1  # vLLM's word for the longest sequence that both model and memory all
 
 
 class VllmEngine:
-    """Samples with vLLM in the trainer's own process; weights are handed over layer by layer, without a file.
+    """Samples with vLLM in the trainer's own process; weights are handed over layer by layer, without a file."""
 
-    Args:
-        tensor_parallel: processes that share one copy of the model; the stage's processes in groups of that many, by rank.
-        gpu_memory_utilization: share of a GPU's memory that is vLLM's while it samples, weights included.
-        cpu_kv_cache_gib: size of the key-value cache where there is no GPU.
-        max_model_len: longest prompt and completion together; None is what model and memory allow.
-        max_num_seqs: completions generated side by side.
-        enforce_eager: no CUDA graphs: a quicker start, less memory, slower sampling. A CPU never has them.
-        timeout_s: longest wait for one step of the engine, a token for each running completion.
-    """
-
-    def __init__(
-        self,
-        tensor_parallel: int = 1,
-        gpu_memory_utilization: float = 0.4,
-        cpu_kv_cache_gib: float = 1.0,
-        max_model_len: int | None = None,
-        max_num_seqs: int = 256,
-        enforce_eager: bool = False,
-        timeout_s: float = 600.0,
-    ) -> None:
-        self.tensor_parallel, self.timeout_s = tensor_parallel, timeout_s
-        self.gpu_memory_utilization, self.cpu_kv_cache_gib = gpu_memory_utilization, cpu_kv_cache_gib
-        self.max_model_len, self.max_num_seqs, self.enforce_eager = max_model_len, max_num_seqs, enforce_eager
+    def __init__(self, settings: VllmEngineSettings) -> None:
+        self.settings = settings
         self._llm: Any = None
         self._eos_ids: list[int] = []
         self._asleep = False
@@ -64,16 +44,16 @@ class VllmEngine:
         """Build the engine around the architecture in `weights.directory` and hand the current weights over.
 
         Raises:
-            UserError: vLLM is not installed, or the stage has not the processes that `tensor_parallel` asks for.
+            UserError: vLLM is not installed, or the stage has not the processes that `rollout.tensor_parallel` asks for.
         """
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
                 "rollout=vllm: vLLM is not installed; pip install 'llmzero[gpu]', or choose rollout=torch"
             )
         size = dist.get_world_size() if dist.is_initialized() else 1
-        if size % self.tensor_parallel:
+        if size % self.settings.tensor_parallel:
             raise UserError(
-                f"rollout.tensor_parallel={self.tensor_parallel}: the stage has {size} process(es), not a multiple of it; "
+                f"rollout.tensor_parallel={self.settings.tensor_parallel}: the stage has {size} process(es), not a multiple of it; "
                 f"start as many with torchrun --nproc-per-node, or set rollout.tensor_parallel=1"
             )
         self._eos_ids = weights.eos_ids
@@ -99,12 +79,12 @@ class VllmEngine:
             "load_format": "dummy",  # the current weights are handed over; beside those of a checkpoint lies an optimizer
             "dtype": str(weights.model.dtype).removeprefix("torch."),
             "logprobs_mode": "processed_logprobs",
-            "tensor_parallel_size": self.tensor_parallel,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            "kv_cache_memory_bytes": None if cuda else round(self.cpu_kv_cache_gib * GIB),
-            "max_model_len": self.max_model_len or AUTO,
-            "max_num_seqs": self.max_num_seqs,
-            "enforce_eager": self.enforce_eager or not cuda,
+            "tensor_parallel_size": self.settings.tensor_parallel,
+            "gpu_memory_utilization": self.settings.gpu_memory_utilization,
+            "kv_cache_memory_bytes": None if cuda else round(self.settings.cpu_kv_cache_gib * GIB),
+            "max_model_len": self.settings.max_model_len or AUTO,
+            "max_num_seqs": self.settings.max_num_seqs,
+            "enforce_eager": self.settings.enforce_eager or not cuda,
             "enable_sleep_mode": cuda,
         }
         if size > 1:
@@ -118,8 +98,8 @@ class VllmEngine:
         The processes of a tensor parallel group sample their prompts together: all of them call this, each returns its own share.
 
         Raises:
-            TimeoutError: a step of the engine took longer than `timeout_s`.
-            UserError: a prompt and the longest completion do not fit into `max_model_len`.
+            TimeoutError: a step of the engine took longer than `rollout.timeout_s`.
+            UserError: a prompt and the longest completion do not fit into `rollout.max_model_len`.
         """
         own = list(zip(prompts, request_seeds(sampling, prompts), strict=True))
         shares, place = self._shares(own)
@@ -132,12 +112,12 @@ class VllmEngine:
 
     def _shares(self, own: list[Any]) -> tuple[list[list[Any]], int]:
         """Return what every process of the tensor parallel group wants sampled, and which of them we are."""
-        if self.tensor_parallel == 1:
+        if self.settings.tensor_parallel == 1:
             return [own], 0
         from vllm.distributed.parallel_state import get_tp_group
 
         group = get_tp_group()
-        shares: list[Any] = [None] * self.tensor_parallel
+        shares: list[Any] = [None] * self.settings.tensor_parallel
         dist.all_gather_object(shares, own, group=group.cpu_group)
         return shares, int(group.rank_in_group)
 
@@ -146,7 +126,7 @@ class VllmEngine:
         longest = max(map(len, prompts), default=0)
         if longest + sampling.max_tokens > limit:
             raise UserError(
-                f"rollout.max_model_len={self.max_model_len}: the engine holds {limit} tokens, but a prompt of {longest} and "
+                f"rollout.max_model_len={self.settings.max_model_len}: the engine holds {limit} tokens, but a prompt of {longest} and "
                 f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; raise rollout.max_model_len as far as "
                 f"the model allows, give the cache more memory, or lower max_completion_length"
             )
@@ -199,10 +179,10 @@ class VllmEngine:
     def _next(self, steps: SimpleQueue[Any]) -> list[Any] | None:
         """Return what the next step finished, None after the last one; raise what the engine raised."""
         try:
-            step = steps.get(timeout=self.timeout_s)
+            step = steps.get(timeout=self.settings.timeout_s)
         except Empty:
             raise TimeoutError(
-                f"rollout.timeout_s={self.timeout_s}: a step of vLLM did not end for so long: a hang, or not time enough"
+                f"rollout.timeout_s={self.settings.timeout_s}: a step of vLLM did not end for so long: a hang, or not time enough"
             ) from None
         if isinstance(step, BaseException):
             raise step

@@ -18,6 +18,7 @@ from torch import distributed as dist
 
 from llmzero.core.errors import UserError
 from llmzero.rollout.base import Rollouts, Sampling, Weights
+from llmzero.rollout.settings import VllmServerSettings
 from llmzero.rollout.vllm_engine import Completion, reload, request_seeds, rollouts_of
 
 CONNECTIONS = 64  # requests under way at one server at a time; each has a prompt and its n completions
@@ -25,17 +26,12 @@ SHARD_BYTES = 2**31  # weights in a file; what rank 0 holds in memory while it w
 
 
 class VllmServerEngine:
-    """Samples with servers that were started beforehand, each with the whole policy; docs/vllm.md has the command.
+    """Samples with servers that were started beforehand, each with the whole policy; docs/vllm.md has the command."""
 
-    Args:
-        urls: the servers, e.g. `http://node7:8000`. Prompts are dealt out to them in turn.
-        exchange_dir: a directory that trainer and servers see under the same path; weights lie there while they are handed over.
-        timeout_s: longest wait for the next answer of any server.
-    """
-
-    def __init__(self, urls: Sequence[str], exchange_dir: str, timeout_s: float = 1800.0) -> None:
-        self.urls, self.timeout_s = [url.rstrip("/") for url in urls], timeout_s
-        self.exchange_dir = Path(exchange_dir).expanduser().absolute()
+    def __init__(self, settings: VllmServerSettings) -> None:
+        self.settings = settings
+        self.urls = [url.rstrip("/") for url in settings.urls]
+        self.exchange_dir = Path(settings.exchange_dir).expanduser().absolute()
         self._eos_ids: list[int] = []
         self._max_model_len = 0
         self._rank, self._distributed = (
@@ -61,7 +57,7 @@ class VllmServerEngine:
         """Return `sampling.n` completions for each prompt, from all servers at once.
 
         Raises:
-            TimeoutError: no server answered anything for `timeout_s`.
+            TimeoutError: no server answered anything for `rollout.timeout_s`.
             UserError: a prompt and the longest completion do not fit into what the servers hold.
         """
         longest = max(map(len, prompts), default=0)
@@ -147,10 +143,10 @@ class VllmServerEngine:
         results: list[Any] = [None] * len(calls)
         for _ in calls:
             try:
-                i, answer = answers.get(timeout=self.timeout_s)
+                i, answer = answers.get(timeout=self.settings.timeout_s)
             except Empty:
                 servers = ", ".join(dict.fromkeys(call.url for call in calls))
-                message = f"rollout.timeout_s={self.timeout_s}: no answer from {servers} for so long: a hang, or not time enough"
+                message = f"rollout.timeout_s={self.settings.timeout_s}: no answer from {servers} for so long: a hang, or not time enough"
                 raise TimeoutError(message) from None
             if isinstance(answer, BaseException):
                 raise answer

@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 from llmzero.grpo.advantages import group_advantages, whiten
 from llmzero.grpo.batch import Sample, collate
 from llmzero.grpo.head import LogprobModel
-from llmzero.grpo.loss import LossName, LossSettings, Totals, grpo_loss, sampler_correction, token_weights
+from llmzero.grpo.loss import LOSSES, LossSettings, Totals, grpo_loss, sampler_correction
 from llmzero.grpo.nano import character_tokenizer
 from llmzero.tasks.base import Reward
 
@@ -255,7 +255,7 @@ def ours(
         else None,
         advantages=batch.advantages,
         mask=batch.counted,
-        weights=token_weights(batch.counted, settings.loss, totals),
+        weights=settings.loss.token_weights(batch.counted, totals),
         settings=settings,
     )
     terms.loss.backward()
@@ -264,7 +264,7 @@ def ours(
     }
 
 
-def options_of(loss: LossName) -> dict[str, Any]:
+def options_of(loss: str) -> dict[str, Any]:
     """What TRL calls our loss of that name with the bounds of `settings_of`."""
     if loss == "gspo":
         return {
@@ -278,9 +278,9 @@ def options_of(loss: LossName) -> dict[str, Any]:
     return {"loss_type": loss, "epsilon": LOW, "epsilon_high": HIGH}
 
 
-def settings_of(loss: LossName, **changes: Any) -> LossSettings:
+def settings_of(loss: str, **changes: Any) -> LossSettings:
     low, high = (SEQUENCE_LOW, SEQUENCE_HIGH) if loss == "gspo" else (LOW, HIGH)
-    return LossSettings(loss, low, high, **changes)
+    return LossSettings(LOSSES[loss], low, high, **changes)
 
 
 def distance(found: Found, expected: Found) -> float:
@@ -294,7 +294,7 @@ def distance(found: Found, expected: Found) -> float:
 
 
 def both(
-    loss: LossName,
+    loss: str,
     checkpoint: Path,
     rollout: Rollout,
     directory: Path,
@@ -308,13 +308,10 @@ def both(
     return found, theirs(trainer, batch), sums
 
 
-LOSSES: list[LossName] = ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"]
-
-
 @pytest.mark.parametrize("beta", [0.0, 0.2])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_loss_and_gradients_are_those_of_trl(
-    loss: LossName, beta: float, checkpoint: Path, rollout: Rollout, tmp_path: Path
+    loss: str, beta: float, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
     changes = {"kl_coef": beta} if beta else {}
     found, expected, sums = both(loss, checkpoint, rollout, tmp_path, {"beta": beta}, changes)
@@ -326,7 +323,7 @@ def test_loss_and_gradients_are_those_of_trl(
 
 @pytest.mark.parametrize("loss", ["grpo", "bnpo", "dr_grpo", "dapo", "gspo"])
 def test_a_dual_clip_above_the_upper_bound_is_trls_delta(
-    loss: LossName, checkpoint: Path, rollout: Rollout, tmp_path: Path
+    loss: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
     bound = 1 + SEQUENCE_HIGH + 0.01 if loss == "gspo" else 1 + HIGH + 0.01
     found, expected, _ = both(loss, checkpoint, rollout, tmp_path, {"delta": bound}, {"dual_clip": bound})
@@ -369,7 +366,7 @@ def test_the_divergence_is_not_multiplied_by_the_ratio_as_trls_is_by_default(
 @pytest.mark.parametrize("kind", ["truncate", "mask"])
 @pytest.mark.parametrize("loss", ["dapo", "gspo"])
 def test_the_samplers_correction_is_trls(
-    loss: LossName, kind: str, level: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
+    loss: str, kind: str, level: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
     """With a divergence, which the correction must leave alone. Where TRL truncates it has a lower bound too, unless that is None."""
     low, high = 0.8, 1.25
@@ -393,7 +390,7 @@ def test_the_samplers_correction_is_trls(
 
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "cispo", "gspo"])
 def test_accumulated_micro_batches_give_trls_gradient(
-    loss: LossName, checkpoint: Path, rollout: Rollout, tmp_path: Path
+    loss: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
     trainer = trl_trainer(checkpoint, rollout, tmp_path, gradient_accumulation_steps=2, **options_of(loss))
     batch = trl_batch(trainer)
@@ -424,7 +421,7 @@ def test_a_token_mean_over_micro_batches_differs_from_trls_mean_of_means(
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_one_of_two_minibatches_has_trls_gradient(
-    loss: LossName, checkpoint: Path, rollout: Rollout, tmp_path: Path
+    loss: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
     """`dapo` and `cispo` divide by the tokens of the rollout batch over its updates, the others by what the minibatch has."""
     trainer = trl_trainer(checkpoint, rollout, tmp_path, steps_per_generation=2, **options_of(loss))
@@ -436,7 +433,7 @@ def test_one_of_two_minibatches_has_trls_gradient(
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_masked_completions_are_left_out_of_the_mean_unlike_trls(
-    loss: LossName, checkpoint: Path, rollout: Rollout, tmp_path: Path
+    loss: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
     """Half of the completions are masked: TRL's mean over all of them is half of ours over those that count."""
     trainer = trl_trainer(checkpoint, rollout, tmp_path, mask_truncated_completions=True, **options_of(loss))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from math import ceil
 from typing import Any
@@ -24,19 +24,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from launchers.plan import host_problems, nano_architecture, stages_of
+from launchers.plan import engine_of, host_problems, stages_of
 from llmzero.cli import resolved
-from llmzero.config import check_ranges, register
+from llmzero.config import LAUNCHERS, PlanConfig, checked, register
 from llmzero.core.errors import UserError
-from llmzero.grpo import batch, head, packing
+from llmzero.grpo import head
 from llmzero.grpo.batch import Sample, shared_out
+from llmzero.grpo.limits import MIN_LENGTH_RATIO
 from llmzero.grpo.packing import pack
+from llmzero.grpo.settings import LoraSettings, NanoRecipe, TrainerSettings
 from llmzero.planning import memory
 from llmzero.planning.memory import (
     GIB,
     Architecture,
+    MemoryModel,
     PackShape,
-    Stage,
     host,
     phases,
     problems,
@@ -55,15 +57,7 @@ MODELS = {
     "qwen3_8b": 8_190_735_360,
 }
 PROFILES = ("one_80gb", "eight_80gb")
-TRAINER = {
-    "dtype": "float32",
-    "zero_stage": 0,
-    "micro_batch_tokens": 512,
-    "activation_checkpointing": False,
-    "offload_optimizer": False,
-    "offload_parameters": False,
-    "lora": {"rank": None, "alpha": 32, "targets": "all-linear"},
-}
+TRAINER = TrainerSettings(micro_batch_tokens=512)
 VALUES = {
     "max_completion_length": 96,
     "group_size": 4,
@@ -93,6 +87,10 @@ def composed(*overrides: str, name: str = "plan") -> dict[str, Any]:
     return resolved(compose(name, list(overrides)))
 
 
+def plan(*overrides: str) -> PlanConfig:
+    return checked(PlanConfig, composed(*overrides))
+
+
 def architecture(family: str, **changes: Any) -> Architecture:
     described = {**SMALL, "model_type": family, "vocab_size": 512, "tie_word_embeddings": True, **changes}
     return Architecture.from_config(described)
@@ -105,14 +103,17 @@ def built(a: Architecture) -> Any:
 
 def stage(
     a: Architecture | None = None, processes: int = 1, gpu_gib: float | None = 80.0, **changes: Any
-) -> Stage:
-    trainer = TRAINER | {key: value for key, value in changes.items() if key in TRAINER}
+) -> MemoryModel:
+    of_trainer = {key: value for key, value in changes.items() if hasattr(TRAINER, key)}
     values = VALUES | {key: value for key, value in changes.items() if key in VALUES}
     rollout = changes.get(
         "rollout", {"gpu_memory_utilization": 0.4, "tensor_parallel": 1, "max_model_len": None}
     )
     gpu = None if gpu_gib is None else gpu_gib * GIB
-    return Stage(a or architecture("qwen3"), trainer, rollout, values, False, processes, 32, gpu)
+    trainer = replace(TRAINER, **of_trainer)
+    return MemoryModel(
+        a or architecture("qwen3"), trainer, engine_of(rollout), values, False, processes, 32, gpu
+    )
 
 
 # --- parameters ---
@@ -140,20 +141,19 @@ def test_parameters_of_every_family(family: str, tied: bool) -> None:
 def test_parameters_of_an_adapter_are_those_that_peft_makes(targets: Any) -> None:
     a = architecture("qwen3")
     adapted = get_peft_model(built(a), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
-    assert a.adapter_parameters({"rank": 4, "targets": targets}) == sum(
+    assert a.adapter_parameters(LoraSettings(4, targets=targets)) == sum(
         p.numel() for p in adapted.parameters() if p.requires_grad
     )
 
 
 def test_the_nano_model_is_planned_as_it_is_built() -> None:
-    from llmzero.grpo.nano import NanoRecipe, _architecture, character_tokenizer
+    from llmzero.grpo.nano import _architecture, character_tokenizer
     from llmzero.tasks.countdown import Countdown
 
-    recipe = composed("model=nano")["model"]["recipe"]
-    config = _architecture(NanoRecipe(**recipe), character_tokenizer(Countdown.alphabet))
-    assert nano_architecture(recipe, len(set(Countdown.alphabet))) == Architecture.from_config(
-        config.to_dict()
-    )
+    recipe = NanoRecipe(**composed("model=nano")["model"]["recipe"])
+    config = _architecture(recipe, character_tokenizer(Countdown.alphabet))
+    planned = recipe.architecture(len(set(Countdown.alphabet)))
+    assert Architecture.from_config(asdict(planned)) == Architecture.from_config(config.to_dict())
 
 
 def test_what_the_formulas_do_not_hold_for_is_refused() -> None:
@@ -165,16 +165,11 @@ def test_what_the_formulas_do_not_hold_for_is_refused() -> None:
         UserError,
         match=r"trainer\.lora\.targets=\['c_attn'\]: must be all-linear, or a list of some of q_proj",
     ):
-        architecture("qwen3").adapter_parameters({"rank": 4, "targets": ["c_attn"]})
+        architecture("qwen3").adapter_parameters(LoraSettings(4, targets=["c_attn"]))
 
 
-def test_constants_are_those_of_the_trainer_and_of_deepspeed() -> None:
+def test_constants_are_those_of_deepspeed() -> None:
     zero = DeepSpeedZeroConfig()
-    assert (memory.CHUNK_ELEMENTS, memory.LIKE, memory.COPIES) == (
-        head.CHUNK_ELEMENTS,
-        packing.LIKE,
-        batch.COPIES,
-    )
     assert (zero.reduce_bucket_size, zero.max_live_parameters) == (
         memory.REDUCE_BUCKET,
         memory.LIVE_PARAMETERS,
@@ -212,15 +207,15 @@ class Live(TorchDispatchMode):
 def rows_of(shape: PackShape) -> list[tuple[list[int], list[int]]]:
     """Return prompts and completions of a pack's shape: one completion of full length, the others just long enough to stand beside it."""
     prompts = torch.randint(1, 64, (shape.prompts, shape.prompt_tokens)).tolist()
-    lengths = [shape.width + 1] + (shape.rows - 1) * [ceil(memory.LIKE * shape.width) + 1]
+    lengths = [shape.width + 1] + (shape.rows - 1) * [ceil(MIN_LENGTH_RATIO * shape.width) + 1]
     return [(prompts[i * shape.prompts // shape.rows], [1] * length) for i, length in enumerate(lengths)]
 
 
-def run(here: Stage, shape: PackShape) -> dict[str, float]:
+def run(here: MemoryModel, shape: PackShape) -> dict[str, float]:
     """Score a micro-batch of a shape, then run it forward and backward, twice; return the peaks, and what is kept for going backward."""
     torch.manual_seed(0)
-    model = built(here.architecture).to(getattr(torch, here.trainer["dtype"])).train()
-    if here.trainer["activation_checkpointing"]:
+    model = built(here.architecture).to(getattr(torch, here.trainer.dtype)).train()
+    if here.trainer.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     trained, rows = head.LogprobModel(model), rows_of(shape)
@@ -265,7 +260,9 @@ PEAKS = {
 
 
 @cache
-def measured(family: str, dtype: str, checkpointing: bool, shape: str) -> tuple[Stage, dict[str, float]]:
+def measured(
+    family: str, dtype: str, checkpointing: bool, shape: str
+) -> tuple[MemoryModel, dict[str, float]]:
     """Return a small stage whose head is so small that layers are the peak, and what its largest micro-batch takes."""
     here = stage(
         architecture(family, vocab_size=64),
@@ -341,7 +338,7 @@ def test_a_micro_batch_holds_what_fits_beside_prompts(budget: int, expected: tup
 def test_the_trainer_makes_no_micro_batch_larger_than_planned(budget: int, processes: int) -> None:
     draw = random.Random(budget)
     (largest,) = stage(micro_batch_tokens=budget).packs
-    lengths = [draw.randint(ceil(memory.LIKE * 95) + 1, 96) for _ in range(64)]
+    lengths = [draw.randint(ceil(MIN_LENGTH_RATIO * 95) + 1, 96) for _ in range(64)]
     samples = [
         Sample([i // 4] * 32, [1] * n, [0.0] * n, "stop", Reward(0.0, {}), 0.0) for i, n in enumerate(lengths)
     ]
@@ -354,7 +351,7 @@ def test_the_trainer_makes_no_micro_batch_larger_than_planned(budget: int, proce
 
 def test_the_worst_in_bounds_is_the_worst_of_every_length_that_may_be_chosen() -> None:
     for arguments in (["model=qwen3_0_6b"], ["model=qwen3_1_7b", "trainer.micro_batch_tokens=2048"]):
-        _, worst = stages_of(composed(*arguments, "hardware=one_80gb"))
+        _, worst = stages_of(plan(*arguments, "hardware=one_80gb"))
         assert [largest.width + 1 for largest in worst.packs] == [256, worst.values["max_completion_length"]]
         needed = {name: total(parts) for name, parts in phases(worst).items()}
         for length in (256, 512, 1024, 2048, 4096):
@@ -409,8 +406,8 @@ def test_an_offloaded_optimizer_is_in_main_memory() -> None:
 
 def test_an_adapter_trains_little_and_needs_no_reference() -> None:
     a = architecture("qwen3")
-    here = stage(a, dtype="bfloat16", lora={"rank": 4, "alpha": 8, "targets": "all-linear"})
-    few = a.adapter_parameters({"rank": 4, "targets": "all-linear"})
+    here = stage(a, dtype="bfloat16", lora=LoraSettings(4, 8))
+    few = a.adapter_parameters(LoraSettings(4))
     assert memory.states(here)["optimizer moments"] == 8 * few
     assert memory.states(here)["reference model"] == 0
     assert (
@@ -428,15 +425,18 @@ def test_without_a_coefficient_no_reference_and_no_logprob_phase() -> None:
 
 ENGINE = """
 import json, torch
+from dataclasses import replace
 from llmzero.grpo.distributed import join
+from llmzero.grpo.limits import MIN_LENGTH_RATIO
 from llmzero.grpo.packing import pack
+from llmzero.grpo.settings import LoraSettings, NanoRecipe, TrainerSettings
 from llmzero.grpo.policy import apply_update, deepspeed_engine
 from tests.unit.planning.test_memory import TRAINER, architecture, built
 join(60.0)
 hparams = {"learning_rate": 1e-4, "adam_beta2": 0.999, "weight_decay": 0.0, "max_grad_norm": 1.0}
 rows = [([1] * 32, [2] * 96)] * 4
 for zero in (1, 2, 3):
-    engine = deepspeed_engine(built(architecture("qwen3")).bfloat16(), hparams, TRAINER | {"dtype": "bfloat16", "zero_stage": zero})
+    engine = deepspeed_engine(built(architecture("qwen3")).bfloat16(), hparams, replace(TRAINER, dtype="bfloat16", zero_stage=zero))
     logprobs, _ = engine(pack(rows, "cpu"), 1.0)
     engine.backward(logprobs.sum())
     apply_update(engine)
@@ -488,7 +488,7 @@ def test_the_plain_engine_holds_a_cache_for_every_row() -> None:
 
 
 def test_what_does_not_fit_is_said_with_what_would_help() -> None:
-    config = composed("model=qwen3_4b", "hardware=one_80gb", "trainer.offload_optimizer=false")
+    config = plan("model=qwen3_4b", "hardware=one_80gb", "trainer.offload_optimizer=false")
     here, _ = stages_of(config)
     name, needed = worst_phase(here)
     assert needed > 79.1 * GIB
@@ -499,14 +499,14 @@ def test_what_does_not_fit_is_said_with_what_would_help() -> None:
 
 
 def test_a_pool_without_room_for_one_completion_is_a_problem() -> None:
-    here, _ = stages_of(composed("model=qwen3_8b", "hardware=one_80gb", "rollout.gpu_memory_utilization=0.2"))
+    here, _ = stages_of(plan("model=qwen3_8b", "hardware=one_80gb", "rollout.gpu_memory_utilization=0.2"))
     assert any("rollout.gpu_memory_utilization=0.2" in text for text in problems(here))
-    here, _ = stages_of(composed("model=qwen3_8b", "hardware=one_80gb", "rollout.max_model_len=1024"))
+    here, _ = stages_of(plan("model=qwen3_8b", "hardware=one_80gb", "rollout.max_model_len=1024"))
     assert any("rollout.max_model_len=1024" in text for text in problems(here))
 
 
 def test_the_worst_of_the_catalogue_is_planned_too() -> None:
-    _, worst = stages_of(composed("model=qwen3_1_7b", "hardware=one_80gb"))
+    _, worst = stages_of(plan("model=qwen3_1_7b", "hardware=one_80gb"))
     assert {
         key: worst.values[key] for key in ("max_completion_length", "group_size", "kl_coef", "reference")
     } == {
@@ -520,12 +520,11 @@ def test_the_worst_of_the_catalogue_is_planned_too() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_profile_fits_with_room_to_spare(model: str, profile: str) -> None:
-    config = composed(f"model={model}", f"hardware={profile}")
-    check_ranges(config)
+    config = plan(f"model={model}", f"hardware={profile}")
     for here in stages_of(config):
         assert problems(here) == []
         assert worst_phase(here)[1] < 0.92 * 79.1 * GIB
-        limit = config["hardware"]["host_memory_gib"]
+        limit = config.hardware["host_memory_gib"]
         enough = (model, profile) != ("qwen3_8b", "one_80gb")  # its file says how much main memory it wants
         assert (host_problems(here, limit) == []) == enough
         assert max(total(parts) for parts in host(here).values()) < 270 * GIB
@@ -539,7 +538,7 @@ def test_a_profile_sets_trainer_and_rollout_and_the_command_line_wins(name: str)
         *(["strategy=a.yaml", "search_dir=runs/a"] if name == "replay" else []),
     ]
     config = composed(*given, "trainer.micro_batch_tokens=2048", name=name)
-    check_ranges(config)
+    checked(LAUNCHERS[name], config)
     profile = config["model"]["profiles"]["eight_80gb"]
     assert config["trainer"]["micro_batch_tokens"] == 2048
     assert {key: config["trainer"][key] for key in ("dtype", "zero_stage", "activation_checkpointing")} == {
@@ -554,9 +553,8 @@ def test_a_profile_sets_trainer_and_rollout_and_the_command_line_wins(name: str)
 @pytest.mark.parametrize("rollout", ["torch", "vllm", "vllm_server"])
 def test_a_machine_goes_with_any_sampler_and_with_models_without_profiles(rollout: str) -> None:
     server = ["rollout.urls=[http://one:8000]"] if rollout == "vllm_server" else []
-    config = composed("model=nano", "hardware=one_80gb", f"rollout={rollout}", *server)
-    check_ranges(config)
-    assert config["trainer"]["dtype"] == "bfloat16"
+    config = plan("model=nano", "hardware=one_80gb", f"rollout={rollout}", *server)
+    assert config.trainer["dtype"] == "bfloat16"
     for here in stages_of(config):
         assert problems(here) == []
 

@@ -28,6 +28,7 @@ from llmzero.grpo.nano import character_tokenizer
 from llmzero.grpo.policy import encode_prompts
 from llmzero.rollout.base import Sampling
 from llmzero.rollout.decoder import is_known
+from llmzero.rollout.settings import TorchEngineSettings
 from llmzero.rollout.torch_engine import TorchEngine
 from llmzero.tasks.base import Example
 
@@ -76,7 +77,7 @@ class Whole:
 
 
 def started(model: Qwen3ForCausalLM, max_rows: int = 1024) -> TorchEngine:
-    engine = TorchEngine(max_rows)
+    engine = TorchEngine(TorchEngineSettings(max_rows))
     engine.start(Whole(model))
     return engine
 
@@ -227,7 +228,7 @@ def test_a_model_that_cannot_be_run_as_it_is_gets_a_copy_that_follows_it(
     if adapted:
         source.peft_config = {}  # what says that a model has an adapter
     weights = Whole(source, str(tmp_path), partitioned=not adapted)
-    engine = TorchEngine()
+    engine = TorchEngine(TorchEngineSettings())
     engine.start(weights)
     before = engine.generate(PROMPTS, Sampling(6, 0.0))
     with torch.no_grad():

@@ -1,0 +1,53 @@
+"""Settings of the engines that sample completions. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmzero.core.settings import REQUIRED, setting
+
+
+@dataclass
+class TorchEngineSettings:
+    """`rollout=torch`."""
+
+    max_rows: int = setting(
+        1024, "completions generated side by side; bounds the memory of the key-value cache", low=1
+    )
+
+
+@dataclass
+class VllmEngineSettings:
+    """`rollout=vllm`."""
+
+    tensor_parallel: int = setting(
+        1, "processes that share one copy of the model; the stage's, in groups by rank", low=1
+    )
+    gpu_memory_utilization: float = setting(
+        0.4, "share of a GPU that is vLLM's while it samples, weights included", low=0.01, high=1
+    )
+    cpu_kv_cache_gib: float = setting(1.0, "size of the key-value cache where there is no GPU", low=0.01)
+    max_model_len: int | None = setting(
+        None, "longest prompt and completion together; null is what model and memory allow", low=1
+    )
+    max_num_seqs: int = setting(256, "completions generated side by side", low=1)
+    enforce_eager: bool = setting(
+        False, "no CUDA graphs: a quicker start, less memory, slower sampling; a CPU never has them"
+    )
+    timeout_s: float = setting(
+        600.0, "longest wait for one step of the engine: a token for each running completion", low=1
+    )
+
+
+@dataclass
+class VllmServerSettings:
+    """`rollout=vllm_server`."""
+
+    urls: list[str] = setting(
+        REQUIRED, "the servers, e.g. [http://node7:8000]; prompts are dealt out in turn"
+    )
+    exchange_dir: str = setting(
+        "runs/exchange",
+        "trainer and servers see it under the same path; weights lie there while they are handed over",
+    )
+    timeout_s: float = setting(1800.0, "longest wait for the next answer of any server", low=1)
