@@ -1,1 +1,1 @@
-"""What to do with finished searches: tables of them, and what the tables say. Each module is a command: `python -m analysis.load --help`."""
+"""Analyses of finished searches. Most modules are commands: `python -m analysis.load --help`."""

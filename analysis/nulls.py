@@ -1,8 +1,9 @@
-"""What a claim about paths is measured against: the same paths if something else than the claim had made them.
+"""Null hypotheses about paths: random versions of a path that something other than the claim could have made.
 
-A null makes `DRAWS` other versions of a path's directions, of shape (draws, stages, parameters). All change the same parameters at the same
-stages as the path did, so a short path stays short: what it does by chance, its versions do as often. Stages are turned round or moved as
-a whole, as parameters that are changed together are not independent.
+A null makes `DRAWS` random versions of a path's directions, of shape (draws, stages, parameters). Every
+version changes the same parameters at the same stages as the path itself. So short paths stay short, and what
+they do by chance is part of the null. Stages are flipped or reordered as a whole, since parameters that are
+changed together are not independent.
 """
 
 from __future__ import annotations
@@ -15,61 +16,61 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.paths import Array, Counts, Line, Signs
+from analysis.paths import Array, Counts, SearchPath, Signs
 
 DRAWS = 2000
 SEED = 0
 ROUNDING = 1e-9
 
-Null = Callable[[Line, int, np.random.Generator], Signs]
+Null = Callable[[SearchPath, int, np.random.Generator], Signs]
 Measure = Callable[[Counts], Array]
 
 
-def turned_searches(line: Line, draws: int, rng: np.random.Generator) -> Signs:
-    """Turn the whole path round, or not: a search that goes up throughout might as well have gone down."""
-    return _flips(rng, (draws, 1, 1)) * line.signs
+def flip_searches(path: SearchPath, draws: int, rng: np.random.Generator) -> Signs:
+    """Reverse all directions of the path, or none: a search that goes up throughout might as well go down."""
+    return _coins(rng, (draws, 1, 1)) * path.signs
 
 
-def turned_stages(line: Line, draws: int, rng: np.random.Generator) -> Signs:
-    """Turn each stage round, or not: whether it goes up or down is a coin's decision."""
-    return _flips(rng, (draws, len(line.signs), 1)) * line.signs
+def flip_stages(path: SearchPath, draws: int, rng: np.random.Generator) -> Signs:
+    """Reverse the directions of each stage, or not: a coin decides whether a stage goes up or down."""
+    return _coins(rng, (draws, len(path.signs), 1)) * path.signs
 
 
-def reordered(line: Line, draws: int, rng: np.random.Generator) -> Signs:
-    """Put the stages in any other order."""
-    return np.asarray(line.signs[rng.random((draws, len(line.signs))).argsort(axis=1)])
+def reorder_stages(path: SearchPath, draws: int, rng: np.random.Generator) -> Signs:
+    """Permute the stages."""
+    return np.asarray(path.signs[rng.random((draws, len(path.signs))).argsort(axis=1)])
 
 
-def drawn(line: Line, draws: int, rng: np.random.Generator) -> Signs:
-    """Draw each new value evenly from all others that the catalogue allows."""
-    position = np.tile(line.start, (draws, 1))
-    signs = np.zeros((draws, *line.signs.shape), np.int8)
-    for stage, changed in enumerate(line.signs != 0):
-        fresh = np.where(changed, _others(position, line.values, rng), position)
-        signs[:, stage] = np.sign(fresh - position)
-        position = fresh
+def redraw_values(path: SearchPath, draws: int, rng: np.random.Generator) -> Signs:
+    """Draw each new value uniformly from all other values that the catalogue allows."""
+    position = np.tile(path.start, (draws, 1))
+    signs = np.zeros((draws, *path.signs.shape), np.int8)
+    for stage, changed in enumerate(path.signs != 0):
+        uniform = rng.random(position.shape)
+        last = np.where(np.isnan(path.values), 1.0, np.maximum(path.values - 1, 1.0))
+        index = np.floor(uniform * last)
+        index += index >= np.rint(position * last)  # passes over the present value
+        other = np.where(np.isnan(path.values), uniform, index / last)
+        new = np.where(changed, other, position)
+        signs[:, stage] = np.sign(new - position)
+        position = new
     return signs
 
 
-def _flips(rng: np.random.Generator, shape: tuple[int, ...]) -> Signs:
+def _coins(rng: np.random.Generator, shape: tuple[int, ...]) -> Signs:
     return (2 * rng.integers(0, 2, shape, np.int8) - 1).astype(np.int8)
-
-
-def _others(position: Array, values: Array, rng: np.random.Generator) -> Array:
-    even = rng.random(position.shape)
-    last = np.where(np.isnan(values), 1.0, np.maximum(values - 1, 1.0))
-    place = np.floor(even * last)
-    return np.where(np.isnan(values), even, (place + (place >= np.rint(position * last))) / last)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A test against a null. All is one-sided: the claim says more.
+    """The outcome of a one-sided test: the claim says that the observed value is higher than under the null.
 
     Attributes:
-        expected: what the null gives in the mean.
-        p: how often it gives as much as was observed.
-        floor: the p that nothing but a perfect outcome could reach, with paths of this number and length.
+        null: name of the null.
+        observed: the value of the measure.
+        expected: its mean under the null.
+        p: how often the null gives at least the observed value.
+        floor: the p of a perfect outcome; no paths of this number and length could reach a lower one.
     """
 
     null: str
@@ -79,77 +80,85 @@ class Outcome:
     floor: float
 
 
-def mean_of_judged(value: Array, judged: NDArray[np.bool_]) -> Array:
-    """Return the mean over the parameters that can be judged, the last axis."""
-    return np.asarray(np.where(judged, value, 0.0).sum(axis=-1) / judged.sum(axis=-1))
+def mean_of_testable(value: Array, testable: NDArray[np.bool_]) -> Array:
+    """Return the mean over the parameters, the last axis, that are testable."""
+    return np.asarray(np.where(testable, value, 0.0).sum(axis=-1) / testable.sum(axis=-1))
 
 
 @dataclass(frozen=True)
-class Versions:
-    """A measure of paths and of their versions under a null: lists with an entry a path, arrays whose last axis are some parameters."""
+class NullSamples:
+    """A measure of some paths, and of their random versions under a null.
+
+    Attributes:
+        name: of the null.
+        null: the function that made the versions.
+        counts: the counts of each path.
+        observed: the measure of each path, of shape (parameters,).
+        sampled: the measure of each path's versions, of shape (draws, parameters).
+    """
 
     name: str
     null: Null
     counts: list[Counts]
-    seen: list[Array]
-    others: list[Array]
+    observed: list[Array]
+    sampled: list[Array]
 
     @classmethod
-    def of(cls, name: str, null: Null, measure: Measure, lines: Sequence[Line], draws: int) -> Versions:
-        """Make the versions of paths."""
+    def draw(
+        cls, name: str, null: Null, measure: Measure, paths: Sequence[SearchPath], draws: int
+    ) -> NullSamples:
+        """Make the random versions of all paths and measure them."""
         rng = np.random.default_rng(SEED)
-        others = [measure(Counts.of(null(line, draws, rng))) for line in lines]
-        return cls(
-            name, null, [line.counts for line in lines], [measure(line.counts) for line in lines], others
-        )
+        sampled = [measure(Counts.of(null(path, draws, rng))) for path in paths]
+        observed = [measure(path.counts) for path in paths]
+        return cls(name, null, [path.counts for path in paths], observed, sampled)
 
     def outcome(self, column: int | None = None) -> Outcome | None:
-        """Test the mean of all parameters, or of one; None where no path can be judged.
+        """Test the mean over all parameters, or one parameter; None where no path has a testable parameter.
 
-        Within a search the mean is over the parameters that can be judged, then over searches: each counts as one.
+        The mean is taken over the testable parameters of each search first, then over searches.
         """
-        kept = slice(None) if column is None else slice(column, column + 1)
-        told = [i for i, counts in enumerate(self.counts) if counts.judged[kept].any()]
-        if not told:
+        columns = slice(None) if column is None else slice(column, column + 1)
+        testable = [counts.testable[columns] for counts in self.counts]
+        chosen = [i for i, enough in enumerate(testable) if enough.any()]
+        if not chosen:
             return None
-        judged = [self.counts[i].judged[kept] for i in told]
-        observed = float(
-            np.mean(
-                [mean_of_judged(self.seen[i][kept], enough) for i, enough in zip(told, judged, strict=True)]
-            )
-        )
-        means = np.mean(
-            [mean_of_judged(self.others[i][:, kept], enough) for i, enough in zip(told, judged, strict=True)],
-            axis=0,
-        )
-        floor = FLOORS[self.null]([int(self.counts[i].changes[kept].max()) for i in told], means)
-        as_much = int((means >= observed - ROUNDING).sum())
-        return Outcome(self.name, observed, float(means.mean()), (as_much + 1) / (len(means) + 1), floor)
+        observed = float(np.mean([mean_of_testable(self.observed[i][columns], testable[i]) for i in chosen]))
+        means = np.mean([mean_of_testable(self.sampled[i][:, columns], testable[i]) for i in chosen], axis=0)
+        floor = FLOORS[self.null]([int(self.counts[i].changes[columns].max()) for i in chosen], means)
+        at_least_observed = int((means >= observed - ROUNDING).sum())
+        p = (at_least_observed + 1) / (len(means) + 1)
+        return Outcome(self.name, observed, float(means.mean()), p, floor)
 
 
-def _alternations(changes: int) -> float:
-    """Return the share of the orders of as many ups as downs in which every change turns."""
+def _alternating_share(changes: int) -> float:
+    """Return the share of the orders of equally many ups and downs in which every change turns."""
     return (1 if changes % 2 else 2) / comb(changes, changes // 2)
 
 
-# The smallest p of perfect data, by the changes of the parameter changed most in each search, or by the draws themselves.
+# The smallest p of perfect data. Arguments: the changes of the parameter that changed most in each search,
+# and the means over searches of each draw.
 FLOORS: dict[Null, Callable[[list[int], Array], float]] = {
-    turned_searches: lambda changes, means: 0.5 ** len(changes),
-    turned_stages: lambda changes, means: 0.5 ** sum(changes),
-    reordered: lambda changes, means: float(np.prod([_alternations(n) for n in changes])),
-    drawn: lambda changes, means: float(np.mean(means >= 1 - ROUNDING)),
+    flip_searches: lambda changes, means: 0.5 ** len(changes),
+    flip_stages: lambda changes, means: 0.5 ** sum(changes),
+    reorder_stages: lambda changes, means: float(np.prod([_alternating_share(n) for n in changes])),
+    redraw_values: lambda changes, means: float(np.mean(means >= 1 - ROUNDING)),
 }
 
 
-def against(name: str, ours: Array, theirs: Array, draws: int) -> Outcome:
-    """Test whether values of searches are higher than those of other searches: labels are exchanged between searches."""
+def permutation_test(name: str, ours: Array, theirs: Array, draws: int) -> Outcome:
+    """Test whether searches have higher values than other searches: labels are exchanged between searches."""
 
     def difference(a: Array, b: Array, axis: int) -> Array:
         return np.asarray(a.mean(axis=axis) - b.mean(axis=axis))
 
-    floor = 1 / comb(len(ours) + len(theirs), len(ours))
-    rng = np.random.default_rng(SEED)
-    found = stats.permutation_test(
-        (ours, theirs), difference, n_resamples=draws, alternative="greater", vectorized=True, rng=rng
+    result = stats.permutation_test(
+        (ours, theirs),
+        difference,
+        n_resamples=draws,
+        alternative="greater",
+        vectorized=True,
+        rng=np.random.default_rng(SEED),
     )
-    return Outcome(name, float(ours.mean()), float(theirs.mean()), float(found.pvalue), floor)
+    floor = 1 / comb(len(ours) + len(theirs), len(ours))
+    return Outcome(name, float(ours.mean()), float(theirs.mean()), float(result.pvalue), floor)

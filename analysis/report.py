@@ -1,4 +1,4 @@
-"""A study on one self-contained page: `python -m analysis.report --help`."""
+"""Writes a page about a study as one HTML file: `python -m analysis.report --help`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from analysis import calibration, compare, dynamics, scaling, stopping, transfer
-from analysis.curves import named, path_of
-from analysis.figures import draw, furthest, save_all
-from analysis.load import Tables, load, parser_of
+from analysis import calibration, compare, dynamics, dynamics_text, scaling, stopping, transfer
+from analysis.commands import add_null_option, search_parser
+from analysis.curves import best_searches, with_method_names
+from analysis.figures import draw, save_all
+from analysis.load import load
+from analysis.paths import path_of
+from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
 from llmzero.core.files import write_atomic
@@ -27,13 +30,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTIONS = {
-    "test_over_cost": "Test score of what each method would have delivered, over device seconds; bands: 95 % over searches.",
+    "test_over_cost": (
+        "Test score of what each method would have delivered, over device seconds; bands: 95 % over searches."
+    ),
     "best_so_far": "Best validation score over stages; bands: 95 % over searches.",
     "scaling": "Test scores over models; bars: standard errors over searches.",
-    "strategies": "The best strategy of each task: its scores, and where each hyperparameter stands along it.",
+    "strategies": (
+        "The best strategy of each task: its scores, and where each hyperparameter stands along it."
+    ),
     "tree": "The tree that the best strategy of each task stands in; the best path is bold.",
 }
-SHOWN = {
+SEARCH_COLUMNS = {
     "task": "task",
     "name": "method",
     "model": "model",
@@ -50,8 +57,9 @@ SHOWN = {
 }
 
 HELP = """\
-Write a page about a study: how the methods compare, the best strategies with their agents' words, whether capacity grows and
-regularization oscillates, what was spent and what early stopping saved, which diagnoses paid off. The page needs no network.
+Write a page about a study: how the methods compare, the best strategies with their agents' words, whether
+capacity grows and regularization oscillates, what was spent and what early stopping saved, which diagnoses
+paid off. The page needs no network.
 
 --out gets report.html, and each figure as PDF and PNG.
 """
@@ -64,7 +72,15 @@ examples:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: figures, and a text that may be folded away."""
+    """A section of the page.
+
+    Attributes:
+        key: its anchor.
+        title: its heading.
+        body: its text as HTML.
+        figures: their captions (`says`) and data URLs (`source`).
+        folded: whether the text is shown on a click only.
+    """
 
     key: str
     title: str
@@ -74,108 +90,119 @@ class Section:
 
 
 def page(tables: Tables, nulls: Tables | None, title: str, figures: dict[str, Figure]) -> str:
-    """Return the page. Whatever a search holds is shown as text: nothing of it becomes markup, and the page runs no script."""
-    moved = dynamics.analysed(tables, nulls)
+    """Return the page as HTML without scripts; text that comes from a search never becomes markup.
+
+    Args:
+        tables: the searches of the study.
+        nulls: searches that the claim about dynamics has to beat.
+        title: of the page.
+        figures: as `draw` returns them.
+    """
+    claim = dynamics.analyse(tables, nulls)
+    searches = with_method_names(tables.searches)
+    counts = (
+        (len(searches), "searches"),
+        (searches["task"].nunique(), "tasks"),
+        (searches["name"].nunique(), "methods"),
+        (len(tables.stages), "stages"),
+    )
+    sections = _sections(tables, claim, figures)
+    rows = searches[list(SEARCH_COLUMNS)].itertuples(index=False)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    searches = named(tables.searches)
-    told = {
-        "title": title,
-        "facts": f"{len(searches)} searches, {searches['task'].nunique()} tasks, {searches['name'].nunique()} methods, {len(tables.stages)} stages",
-        "verdict": f"Capacity grows while regularization oscillates: {moved['verdict']}.",
-        "sections": [
-            section for section in _sections(tables, moved, figures) if section.body or section.figures
-        ],
-        "strategies": [_strategy(tables, task, search) for task, search in furthest(tables.searches)],
-        "search_columns": list(SHOWN.values()),
-        "searches": [
-            [_shown(value) for value in row] for row in searches[list(SHOWN)].itertuples(index=False)
-        ],
-    }
-    return environment.get_template("report.html.jinja").render(told)
+    return environment.get_template("report.html.jinja").render(
+        title=title,
+        facts=", ".join(f"{count} {noun}" for count, noun in counts),
+        verdict=f"Capacity grows while regularization oscillates: {claim['verdict']}.",
+        sections=[section for section in sections if section.body or section.figures],
+        strategies=[_strategy(tables, task, search) for task, search in best_searches(tables.searches)],
+        search_columns=list(SEARCH_COLUMNS.values()),
+        searches=[[_cell(value) for value in row] for row in rows],
+    )
 
 
-def _sections(tables: Tables, moved: dict[str, Any], figures: dict[str, Figure]) -> list[Section]:
+def _sections(tables: Tables, claim: dict[str, Any], figures: dict[str, Figure]) -> list[Section]:
+    def pictures(*names: str) -> list[dict[str, str]]:
+        return [
+            {"says": CAPTIONS[name], "source": _data_url(figures[name])} for name in names if name in figures
+        ]
+
     replayed = (tables.searches["method"] == compare.REPLAY).any()
-    pictures = {
-        name: [{"says": CAPTIONS[name], "source": _picture(figure)}] for name, figure in figures.items()
-    }
     return [
         Section(
             "methods",
             "Methods",
-            _formatted(lambda: comparison_table(compare.compared(tables))),
-            pictures.get("test_over_cost", ()),
+            _html(lambda: comparison_table(compare.compare(tables))),
+            pictures("test_over_cost"),
         ),
-        Section("progress", "Progress", figures=pictures.get("best_so_far", ())),
+        Section("progress", "Progress", figures=pictures("best_so_far")),
         Section(
             "models",
             "Models",
-            _formatted(lambda: scaling.told(scaling.scaled(tables))),
-            pictures.get("scaling", ()),
+            _html(lambda: scaling.as_markdown(scaling.scores_by_model(tables))),
+            pictures("scaling"),
         ),
         Section(
             "transfer",
             "Transfer",
-            _formatted(lambda: transfer_table(transfer.transferred(tables))) if replayed else Markup(),
+            _html(lambda: transfer_table(transfer.transfer_matrix(tables))) if replayed else Markup(),
         ),
-        Section("paths", "Paths", figures=[*pictures.get("strategies", ()), *pictures.get("tree", ())]),
-        Section("dynamics", "Dynamics", _formatted(lambda: dynamics.told(moved))),
-        Section("stopping", "Early stopping", _formatted(lambda: stopping.told(stopping.stopping(tables)))),
+        Section("paths", "Paths", figures=pictures("strategies", "tree")),
+        Section("dynamics", "Dynamics", _html(lambda: dynamics_text.as_markdown(claim))),
+        Section("stopping", "Early stopping", _html(lambda: stopping.as_markdown(stopping.stopping(tables)))),
         Section(
             "calibration",
             "Proposals",
-            _formatted(lambda: calibration.told(calibration.calibration(tables))),
+            _html(lambda: calibration.as_markdown(calibration.calibration(tables))),
             folded=True,
         ),
     ]
 
 
-def _formatted(tell: Callable[[], str]) -> Markup:
-    """Return Markdown as markup, where HTML in it stays text; where the searches do not tell it, why."""
+def _html(markdown: Callable[[], str]) -> Markup:
+    """Return Markdown as HTML, where tags in it stay text; where it cannot be made, return the reason."""
     try:
-        lines = [line for line in tell().splitlines() if not line.startswith("# ")]
+        lines = [line for line in markdown().splitlines() if not line.startswith("# ")]
     except UserError as error:
         return escape(f"Left out: {error}.")
-    return Markup(
-        MarkdownIt("js-default", {"linkify": False})
-        .disable(["image", "link", "autolink"])
-        .render("\n".join(lines))
-    )
+    renderer = MarkdownIt("js-default", {"linkify": False}).disable(["image", "link", "autolink"])
+    return Markup(renderer.render("\n".join(lines)))
 
 
-def _picture(figure: Figure) -> str:
+def _data_url(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _strategy(tables: Tables, task: str, search: pd.Series[Any]) -> dict[str, Any]:
-    """Return what the page tells of a search's best path."""
+    """Return what the template shows of a search's best path."""
     own = tables.of([search["search"]])
     stages = own.stages.set_index("node")
-    told = {key: search[key] for key in ("name", "seed")}
     path = path_of(own.stages, search["best_node"])[1:]
     return {
-        **told,
+        "name": search["name"],
+        "seed": search["seed"],
         "task": task,
-        "score": _shown(search["best_score"]),
+        "score": _cell(search["best_score"]),
         "stages": [_stage(stages.loc[node], node, own.changes) for node in path],
     }
 
 
 def _stage(stage: pd.Series[Any], node: str, changes: pd.DataFrame) -> dict[str, Any]:
     own = changes[changes["node"] == node]
-    words = {key: _shown(stage[key]) for key in ("depth", "score", "diagnosis", "rationale")}
-    moves = [
-        f"{name}: {before} → {after}"
-        for name, before, after in zip(own["parameter"], own["before"], own["after"], strict=True)
-    ]
-    return {"node": node, **words, "changes": moves}
+    return {
+        "node": node,
+        **{key: _cell(stage[key]) for key in ("depth", "score", "diagnosis", "rationale")},
+        "changes": [
+            f"{name}: {before} → {after}"
+            for name, before, after in zip(own["parameter"], own["before"], own["after"], strict=True)
+        ],
+    }
 
 
-def _shown(value: Any) -> str:
+def _cell(value: Any) -> str:
     if pd.isna(value):
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -183,28 +210,20 @@ def _shown(value: Any) -> str:
 
 def main() -> None:
     """Write the page and the figures."""
-    parser = parser_of("report", HELP, EXAMPLES)
-    parser.add_argument(
-        "--null",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="DIRECTORY",
-        help="searches of a proposer that dynamics have to beat",
-    )
+    parser = search_parser("report", HELP, EXAMPLES)
+    add_null_option(parser, "searches of a proposer that dynamics have to beat")
     parser.add_argument("--title", default="Searches compared", help="of the page")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where report.html and the figures go"
     )
-    given = parser.parse_args()
-    tables = load(given.directories)
+    arguments = parser.parse_args()
+    tables = load(arguments.directories)
+    nulls = load(arguments.null) if arguments.null else None
     figures = draw(tables)
-    save_all(figures, given.out)
-    write_atomic(
-        given.out / "report.html",
-        page(tables, load(given.null) if given.null else None, given.title, figures),
-    )
-    print(f"{given.out / 'report.html'}, with {', '.join(figures)} as PDF and PNG beside it")
+    save_all(figures, arguments.out)
+    file = arguments.out / "report.html"
+    write_atomic(file, page(tables, nulls, arguments.title, figures))
+    print(f"{file}, with {', '.join(figures)} as PDF and PNG beside it")
 
 
 if __name__ == "__main__":

@@ -10,36 +10,44 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.load import Row, Tables, load, parser_of, publish
+from analysis.commands import publish, search_parser
+from analysis.load import load
+from analysis.tables import Row, Tables
 from llmzero.cli import run_command
 from llmzero.studies.statistics import interval, mean
 from llmzero.studies.tables import markdown
 
 NOTES = """\
-Saved: of all searches together; in brackets a 95 % interval of the mean share of a search. Rate: exact 95 % interval of false kills among
-audited stages, which are taken as independent. Lost: score by which audited stages passed the best of the time, in the mean over them.
+Saved: of all searches together; in brackets a 95 % interval of the mean share of a search. Rate: exact 95 % \
+interval of false kills among
+audited stages, which are taken as independent. Lost: score by which audited stages passed the best of the \
+time, in the mean over them.
 """
 KEYS = ("task", "method", "proposer", "stopper")
 
 HELP = """\
 Say for each task, method, proposer and stopper what early stopping saved and how often it was wrong.
 
-saved         device seconds that stopped stages would still have used at their own pace, as a share of all that would have been used
+saved         device seconds that stopped stages would still have used at their own pace, as a share of all
+              that would have been used
 audited       stages found hopeless that ran on all the same (stopper.audit_fraction asks for them)
 false kills   of the audited stages, those that passed the best score of the time of the decision
 lost          by how much these passed it, in the mean over all audited stages
 """
 EXAMPLES = """\
 examples:
-  python launchers/search.py experiment=simulated search.stage_steps=48 stopper.audit_fraction=0.5 search_dir=runs/audited
+  python launchers/search.py experiment=simulated stopper.audit_fraction=0.5 search_dir=runs/audited
   python -m analysis.stopping runs/audited
-  python -m analysis.stopping runs/study --out found
+  python -m analysis.stopping runs/study --out results
 """
 
 
 def stopping(tables: Tables) -> list[Row]:
-    """Return the numbers of each task, method, proposer and stopper; shares have 95 % intervals, over searches for what was saved."""
-    lost = _lost(tables.stages)
+    """Return the content of `stopping.json`: a row for each task, method, proposer and stopper."""
+    stages = tables.stages
+    audited = stages[(stages["stop"] == "audited") & stages["score"].notna()]
+    # By how much audited stages passed the best score at the time of their decision, summed over each search.
+    lost = (audited["score"] - audited["stop_incumbent"]).clip(lower=0.0).groupby(audited["search"]).sum()
     searches = tables.searches.assign(lost=tables.searches["search"].map(lost).fillna(0.0))
     return [
         {**dict(zip(KEYS, key, strict=True)), **_numbers(group)}
@@ -47,19 +55,16 @@ def stopping(tables: Tables) -> list[Row]:
     ]
 
 
-def _lost(stages: pd.DataFrame) -> pd.Series[float]:
-    """Return of each search how much of score all its audited stages together had over the best of the time of their judgement."""
-    audited = stages[(stages["stop"] == "audited") & stages["score"].notna()]
-    above = (audited["score"] - audited["stop_incumbent"]).clip(lower=0.0)
-    return above.groupby(audited["search"]).sum()
-
-
 def _numbers(searches: pd.DataFrame) -> dict[str, Any]:
+    """Return the numbers of a group of searches; the interval of the saved share is over searches."""
     spent, saved = searches["gpu_seconds"].to_numpy(float), searches["saved_gpu_seconds"].to_numpy(float)
-    audited, killed = int(searches["audited"].sum()), int(searches["false_kills"].sum())
+    audited, false_kills = int(searches["audited"].sum()), int(searches["false_kills"].sum())
     planned = spent + saved
     shares = np.divide(saved, planned, out=np.zeros_like(saved), where=planned > 0)
-    bounds = stats.binomtest(killed, audited).proportion_ci() if audited else None
+    rate = None
+    if audited:
+        low, high = stats.binomtest(false_kills, audited).proportion_ci()
+        rate = {"value": false_kills / audited, "low": float(low), "high": float(high)}
     return {
         "searches": len(searches),
         "stages": int(searches["stages"].sum()),
@@ -69,51 +74,39 @@ def _numbers(searches: pd.DataFrame) -> dict[str, Any]:
         "saved_share": float(saved.sum() / planned.sum()) if planned.sum() else 0.0,
         "saved_share_of_a_search": asdict(interval(mean, [shares])),
         "audited": audited,
-        "false_kills": killed,
-        "false_kill_rate": {"value": killed / audited, "low": float(bounds.low), "high": float(bounds.high)}
-        if bounds
-        else None,
+        "false_kills": false_kills,
+        "false_kill_rate": rate,
         "lost": float(searches["lost"].sum() / audited) if audited else None,
     }
 
 
-def told(rows: list[Row]) -> str:
+def as_markdown(rows: list[Row]) -> str:
     """Return `stopping.md`."""
-    head = [
-        *KEYS,
-        "searches",
-        "stages",
-        "stopped",
-        "device s a search",
-        "saved",
-        "false kills",
-        "rate",
-        "lost",
-    ]
-    lines = [
-        [
-            *(str(row[key]) for key in KEYS),
-            *(str(row[key]) for key in ("searches", "stages", "stopped")),
-            f"{row['gpu_seconds']:.0f}",
-            f"{row['saved_share']:.1%} [{row['saved_share_of_a_search']['low']:.1%}, {row['saved_share_of_a_search']['high']:.1%}]",
-            f"{row['false_kills']}/{row['audited']}",
-            f"{row['false_kill_rate']['low']:.0%} to {row['false_kill_rate']['high']:.0%}"
-            if row["false_kill_rate"]
-            else "-",
-            "-" if row["lost"] is None else f"{row['lost']:.4f}",
-        ]
-        for row in rows
-    ]
+    counts = ("searches", "stages", "stopped")
+    head = [*KEYS, *counts, "device s a search", "saved", "false kills", "rate", "lost"]
+    lines = []
+    for row in rows:
+        share, rate = row["saved_share_of_a_search"], row["false_kill_rate"]
+        lines.append(
+            [
+                *(str(row[key]) for key in (*KEYS, *counts)),
+                f"{row['gpu_seconds']:.0f}",
+                f"{row['saved_share']:.1%} [{share['low']:.1%}, {share['high']:.1%}]",
+                f"{row['false_kills']}/{row['audited']}",
+                f"{rate['low']:.0%} to {rate['high']:.0%}" if rate else "-",
+                "-" if row["lost"] is None else f"{row['lost']:.4f}",
+            ]
+        )
     return "\n".join(["# Early stopping\n", markdown(head, lines), NOTES])
 
 
 def main() -> None:
-    """Print the table, and write it where that is asked for."""
-    parser = parser_of("stopping", HELP, EXAMPLES)
+    """Print the table, and write it where --out says."""
+    parser = search_parser("stopping", HELP, EXAMPLES)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write stopping.json and stopping.md there")
-    given = parser.parse_args()
-    rows = stopping(load(given.directories))
-    publish("stopping", rows, told(rows), given.out)
+    arguments = parser.parse_args()
+    rows = stopping(load(arguments.directories))
+    publish("stopping", rows, as_markdown(rows), arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Finished searches into Weights & Biases, after the fact: `python -m analysis.sync runs/a`."""
+"""Mirrors finished searches into Weights & Biases: `python -m analysis.sync runs/a`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.load import command, places_in
+from analysis.commands import command_parser
+from analysis.load import find_searches
 from llmzero.cli import run_command
 from llmzero.mirrors.tracking import WandbTracking
 from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.tree.workspace import Workspace, read_config
 
 HELP = """\
-Mirror searches into Weights & Biases from their directories. Runs that are there are left alone, so doing it twice adds nothing.
+Mirror searches into Weights & Biases from their directories. Runs that are there are left alone, so doing it
+twice adds nothing.
 
-A DIRECTORY is a search, or holds searches, as that of a study does. Project, entity, fork and checkpoint are those of each
-search's own configuration unless they are given here.
+A DIRECTORY is a search, or holds searches, as that of a study does. Project, entity, fork and checkpoint are
+those of each search's own configuration unless options say otherwise.
 """
 EXAMPLES = """\
 examples:
@@ -31,7 +33,7 @@ SETTINGS = ("project", "entity", "fork", "checkpoint")
 
 @dataclass(frozen=True)
 class Target:
-    """Where searches go; None is what a search's own configuration says."""
+    """Where searches are sent; a field that is None is taken from the configuration of each search."""
 
     mode: str
     project: str | None = None
@@ -40,7 +42,7 @@ class Target:
     checkpoint: bool | None = None
 
     def tracking(self, search_dir: Path) -> WandbTracking:
-        """Return the tracking that a search would have had."""
+        """Return the mirror of a search directory."""
         configured = read_config(Workspace(search_dir).config_file)["tracking"]
         settings = {name: configured[name] for name in SETTINGS if name in configured}
         settings |= {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}
@@ -48,33 +50,32 @@ class Target:
 
 
 def searches_in(directories: Iterable[Path]) -> list[Path]:
-    """Return the search directories at and below these.
+    """Return the search directories at and below these directories.
 
     Raises:
         UserError: a directory holds no search.
     """
     return [
-        place
+        path
         for directory in directories
-        for place in places_in(directory)
-        if Workspace(place).config_file.exists()
+        for path in find_searches(directory)
+        if Workspace(path).config_file.exists()  # a folder of saved tables has none
     ]
 
 
 def sync(searches: Iterable[Path], target: Target) -> bool:
-    """Mirror searches, each in a process of its own; return whether all of it could be done."""
+    """Mirror searches, each in a process of its own; return whether all of them are complete."""
     complete = True
     for search_dir in searches:
         print(f"{search_dir}:", flush=True)
-        complete &= (
-            subprocess.run(target.tracking(search_dir).command(search_dir), check=False).returncode == 0
-        )
+        command = target.tracking(search_dir).command(search_dir)
+        complete &= subprocess.run(command, check=False).returncode == 0
     return complete
 
 
 def main() -> None:
-    """Mirror the searches given; exit code 1 where something could not be."""
-    parser = command("sync", HELP, EXAMPLES)
+    """Mirror the searches of the command line; exit with 1 where one is not complete."""
+    parser = command_parser("sync", HELP, EXAMPLES)
     parser.add_argument(
         "directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches"
     )
@@ -91,8 +92,9 @@ def main() -> None:
         action=argparse.BooleanOptionalAction,
         help="keep the winning checkpoint as an artifact",
     )
-    given = vars(parser.parse_args())
-    if not sync(searches_in(given.pop("directories")), Target(**given)):
+    options = vars(parser.parse_args())
+    searches = searches_in(options.pop("directories"))
+    if not sync(searches, Target(**options)):
         sys.exit(1)
 
 

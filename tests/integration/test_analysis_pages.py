@@ -1,4 +1,4 @@
-"""Figures, tables and the page of a study, made of real simulated searches and looked at in a real browser."""
+"""Figures, tables and the page of a study of simulated searches, the page in a real browser."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from analysis.compare import compared
-from analysis.curves import best_so_far, path_of, scores_on_test
+from analysis.compare import compare
+from analysis.curves import best_so_far, scores_on_test
 from analysis.figures import FIGURES, draw
-from analysis.load import Tables, load
+from analysis.load import load
+from analysis.paths import path_of
 from analysis.report import page
-from analysis.scaling import scaled
-from analysis.transfer import transferred
+from analysis.scaling import scores_by_model
+from analysis.tables import Tables
+from analysis.transfer import transfer_matrix
 from llmzero.core.errors import UserError
 from tests.conftest import REPOSITORY
 from tests.unit.analysis.test_analysis import search
 
-HOSTILE = '</td></table><script>window.pwned=1</script><img src=x onerror="window.pwned=2">| **x** [a](javascript:window.pwned=3)'
+HOSTILE = (
+    '</td></table><script>window.pwned=1</script><img src=x onerror="window.pwned=2">'
+    "| **x** [a](javascript:window.pwned=3)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +39,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for task in ("plateau", "kl_collapse"):
         for method in ("llmzero", "random"):
             for seed in (0, 1):
-                given = [
+                overrides = [
                     f"runner.landscape={task}",
                     f"search={method}",
                     f"seed={seed}",
                     "search.test_incumbents=true",
                     "budget.stages=8",
                 ]
-                search(folder / task / method / f"seed-{seed}", *given)
+                search(folder / task / method / f"seed-{seed}", *overrides)
     command = [
         sys.executable,
         "launchers/transfer.py",
@@ -60,49 +65,49 @@ def tables(study: Path) -> Tables:
 
 def test_the_best_so_far_is_the_trajectory_of_the_search(study: Path, tables: Tables) -> None:
     directory = study / "plateau/llmzero/seed-0"
-    told = json.loads((directory / "summary.json").read_text())
+    summary = json.loads((directory / "summary.json").read_text())
     rows = best_so_far(tables)
     own = rows[(rows["search"] == str(directory)) & (rows["stages"] > 0)]
     assert own[["stages", "best"]].to_numpy().tolist() == [
-        [point["stages"], point["best"]] for point in told["trajectory"]
+        [point["stages"], point["best"]] for point in summary["trajectory"]
     ]
     assert own["gpu_seconds"].to_numpy() == pytest.approx(
-        [point["gpu_seconds"] for point in told["trajectory"]], abs=1e-2
+        [point["gpu_seconds"] for point in summary["trajectory"]], abs=1e-2
     )
-    assert path_of(tables.of([str(directory)]).stages, told["best"]["node_id"]) == told["best"]["path"]
-    assert scores_on_test(str(directory))["score"].iloc[-1] == told["test"]["best"]["score"]
+    assert path_of(tables.of([str(directory)]).stages, summary["best"]["node_id"]) == summary["best"]["path"]
+    assert scores_on_test(str(directory))["score"].iloc[-1] == summary["test"]["best"]["score"]
 
 
 def test_a_comparison_of_directories_is_that_of_the_study(
     study: Path, tables: Tables, tmp_path: Path
 ) -> None:
-    found = compared(tables.of([name for name in tables.searches["search"] if "transfer" not in name]))
-    assert found["methods"] == ["llmzero", "random"]
-    assert found["unfinished"] == []
-    ours = found["overall"]["llmzero"]["final"]["value"]
-    finals = [run["normalised"] for run in found["runs"] if run["method"] == "llmzero"]
+    comparison = compare(tables.of([name for name in tables.searches["search"] if "transfer" not in name]))
+    assert comparison["methods"] == ["llmzero", "random"]
+    assert comparison["unfinished"] == []
+    ours = comparison["overall"]["llmzero"]["final"]["value"]
+    finals = [run["normalised"] for run in comparison["runs"] if run["method"] == "llmzero"]
     assert ours == pytest.approx(sum(finals) / len(finals))
     with pytest.raises(UserError, match="--first 'nobody': must be one of 'llmzero', 'random'"):
-        compared(tables, "nobody")
+        compare(tables, "nobody")
     shutil.copytree(study / "plateau/llmzero/seed-0", tmp_path / "again")
     with pytest.raises(UserError, match=r"both are llmzero on .*plateau with seed 0"):
-        compared(twice := load([study / "plateau/llmzero", tmp_path]))
+        compare(twice := load([study / "plateau/llmzero", tmp_path]))
     assert "with seed 0; leave one out" in page(twice, None, "Twice", {}), "a page says what it leaves out"
 
 
 def test_the_transfer_of_directories_is_that_of_the_launcher(study: Path, tables: Tables) -> None:
-    told = json.loads((study / "transfer/transfer.json").read_text())
-    (task,) = transferred(tables)["tasks"]
-    assert transferred(tables)["gains"][task]["mine"] == told["gains"]["easy"]["mine"]
+    written = json.loads((study / "transfer/transfer.json").read_text())
+    (task,) = transfer_matrix(tables)["tasks"]
+    assert transfer_matrix(tables)["gains"][task]["mine"] == written["gains"]["easy"]["mine"]
     with pytest.raises(UserError, match="no finished replay"):
-        transferred(load([study / "plateau"]))
+        transfer_matrix(load([study / "plateau"]))
 
 
 def test_scaling_tells_each_model_apart(tables: Tables) -> None:
     searches = tables.searches.copy()
     searches["model"] = ["small" if "seed-0" in name else "large" for name in searches["search"]]
     sized = Tables(**{**dict(tables.items()), "searches": searches})
-    table = scaled(sized)
+    table = scores_by_model(sized)
     assert set(table["model"]) == {"small", "large"}
     row = table[(table["name"] == "llmzero") & (table["model"] == "small")].iloc[0]
     own = searches[

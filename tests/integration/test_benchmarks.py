@@ -50,8 +50,8 @@ def test_without_a_gpu_it_says_so(environment: dict[str, str]) -> None:
 def test_the_smoke_run_reports_every_figure(environment: dict[str, str]) -> None:
     done = benchmark(environment, "--smoke")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    step, update = found["step"], found["trainer"]
+    report = json.loads(done.stdout)
+    step, update = report["step"], report["trainer"]
     numbers = [step[name] for name in STEP] + [update[name] for name in UPDATE] + update["update_seconds"]
     numbers += [step["phase_seconds"][phase] for phase in PHASES]
     for side in ("ours", "theirs"):
@@ -60,7 +60,7 @@ def test_the_smoke_run_reports_every_figure(environment: dict[str, str]) -> None
     assert min(numbers) > 0
     assert step["generation_share"] < 1
     assert 0 <= step["mismatch_kl"] < 1e-6
-    assert update["mfu"] is None and update["peak_tflops"] is None and found["machine"]["gpu"] is None
+    assert update["mfu"] is None and update["peak_tflops"] is None and report["machine"]["gpu"] is None
 
 
 def test_a_gpus_memory_is_shared_out_by_turns() -> None:
@@ -70,33 +70,38 @@ def test_a_gpus_memory_is_shared_out_by_turns() -> None:
         ("ours", 30, 12),
         ("theirs", 16, 11),
     ]  # side, most and last of what the GPU held
-    found = own_memory([(side, {"peak_mib": peak, "held_mib": held}) for side, peak, held in turns])
-    assert found == {"ours": 4 + 20, "theirs": 10}
+    memory = own_memory([(side, {"peak_mib": peak, "held_mib": held}) for side, peak, held in turns])
+    assert memory == {"ours": 4 + 20, "theirs": 10}
 
 
 def test_a_meter_sees_the_most_that_a_gpu_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that gives memory back where torch is asked to."""
     used = [3 * MIB]
     emptied: list[bool] = []
+
+    def empty_cache() -> None:
+        emptied.append(True)
+        used[0] = 2 * MIB
+
     gpu: dict[str, Any] = {
         "is_available": lambda: True,
         "synchronize": lambda: None,
         "mem_get_info": lambda: (100 * MIB - used[0], 100 * MIB),
-        "empty_cache": lambda: emptied.append(True) or used.__setitem__(0, 2 * MIB),  # type: ignore[func-returns-value]
+        "empty_cache": empty_cache,
     }
     for name, function in gpu.items():
         monkeypatch.setattr(torch.cuda, name, function)
     meter = Meter(shares_gpu=True)
     used[0] = 7 * MIB
-    found = meter.stop()
-    assert (found["peak_mib"], found["held_mib"]) == (7, 2)
+    measured = meter.stop()
+    assert (measured["peak_mib"], measured["held_mib"]) == (7, 2)
     alone = Meter(shares_gpu=False)
     alone.stop()
     assert len(emptied) == 1
 
 
 def test_operations_are_counted_as_the_docstring_says() -> None:
-    """Of Qwen3-0.6B at 16k; by this count the published 11.9k tokens/s are 17.9 % of an H100's 989 TFLOP/s."""
+    """For Qwen3-0.6B at 16k the published 11.9k tokens/s are 17.9 % of an H100's 989 TFLOP/s."""
     import yaml
 
     qwen = yaml.safe_load((REPOSITORY / "conf/model/qwen3_0_6b.yaml").read_text())["architecture"]

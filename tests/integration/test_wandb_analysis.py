@@ -1,4 +1,4 @@
-"""Searches into W&B after the fact, back from there, and reports of them: the real clients against a local server that records."""
+"""Searches to W&B and back, and reports of them: the real clients against a local server that records."""
 
 from __future__ import annotations
 

@@ -18,14 +18,17 @@ import pytest
 import yaml
 
 from analysis.calibration import calibration
-from analysis.dynamics import analysed, told
+from analysis.dynamics import analyse
+from analysis.dynamics_text import as_markdown
 from analysis.figures import draw
-from analysis.load import Tables, load
-from analysis.nulls import Null, Versions, drawn, reordered, turned_searches, turned_stages
-from analysis.paths import SHAPES, Counts, Line, Paths
+from analysis.load import load
+from analysis.nulls import Null, NullSamples, flip_searches, flip_stages, redraw_values, reorder_stages
+from analysis.paths import SHAPES, Counts, Paths, SearchPath
 from analysis.report import page
 from analysis.stopping import stopping
-from analysis.synthetic import CHANCE, PLANTED, World, nodes_of, rejections, tables_of, write_search
+from analysis.synthetic import rejections
+from analysis.synthetic_searches import CHANCE, PLANTED, World, nodes_of, tables_of, write_search
+from analysis.tables import Tables
 from llmzero.cli import composed
 from llmzero.core.errors import UserError
 from llmzero.mirrors.results import stopping_record
@@ -47,7 +50,7 @@ def search(directory: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two searches, one of which stops and audits stages, and one by an agent that draws at random."""
+    """A folder with two searches by rules, one of which audits stages, and one by the random agent."""
     folder = tmp_path_factory.mktemp("real")
     search(folder / "rules/seed-1", "seed=1", "runner.landscape=deceptive", *AUDITING)
     search(folder / "rules/seed-2", "seed=2")
@@ -97,7 +100,7 @@ def test_tables_hold_what_the_searches_did(real: Path, tables: Tables) -> None:
 
 def test_changes_lead_from_each_parent_to_its_child(tables: Tables) -> None:
     hparams = {(row.search, row.node): json.loads(row.hparams) for row in tables.stages.itertuples()}
-    found: dict[tuple[str, str], set[str]] = {}
+    changed: dict[tuple[str, str], set[str]] = {}
     for row in tables.changes.itertuples():
         before, after = (
             hparams[row.search, row.parent][row.parameter],
@@ -108,10 +111,10 @@ def test_changes_lead_from_each_parent_to_its_child(tables: Tables) -> None:
         assert row.direction == (1 if row.position_after > row.position_before else -1)
         if not isinstance(before, str):
             assert row.direction == (1 if after > before else -1)
-        found.setdefault((row.search, row.node), set()).add(row.parameter)
+        changed.setdefault((row.search, row.node), set()).add(row.parameter)
     for row in tables.stages[tables.stages["parent"].notna()].itertuples():
         before, after = hparams[row.search, row.parent], hparams[row.search, row.node]
-        assert found.get((row.search, row.node), set()) == {
+        assert changed.get((row.search, row.node), set()) == {
             name for name in before if before[name] != after[name]
         }
 
@@ -145,14 +148,14 @@ def test_a_search_that_was_killed_is_read_as_far_as_it_got(real: Path, tmp_path:
     metrics.write_text("".join(whole[:5]) + whole[5][:30])
     shutil.rmtree(killed / "nodes/0002")
     (killed / "summary.json").unlink()
-    found = load([killed])
-    assert found.searches["state"].tolist() == ["unfinished"]
-    stages = found.stages.set_index("node")
+    tables = load([killed])
+    assert tables.searches["state"].tolist() == ["unfinished"]
+    stages = tables.stages.set_index("node")
     assert stages.loc[running, "state"] == "running"
     assert math.isnan(stages.loc[running, "gain"])
-    assert (found.steps["node"] == running).sum() == 5
-    assert "0002" in stages.index and "0002" not in set(found.steps["node"])
-    assert told(analysed(found, draws=50))
+    assert (tables.steps["node"] == running).sum() == 5
+    assert "0002" in stages.index and "0002" not in set(tables.steps["node"])
+    assert as_markdown(analyse(tables, draws=50))
 
 
 @pytest.mark.parametrize(
@@ -237,15 +240,15 @@ def test_shapes(directions: list[int], shape: str, turns: int) -> None:
     assert counts.turns[0] == turns
 
 
-def line_of(*columns: list[int], values: float = np.nan) -> Line:
+def path_with(*columns: list[int], values: float = np.nan) -> SearchPath:
     signs = np.array(columns, np.int8).T
-    return Line("s", "e", signs, np.full(len(columns), 0.5), np.full(len(columns), values))
+    return SearchPath("s", "e", signs, np.full(len(columns), 0.5), np.full(len(columns), values))
 
 
-@pytest.mark.parametrize("null", [turned_searches, turned_stages, reordered, drawn])
+@pytest.mark.parametrize("null", [flip_searches, flip_stages, reorder_stages, redraw_values])
 @pytest.mark.parametrize("values", [np.nan, 5.0])
 def test_nulls_change_the_same_parameters_as_often(null: Null, values: float) -> None:
-    line = line_of([1, 0, -1, 1, 1], [0, 0, 1, 0, -1], [1, 1, 1, 1, 1], values=values)
+    line = path_with([1, 0, -1, 1, 1], [0, 0, 1, 0, -1], [1, 1, 1, 1, 1], values=values)
     versions = Counts.of(null(line, 200, np.random.default_rng(0)))
     assert (versions.changes == line.counts.changes).all()
 
@@ -253,27 +256,27 @@ def test_nulls_change_the_same_parameters_as_often(null: Null, values: float) ->
 @pytest.mark.parametrize(
     ("null", "column", "grown", "turning"),
     [
-        (turned_searches, [1, 1], 1 / 2, 0),
-        (turned_stages, [1, 1], 1 / 4, 1 / 2),
-        (reordered, [1, 1, -1], 0, 2 / 3),
-        (drawn, [1, 1], 1 / 8, 1 - 2 / 8),
+        (flip_searches, [1, 1], 1 / 2, 0),
+        (flip_stages, [1, 1], 1 / 4, 1 / 2),
+        (reorder_stages, [1, 1, -1], 0, 2 / 3),
+        (redraw_values, [1, 1], 1 / 8, 1 - 2 / 8),
     ],
 )
 def test_nulls_give_what_can_be_counted_by_hand(
     null: Null, column: list[int], grown: float, turning: float
 ) -> None:
-    counts = Counts.of(null(line_of(column), 20_000, np.random.default_rng(0)))
+    counts = Counts.of(null(path_with(column), 20_000, np.random.default_rng(0)))
     assert (counts.ups == counts.changes).mean() == pytest.approx(grown, abs=0.02)
     assert (counts.turns / (counts.changes - 1)).mean() == pytest.approx(turning, abs=0.02)
 
 
 def test_the_p_value_of_short_paths_is_what_coins_give() -> None:
     """Two searches that changed a parameter twice, upwards both times: four heads in a row."""
-    versions = Versions.of(
+    versions = NullSamples.draw(
         "chance",
-        turned_stages,
+        flip_stages,
         lambda c: (c.ups == c.changes).astype(float),
-        [line_of([1, 1]), line_of([1, 0, 1])],
+        [path_with([1, 1]), path_with([1, 0, 1])],
         20_000,
     )
     outcome = versions.outcome()
@@ -285,7 +288,7 @@ def test_the_p_value_of_short_paths_is_what_coins_give() -> None:
 
 
 def test_planted_truth_is_found_and_chance_is_not() -> None:
-    planted, chance = (analysed(tables_of(world, range(20)), draws=400) for world in (PLANTED, CHANCE))
+    planted, chance = (analyse(tables_of(world, range(20)), draws=400) for world in (PLANTED, CHANCE))
     assert planted["verdict"] == "supported"
     assert planted["contrast"]["beyond_chance"]["low"] > 0
     assert chance["verdict"] == "not supported"
@@ -298,27 +301,27 @@ def test_what_a_prior_does_as_well_is_not_supported() -> None:
     worlds = (World("grows", "oscillates", "prior"), World("coin", "coin", "prior"))
     same_way, coins = (tables_of(world, range(100, 110)) for world in worlds)
     planted = tables_of(PLANTED, range(10))
-    assert analysed(planted, coins, draws=400)["verdict"] == "supported"
-    refuted = analysed(planted, same_way, draws=400)
+    assert analyse(planted, coins, draws=400)["verdict"] == "supported"
+    refuted = analyse(planted, same_way, draws=400)
     assert refuted["verdict"] == "not supported"
     assert "prior gives as much" in refuted["parts"]["capacity"]["why"]
 
 
 def test_a_search_that_grows_or_shrinks_throughout_does_not_grow() -> None:
-    found = analysed(tables_of(World("trends", "oscillates"), range(20)), draws=400)
-    assert found["parts"]["capacity"]["verdict"] == "not supported"
-    assert "direction gives as much" in found["parts"]["capacity"]["why"]
+    report = analyse(tables_of(World("trends", "oscillates"), range(20)), draws=400)
+    assert report["parts"]["capacity"]["verdict"] == "not supported"
+    assert "direction gives as much" in report["parts"]["capacity"]["why"]
 
 
 def test_few_searches_and_short_paths_are_too_little_data() -> None:
-    few = analysed(tables_of(PLANTED, range(4)), draws=200)
+    few = analyse(tables_of(PLANTED, range(4)), draws=200)
     assert few["verdict"] == "too little data"
     assert "at least 5 have to" in few["parts"]["capacity"]["why"]
     tables = tables_of(PLANTED, range(5))
     short = Tables(**{**dict(tables.items()), "changes": first_changes(tables.changes, "regularization", 2)})
-    found = analysed(short, draws=200)
-    assert found["parts"]["regularization"]["verdict"] == "too little data"
-    assert "too short" in found["parts"]["regularization"]["why"]
+    report = analyse(short, draws=200)
+    assert report["parts"]["regularization"]["verdict"] == "too little data"
+    assert "too short" in report["parts"]["regularization"]["why"]
 
 
 def first_changes(changes: pd.DataFrame, group: str, most: int) -> pd.DataFrame:
@@ -353,7 +356,7 @@ def test_synthetic_directories_hold_the_same_as_their_tables(tmp_path: Path) -> 
     same(plain, made, "stages", "changes")
     both = made.searches.columns.intersection(plain.searches.columns)
     pd.testing.assert_frame_equal(plain.searches[both], made.searches[both], check_dtype=False)
-    assert analysed(plain, draws=100) == analysed(made, draws=100)
+    assert analyse(plain, draws=100) == analyse(made, draws=100)
 
 
 def test_paths_are_those_of_the_trees() -> None:
@@ -395,8 +398,8 @@ def test_the_command_writes_verdict_tables_and_trajectories(real: Path, tmp_path
         check=True,
     )
     assert "too little data" in done.stdout
-    found = json.loads((tmp_path / "out/dynamics.json").read_text())
-    assert found["prior_searches"] == {"random": 1}
+    report = json.loads((tmp_path / "out/dynamics.json").read_text())
+    assert report["prior_searches"] == {"random": 1}
     rows = pd.read_csv(tmp_path / "out/trajectories.csv")
     assert set(rows["shape"]) <= set(SHAPES)
     assert rows[rows["paths"] == "best"].groupby("search")["end"].nunique().tolist() == [1, 1]
@@ -407,9 +410,9 @@ def test_the_command_writes_verdict_tables_and_trajectories(real: Path, tmp_path
 
 
 def test_a_search_without_changes_is_too_little_data(tmp_path: Path) -> None:
-    found = analysed(load([search(tmp_path / "s", "search=practitioner", "budget.stages=3")]), draws=50)
-    assert found["verdict"] == "too little data"
-    assert told(found)
+    report = analyse(load([search(tmp_path / "s", "search=practitioner", "budget.stages=3")]), draws=50)
+    assert report["verdict"] == "too little data"
+    assert as_markdown(report)
 
 
 # --- stopping and calibration ---
@@ -479,26 +482,26 @@ def test_expectations_are_compared_with_what_came(expecting: Path) -> None:
         for node in tree.stages()
         if node.proposal.get("expected") and node.score is not None and node.parent_id
     ]
-    found = calibration(load([expecting]))["expected"]
+    report = calibration(load([expecting]))["expected"]
     scores = [
         abs(score - expected["score"]) for expected, score, _ in stages if expected["score"] is not None
     ]
-    assert len(scores) == found["score"]["stages"] > 0
-    assert found["score"]["mean_absolute_error"] == pytest.approx(np.mean(scores))
+    assert len(scores) == report["score"]["stages"] > 0
+    assert report["score"]["mean_absolute_error"] == pytest.approx(np.mean(scores))
     chances = [
         (expected["probability"], score > start)
         for expected, score, start in stages
         if expected["probability"] is not None
     ]
-    assert found["probability"]["brier"] == pytest.approx(
+    assert report["probability"]["brier"] == pytest.approx(
         np.mean([(stated - gained) ** 2 for stated, gained in chances])
     )
-    assert sum(row["stages"] for row in found["probability"]["reliability"]) == len(chances)
-    assert all(0 <= row["as_expected"] <= 1 for row in found["metrics"])
+    assert sum(row["stages"] for row in report["probability"]["reliability"]) == len(chances)
+    assert all(0 <= row["as_expected"] <= 1 for row in report["metrics"])
 
 
 def test_gains_of_changes_are_counted_within_searches(tables: Tables) -> None:
-    """Against a slow count of one row: the mean over searches of the mean excess of the stages that raised a parameter."""
+    """Against a slow count: the mean over searches of the mean excess of stages that raised a parameter."""
     rows = {row["label"]: row for row in calibration(tables)["changes"]}
     ended = (
         tables.stages[tables.stages["parent"].notna()]

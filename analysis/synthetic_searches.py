@@ -1,0 +1,157 @@
+"""Synthetic searches whose truth is known: what moves each group of hyperparameters is planted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from analysis.tables import Rows, Tables
+from analysis.tree_rows import add_tree
+from llmzero.core.files import write_atomic
+from llmzero.core.hparams import HParams, catalogue_of
+from llmzero.core.stage import StageResult, ValidationPoint
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import ROOT, Node, Tree
+
+Movement = Literal["grows", "trends", "oscillates", "coin", "drawn"]
+
+CHANGE_PROBABILITY = 0.6  # that a stage changes a parameter
+FAITHFUL = 0.95  # share of the changes that go as planted
+DEPTHS = (5, 6, 7, 8)  # stages of a best path
+STEP = (0.01, 0.03)  # size of a change, in positions: no parameter reaches a bound
+
+
+@dataclass(frozen=True)
+class World:
+    """How the hyperparameters of a set of searches move.
+
+    Attributes:
+        capacity: what moves the capacity parameters.
+        regularization: what moves the regularization parameters.
+        agent: the agent that the searches name.
+        faithful: the share of changes that go as planted; the others go the other way.
+    """
+
+    capacity: Movement
+    regularization: Movement
+    agent: str = "planted"
+    faithful: float = FAITHFUL
+
+    def __str__(self) -> str:
+        return f"{self.capacity}, {self.regularization}"
+
+
+PLANTED = World("grows", "oscillates")
+CHANCE = World("coin", "coin")
+
+
+def config_of(world: World, seed: int) -> dict[str, Any]:
+    """Return the configuration of a synthetic search, whose parameters have an even scale from 0 to 1."""
+    entry = {"kind": "float", "low": 0.0, "high": 1.0, "default": 0.5}
+    counts = {"capacity": 3, "regularization": 5, "optimization": 2}
+    parameters = {
+        f"{group}_{i}": {"group": group, **entry} for group, count in counts.items() for i in range(count)
+    }
+    return {
+        "hparams": {"parameters": parameters},
+        "search": {"name": "synthetic"},
+        "agent": {"name": world.agent},
+        "seed": seed,
+    }
+
+
+def nodes_of(world: World, seed: int) -> Iterator[tuple[Node, StageResult]]:
+    """Yield the stages of a search with their results.
+
+    They are a best path, and beside each of its stages one that is no better than the base model.
+    """
+    rng = random.Random(f"{world}/{seed}")
+    parameters = config_of(world, seed)["hparams"]["parameters"]
+    hparams = {name: entry["default"] for name, entry in parameters.items()}
+    directions: dict[str, int] = {}
+    trend = rng.choice((-1, 1))
+    yield _stage(0, None, 0, hparams, 0.2)
+    parent = ROOT
+    for depth in range(1, rng.choice(DEPTHS) + 1):
+        number = 2 * depth - 1
+        yield _stage(number, parent, depth, _moved(hparams, world, dict(directions), trend, rng), 0.2)
+        hparams = _moved(hparams, world, directions, trend, rng)
+        yield _stage(number + 1, parent, depth, hparams, 0.2 + 0.05 * depth)
+        parent = f"{number + 1:04d}"
+
+
+def _stage(
+    number: int, parent: str | None, depth: int, hparams: HParams, score: float
+) -> tuple[Node, StageResult]:
+    point = ValidationPoint(16, 16 * depth, score, 0.02, 500, 0.3)
+    result = StageResult("completed", [point], 16, score, Path("checkpoint"), 6.0, 6.0, ended_at=6.0 * number)
+    proposal = {"agent": "planted", "diagnosis": [], "rationale": "", "changes": {}}
+    return Node(f"{number:04d}", parent, depth, hparams, 16 if parent else 0, None, proposal), result
+
+
+def _moved(
+    hparams: HParams, world: World, directions: dict[str, int], trend: int, rng: random.Random
+) -> HParams:
+    """Return the next stage's hyperparameters, and record in `directions` where each went.
+
+    Args:
+        hparams: of the stage before.
+        world: what moves them.
+        directions: the last direction of each parameter so far.
+        trend: the direction of the whole search.
+        rng: source of chance.
+    """
+    coin = rng.choice((-1, 1))  # the direction of everything that a coin moves at this stage
+    movements: dict[str, Movement] = {
+        "capacity": world.capacity,
+        "regularization": world.regularization,
+        "optimization": "coin",
+    }
+    moved = dict(hparams)
+    for name in hparams:
+        if rng.random() >= CHANGE_PROBABILITY:
+            continue
+        movement = movements[name.split("_")[0]]
+        last = directions.get(name, rng.choice((-1, 1)))
+        planted = {"grows": 1, "trends": trend, "oscillates": -last, "coin": coin, "drawn": coin}[movement]
+        direction = planted if movement == "coin" or rng.random() < world.faithful else -planted
+        if movement == "drawn":
+            moved[name] = rng.random()
+        else:
+            moved[name] = hparams[name] + rng.uniform(*STEP) * direction
+        directions[name] = 1 if moved[name] > hparams[name] else -1
+    return moved
+
+
+def write_search(directory: Path, world: World, seed: int) -> None:
+    """Write a synthetic search as a search directory, its log through the event store."""
+    directory.mkdir(parents=True)
+    config = yaml.safe_dump(config_of(world, seed), sort_keys=False)
+    write_atomic(directory / "config.yaml", config, sync=False)
+    store = EventStore(directory / "tree.jsonl")
+    names = ("node_id", "parent_id", "depth", "hparams", "steps", "resume_from", "proposal")
+    for node, result in nodes_of(world, seed):
+        store.append("created", elapsed=0.0, **{name: getattr(node, name) for name in names})
+        store.append("finished", elapsed=0.0, node_id=node.node_id, result=result.to_dict())
+    store.append("ended", elapsed=0.0)
+
+
+def tables_of(world: World, seeds: range) -> Tables:
+    """Return the tables of synthetic searches.
+
+    They equal those of the directories that `write_search` makes, without training steps, state and cost.
+    """
+    rows = Rows()
+    catalogue = catalogue_of({"model": None, "algorithm": None, **config_of(world, 0)})
+    for seed in seeds:
+        tree = Tree()
+        for node, result in nodes_of(world, seed):
+            tree.add(node)
+            tree.finish(node.node_id, result)
+        add_tree(rows, f"{world.agent}-{seed}", config_of(world, seed), tree, catalogue)
+    return rows.tables()

@@ -1,0 +1,110 @@
+"""The tables that analyses work on: searches, stages, training steps, validations, hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from llmzero.core.errors import UserError
+
+Row = dict[str, Any]
+
+# Columns of a table that has no rows; `steps` has a further column for every metric that was recorded.
+COLUMNS = {
+    "searches": (
+        *("search", "method", "agent", "proposer", "stopper", "task", "model", "seed"),
+        *("state", "best_node", "best_score", "best_depth"),
+    ),
+    "stages": (
+        *("search", "node", "parent", "depth", "state", "score", "gain"),
+        *("agent", "diagnosis", "stop", "on_best_path"),
+    ),
+    "steps": ("search", "node", "step", "global_step"),
+    "validation": ("search", "node", "step", "global_step", "score", "stderr", "n", "seconds"),
+    "changes": (
+        *("search", "node", "parent", "depth", "parameter", "group", "before", "after"),
+        *("position_before", "position_after", "direction", "values"),
+        *("agent", "diagnosis", "expected_effect", "on_best_path"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of any number of searches.
+
+    The column `search` names the search in every table, `node` the stage in every table but the first.
+    """
+
+    searches: pd.DataFrame
+    stages: pd.DataFrame
+    steps: pd.DataFrame
+    validation: pd.DataFrame
+    changes: pd.DataFrame
+
+    def items(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Yield each table with its name."""
+        return ((each.name, getattr(self, each.name)) for each in fields(self))
+
+    def of(self, searches: Collection[str]) -> Tables:
+        """Return the rows of these searches alone."""
+        return Tables(**{name: table[table["search"].isin(searches)] for name, table in self.items()})
+
+    def save(self, directory: Path) -> None:
+        """Write each table into the directory as Parquet, which is created where it is missing."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, table in self.items():
+            table.to_parquet(directory / f"{name}.parquet", index=False)
+
+    @classmethod
+    def read(cls, directory: Path) -> Tables:
+        """Return the tables that `save` wrote.
+
+        Raises:
+            UserError: one of the files is missing.
+        """
+        if missing := [name for name in COLUMNS if not (directory / f"{name}.parquet").exists()]:
+            raise UserError(
+                f"{directory}: {missing[0]}.parquet is missing; "
+                "write the tables anew with python -m analysis.load"
+            )
+        return cls(**{name: pd.read_parquet(directory / f"{name}.parquet") for name in COLUMNS})
+
+    @classmethod
+    def concatenated(cls, parts: Iterable[Tables]) -> Tables:
+        """Return the rows of all parts; a search that several parts hold is taken from the first of them."""
+        chosen: list[Tables] = []
+        names: set[str] = set()
+        for part in parts:
+            fresh = set(part.searches["search"]) - names
+            names |= fresh
+            chosen.append(part if len(fresh) == len(part.searches) else part.of(fresh))
+        return cls(
+            **{
+                name: pd.concat([getattr(part, name) for part in chosen], ignore_index=True)
+                for name in COLUMNS
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that become tables, one list for each table."""
+
+    searches: list[Row] = field(default_factory=list)
+    stages: list[Row] = field(default_factory=list)
+    steps: list[Row] = field(default_factory=list)
+    validation: list[Row] = field(default_factory=list)
+    changes: list[Row] = field(default_factory=list)
+
+    def tables(self) -> Tables:
+        """Return the tables of these rows."""
+        frames = {}
+        for name, columns in COLUMNS.items():
+            rows = getattr(self, name)
+            frames[name] = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
+        return Tables(**frames)
