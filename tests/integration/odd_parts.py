@@ -6,12 +6,15 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from llmzero.grpo.data import DataOrder
+from llmzero.grpo.loss import LOSSES, LossSettings
 from llmzero.rollout.base import Rollouts, Sampling, Weights
 from llmzero.rollout.settings import TorchEngineSettings
 from llmzero.rollout.torch_engine import TorchEngine
@@ -101,6 +104,13 @@ class Hungry(TorchEngine):
     def _ask(self, phase: str) -> None:
         if (phase, self.current) == (self.phase, self.step):
             torch.empty(NO_MACHINE_HAS, dtype=torch.uint8)
+
+
+def _half(ratio: Tensor, logprobs: Tensor, advantages: Tensor, settings: LossSettings) -> Tensor:
+    return LOSSES["grpo"].surrogate(ratio, logprobs, advantages, settings) / 2
+
+
+HALVED = replace(LOSSES["grpo"], surrogate=_half)  # half of GRPO's objective
 
 
 class Slow(Countdown):

@@ -255,3 +255,26 @@ def test_out_of_memory_is_told_with_its_cause_and_loses_no_checkpoint(
         assert same_bits(last_checkpoint(tmp_path / f"after_{phase}"), last_checkpoint(tmp_path / "whole")), (
             "nothing that follows is different"
         )
+
+
+# --- a loss from outside the repository ---
+
+
+def test_a_loss_from_outside_the_repository_trains_and_one_that_is_nowhere_ends_the_stage(
+    run_stages: Stages, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    outside = "tests.integration.odd_parts"
+    losses = {"ours": "grpo", "halved": f"{outside}.HALVED", "nowhere": f"{outside}.NO_SUCH_LOSS"}
+    run_stages(
+        {
+            tmp_path / name: {"steps": 1, "hparams": PLAIN, "algorithm": {"loss": loss}}
+            for name, loss in losses.items()
+        }
+    )
+    (ours,), (halved,) = column(tmp_path / "ours", "grad_norm"), column(tmp_path / "halved", "grad_norm")
+    assert ours > 1e-3
+    assert halved == pytest.approx(ours / 2, rel=1e-4)
+    refused = result(tmp_path / "nowhere")
+    assert refused["state"] == "failed"
+    assert f"algorithm.loss={outside}.NO_SUCH_LOSS: cannot be imported" in refused["error"]
+    assert not (tmp_path / "nowhere/metrics.jsonl").exists()

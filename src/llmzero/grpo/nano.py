@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from llmzero.grpo.limits import SPECIAL_TOKENS
 from llmzero.grpo.settings import NanoRecipe
-from llmzero.tasks.base import Example
+from llmzero.tasks.base import Careless, Demonstrating, Example
 
 WARM_START_THREADS = 1  # a fixed number: sums in another order give other bits
 RECIPE_VERSION = 2  # raise it when the code below changes what a recipe makes
@@ -39,13 +39,14 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Pr
     Raises:
         ValueError: the task has no demonstrations to warm-start on.
     """
-    if not hasattr(task, "demonstration"):
+    if not isinstance(task, Demonstrating):
         raise ValueError(
-            f"model=nano needs a task with demonstrations; {type(task).__name__} has none: use model=hf"
+            f"model=nano needs a task with demonstrations and an alphabet; {type(task).__name__} has not both: "
+            "use model=hf"
         )
-    taught = _taught(task, recipe)
-    told = hashlib.sha256(json.dumps([task.alphabet, taught]).encode()).hexdigest()
-    key = {"version": RECIPE_VERSION, "recipe": asdict(recipe), "demonstrations": told}
+    taught = demonstrations(task, recipe)
+    demonstrated = hashlib.sha256(json.dumps([task.alphabet, taught]).encode()).hexdigest()
+    key = {"version": RECIPE_VERSION, "recipe": asdict(recipe), "demonstrations": demonstrated}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     directory = cache_dir / f"nano-{digest}"
     if (directory / "COMPLETE").exists():
@@ -56,9 +57,8 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Pr
         _build(recipe, task.alphabet, taught, building, progress)
         (building / "recipe.json").write_text(json.dumps(key, indent=2, sort_keys=True))
         (building / "COMPLETE").touch()
-        if not (
-            directory / "COMPLETE"
-        ).exists():  # another process may have been faster; both made the same bytes
+        # Another process may have been faster; both made the same bytes.
+        if not (directory / "COMPLETE").exists():
             shutil.rmtree(directory, ignore_errors=True)
             os.replace(building, directory)
     finally:
@@ -66,12 +66,13 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Pr
     return directory
 
 
-def _taught(task: Any, recipe: NanoRecipe) -> list[Taught]:
-    """Return the demonstrations of the train split, a share of them careless."""
+def demonstrations(task: Any, recipe: NanoRecipe) -> list[Taught]:
+    """Return the demonstrations of the train split, a share of them careless where the task has bad habits to teach."""
     rng = random.Random(recipe.seed)
+    careless = task.careless if isinstance(task, Careless) else task.demonstration
     examples: Sequence[Example] = task.split("train")
     return [
-        (e.prompt, task.careless(e) if rng.random() < recipe.careless_share else task.demonstration(e))
+        (e.prompt, careless(e) if rng.random() < recipe.careless_share else task.demonstration(e))
         for e in examples
     ]
 
@@ -130,7 +131,7 @@ def _warm_start(
     progress: Progress,
 ) -> None:
     """Train on demonstrations: AdamW, cosine decay, loss on the completion alone."""
-    ids, labels = _demonstrations(tokenizer, taught)
+    ids, labels = _padded(tokenizer, taught)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
     )
@@ -149,7 +150,7 @@ def _warm_start(
         progress("warm start", (step + 1) / recipe.steps)
 
 
-def _demonstrations(tokenizer: PreTrainedTokenizerFast, taught: Sequence[Taught]) -> tuple[Tensor, Tensor]:
+def _padded(tokenizer: PreTrainedTokenizerFast, taught: Sequence[Taught]) -> tuple[Tensor, Tensor]:
     """Return right-padded token ids and labels, both (N, T); labels are -100 on prompts and padding."""
     prompts = [tokenizer.encode(prompt) for prompt, _ in taught]
     solutions = [[*tokenizer.encode(text), tokenizer.eos_token_id] for _, text in taught]

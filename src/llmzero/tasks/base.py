@@ -72,13 +72,23 @@ def rewards_of(task: Task, examples: Sequence[Example], completions: Sequence[st
     return [task.reward(example, text) for example, text in zip(examples, completions, strict=True)]
 
 
+@runtime_checkable
 class Demonstrating(Protocol):
-    """A task that a model can be warm-started on: it knows solutions and the characters they are written in."""
+    """A task that the nano model can be warm-started on: it has solutions, and the characters all its texts use."""
 
     alphabet: str
 
     def demonstration(self, example: Example) -> str:
         """Return a completion that earns the full reward."""
+        ...
+
+
+@runtime_checkable
+class Careless(Demonstrating, Protocol):
+    """A demonstrating task whose base model also starts with bad habits; any other task is taught right answers alone."""
+
+    def careless(self, example: Example) -> str:
+        """Return a completion that is well-formed and usually wrong."""
         ...
 
 
