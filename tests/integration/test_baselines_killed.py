@@ -1,18 +1,19 @@
-"""Every method on a real driver with simulated stages: killed at any event, or continued under a larger budget, it does as if it had not been."""
+"""Every method on a real driver with simulated stages.
+
+Killed at any event, or continued under a larger budget, it decides as an uninterrupted one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from llmzero.cli import resolved
-from llmzero.config import register
+from llmzero import cli
 from llmzero.search.session import Session
+from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import read_lines
@@ -26,26 +27,15 @@ class KilledError(BaseException):
     """The driver's process ends here."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hydra() -> Iterator[None]:
-    register()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        yield
-
-
-def composed(method: str, *overrides: str) -> dict[str, Any]:
+def composed(method: str, *overrides: str) -> SearchConfig:
     grid = ["search.method.parameters={learning_rate: 3, group_size: 2}"] if method == "grid" else []
-    return resolved(
-        compose(
-            "search", ["experiment=simulated", "search.max_depth=3", f"search={method}", *grid, *overrides]
-        )
-    )
+    common = ["experiment=simulated", "search.max_depth=3", f"search={method}"]
+    return cli.composed("search", SearchConfig, [*common, *grid, *overrides])
 
 
-def run(config: dict[str, Any], directory: Path, **budget: Any) -> list[tuple[Any, ...]]:
+def run(config: SearchConfig, directory: Path, **budget: Any) -> list[tuple[Any, ...]]:
     """Run a search to its end and return its decisions, in order."""
-    config = deepcopy(config) | {"search_dir": str(directory)}
-    config["budget"] |= budget
+    config = replace(config, search_dir=str(directory), budget=replace(config.budget, **budget))
     Session.from_config(config).run()
     created = [event for event in read_lines(directory / "tree.jsonl") if event["event"] == "created"]
     return [
@@ -69,7 +59,7 @@ def test_a_killed_or_continued_search_decides_as_an_uninterrupted_one(
 
 
 def run_killed(
-    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], directory: Path, **budget: Any
+    monkeypatch: pytest.MonkeyPatch, config: SearchConfig, directory: Path, **budget: Any
 ) -> list[tuple[Any, ...]]:
     """Run a search to its end by drivers of which each is killed once it has written `EVENTS` events."""
     append, written = EventStore.append, 0
@@ -85,23 +75,23 @@ def run_killed(
         patched.setattr(EventStore, "append", killing)
         for attempt in range(100):
             try:
-                found = run(config, directory, **budget)
+                decisions = run(config, directory, **budget)
             except KilledError:
                 continue
             assert attempt > 0
-            return found
+            return decisions
     raise AssertionError("it never came to an end")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_three_stages_at_a_time_and_no_limit_of_stages(tmp_path: Path, method: str) -> None:
     """Of a search that a limit of device seconds ends."""
-    found = run(composed(method, "search.workers=3"), tmp_path / "s", stages=None, gpu_seconds=1000)
-    assert len(found) > 3
-    assert {proposal["agent"] for _, _, _, proposal, _ in found[1:]} <= {
+    decisions = run(composed(method, "search.workers=3"), tmp_path / "s", stages=None, gpu_seconds=1000)
+    assert len(decisions) > 3
+    assert {proposal["agent"] for _, _, _, proposal, _ in decisions[1:]} <= {
         method,
         "practitioner",
         "rules",
         "search",
     }
-    assert all(proposal["rationale"] for _, _, _, proposal, _ in found)
+    assert all(proposal["rationale"] for _, _, _, proposal, _ in decisions)

@@ -127,10 +127,11 @@ OUTSIDE_RUNNER = '''
 from dataclasses import dataclass
 from pathlib import Path
 from llmzero.core.stage import StageResult, StageStatus, ValidationPoint
+from llmzero.runners.base import StageRunner
 
-@dataclass
-class Runner:
+class Runner(StageRunner):
     """A table of scores: it trains nothing, and its parameters are called as it likes."""
+    trains = False
     def start(self, spec): return Handle(spec)
     def attach(self, spec): return None
 

@@ -1,4 +1,4 @@
-"""What agents are told about a search as a whole."""
+"""The description of a search that agents get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks before a search starts: whether its parts fit together, and whether its language models can be asked."""
+"""Checks before a search starts, of its parts and of its language models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmzero.tree.tree import ROOT, Node, Tree
 
 
 def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[AsksModel]) -> None:
-    """Check that the groups of a configuration fit together; `models` are the agents that call a language model.
+    """Check that the groups of a configuration fit together; `models` are agents that call a language model.
 
     Raises:
         UserError: they do not.
@@ -29,8 +29,8 @@ def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[Asks
     processes, shared = runner.processes_per_node, (config.rollout or {}).get("tensor_parallel", 1)
     if runner.trains and processes % shared:
         raise UserError(
-            f"rollout.tensor_parallel={shared}: must divide the {processes} processes that {name} starts on a node; "
-            "set its GPUs or processes"
+            f"rollout.tensor_parallel={shared}: must divide the {processes} processes that {name} starts "
+            "on a node; set its GPUs or processes"
         )
     unpriced = None in (config.llm.price_input, config.llm.price_output)
     if "llm_dollars" in config.budget.limits and models and unpriced:
@@ -46,7 +46,7 @@ def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[Asks
 def check_models(
     models: Sequence[AsksModel], evidence: EvidenceBuilder, catalogue: Catalogue, budget: Budget
 ) -> None:
-    """Check the set-up of agents that call a language model, with the evidence that there is before anything ran.
+    """Check the set-up of agents that call a language model, with the evidence before the first stage.
 
     Raises:
         UserError: a key is missing, nobody answers, a prompt template is broken or does not fit its budget.

@@ -1,4 +1,4 @@
-"""Confirmation: the best strategies and the practitioner's configuration once more, on seeds that the search has not seen."""
+"""Confirmation: the best strategies and the practitioner's configuration again, on fresh seeds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Summary = dict[str, Any]
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is confirmed: a strategy, by the node that it leads to, or the practitioner's configuration."""
+    """A strategy, by the node that it leads to, or the practitioner's configuration, which has no node."""
 
     name: str
     node_id: str | None
@@ -33,20 +33,21 @@ class Candidate:
 
     @property
     def steps(self) -> int:
-        """GRPO steps that its stages train."""
+        """GRPO steps of all its stages."""
         return sum(stage.end for stage in self.stages)
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Replays each candidate on each fresh seed, in a search directory of its own, and compares their test scores.
+    """Replays each candidate on each fresh seed in a search directory of its own; compares test scores.
 
-    What is there is not run again, so that it can be interrupted, and seeds and strategies can be added later.
+    Finished replays are not run again, so that it can be interrupted, and seeds and strategies can be added
+    later.
 
     Attributes:
         config: the search's configuration.
         replay: runs the search that a configuration describes, to its final test, and returns its summary.
-        say: tells the user what is going on.
+        say: prints a line of progress.
     """
 
     workspace: Workspace
@@ -66,29 +67,28 @@ class Confirmation:
                 candidate.name: [self._run(candidate, seed) for seed in seeds]
                 for candidate in (*strategies, practitioner)
             }
-            found = {
-                "stages": len(self.store.tree.stages()),
-                "seeds": seeds,
-                **compared(strategies, practitioner, runs),
-            }
-            write_json(self.workspace.confirmation_file, found)
+            searched = {"stages": len(self.store.tree.stages()), "seeds": seeds}
+            scores = compared(strategies, practitioner, runs)
+            write_json(self.workspace.confirmation_file, {**searched, **scores})
 
     def _strategies(self) -> list[Candidate]:
         tree = self.store.tree
-        best = best_lines(tree, self.config.search.confirm_top)
+        best = best_paths(tree, self.config.search.confirm_top)
+        stages = [as_trained(strategy_of(tree, node, self.catalogue)) for node in best]
         return [
-            Candidate(
-                f"strategy-{node.node_id}", node.node_id, as_trained(strategy_of(tree, node, self.catalogue))
-            )
-            for node in best
+            Candidate(f"strategy-{node.node_id}", node.node_id, path)
+            for node, path in zip(best, stages, strict=True)
         ]
 
     def _practitioner(self, steps: int) -> Candidate:
-        """Return the practitioner's configuration in one stage, as long as the longest strategy; it is selected on validation, too."""
+        """Return the practitioner's configuration in one stage, as long as the longest strategy.
+
+        Its checkpoint is selected on validation as a strategy's is.
+        """
         return Candidate(f"practitioner-{steps}", None, [StrategyStage(steps, self.catalogue.defaults())])
 
     def _run(self, candidate: Candidate, seed: int) -> Summary:
-        """Return the summary of a candidate's replay, which is run if it has not been; its cost is charged once, and to no budget."""
+        """Return the summary of a candidate's replay, run where needed; its cost is charged to no budget."""
         directory = self.workspace.confirm / candidate.name / f"seed-{seed}"
         summary = read_json(directory / "summary.json")
         if summary is None or summary["state"] != "finished":
@@ -104,10 +104,11 @@ class Confirmation:
         return summary
 
 
-def best_lines(tree: Tree, count: int) -> list[Node]:
+def best_paths(tree: Tree, count: int) -> list[Node]:
     """Return the best nodes by validation, none of which continues another.
 
-    Lines of the practitioner's configuration alone are left out, as they are what the others are compared with, unless there are no others.
+    Paths of the practitioner's configuration alone are left out, as the others are compared with it, unless
+    there are no others.
     """
     usable = [node for node in tree.stages() if node.usable]
     strategies = [
@@ -115,14 +116,13 @@ def best_lines(tree: Tree, count: int) -> list[Node]:
         for node in usable
         if any(stage.hparams != tree.root.hparams for stage in tree.path(node.node_id))
     ] or usable
-    found: list[Node] = []
+    best: list[Node] = []
     for node in sorted(strategies, key=lambda node: (-(node.score or 0.0), node.node_id)):
-        line = {ancestor.node_id for ancestor in tree.path(node.node_id)}
-        if len(found) < count and not any(
-            other.node_id in line or node in tree.path(other.node_id) for other in found
-        ):
-            found.append(node)
-    return found
+        path = {ancestor.node_id for ancestor in tree.path(node.node_id)}
+        continues = any(other.node_id in path or node in tree.path(other.node_id) for other in best)
+        if len(best) < count and not continues:
+            best.append(node)
+    return best
 
 
 def compared(
@@ -130,43 +130,45 @@ def compared(
 ) -> dict[str, Any]:
     """Return what `confirmation.json` says of each candidate and of the base model.
 
-    The winner is the strategy with the best mean validation score over the fresh seeds: test scores select nothing.
+    The winner is the strategy with the best mean validation score over the fresh seeds: test scores select
+        nothing.
     """
-    told = {
-        candidate.name: _told(candidate, runs[candidate.name]) for candidate in (*strategies, practitioner)
+    entries = {
+        candidate.name: _scores(candidate, runs[candidate.name]) for candidate in (*strategies, practitioner)
     }
     base = [summary["test"]["base"]["score"] for summary in runs[practitioner.name]]
     for strategy in strategies:
-        test = told[strategy.name]["test"]
-        told[strategy.name]["against"] = {
-            "practitioner": difference(test, told[practitioner.name]["test"]),
+        test = entries[strategy.name]["test"]
+        entries[strategy.name]["against"] = {
+            "practitioner": difference(test, entries[practitioner.name]["test"]),
             "base": difference(test, base),
         }
+    names = [strategy.name for strategy in strategies]
     return {
-        "winner": max(
-            (strategy.name for strategy in strategies), key=lambda name: told[name]["validation_mean"]
-        ),
-        "strategies": {strategy.name: told[strategy.name] for strategy in strategies},
-        "practitioner": told[practitioner.name],
+        "winner": max(names, key=lambda name: entries[name]["validation_mean"]),
+        "strategies": {name: entries[name] for name in names},
+        "practitioner": entries[practitioner.name],
         "base": {"test": base, **_mean(base)},
     }
 
 
-def _told(candidate: Candidate, summaries: Sequence[Summary]) -> dict[str, Any]:
-    """Return a candidate's scores; `incomplete` counts replays in which a stage failed, and which are judged by what came before."""
+def _scores(candidate: Candidate, summaries: Sequence[Summary]) -> dict[str, Any]:
+    """Return a candidate's entry in `confirmation.json`.
+
+    `incomplete` counts replays in which a stage failed; they are judged by the stages before it.
+    """
     validation = [summary["best"]["score"] for summary in summaries]
     test = [summary["test"]["best"]["score"] for summary in summaries]
-    incomplete = sum(
-        summary["nodes"]["completed"] <= len(candidate.stages) for summary in summaries
-    )  # the base model counts as one
-    node = {"node_id": candidate.node_id} if candidate.node_id else {}
-    known = {
+    completed = [summary["nodes"]["completed"] for summary in summaries]  # the base model counts as one
+    return {
+        **({"node_id": candidate.node_id} if candidate.node_id else {}),
         "steps": candidate.steps,
         "validation": validation,
         "validation_mean": fmean(validation),
-        "incomplete": incomplete,
+        "incomplete": sum(count <= len(candidate.stages) for count in completed),
+        "test": test,
+        **_mean(test),
     }
-    return {**node, **known, "test": test, **_mean(test)}
 
 
 def _mean(scores: Sequence[float]) -> dict[str, float | None]:
@@ -177,9 +179,10 @@ def _mean(scores: Sequence[float]) -> dict[str, float | None]:
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> dict[str, float | None]:
-    """Return the mean difference of scores of the same seeds, and two-sided p-values: of Student's paired test and of Welch's test.
+    """Return the mean difference of scores of the same seeds, with two-sided p-values.
 
-    None where there are no two seeds, or all scores are equal.
+    They are those of Student's paired test and of Welch's test; None where there are no two seeds, or all
+    scores are equal.
     """
     from scipy.stats import ttest_ind, ttest_rel
 

@@ -1,4 +1,4 @@
-"""The search loop: ask the method, start stages, watch them, stop the hopeless ones, record everything."""
+"""The search loop: ask the method, start stages, watch them, stop hopeless ones, record everything."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from llmzero.tree.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-DEATHS_FORGIVEN = 1  # times that a stage's process may die under our eyes and be started again
-# Limits that end running stages, and what is said then.
+RESTARTS = 1  # of a stage whose process died while the driver watched
+# Limits that end running stages, and the reason that is recorded.
 TIME_LIMITS = {
     "seconds": "budget.seconds is spent",
     "gpu_seconds": "budget.gpu_seconds is spent",
@@ -40,7 +40,7 @@ POLL_S = 0.2  # between two looks at running stages that had nothing new
 
 @dataclass
 class Running:
-    """A stage under way, as the driver sees it."""
+    """A stage that runs, as the driver sees it."""
 
     handle: StageHandle
     status: StageStatus
@@ -50,7 +50,12 @@ class Running:
 
 @dataclass
 class Plan:
-    """What every stage of this search has in common; `audit_fraction` of those that the early stopper would end run on."""
+    """What all stages of a search have in common.
+
+    Attributes:
+        stage_config: the groups of the configuration that stages are made of.
+        audit_fraction: share of the stages that the early stopper would end, but which run on.
+    """
 
     stage_steps: int
     workers: int
@@ -60,13 +65,13 @@ class Plan:
 
 
 class Driver:
-    """Runs one search to its end, or goes on with one that was interrupted.
+    """Runs one search to its end, or continues one that was interrupted.
 
-    Every decision is in the event log before it takes effect, so the process may be killed at any moment: a restart folds
-    the log, re-attaches to stages that still run, and repeats nothing that was paid for.
+    Every decision is in the event log before it takes effect, so the process may be killed at any moment: a
+        restart folds the log, re-attaches to stages that still run, and repeats nothing that was charged.
 
     Args:
-        on_change: called whenever something a spectator would want to see has changed.
+        on_change: called whenever something on display has changed.
     """
 
     def __init__(
@@ -121,7 +126,7 @@ class Driver:
     # --- growing ---
 
     def _fill(self) -> None:
-        """Start stages while there are free workers, budget, and something to ask."""
+        """Start stages while there are free workers, budget, and stages that the method wants."""
         if not self.store.tree.root.final or not self.store.tree.root.usable:
             return
         while len(self.running) < self.plan.workers and not self.spent_limits():
@@ -132,7 +137,7 @@ class Driver:
             self._start(self.store.tree[self._newest])
 
     def spent_limits(self) -> list[str]:
-        """Return the names of the budget limits that are reached; `stop` among them where `launchers/stop.py` asked for the end."""
+        """Return the names of the limits that are reached; `stop` where the user asked for the end."""
         self.store.ledger.seconds = self.elapsed
         limits = self.store.ledger.spent_limits(
             self.budget,
@@ -200,7 +205,7 @@ class Driver:
     # --- after a restart ---
 
     def _adopt(self) -> None:
-        """Take up the stages that an earlier driver left behind: attach to those that live or have ended, restart the others.
+        """Attach to stages of an earlier driver that run or have ended, and restart the others.
 
         A base model that failed is tried again: without it there is no search.
         """
@@ -217,10 +222,10 @@ class Driver:
                 self._start(node)
 
     def _set_aside_unknown_directories(self) -> None:
-        """Move away stage directories that the log does not know (its tail was lost), so that their names are free again."""
+        """Rename stage directories that are not in the log, whose tail was lost: the names are free then."""
         for directory in sorted(self.workspace.nodes.iterdir()):
             stage = StageDir(directory)
-            # without a specification it holds what a language model was asked for the next stage
+            # Without a specification it holds the calls of a language model for the next stage.
             if directory.name.isdigit() and directory.name not in self.store.tree.nodes and stage.has_spec():
                 stage.request_stop()
                 aside = directory.with_name(f"{directory.name}.lost-{time.time_ns()}")
@@ -232,10 +237,10 @@ class Driver:
     # --- watching ---
 
     def _collect(self) -> bool:
-        """Look at every running stage once; return whether anything was new.
+        """Poll every running stage once; return whether anything was new.
 
-        Stages found to have ended together are taken in the order in which they did, and each worker that is free again gets its next
-        stage before the next one is taken: what is decided does not depend on when we look.
+        Stages that have ended since the last poll are processed in the order of their ends, and a free worker gets
+        its next stage before the next end is processed: decisions do not depend on when stages are polled.
         """
         changed = False
         for node_id, running in self.running.items():
@@ -253,7 +258,7 @@ class Driver:
         return changed
 
     def _ended(self) -> list[str]:
-        """Return the running stages that are found to have ended, the first to end first; those that do not tell when come last."""
+        """Return the running stages that have ended, in that order; those without an end time come last."""
 
         def moment(node_id: str) -> tuple[bool, float]:
             ended_at = self.running[node_id].handle.result().ended_at
@@ -264,7 +269,7 @@ class Driver:
         )
 
     def _judge(self, node_id: str, running: Running, news: bool) -> None:
-        """Stop a stage when a time budget is spent or the search is to end, or when the early stopper finds it hopeless."""
+        """Stop a stage where a time budget is spent, the search is to end, or the stopper decides so."""
         spent = [name for name in self.spent_limits() if name in TIME_LIMITS]
         if spent:
             self._stop(node_id, running, TIME_LIMITS[spent[0]])
@@ -276,7 +281,7 @@ class Driver:
             self._ask_stopper(node_id, running)
 
     def _ask_stopper(self, node_id: str, running: Running) -> None:
-        """Ask for a decision, log it with its evidence, and act on it; a share of the stages to be ended run on for an audit."""
+        """Ask for a decision, log it with its evidence, and act on it; audited stages run on."""
         running.judged_at = running.status.seconds
         evidence = self.evidence.for_stopping(self.store.tree, node_id, running.status)
         decision = self.stopper.decide(evidence)
@@ -300,11 +305,11 @@ class Driver:
         return stop is not None and stop["event"] == "audited"
 
     def _audits(self, node_id: str) -> bool:
-        """Drawn from the seed and the stage alone, so that a restarted search decides alike."""
+        """Return whether a stage is audited, by seed and stage alone: a restarted search decides alike."""
         return random.Random(f"{self.plan.seed}/audit/{node_id}").random() < self.plan.audit_fraction
 
     def _let_method_watch(self) -> None:
-        """Let a method that looks at running stages end some."""
+        """Let a method that looks at running stages end one."""
         if self._watcher and self.running:
             request = self._watcher.watch(self.store.tree)
             if request is not None and not self.running[request.node_id].stopping:
@@ -318,7 +323,7 @@ class Driver:
     def _end_stage(self, node_id: str, running: Running) -> None:
         node = self.store.tree[node_id]
         del self.running[node_id]
-        if running.status.died and node.deaths < DEATHS_FORGIVEN:
+        if running.status.died and node.deaths < RESTARTS:
             log.warning("stage %s died; it is tried once more from its last complete checkpoint", node_id)
             self._record("died", node_id=node_id)
             self._start(node)
@@ -350,7 +355,8 @@ class Driver:
         if not root.usable:
             error = root.result.error if root.result else "it never ran"
             raise UserError(
-                f"the base model could not be prepared: {error}; see {self.workspace.nodes / ROOT / 'log.txt'}"
+                f"the base model could not be prepared: {error}; "
+                f"see {self.workspace.nodes / ROOT / 'log.txt'}"
             )
 
     def _record(self, event: str, **fields: Any) -> None:

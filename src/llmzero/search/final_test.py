@@ -1,7 +1,7 @@
-"""The only place where test data is read: after the search, base, practitioner and best strategy on the test split.
+"""The final test, after the search: base model, practitioner and best strategy on the test split.
 
-Every measurement is a zero-step stage with `evaluation_split: test`, run by the same runner as the search's stages, in
-`<search_dir>/test/`, where no agent ever looks.
+Test data is read nowhere else. Every measurement is a zero-step stage with `evaluation_split: test`, run by
+the same runner as the search's stages, in `<search_dir>/test/`, which no agent reads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llmzero.core.files import write_json
 from llmzero.core.hparams import HParams
 from llmzero.core.stage import StageDir, StageResult, StageSpec, best_point
 from llmzero.runners.base import StageHandle, StageRunner
-from llmzero.search.driver import DEATHS_FORGIVEN, POLL_S
+from llmzero.search.driver import POLL_S, RESTARTS
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree, better
 from llmzero.tree.workspace import Workspace
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Measurement:
-    """A zero-step or training stage outside the search, under way."""
+    """A stage outside the search, of zero steps or of the practitioner's training, that was started."""
 
     spec: StageSpec
     handle: StageHandle
@@ -35,7 +35,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Incumbent:
-    """A node that became the best by validation, and what the search had spent by then."""
+    """A node that was the best by validation for a while, and what the search had spent when it became so."""
 
     node: Node
     stages: int
@@ -60,20 +60,21 @@ class FinalTest:
     def run(self, *, practitioner: bool = True, incumbents: bool = False) -> None:
         """Write `test.json`: score, stderr and n, with the training steps and device seconds behind each.
 
-        `practitioner` is null where it is not wanted, or could not be trained, because it needs more memory than there is, say.
-        With `incumbents` every node that ever was the best by validation is measured too, for `trajectory`.
+        The practitioner's entry is null where it is not wanted, or could not be trained, for want of memory
+        for example. With `incumbents` every node that ever was the best by validation is measured too, for
+        `trajectory`.
         """
         tree = self.store.tree
         best = tree.best()
         assert best is not None, "the base model is usable, so there is a best node"
         steps = _trained_steps(best)
         base = self._evaluate("base", _checkpoint(tree.root), tree.root.hparams)
-        found = self._evaluate(f"best-{best.node_id}", _checkpoint(best), best.hparams)
+        measured = self._evaluate(f"best-{best.node_id}", _checkpoint(best), best.hparams)
         report: dict[str, Any] = {
             "base": self._score(base, 0, 0.0),
             "practitioner": self._practitioner(steps) if practitioner else None,
             "best": {
-                **self._score(found, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))),
+                **self._score(measured, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))),
                 "node_id": best.node_id,
             },
         }
@@ -82,7 +83,7 @@ class FinalTest:
         write_json(self.workspace.test_file, report)
 
     def _trajectory(self) -> list[dict[str, Any]]:
-        """Return the test score of what the search would have delivered, from each change of it on; the base model comes first."""
+        """Return the test score of every incumbent, the base model first."""
         return [
             {
                 "stages": change.stages,
@@ -95,11 +96,11 @@ class FinalTest:
 
     def _incumbent(self, node: Node) -> dict[str, Any]:
         name = "base" if node.parent_id is None else f"best-{node.node_id}"
-        told = self._score(self._evaluate(name, _checkpoint(node), node.hparams), 0, 0.0)
-        return {key: told[key] for key in ("score", "stderr")}
+        score = self._score(self._evaluate(name, _checkpoint(node), node.hparams), 0, 0.0)
+        return {key: score[key] for key in ("score", "stderr")}
 
     def _practitioner(self, steps: int) -> dict[str, Any] | None:
-        """Train the practitioner's configuration for so many steps and measure it; None where it could not be trained at all."""
+        """Train the practitioner's configuration for `steps` and measure it; None where that failed."""
         checkpoint, gpu_seconds = self._train_practitioner(steps)
         if checkpoint is None:
             log.warning(
@@ -115,10 +116,10 @@ class FinalTest:
         return self._launch(name, steps=0, resume_from=checkpoint, hparams=hparams, config=config)
 
     def _train_practitioner(self, steps: int) -> tuple[Path | None, float]:
-        """Train the practitioner's configuration for as many steps as the best path; return its best checkpoint and its cost.
+        """Train the practitioner's configuration for `steps`; return its best checkpoint and cost.
 
-        It goes on from the search's first stage, which has that configuration, and is selected on validation as the search is. What
-        it reached before a failure counts; None where it reached nothing.
+        It resumes from the search's first stage, which has that configuration, and its checkpoint is selected
+        on validation as the search's is. Checkpoints before a failure count; None where there is none.
         """
         tree = self.store.tree
         first = tree.practitioner() or tree.root
@@ -138,7 +139,7 @@ class FinalTest:
         return max(candidates, key=lambda pair: pair[0], default=(0.0, None))[1], gpu_seconds
 
     def _launch(self, name: str, **fields: Any) -> Measurement:
-        """Start a measurement, or take up one that an earlier driver started."""
+        """Start a measurement, or attach to one that an earlier driver started."""
         directory = self.workspace.test / name
         spec = StageSpec(node_id=name, parent_id=None, depth=0, directory=directory, seed=self.seed, **fields)
         handle = self.runner.attach(spec) if directory.exists() else None
@@ -148,14 +149,14 @@ class FinalTest:
         return Measurement(spec, handle)
 
     def _wait(self, measurement: Measurement, *, may_fail: bool = False) -> StageResult:
-        """Wait for a measurement, charge it once, and return its result. One whose process dies is started once more.
+        """Wait for a measurement, charge it once, return its result; restart it once where its process dies.
 
         Raises:
             UserError: it failed and may not.
         """
         name = measurement.spec.node_id
         deaths = seen = 0
-        while not (status := measurement.handle.poll()).final or (status.died and deaths < DEATHS_FORGIVEN):
+        while not (status := measurement.handle.poll()).final or (status.died and deaths < RESTARTS):
             if status.died:
                 deaths += 1
                 measurement.handle = self.runner.start(measurement.spec)
@@ -184,8 +185,8 @@ class FinalTest:
 
 
 def incumbents_of(tree: Tree) -> list[Incumbent]:
-    """Return the nodes that were the best by validation at some time, in that order."""
-    found: list[Incumbent] = []
+    """Return the nodes that were the best by validation at some time, in order of time."""
+    incumbents: list[Incumbent] = []
     best: Node | None = None
     stages, gpu_seconds = 0, 0.0
     for node in tree.finished:
@@ -193,8 +194,8 @@ def incumbents_of(tree: Tree) -> list[Incumbent]:
             stages, gpu_seconds = stages + 1, gpu_seconds + _gpu_seconds(node)
         if better(best, node) is not best:
             best = node
-            found.append(Incumbent(node, stages, round(gpu_seconds, 3)))
-    return found
+            incumbents.append(Incumbent(node, stages, round(gpu_seconds, 3)))
+    return incumbents
 
 
 def _trained_steps(node: Node) -> int:

@@ -1,4 +1,4 @@
-"""The files that a search leaves for people and scripts: summary, strategy, rule and report, all made from the event log."""
+"""The files that a search makes of its event log: summary, strategy, rule and report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Outputs:
             self._due = began + (time.monotonic() - began) / SHARE
 
     def write(self, store: EventStore, state: str) -> dict[str, Any]:
-        """Rewrite the files; return the summary. A rule is derived where the `state` is `finished`, not `running` or `interrupted`."""
+        """Rewrite the files; return the summary.
+
+        A rule is derived where the `state` is `finished`, not where it is `running` or `interrupted`.
+        """
         name, agent = self.config.search.name, self.config.agent["name"]
         summary = write_summary(self.workspace, store, method=name, agent=agent, state=state)
         best = store.tree.best() if len(store.tree) else None

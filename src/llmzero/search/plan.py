@@ -1,4 +1,4 @@
-"""What a search is about to do, and what it can cost at most: printed before it starts and by `dry_run=true`."""
+"""The plan of a search and what it can cost at most: printed before it starts, and by `dry_run=true`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def describe(session: Session) -> str:
         f"LLMZero: search={search.name} agent={session.agent_name} seed={config.seed}",
         f"  search_dir   {session.workspace.path}",
         f"  task, model  {_target(config.task)}, {_target(config.model)}; runner {_target(config.runner)}",
-        f"  budget       {limits}; {search.workers} at a time, {search.stage_steps} steps a stage, depth up to {search.max_depth}",
+        f"  budget       {limits}; {search.workers} at a time, {search.stage_steps} steps a stage, "
+        f"depth up to {search.max_depth}",
         f"  tunables     {len(session.catalogue)}: " + ", ".join(_groups(session)),
     ]
     if steps:
@@ -34,7 +35,8 @@ def describe(session: Session) -> str:
     if search.confirm_seeds:
         top, seeds = search.confirm_top, search.confirm_seeds
         lines.append(
-            f"  confirm      the best {top} strategies and the practitioner's on {seeds} fresh seeds, beyond the budget"
+            f"  confirm      the best {top} strategies and the practitioner's on {seeds} fresh seeds, "
+            "beyond the budget"
         )
     if isinstance(session.proposer, LlmAgent):
         lines.append(_model(session.proposer, config.budget.stages))
@@ -46,7 +48,7 @@ def describe(session: Session) -> str:
 
 
 def _model(agent: LlmAgent, stages: int | None) -> str:
-    """Return the line on the agent's language model, with what all proposals can cost at most where prices are known."""
+    """Return the line on the agent's language model, with an upper bound of the cost where prices are set."""
     settings, llm = agent.settings, agent.endpoint.settings
     line = (
         f"  model        {llm.model} at {llm.base_url or 'OpenAI'}, "

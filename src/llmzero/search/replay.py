@@ -1,4 +1,4 @@
-"""The configuration of a search that trains along a strategy or a rule and does nothing else."""
+"""The configuration of a search that trains along a strategy or by a rule, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from llmzero.tree.budget import Budget
 def replay_config(config: SearchConfig, stages: Sequence[StrategyStage]) -> SearchConfig:
     """Return the configuration of a search that trains these stages and nothing else.
 
-    The stages are part of it, so that an edited strategy is told from the one that a search directory holds.
+    The stages are part of it, so that an edited strategy is distinguished from the one that a search
+    directory holds.
     """
     stages = as_trained(stages)
     numbered = {str(number): stage.to_dict() for number, stage in enumerate(stages, 1)}
     method = {"_target_": "llmzero.search.methods.replay.ReplayMethod", "stages": numbered}
-    nobody = {"_target_": "llmzero.agents.rules.RuleAgent", "name": "none"}  # is never asked
-    return _chain_config(config, method, nobody, len(stages), max(stage.end for stage in stages))
+    agent = {"_target_": "llmzero.agents.rules.RuleAgent", "name": "none"}  # proposes nothing
+    return _chain_config(config, method, agent, len(stages), max(stage.end for stage in stages))
 
 
 def rule_config(config: SearchConfig, rule: Path, stages: int) -> SearchConfig:
-    """Return the configuration of a search that trains so many stages, each as the rule says of the one before."""
+    """Return the configuration of a search of `stages` stages, each set by the rule from the one before."""
     agent = {"_target_": "llmzero.agents.rule_file.RuleFileAgent", "name": "rule_file", "path": str(rule)}
     method = {"_target_": "llmzero.search.methods.ruled.RuledChain"}
     return _chain_config(config, method, agent, stages, config.search.stage_steps)
 
 
 def _chain_config(config: SearchConfig, method: Group, agent: Group, stages: int, steps: int) -> SearchConfig:
-    """Return the configuration of a search that grows one chain of so many stages, of at most so many steps."""
+    """Return the configuration of a search that grows one chain of `stages` stages."""
     unlimited: dict[str, Any] = dict.fromkeys(limit.name for limit in fields(Budget))
     return replace(
         config,

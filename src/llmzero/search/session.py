@@ -1,4 +1,4 @@
-"""From a composed configuration to a finished search: the one place where the parts are put together."""
+"""From a composed configuration to a finished search: puts the parts together."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Session:
     """A search, checked and ready to run. Making one reads and imports, but computes and writes nothing.
 
     Attributes:
-        confirms: whether it confirms another search, which tests the practitioner's configuration and reports the result.
+        confirms: whether it confirms another search, which tests the practitioner's configuration and reports
+            the result.
     """
 
     config: SearchConfig
@@ -91,7 +92,8 @@ class Session:
         """Check that the language models can be asked.
 
         Raises:
-            UserError: a key is missing, nobody answers, a prompt template is broken or does not fit its budget.
+            UserError: a key is missing, nobody answers, a prompt template is broken or does not fit its
+                budget.
         """
         check_models(self.models, self.evidence, self.catalogue, self.config.budget)
 
@@ -121,7 +123,7 @@ class Session:
             return summary
 
     def _search(self, store: EventStore, display: Display, outputs: Outputs) -> None:
-        """Run the search and its final test, which is repeated only where stages or the test of incumbents are new."""
+        """Run the search, then its final test unless that was run after the last stage."""
         driver = self._driver(store, display, outputs)
         driver.run()
         incumbents = self.config.search.test_incumbents
@@ -137,7 +139,7 @@ class Session:
         driver.end()
 
     def _method(self) -> SearchMethod:
-        """Make the search method; the agent that it asks is told what is left of the budget."""
+        """Make the search method; evidence for the agent that it asks includes what is left of the budget."""
         config = self.config
 
         def evidence_of(tree: Tree, node_id: str) -> Evidence:

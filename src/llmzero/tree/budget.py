@@ -23,13 +23,13 @@ class Budget:
         None, "of language models, at the prices of llm.price_input and llm.price_output", low=0
     )
     llm_tokens: int | None = setting(None, "of their prompts and replies", low=0)
-    deadline: str | None = setting(
-        None, "a date and time, e.g. 2027-01-31T08:00; running stages are stopped then"
-    )
     disk_gb: float | None = setting(
         None,
         "of checkpoints (10^9 bytes); optimizer states of dead branches are dropped first to keep it",
         low=0,
+    )
+    deadline: str | None = setting(
+        None, "a date and time, e.g. 2027-01-31T08:00; running stages are stopped then"
     )
 
     @cached_property

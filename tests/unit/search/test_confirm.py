@@ -9,7 +9,7 @@ from scipy import stats
 
 from llmzero.core.stage import StageResult
 from llmzero.mirrors.display import confirmation_line
-from llmzero.search.confirm import Candidate, best_lines, compared, difference
+from llmzero.search.confirm import Candidate, best_paths, compared, difference
 from llmzero.strategies.schedule import StrategyStage
 from llmzero.tree.tree import ROOT, Node, Tree
 
@@ -67,20 +67,20 @@ def tree_with(practitioner: set[str]) -> Tree:
     return tree
 
 
-def test_the_best_lines_of_a_tree_do_not_continue_each_other() -> None:
+def test_the_best_paths_of_a_tree_do_not_continue_each_other() -> None:
     tree = tree_with({ROOT})
-    assert [node.node_id for node in best_lines(tree, 9)] == ["0008", "0002", "0004", "0005"]
-    assert [node.node_id for node in best_lines(tree, 1)] == ["0008"]
+    assert [node.node_id for node in best_paths(tree, 9)] == ["0008", "0002", "0004", "0005"]
+    assert [node.node_id for node in best_paths(tree, 1)] == ["0008"]
 
 
 def test_the_practitioners_configuration_is_no_strategy_unless_there_is_no_other() -> None:
-    assert [node.node_id for node in best_lines(tree_with({ROOT, "0007", "0008"}), 9)] == [
+    assert [node.node_id for node in best_paths(tree_with({ROOT, "0007", "0008"}), 9)] == [
         "0002",
         "0004",
         "0005",
     ]
-    assert [node.node_id for node in best_lines(tree_with({ROOT, "0007"}), 1)] == ["0008"]
-    assert [node.node_id for node in best_lines(tree_with(set(PARENTS)), 2)] == ["0008", "0002"]
+    assert [node.node_id for node in best_paths(tree_with({ROOT, "0007"}), 1)] == ["0008"]
+    assert [node.node_id for node in best_paths(tree_with(set(PARENTS)), 2)] == ["0008", "0002"]
 
 
 def summary(validation: float, test: float, base: float, completed: int = 2) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Pbt(IncrementalMethod):
         return max(1, min(left, max(wanted, self.context.workers)))
 
     def _generation(self, member: Member) -> int:
-        """Return a member's depth, short of the greatest: one that failed there has to train that stage again."""
+        """Return a member's depth, short of the greatest, where a failed member trains its stage again."""
         return min(member.stages[-1].depth, self.context.max_depth - 1) if member.stages else 0
 
     def _next(self, tree: Tree, number: int) -> Expansion:
