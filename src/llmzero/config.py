@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -229,6 +230,7 @@ PARTS: Mapping[str, tuple[str | None, type]] = {
 }
 
 
+@cache
 def register() -> None:
     """Put the schemas into Hydra's ConfigStore, under the group `schema`.
 
@@ -297,10 +299,14 @@ def checked(kind: type[C], document: Mapping[str, Any]) -> C:
         try:
             read(settings, group, where)
         except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
-    return read(kind, document, "")
+            problems += str(error).splitlines()
+    try:
+        config = read(kind, document, "")
+    except UserError as error:
+        problems += str(error).splitlines()
+    if problems:  # some twice: `llm` is a group and a field of its launcher, too
+        raise UserError("\n".join(dict.fromkeys(problems)))
+    return config
 
 
 def stored_config(file: Path) -> SearchConfig:
