@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Compare search methods: `python launchers/compare.py study=simulator`. The same command continues; docs/comparison.md explains."""
+"""Compare search methods: `python launchers/compare.py study=simulator`.
+
+The same command continues; docs/comparison.md explains.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from llmzero.search.settings import SearchConfig
 
 def run(config: CompareConfig) -> None:
     """Run the searches that have not finished, and write what came out; exit code 1 where some failed."""
+    from llmzero.studies.carry_out import carry_out
     from llmzero.studies.figures import comparison_figures
     from llmzero.studies.methods import check_budgets, compared
-    from llmzero.studies.pool import carry_out
     from llmzero.studies.study import search_config, study_of
     from llmzero.studies.tables import comparison_table
 

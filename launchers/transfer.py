@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Replay strategies on other tasks: `python launchers/transfer.py "strategies={a: runs/a}" "tasks={easy: ['runner.landscape=easy']}"`."""
+"""Replay strategies on other tasks.
+
+`python launchers/transfer.py "strategies={a: runs/a}" "tasks={easy: ['runner.landscape=easy']}"`
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from llmzero.search.settings import SearchConfig
 
 def run(config: TransferConfig) -> None:
     """Run the replays that have not finished, and write what came out; exit code 1 where some failed."""
+    from llmzero.studies.carry_out import carry_out
     from llmzero.studies.figures import transfer_figure
-    from llmzero.studies.pool import carry_out
     from llmzero.studies.study import study_of
     from llmzero.studies.tables import transfer_table
     from llmzero.studies.transfers import transferred_gains
@@ -28,7 +31,7 @@ def run(config: TransferConfig) -> None:
 
 
 def replay_of(path: Path, transfer: str, overrides: Sequence[str]) -> SearchConfig:
-    """Return the configuration of a search that trains along a strategy: a file, or a search directory that holds one."""
+    """Return the configuration of a search along a strategy: a file, or a search directory with one."""
     from llmzero.search.replay import replay_config
     from llmzero.strategies.schedule import load_strategy
     from llmzero.studies.study import search_config

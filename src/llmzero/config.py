@@ -91,7 +91,10 @@ class StudyConfig:
     cluster: str | None = setting(
         None, "null: on this machine; slurm: each search as a job", choices=("slurm",)
     )
-    slurm: Any = setting(None, "what submitit gives its jobs, e.g. {slurm_partition: gpu, timeout_min: 600}")
+    search_job: Any = setting(None, "what such a job asks for, by default")
+    slurm: Any = setting(
+        None, "and what else or instead, in submitit's words, e.g. {slurm_partition: gpu, timeout_min: 600}"
+    )
     dry_run: bool = setting(False, "check everything, start nothing")
 
 

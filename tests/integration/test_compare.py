@@ -1,4 +1,4 @@
-"""Comparisons and transfers by their launchers, on the simulator: numbers, resumption, bad input, failing cells."""
+"""Comparisons and transfers by their launchers, on the simulator: numbers, resumption, bad input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from llmzero.cli import BAD_INPUT, INTERRUPTED
 from llmzero.search.final_test import incumbents_of
-from llmzero.studies.pool import FAILED
+from llmzero.studies.carry_out import FAILED
 from llmzero.studies.statistics import interval, mean
 from llmzero.tree.store import EventStore
 from tests.integration.conftest import Run, command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from llmzero.cli import INTERRUPTED
 from llmzero.core.files import append_jsonl
 from llmzero.core.stage import StageDir, StageResult
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings
@@ -34,7 +36,7 @@ DEADLINE_S = 240  # of what is waited for: a hang becomes a failure
 
 @pytest.fixture(scope="session", autouse=True)
 def cluster(environment: dict[str, str]) -> Iterator[None]:
-    """A real SLURM. In CI it is installed, and its absence is a failure; elsewhere the tests are skipped where it is not there."""
+    """A real SLURM. Its absence is a failure in CI, where it is installed; elsewhere tests are skipped."""
     absent = pytest.fail if os.environ.get("CI") else pytest.skip
     if os.geteuid() != 0 or shutil.which("apt-get" if os.environ.get("CI") else "slurmctld") is None:
         absent("needs root on Debian, and once `slurm/dev-cluster.sh up`")
@@ -162,7 +164,7 @@ def test_a_preempted_stage_goes_on_in_the_queue_and_comes_out_the_same(
 
 
 def test_a_stage_longer_than_its_time_limit_spans_jobs(spec: dict[str, Any], tmp_path: Path) -> None:
-    """SLURM's limits are whole minutes and its signal may come a minute early, so this stage is slowed down to take longer."""
+    """Limits are whole minutes and the signal may come a minute early, so this stage is slowed down."""
     spec = deepcopy(spec) | {"steps": 40}
     spec["task"] |= {"_target_": "tests.integration.odd_parts.Slow", "pause_s": 0.06}
     stage = tmp_path / "nodes/0001"
@@ -383,24 +385,56 @@ def test_hydra_runs_whole_searches_as_jobs(launch: Run, tmp_path: Path) -> None:
 def test_a_driver_that_is_a_job_goes_on_after_its_own_time_limit(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    search = tmp_path / "s"
+    search, sweep = tmp_path / "s", tmp_path / "sweep"
     overrides = [*QUICK, *TRAINED, "budget.stages=3", "search.stage_steps=20", f"search_dir={search}"]
-    flags = ["--parsable", "--mem=0", f"--output={tmp_path}/driver.log"]
-    env = {**environment, "LLMZERO_PYTHON": sys.executable}
-    batch = ["sbatch", *flags, str(REPOSITORY / "slurm/search.sbatch"), *overrides]
-    job = subprocess.run(
-        batch, capture_output=True, text=True, check=True, env=env, cwd=REPOSITORY
-    ).stdout.strip()
-    wait_for(lambda: StageDir(search / "nodes/0001").metrics())
-    slurm("scancel", "--batch", "--signal=USR1", job)
+    as_a_job = [f"hydra.sweep.dir={sweep}", "hydra/launcher=search_job", "hydra.launcher.mem_gb=null"]
+    waiting = subprocess.Popen(command("search", "--multirun", *overrides, *as_a_job), env=environment)
+    wait_for(lambda: StageDir(search / "nodes/0001").metrics(), waiting)
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait() == INTERRUPTED, "what waits for the job may be ended; the job goes on"
+    [job] = slurm("squeue", "--noheader", "--me", "--name=llmzero-search", "--format=%A")
+    slurm("scancel", "--signal=USR2", job)  # as SLURM does some time before the limit
     wait_for(lambda: (search / "summary.json").exists() and summary(search)["state"] == "finished")
     assert_consistent(search, 3)
-    assert "the same command goes on" in (tmp_path / "driver.log").read_text()
+    [log] = sweep.glob(".submitit/*/*_log.err")
+    assert "Exiting gracefully after preemption/timeout" in log.read_text()
     shown = subprocess.run(
         ["scontrol", "show", "job", job], capture_output=True, text=True, check=True
     ).stdout
     assert "Restarts=1" in shown
     wait_for(lambda: not jobs_alive())
+
+
+def test_a_study_is_an_array_of_jobs_that_outlive_the_launcher(
+    launch: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
+    shared = [
+        "methods={paper: ['search=paper'], practitioner: ['search=practitioner']}",
+        "tasks={easy: ['runner.landscape=easy']}",
+        "common=['experiment=simulated', 'budget.stages=8', 'search.workers=1']",
+        "seeds=2",
+    ]
+    study = tmp_path / "jobs"
+    as_jobs = [*shared, "cluster=slurm", "slurm={cpus_per_task: 1, mem_gb: null}", f"study_dir={study}"]
+    launcher = subprocess.Popen(command("compare", *as_jobs), env=environment)
+    wait_for(lambda: (study / "jobs.json").exists(), launcher)
+    launcher.kill()
+    launcher.wait()
+    launch("compare", *as_jobs)
+    assert len(list((study / "jobs").glob("*_submitted.pkl"))) == 4, "nothing was submitted twice"
+    launch("compare", *shared, f"study_dir={tmp_path}/here")
+    here, there = (json.loads((path / "comparison.json").read_text()) for path in (tmp_path / "here", study))
+    assert here == there
+    wait_for(lambda: not jobs_alive())
+
+
+def test_a_study_whose_jobs_slurm_refuses_says_so(launch: Run, tmp_path: Path) -> None:
+    small = ["study=small", "cluster=slurm", f"study_dir={tmp_path}/study"]
+    for resources, reason in (("slurm_partition: nowhere", "invalid partition"), ("nonsense: 1", "nonsense")):
+        refused = launch("compare", *small, f"slurm={{mem_gb: null, {resources}}}", ok=False)
+        assert refused.returncode == 2
+        assert "error: cluster=slurm slurm=" in refused.stderr
+        assert reason in refused.stderr
 
 
 def test_what_slurm_does_not_know_any_more_is_asked_of_the_accounts() -> None:

@@ -21,7 +21,7 @@ def test_the_search_half_loads_no_deep_learning_library() -> None:
         "runners.inline",
         "runners.simulated",
         "mirrors.tracking",
-        "studies.pool",
+        "studies.carry_out",
     )
     code = f"import sys, {', '.join(f'llmzero.{name}' for name in modules)}\n"
     code += f"print([name for name in {HEAVY} if name in sys.modules])"

@@ -45,7 +45,8 @@ class SlurmRunnerSettings(Job):
 
     entry_point: str = setting(
         ENTRY_POINT,
-        "the function that trains a stage, as package.module.function; it takes the stage directory and the keyword interrupted",
+        "the function that trains a stage, as package.module.function; it takes the stage directory and "
+        "the keyword interrupted",
     )
     max_gpus: int | None = setting(
         None, "devices that all jobs of this search may hold at a time; a CPU process counts as one", low=1
@@ -58,7 +59,7 @@ class SlurmRunnerSettings(Job):
 
 
 class SlurmRunner(StageRunner):
-    """Stages as SLURM jobs. A job outlives the driver, and is found again by its name."""
+    """Stages as SLURM jobs. A job outlives the driver; the next driver looks it up by its name."""
 
     def __init__(self, settings: SlurmRunnerSettings) -> None:
         self.settings = settings
@@ -81,7 +82,7 @@ class SlurmRunner(StageRunner):
         return handle
 
     def attach(self, spec: StageSpec) -> SlurmHandle | None:
-        """Return a handle of a stage that has ended, or whose job SLURM knows; None where it was never submitted."""
+        """Return a handle of a stage that has ended or whose job SLURM knows; None if never submitted."""
         handle = SlurmHandle(self, spec)
         if StageDir(spec.directory).result_file.exists():
             return handle
@@ -118,7 +119,8 @@ class SlurmRunner(StageRunner):
                 words = " ".join(str(error).split())
                 if not any(passing in words for passing in PASSING):
                     raise UserError(
-                        f"sbatch refuses the job of stage {handle.spec.node_id}: {words}; see the settings of runner"
+                        f"sbatch refuses the job of stage {handle.spec.node_id}: {words}; "
+                        "see the settings of runner"
                     ) from error
                 log.warning("sbatch: %s; trying again in %.0f s", words, RETRY_S)
                 self._not_before = time.monotonic() + RETRY_S
@@ -137,7 +139,7 @@ class SlurmRunner(StageRunner):
         code = snapshot(spec.directory.parent.parent / "code") if self.settings.snapshot else None
         executor = submitit.SlurmExecutor(folder=spec.directory / "submitit")
         executor.update_parameters(**self.settings.parameters(spec.hparams, job_name(spec.directory), code))
-        with _no_launcher():
+        with outside_a_job():
             job = executor.submit(
                 run_job, str(spec.directory), self.settings.entry_point, self.settings.cpus_per_task
             )
@@ -177,7 +179,7 @@ class SlurmHandle(DirectoryHandle):
         return time.monotonic() - self._ended_at < self._runner.settings.grace_s
 
     def poll(self) -> StageStatus:
-        """Return the last heartbeat, the place in the queue, or the result."""
+        """Return the last heartbeat or the result; `queued` while the job waits."""
         status = super().poll()
         if status.final and self.job_id:
             self._runner.queue.leave(self.job_id)
@@ -207,9 +209,9 @@ class SlurmHandle(DirectoryHandle):
 
 
 @contextmanager
-def _no_launcher() -> Iterator[None]:
-    """Hide the variables of the job that the driver itself may be: sbatch hands its environment on."""
-    kept = {
+def outside_a_job() -> Iterator[None]:
+    """Hide the variables of a job that this process may run in: sbatch hands its environment on."""
+    hidden = {
         name: os.environ.pop(name)
         for name in list(os.environ)
         if name.startswith(LAUNCHERS) and name != "SLURM_CONF"
@@ -217,4 +219,4 @@ def _no_launcher() -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.update(kept)
+        os.environ.update(hidden)

@@ -1,4 +1,4 @@
-"""Processes of this machine that call one function again and again. One that is killed takes nothing along but the call in hand."""
+"""A pool of processes that call one function again and again; one that is killed loses its call alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from llmzero.cli import INTERRUPTED
 
 SPAWN = multiprocessing.get_context("spawn")
 
-Call = Callable[[Any], Any]  # by its name in a module, as it is sent to another process
+Call = Callable[[Any], Any]  # of a module's top level, as it is pickled by name
 Submit = Callable[[Sequence[Any]], list[Future[Any]]]
 
 
 class Worker:
-    """A process that calls the function for as long as this one lives."""
+    """A process that serves calls of the function until its parent exits."""
 
     def __init__(self, function: Call) -> None:
         self._pipe, theirs = SPAWN.Pipe()
@@ -45,14 +45,17 @@ class Worker:
 
 @contextmanager
 def workers(function: Call, at_once: int) -> Iterator[Submit]:
-    """Give what hands calls over to so many workers. They end with this process, however it ends, and are interrupted with it."""
+    """Yield a submit function backed by `at_once` processes that exit with the parent, however it ends.
+
+    They are interrupted when the parent is.
+    """
     own = threading.local()  # each thread waits for one worker
 
     def call(argument: Any) -> Any:
         worker, own.worker = getattr(own, "worker", None) or Worker(function), None
-        answer = worker.call(argument)
-        own.worker = worker
-        return answer
+        value = worker.call(argument)
+        own.worker = worker  # not where the process ended: the next call starts another
+        return value
 
     threads = ThreadPoolExecutor(at_once)
     try:

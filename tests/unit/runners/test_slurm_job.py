@@ -1,4 +1,7 @@
-"""What a stage asks SLURM for, and what the driver makes of SLURM's answers. The SLURM here is a script; tests/integration has the real one."""
+"""What a stage asks SLURM for, and what the driver makes of SLURM's answers.
+
+The SLURM here is a script; tests/integration has the real one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import yaml
 
 from llmzero.cli import composed
 from llmzero.core.errors import UserError
-from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, _no_launcher
+from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
 from llmzero.runners.slurm_job import Job
 from llmzero.runners.slurm_queue import JobState, Queue
 from llmzero.search.settings import SearchConfig
@@ -34,7 +37,8 @@ def test_resources_grow_with_hyperparameters_and_never_shrink() -> None:
     assert "partition" not in asked, "what is not told is left to the cluster"
     with pytest.raises(
         UserError,
-        match=r"runner\.scale\.mem_gb\.none: no such hyperparameter; there are max_completion_length, group_size",
+        match=r"runner\.scale\.mem_gb\.none: no such hyperparameter; "
+        r"there are max_completion_length, group_size",
     ):
         Job(mem_gb=1, scale={"mem_gb": {"none": 1}}).parameters(HPARAMS, "name", None)
 
@@ -78,7 +82,7 @@ def test_a_job_that_no_node_could_start_counts_as_dead() -> None:
 def test_jobs_do_not_take_themselves_for_the_drivers_job(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SLURM_JOB_ID", "SLURM_CONF", "RANK", "SUBMITIT_EXECUTOR"):
         monkeypatch.setenv(name, "1")
-    with _no_launcher():
+    with outside_a_job():
         assert "SLURM_CONF" in os.environ
         assert not {"SLURM_JOB_ID", "RANK", "SUBMITIT_EXECUTOR"} & os.environ.keys()
     assert os.environ["SLURM_JOB_ID"] == "1"
