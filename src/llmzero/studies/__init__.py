@@ -1,1 +1,1 @@
-"""From the cells of a study to numbers, tables and figures. The only part that computes with numpy and scipy; loaded by its launchers."""
+"""Many searches: comparisons of methods and transfers of strategies, with statistics, tables and figures."""

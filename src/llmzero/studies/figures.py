@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Told apart by the colour-blind too (Okabe and Ito 2008, darkened yellow); further methods repeat them with other dashes.
+# Distinct for the colour-blind too (Okabe and Ito 2008, darkened yellow); then repeated with other dashes.
 COLOURS = ("#0072B2", "#D55E00", "#007A5E", "#AA4499", "#E69F00", "#56B4E9", "#333333")
 DASHES = ("-", "--", ":")
 DPI = 130
@@ -19,22 +19,22 @@ LINE = 0.32  # inches a method takes in an interval plot
 AXES = {"stages": "stages", "gpu_seconds": "device seconds"}
 
 
-def comparison_figures(directory: Path, found: dict[str, Any]) -> None:
-    """Write the figures of a comparison; none where nothing has finished."""
-    if not found["runs"]:
+def comparison_figures(directory: Path, comparison: dict[str, Any]) -> None:
+    """Write the figures of `comparison.json`; none where nothing has finished."""
+    if not comparison["runs"]:
         return
     for axis, name in AXES.items():
-        save_figure(directory / f"curves_{axis}", _curves(found, axis, name))
-    save_figure(directory / "final_scores", _final_scores(found))
-    if len(found["overall"]) > 1:
-        save_figure(directory / "improvement", _improvement(found))
+        save_figure(directory / f"curves_{axis}", _curves(comparison, axis, name))
+    save_figure(directory / "final_scores", _final_scores(comparison))
+    if len(comparison["overall"]) > 1:
+        save_figure(directory / "improvement", _improvement(comparison))
 
 
-def _curves(found: dict[str, Any], axis: str, name: str) -> Figure:
-    tasks, looks = found["tasks"], styles(found["methods"])
+def _curves(comparison: dict[str, Any], axis: str, name: str) -> Figure:
+    tasks, looks = comparison["tasks"], styles(comparison["methods"])
     figure, axes = panels(len(tasks), *PANEL)
     for task, panel in zip(tasks, axes, strict=True):
-        for method, curves in found["curves"][task].items():
+        for method, curves in comparison["curves"][task].items():
             curve, (colour, dash) = curves[axis], looks[method]
             panel.step(curve["at"], curve["mean"], dash, where="post", color=colour, label=method)
             panel.fill_between(
@@ -46,24 +46,24 @@ def _curves(found: dict[str, Any], axis: str, name: str) -> Figure:
     return figure
 
 
-def _final_scores(found: dict[str, Any]) -> Figure:
-    tables = {"all tasks, normalised": found["overall"]} if found["overall"] else {}
-    tables |= {task: table for task, table in found["per_task"].items() if table}
-    figure, axes = panels(len(tables), PANEL[0], 1.2 + LINE * len(found["methods"]))
+def _final_scores(comparison: dict[str, Any]) -> Figure:
+    tables = {"all tasks, normalised": comparison["overall"]} if comparison["overall"] else {}
+    tables |= {task: table for task, table in comparison["per_task"].items() if table}
+    figure, axes = panels(len(tables), PANEL[0], 1.2 + LINE * len(comparison["methods"]))
     for (title, table), panel in zip(tables.items(), axes, strict=True):
-        _intervals(panel, list(table), [entry["final"] for entry in table.values()], found["methods"])
+        _intervals(panel, list(table), [entry["final"] for entry in table.values()], comparison["methods"])
         panel.set(title=title, xlabel="final test score, 95 % interval")
     return figure
 
 
-def _improvement(found: dict[str, Any]) -> Figure:
-    first, *others = found["methods"]
+def _improvement(comparison: dict[str, Any]) -> Figure:
+    first, *others = comparison["methods"]
     figure, (panel,) = panels(1, PANEL[0], 1.2 + LINE * len(others))
     _intervals(
         panel,
         others,
-        [found["overall"][other]["against"]["improvement"] for other in others],
-        found["methods"],
+        [comparison["overall"][other]["against"]["improvement"] for other in others],
+        comparison["methods"],
     )
     panel.axvline(0.5, color="grey", linewidth=1, linestyle=":")
     panel.set(
@@ -75,7 +75,7 @@ def _improvement(found: dict[str, Any]) -> Figure:
 def _intervals(
     panel: Axes, names: Sequence[str], intervals: Sequence[dict[str, float]], methods: Sequence[str]
 ) -> None:
-    """Draw an interval a line, the first on top."""
+    """Draw one interval a line, the first on top."""
     looks = styles(methods)
     for line, (name, interval) in enumerate(zip(names, intervals, strict=True)):
         colour = looks[name][0]
@@ -93,10 +93,10 @@ def _intervals(
     panel.grid(axis="x", alpha=0.3)
 
 
-def transfer_figure(directory: Path, found: dict[str, Any]) -> None:
-    """Write the heat-map of a transfer: the gain of each strategy on each task."""
-    strategies, tasks = found["strategies"], found["tasks"]
-    gains = [[found["gains"][task][name]["mean"] for task in tasks] for name in strategies]
+def transfer_figure(directory: Path, transfer: dict[str, Any]) -> None:
+    """Write the heat map of `transfer.json`: the gain of each strategy on each task."""
+    strategies, tasks = transfer["strategies"], transfer["tasks"]
+    gains = [[transfer["gains"][task][name]["mean"] for task in tasks] for name in strategies]
     numbers = [[float("nan") if gain is None else gain for gain in row] for row in gains]
     limit = max((abs(gain) for row in gains for gain in row if gain is not None), default=0.0) or 1.0
     figure, (panel,) = panels(1, 2.5 + 1.1 * len(tasks), 1.6 + 0.6 * len(strategies))
@@ -114,7 +114,7 @@ def transfer_figure(directory: Path, found: dict[str, Any]) -> None:
 
 
 def styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return a colour and a dash for each of some names."""
+    """Return a colour and a dash by method."""
     return {
         method: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)])
         for i, method in enumerate(methods)
@@ -122,7 +122,7 @@ def styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels of so many inches, at most three side by side."""
+    """Return a figure of `count` panels, each `width` by `height` inches, at most three side by side."""
     from matplotlib.figure import Figure
 
     columns = min(count, 3)

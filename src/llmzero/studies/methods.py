@@ -1,9 +1,10 @@
-"""What a comparison says of each method: `comparison.json`."""
+"""The numbers of a comparison, by method: `comparison.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ Value = Callable[[Run], float]
 
 
 def check_budgets(study: Study) -> None:
-    """Raise `UserError` where methods of a task may spend differently, which no comparison could be fair to."""
+    """Raise `UserError` where methods have different budgets on a task: they could not be compared."""
     for task in study.tasks:
         first, *others = (pair for pair in study.pairs if pair.task == task)
         for pair in others:
@@ -43,12 +44,13 @@ def check_budgets(study: Study) -> None:
             ]
             if differing:
                 key = f"budget.{differing[0]}"
-                told = " and ".join(
+                limits = " and ".join(
                     f"{getattr(one.config.budget, differing[0])} for methods.{one.row}"
                     for one in (first, pair)
                 )
                 raise UserError(
-                    f"{key} on tasks.{task}: is {told}; give all methods the same, in common or with the task"
+                    f"{key} on tasks.{task}: is {limits}; "
+                    "give all methods the same, in common or with the task"
                 )
 
 
@@ -65,10 +67,12 @@ def comparison(
     seeds: Sequence[int],
     unfinished: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return all numbers of runs of some methods (`rows`, of which the first is set against the others).
+    """Return the content of `comparison.json`.
 
-    A method without a finished search on a task is left out there, and such a task is left out of `overall`, which would else compare
-    methods on different tasks.
+    `rows` are the methods; the first is compared with each other one.
+
+    A method without a finished search on a task is left out there, and that task is left out of `overall`: it
+    would compare methods on different tasks.
     """
     methods = {task: [method for method in rows if runs.on(task, method)] for task in tasks}
     complete = [task for task in tasks if methods[task] == list(rows)]
@@ -79,33 +83,29 @@ def comparison(
         "seeds": list(seeds),
         "budget_stages": runs.budgets,
         "unfinished": list(unfinished),
-        "per_task": {task: _table(runs, [task], methods[task], rows[0], _final) for task in tasks},
+        "per_task": {
+            task: _table(runs, [task], methods[task], rows[0], attrgetter("final")) for task in tasks
+        },
         "overall": _table(runs, complete, rows, rows[0], runs.normalised_final) if complete else {},
         "curves": {task: _curves(runs, task, methods[task]) for task in tasks},
-        "runs": [_told(runs, run) for run in runs.runs],
+        "runs": [_run_entry(runs, run) for run in runs.runs],
     }
 
 
 def _stage_budgets(study: Study) -> dict[str, int]:
-    """Return the stages that the methods of each task may train: the budget, or where it has no such limit what they trained."""
+    """Return each task's budget in stages, or where there is no such limit the most that a search trained."""
     limits = {pair.task: pair.config.budget.stages for pair in study.pairs}
-    found = [
-        (cell.pair.task, summary["budget"]["stages"]) for cell in study.cells if (summary := cell.summary())
-    ]
-    trained = {
-        task: max((stages for other, stages in found if other == task), default=1) for task in study.tasks
-    }
+    trained = dict.fromkeys(study.tasks, 1)
+    for cell in study.cells:
+        if summary := cell.summary():
+            trained[cell.pair.task] = max(trained[cell.pair.task], summary["budget"]["stages"])
     return {task: limits[task] or trained[task] for task in study.tasks}
-
-
-def _final(run: Run) -> float:
-    return run.final
 
 
 def _table(
     runs: Runs, tasks: Sequence[str], methods: Sequence[str], first: str, final: Value
 ) -> dict[str, Any]:
-    """Return the numbers of each method on some tasks; the first method of the study is set against each other one, if it is there."""
+    """Return the numbers of each method on some tasks; `against` is None where `first` has no runs there."""
     scores = {method: _scores(runs, tasks, method, final) for method in methods}
     rank = _mean_ranks(runs, tasks, methods)
     against = _against(runs, tasks, methods, final) if first in methods else {}
@@ -128,17 +128,17 @@ def _scores(runs: Runs, tasks: Sequence[str], method: str, value: Value) -> list
 
 
 def _mean_ranks(runs: Runs, tasks: Sequence[str], methods: Sequence[str]) -> dict[str, float | None]:
-    """Return each method's mean rank by final test score, over the tasks and seeds that all methods finished."""
+    """Return mean ranks by final test score, over the tasks and seeds that all methods finished."""
     finals = {(run.method, run.task, run.seed): run.final for run in runs.runs}
-    places = dict.fromkeys((run.task, run.seed) for run in runs.runs if run.task in tasks)
-    rows = [[finals.get((method, *place)) for method in methods] for place in places]
+    pairs = dict.fromkeys((run.task, run.seed) for run in runs.runs if run.task in tasks)
+    rows = [[finals.get((method, task, seed)) for method in methods] for task, seed in pairs]
     complete = np.array([row for row in rows if None not in row], float)
     means = ranks(complete).mean(axis=0).tolist() if len(complete) else [None] * len(methods)
     return dict(zip(methods, means, strict=True))
 
 
 def _against(runs: Runs, tasks: Sequence[str], methods: Sequence[str], final: Value) -> dict[str, Any]:
-    """Return of each method but the first how probably the first improves on it, and p-values of the scores of the same seeds."""
+    """Return, by method, how probably the first improves on it, and the p-values on the same seeds."""
     first, *others = methods
     ours = _scores(runs, tasks, first, final)
     p_values = [wilcoxon(*_paired(runs, tasks, first, other, final)) for other in others]
@@ -158,8 +158,8 @@ def _paired(runs: Runs, tasks: Sequence[str], a: str, b: str, value: Value) -> t
         {(run.task, run.seed): value(run) for task in tasks for run in runs.on(task, method)}
         for method in (a, b)
     )
-    places = [place for place in of_a if place in of_b]
-    return np.array([of_a[place] for place in places]), np.array([of_b[place] for place in places])
+    shared = [key for key in of_a if key in of_b]
+    return np.array([of_a[key] for key in shared]), np.array([of_b[key] for key in shared])
 
 
 def _spent(runs: Sequence[Run]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _spent(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _curves(runs: Runs, task: str, methods: Sequence[str]) -> dict[str, Any]:
-    """Return the test scores that each method would have delivered, over stages and over device seconds, with bands."""
+    """Return the test scores that each method would have delivered over stages and device seconds."""
     stages = np.arange(runs.budgets[task] + 1, dtype=float)
     longest = max(
         (run.summary["budget"]["gpu_seconds"] for run in runs.runs if run.task == task), default=0.0
@@ -201,10 +201,9 @@ def _band(grid: Array, curves: Sequence[Array]) -> dict[str, list[float]]:
     return {"at": grid.tolist(), "mean": middle.tolist(), "low": low.tolist(), "high": high.tolist()}
 
 
-def _told(runs: Runs, run: Run) -> dict[str, Any]:
-    known = {"method": run.method, "task": run.task, "seed": run.seed, "base": run.base, "final": run.final}
+def _run_entry(runs: Runs, run: Run) -> dict[str, Any]:
     return {
-        **known,
+        **{name: getattr(run, name) for name in ("method", "task", "seed", "base", "final")},
         "validation": run.summary["best"]["score"],
         "normalised": runs.normalised_final(run),
         "area": runs.area(run),

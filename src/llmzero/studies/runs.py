@@ -19,9 +19,10 @@ class Run:
     """One search.
 
     Attributes:
-        stages, times, scores: the test score of its best node by validation, from so many stages and device seconds on.
+        stages, times, scores: whenever another node became the best by validation: the stages and device
+            seconds spent until then, and its test score.
         base, final: test scores of the base model and of what the search delivered.
-        summary: all that it left.
+        summary: content of its `summary.json`.
     """
 
     method: str
@@ -52,7 +53,7 @@ class Run:
 
 
 def finished_runs(study: Study) -> list[Run]:
-    """Return what there is, in the order of the study's cells."""
+    """Return the runs of the finished cells, in the order of the study's cells."""
     return [
         Run.of(cell.pair.row, cell.pair.task, cell.seed, summary)
         for cell in study.cells
@@ -62,7 +63,7 @@ def finished_runs(study: Study) -> list[Run]:
 
 @dataclass(frozen=True)
 class Scale:
-    """What test scores are normalised by, for a task and a seed: 0 is the base model, 1 the best that any method reached there."""
+    """Normalises test scores of one task and seed: 0 is the base model, 1 the best of all methods."""
 
     low: float
     high: float
@@ -73,13 +74,13 @@ class Scale:
         return cls(float(np.mean([run.base for run in runs])), max(float(run.scores.max()) for run in runs))
 
     def __call__(self, scores: Array) -> Array:
-        """Return scores on it."""
+        """Return normalised scores."""
         return normalised(scores, self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Runs:
-    """All runs, with their scales and the stages that each task's methods may train."""
+    """All runs, and the stages that a search of each task may train."""
 
     runs: Sequence[Run]
     budgets: dict[str, int]
@@ -90,14 +91,14 @@ class Runs:
         groups = defaultdict(list)
         for run in self.runs:
             groups[run.task, run.seed].append(run)
-        return {place: Scale.of(group) for place, group in groups.items()}
+        return {key: Scale.of(group) for key, group in groups.items()}
 
     def on(self, task: str, method: str) -> list[Run]:
         """Return the runs of a method on a task, by seed."""
         return [run for run in self.runs if run.task == task and run.method == method]
 
     def area(self, run: Run) -> float:
-        """Return the mean over the stages of the budget of the normalised test score that the run would have delivered after each."""
+        """Return the mean, over the stages of the budget, of the normalised test score delivered by then."""
         return float(self.scales[run.task, run.seed](run.over_stages(self.budgets[run.task])).mean())
 
     def normalised_final(self, run: Run) -> float:

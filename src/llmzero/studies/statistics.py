@@ -1,7 +1,7 @@
 """Statistics of few runs on several tasks, as Agarwal et al. (2021) advise: pure functions on arrays.
 
-A method's scores are a list of arrays, one a task, with a score for each seed (`Scores`). Statistics work along the last axis, so
-that all resamples of a bootstrap are computed at once.
+A method's scores are a list of arrays, one a task, with a score for each seed (`Scores`). Statistics work
+along the last axis, so that all resamples of a bootstrap are computed at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Array = NDArray[np.float64]
 Scores = Sequence[Array]
@@ -30,42 +31,42 @@ class Interval:
 
 
 def mean(scores: Scores) -> Array:
-    """Return the mean over tasks of the mean over seeds: every task counts alike, however many seeds it has."""
+    """Return the mean over tasks of the mean over seeds: tasks count alike, however many seeds they have."""
     return np.asarray(np.mean([task.mean(axis=-1) for task in scores], axis=0))
 
 
 def interquartile_mean(scores: Scores) -> Array:
     """Return the mean of the middle half of all runs, which outliers hardly move."""
-    pooled = np.sort(np.concatenate(scores, axis=-1), axis=-1)
-    cut = pooled.shape[-1] // 4
-    return np.asarray(pooled[..., cut : pooled.shape[-1] - cut].mean(axis=-1))
+    return np.asarray(stats.trim_mean(np.concatenate(scores, axis=-1), 0.25, axis=-1))
 
 
 def improvement(ours: Scores, others: Scores) -> Array:
-    """Return the probability that a run of ours beats one of the others on the same task, averaged over tasks; a tie counts half."""
-    return np.asarray(np.mean([_wins(a, b) for a, b in zip(ours, others, strict=True)], axis=0))
+    """Return the probability that a run of `ours` beats one of `others` on its task, averaged over tasks.
 
-
-def _wins(a: Array, b: Array) -> Array:
-    a, b = a[..., :, None], b[..., None, :]
-    return np.asarray(((a > b) + 0.5 * (a == b)).mean(axis=(-1, -2)))
+    A tie counts half.
+    """
+    wins = []
+    for a, b in zip(ours, others, strict=True):
+        mine, theirs = a[..., :, None], b[..., None, :]
+        wins.append(((mine > theirs) + 0.5 * (mine == theirs)).mean(axis=(-1, -2)))
+    return np.asarray(np.mean(wins, axis=0))
 
 
 def interval(statistic: Callable[..., Array], *methods: Scores, draws: int = DRAWS) -> Interval:
-    """Return a statistic of one or more methods with its stratified bootstrap interval: seeds are drawn anew within each task."""
+    """Return a statistic of one or more methods with its stratified bootstrap interval.
+
+    Seeds are resampled within each task, `draws` times.
+    """
     rng = np.random.default_rng(SEED)
-    low, high = np.percentile(
-        statistic(*([_resampled(task, rng, draws) for task in scores] for scores in methods)), PERCENTILES
+    resampled = (
+        [task[rng.integers(0, len(task), (draws, len(task)))] for task in scores] for scores in methods
     )
+    low, high = np.percentile(statistic(*resampled), PERCENTILES)
     return Interval(float(statistic(*methods)), float(low), float(high))
 
 
-def _resampled(scores: Array, rng: np.random.Generator, draws: int) -> Array:
-    return scores[rng.integers(0, len(scores), (draws, len(scores)))]
-
-
 def band(curves: Array, draws: int = DRAWS) -> tuple[Array, Array, Array]:
-    """Return mean, low and high of curves, one a row, at each of their points."""
+    """Return mean, low and high, each (points,), of the bootstrap over curves (runs, points)."""
     n = len(curves)
     weights = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), draws) / n
     low, high = np.percentile(weights @ curves, PERCENTILES, axis=0)
@@ -73,7 +74,7 @@ def band(curves: Array, draws: int = DRAWS) -> tuple[Array, Array, Array]:
 
 
 def step_function(positions: Array, values: Array, grid: Array) -> Array:
-    """Return at each point of the grid the value of the last position that is not beyond it. The first position is not beyond any."""
+    """Return at each grid point the value of the last position not beyond it; none lies before the first."""
     return values[np.searchsorted(positions, grid, side="right") - 1]
 
 
@@ -83,16 +84,12 @@ def normalised(scores: Array, low: float, high: float) -> Array:
 
 
 def ranks(scores: Array) -> Array:
-    """Return the rank of each column within its row, 1 for the highest; equals share the mean of theirs."""
-    above = (scores[:, None, :] > scores[:, :, None]).sum(axis=2)
-    equal = (scores[:, None, :] == scores[:, :, None]).sum(axis=2)
-    return np.asarray(above + (equal + 1) / 2)
+    """Return ranks within each row of (cases, methods): 1 for the highest, the mean rank for equal scores."""
+    return np.asarray(stats.rankdata(-scores, axis=1))
 
 
 def wilcoxon(a: Array, b: Array) -> float:
     """Return the two-sided p-value of the signed-rank test on pairs; 1 where no pair differs."""
-    from scipy import stats
-
     return float(stats.wilcoxon(a, b).pvalue) if np.any(a != b) else 1.0
 
 

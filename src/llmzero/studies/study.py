@@ -1,4 +1,4 @@
-"""Studies: many searches, one for each row (a method or a strategy), task and seed, checked before the first of them computes."""
+"""Studies: a search for each row (a method or a strategy), task and seed, all checked beforehand."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmzero.cli import composed, explain
 from llmzero.config import StudyConfig
+from llmzero.core.documents import is_whole
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_atomic
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.workspace import CHANGEABLE, differences, read_config
 
-OURS = ("seed", "search_dir", "dry_run")  # of a cell: no override sets them
+OWN_KEYS = ("seed", "search_dir", "dry_run")  # set for each cell: no override may
 CHANGEABLE_CELLS = (*(key for key in CHANGEABLE if key not in ("budget", "runner")), "seed")
 NAME = re.compile(r"[\w.+-]+")
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A row on a task, and the configuration that its cells share but for seed and directory."""
+    """A row on a task: the configuration that its cells share, but for seed and directory."""
 
     row: str
     task: str
@@ -39,18 +40,19 @@ class Pair:
         return Cell(self, seed)
 
     def check(self, seed: int) -> None:
-        """Raise `UserError` where its cells cannot work, or the folder holds those of another configuration."""
+        """Raise `UserError` where its cells cannot work, or the folder holds other searches."""
         session = Session.from_config(self.cell(seed).config)
         session.check_models()
         if self._config_file.exists() and (
             listed := differences(read_config(self._config_file), asdict(self.config), CHANGEABLE_CELLS)
         ):
             raise UserError(
-                f"{self.folder} holds other searches: {listed}. Choose another study_dir, or give the same values"
+                f"{self.folder} holds other searches: {listed}. "
+                "Choose another study_dir, or give the same values"
             )
 
     def claim(self) -> None:
-        """Note what the folder's cells are, so that a later command cannot mix others with them."""
+        """Write the configuration into the folder, so that a later command cannot mix other searches in."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(
             self._config_file, yaml.dump(asdict(self.config), Dumper=yaml.CSafeDumper, sort_keys=False)
@@ -107,12 +109,12 @@ class Study:
 
     @property
     def rows(self) -> list[str]:
-        """Their names, in the order given."""
+        """Their names, in the order of the configuration."""
         return list(dict.fromkeys(pair.row for pair in self.pairs))
 
     @property
     def tasks(self) -> list[str]:
-        """Their names, in the order given."""
+        """Their names, in the order of the configuration."""
         return list(dict.fromkeys(pair.task for pair in self.pairs))
 
 
@@ -125,7 +127,7 @@ def study_of(config: StudyConfig, group: str, compose_row: Compose) -> Study:
     Args:
         config: the launcher's.
         group: its key that holds the rows.
-        compose_row: makes a search's configuration from the name of a row and the overrides of all and of a task.
+        compose_row: composes a search from the name of a row and the overrides of all and of a task.
 
     Raises:
         UserError: something cannot work; the message names the row and the task.
@@ -140,10 +142,10 @@ def study_of(config: StudyConfig, group: str, compose_row: Compose) -> Study:
         Pair(
             row,
             task,
-            _checked(f"{group}.{row} on tasks.{task}", compose_row, row, [*config.common, *given]),
+            _checked(f"{group}.{row} on tasks.{task}", compose_row, row, [*config.common, *overrides]),
             directory / task / row,
         )
-        for task, given in config.tasks.items()
+        for task, overrides in config.tasks.items()
         for row in rows
     ]
     for pair in pairs:
@@ -151,11 +153,12 @@ def study_of(config: StudyConfig, group: str, compose_row: Compose) -> Study:
     return Study(directory, pairs, seeds)
 
 
-def _checked(place: str, check: Callable[..., Any], *arguments: Any) -> Any:
+def _checked(where: str, check: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a check returns; its error names the row and the task."""
     try:
         return check(*arguments)
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{place}: {explain(error)}") from error
+        raise UserError(f"{where}: {explain(error)}") from error
 
 
 def search_config(overrides: Sequence[str]) -> SearchConfig:
@@ -165,7 +168,7 @@ def search_config(overrides: Sequence[str]) -> SearchConfig:
         UserError: an override sets what is a study's own.
     """
     last = {override.partition("=")[0]: override for override in overrides}
-    if own := [key for key in OURS if key in last]:
+    if own := [key for key in OWN_KEYS if key in last]:
         raise UserError(f"{last[own[0]]}: the study gives every search its own {own[0]}; remove it")
     return composed("search", SearchConfig, [*last.values(), "search_dir=unset"])
 
@@ -175,7 +178,8 @@ def _check_named(key: str, named: Any, kind: type[str] | type[list[str]]) -> Non
     example = "{NAME: ['KEY=VALUE']}" if kind is list else "{NAME: PATH}"
     if not isinstance(named, dict) or not named:
         raise UserError(
-            f"{key}={named}: must be a mapping with an entry at least; give {key}={example}, or, to compare, study=small"
+            f"{key}={named}: must be a mapping with an entry at least; "
+            f"give {key}={example}, or, to compare, study=small"
         )
     for name, value in named.items():
         if not NAME.fullmatch(str(name)):
@@ -186,13 +190,10 @@ def _check_named(key: str, named: Any, kind: type[str] | type[list[str]]) -> Non
             raise UserError(f"{key}.{name}={value}: give {key}={example}")
 
 
-def _seeds(given: Any) -> list[int]:
-    seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
-    right = (
-        isinstance(seeds, list)
-        and seeds
-        and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
-    )
-    if not right or len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds={given}: must be how many, at least 1, or a list of different integers")
+def _seeds(value: Any) -> list[int]:
+    """Return the seeds of a study: 0, 1, ... of a count, or those of a list."""
+    seeds = list(range(value)) if is_whole(value, 1) else value
+    valid = isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)
+    if not valid or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds={value}: must be how many, at least 1, or a list of different integers")
     return list(seeds)

@@ -6,40 +6,45 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 Entry = dict[str, Any]
-
 NOTES = """\
-Final: test score of the best node by validation, the mean over seeds with a stratified bootstrap 95 % interval. Area: the mean, over the
-stages of the budget, of the normalised test score that would have been delivered after each (0: the base model, 1: the best test score
-that any method reached on that task and seed). P: the probability that a run of {first} ends above one of this method. p: Wilcoxon's
-signed-rank test on the same seeds, corrected by Holm. Saved: the share of device seconds that early stopping saved. docs/comparison.md
-explains.
+Final: test score of the best node by validation, the mean over seeds with a stratified bootstrap 95 %
+interval. Area: the mean, over the stages of the budget, of the normalised test score that would have been
+delivered after each (0: the base model, 1: the best test score that any method reached on that task and
+seed). P: the probability that a run of {first} ends above one of this method. p: Wilcoxon's signed-rank test
+on the same seeds, corrected by Holm. Saved: the share of device seconds that early stopping saved.
+docs/comparison.md explains.
 """
 
 
-def comparison_table(found: dict[str, Any]) -> str:
-    """Return `comparison.md`."""
-    first, seeds = found["methods"][0], len(found["seeds"])
+TRANSFER = """\
+# Transfer
+
+Gain in test score of each strategy over the practitioner's configuration trained for as many steps: mean ±
+standard error over seeds, and the p-value of Student's paired test.
+"""
+
+
+def comparison_table(comparison: dict[str, Any]) -> str:
+    """Return `comparison.md` of the content of `comparison.json`."""
+    first = comparison["methods"][0]
+    methods, tasks, seeds = (len(comparison[name]) for name in ("methods", "tasks", "seeds"))
     parts = [
-        f"# Comparison\n\n{len(found['methods'])} methods, {len(found['tasks'])} tasks, {seeds} seeds.\n",
+        f"# Comparison\n\n{methods} methods, {tasks} tasks, {seeds} seeds.\n",
         NOTES.format(first=first),
     ]
-    if found["overall"]:
+    if comparison["overall"]:
+        incomplete = [task for task in comparison["tasks"] if task not in comparison["complete_tasks"]]
+        without = f" Without {', '.join(incomplete)}, where not all methods have a finished search."
         parts += [
-            f"## All tasks\n\nFinal scores are normalised here.{_left_out(found)}\n",
-            _methods(found["overall"], first),
+            f"## All tasks\n\nFinal scores are normalised here.{without if incomplete else ''}\n",
+            _methods(comparison["overall"], first),
         ]
-    for task in found["tasks"]:
+    for task in comparison["tasks"]:
         parts += [
-            f"## {task}\n\nUp to {found['budget_stages'][task]} stages a search.\n",
-            _methods(found["per_task"][task], first),
+            f"## {task}\n\nUp to {comparison['budget_stages'][task]} stages a search.\n",
+            _methods(comparison["per_task"][task], first),
         ]
-    return "\n".join([*parts, *_unfinished(found)])
-
-
-def _left_out(found: dict[str, Any]) -> str:
-    """Say which tasks are not among all tasks, as some method has no finished search there."""
-    tasks = [task for task in found["tasks"] if task not in found["complete_tasks"]]
-    return f" Without {', '.join(tasks)}, where not all methods have a finished search." if tasks else ""
+    return "\n".join([*parts, *_unfinished(comparison)])
 
 
 def _methods(entries: dict[str, Entry], first: str) -> str:
@@ -49,7 +54,7 @@ def _methods(entries: dict[str, Entry], first: str) -> str:
         "final": lambda name, entry: _interval(entry["final"]),
         "IQM": lambda name, entry: _interval(entry["final_iqm"]),
         "area": lambda name, entry: _interval(entry["area"]),
-        "rank": lambda name, entry: _number(entry["rank"]),
+        "rank": lambda name, entry: "-" if entry["rank"] is None else f"{entry['rank']:.2f}",
         f"P({first} better)": lambda name, entry: (
             _interval(entry["against"]["improvement"]) if entry["against"] else ""
         ),
@@ -66,24 +71,19 @@ def _methods(entries: dict[str, Entry], first: str) -> str:
     )
 
 
-def transfer_table(found: dict[str, Any]) -> str:
-    """Return `transfer.md`."""
-    title = "# Transfer\n\nGain in test score of each strategy over the practitioner's configuration trained for as many steps: mean ± standard\n"
-    title += "error over seeds, and the p-value of Student's paired test.\n"
+def transfer_table(transfer: dict[str, Any]) -> str:
+    """Return `transfer.md` of the content of `transfer.json`."""
     rows = [
-        [name, *(_gain(found["gains"][task][name]) for task in found["tasks"])]
-        for name in found["strategies"]
+        [name, *(_gain(transfer["gains"][task][name]) for task in transfer["tasks"])]
+        for name in transfer["strategies"]
     ]
-    parts = [title, markdown(["strategy", *found["tasks"]], rows)]
-    return "\n".join([*parts, *_unfinished(found)])
+    table = markdown(["strategy", *transfer["tasks"]], rows)
+    return "\n".join([TRANSFER, table, *_unfinished(transfer)])
 
 
-def _unfinished(found: dict[str, Any]) -> list[str]:
-    return (
-        ["## Left out, as they have not finished\n", "".join(f"- {cell}\n" for cell in found["unfinished"])]
-        if found["unfinished"]
-        else []
-    )
+def _unfinished(summary: dict[str, Any]) -> list[str]:
+    cells = "".join(f"- {cell}\n" for cell in summary["unfinished"])
+    return ["## Left out, as they have not finished\n", cells] if cells else []
 
 
 def _gain(gain: Entry) -> str:
@@ -94,14 +94,10 @@ def _gain(gain: Entry) -> str:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; all columns but the first are aligned to the right."""
+    """Return a Markdown table; all columns but the first are aligned to the right."""
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _interval(interval: Entry) -> str:
     return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""What a transfer says of each strategy on each task: `transfer.json`."""
+"""The numbers of a transfer, by task and strategy: `transfer.json`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from llmzero.search.confirm import difference
 from llmzero.studies.study import Study
@@ -14,7 +15,7 @@ Summary = dict[str, Any]
 
 
 def transferred_gains(study: Study) -> dict[str, Any]:
-    """Return how much better each strategy ends on each task than the practitioner's configuration after as many steps."""
+    """Return the content of `transfer.json`: gains over the practitioner's configuration at equal steps."""
     return {
         "strategies": study.rows,
         "tasks": study.tasks,
@@ -32,17 +33,17 @@ def _summaries(study: Study, task: str, row: str) -> list[Summary]:
 
 
 def gain(summaries: Sequence[Summary]) -> dict[str, Any]:
-    """Return the mean gain over the seeds where both could be trained, its standard error, and Student's paired p-value."""
+    """Return mean and standard error of the gain where both were trained, and Student's paired p-value."""
     tests = [summary["test"] for summary in summaries if summary["test"]["practitioner"] is not None]
     ours, theirs = ([test[part]["score"] for test in tests] for part in ("best", "practitioner"))
     if not tests:
         return {"runs": 0, "mean": None, "stderr": None, "p": None, "strategy": [], "practitioner": []}
     apart = np.array(ours) - np.array(theirs)
-    stderr = float(apart.std(ddof=1) / np.sqrt(len(apart))) if len(apart) > 1 else None
-    known = {
+    return {
         "runs": len(apart),
         "mean": float(apart.mean()),
-        "stderr": stderr,
+        "stderr": float(stats.sem(apart)) if len(apart) > 1 else None,
         "p": difference(ours, theirs)["p_paired"],
+        "strategy": ours,
+        "practitioner": theirs,
     }
-    return {**known, "strategy": ours, "practitioner": theirs}
