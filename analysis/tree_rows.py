@@ -11,7 +11,7 @@ import numpy as np
 from analysis.tables import Row, Rows
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue, Parameter
-from llmzero.mirrors.results import stopping_record
+from llmzero.mirrors.summary import stopping_record
 from llmzero.tree.tree import Node, Tree
 from llmzero.tree.upgrade import LLM_PARTS
 

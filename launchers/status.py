@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Show a search, also one that runs elsewhere: tree, stages in the queue and at work, what it has spent and how long it may still take."""
+"""Show a search, also one that runs elsewhere: tree, queue, stages at work, budget spent, time left."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmzero.cli import run_command
 from llmzero.config import runner_of, stored_config
 from llmzero.core.files import read_json
 from llmzero.core.stage import StageDir
-from llmzero.mirrors.display import budget_line, tree_view
+from llmzero.mirrors.views import budget_line, tree_view
 from llmzero.runners.base import StageRunner
 from llmzero.tree.lease import is_alive
 from llmzero.tree.store import EventStore
@@ -19,7 +19,7 @@ from llmzero.tree.workspace import Workspace, given_workspace
 
 
 def main() -> None:
-    """Print what is known of a search directory."""
+    """Print the state of a search directory."""
     workspace = given_workspace(__doc__)
     config = stored_config(workspace.config_file)
     store = EventStore(workspace.tree_file, repair=False)
@@ -34,14 +34,18 @@ def main() -> None:
 def under_way(workspace: Workspace, tree: Tree, runner: StageRunner | None) -> Table:
     """Return the stages that have not ended: what their runner knows of them, phases, and last scores."""
     stages = {node.node_id: StageDir(workspace.nodes / node.node_id) for node in tree if not node.final}
-    known = runner.describe([stage.path for stage in stages.values()]) if runner else {}
+    descriptions = runner.describe([stage.path for stage in stages.values()]) if runner else {}
     table = Table.grid(padding=(0, 2))
     for node_id, stage in stages.items():
         heartbeat, points = stage.status(), stage.validation()
         phase = f"{heartbeat.get('phase') or 'not begun'} {heartbeat.get('progress', 0.0):4.0%}"
         last = f"val {points[-1].score:.3f}" if points else ""
         table.add_row(
-            f"stage {node_id}", known.get(node_id, ""), phase, last, f"{heartbeat.get('seconds', 0.0):.0f} s"
+            f"stage {node_id}",
+            descriptions.get(node_id, ""),
+            phase,
+            last,
+            f"{heartbeat.get('seconds', 0.0):.0f} s",
         )
     return table
 
@@ -52,7 +56,8 @@ def driver_line(workspace: Workspace, store: EventStore) -> str:
         lease = read_json(workspace.lease_file) or {}
         return f"driver: process {lease.get('pid')} on {lease.get('host')}"
     if store.ended:
-        return f"finished: {next(file for file in (workspace.report_file, workspace.summary_file) if file.exists())}"
+        files = (workspace.report_file, workspace.summary_file)
+        return f"finished: {next(file for file in files if file.exists())}"
     return "no driver is running; the command that began the search goes on with it"
 
 

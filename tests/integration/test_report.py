@@ -1,4 +1,4 @@
-"""The report in a real browser: it opens, it can be driven, it runs no text of the search, and it needs no network."""
+"""The report in a real browser: it opens, can be used, runs no text of the search, needs no network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from llmzero.core.files import append_jsonl, write_json
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageDir, StageResult, ValidationPoint
-from llmzero.mirrors.report import Detail, report_data, write_report
+from llmzero.mirrors.report import write_report
+from llmzero.mirrors.report_data import Detail, report_data
 from llmzero.tree.store import EventStore
 
 HOSTILE = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=2">\'"`${window.pwned=3}`<!--\u2028\ud800{{7*7}}'
@@ -81,7 +82,7 @@ PATHOLOGIES = ("plateau", "slow_progress", "entropy_collapse", "kl_blowup", "hea
 
 
 class SearchBuilder:
-    """Writes a search directory as a driver and its trainers would: through the event store and the stage directories."""
+    """Writes a search directory as a driver and trainers do: by the event store and stage directories."""
 
     def __init__(
         self,
@@ -123,7 +124,8 @@ class SearchBuilder:
             "agent": self.say("rules"),
             "diagnosis": [self.say(self.rng.choice(PATHOLOGIES))],
             "rationale": self.say(
-                f"The score has levelled off, so {' and '.join(changes)} should move: more exploration, larger batches."
+                f"The score has levelled off, so {' and '.join(changes)} should move: "
+                "more exploration, larger batches."
             ),
             "changes": changes,
             "observations": [self.say("The score is flat.")],

@@ -1,4 +1,4 @@
-"""The W&B mirror by the real wandb: what it records offline is read back, what it sends is recorded by a local server."""
+"""The W&B mirror by the real wandb: offline runs are read back, a local server records online ones."""
 
 from __future__ import annotations
 
@@ -321,7 +321,8 @@ def test_a_continued_search_is_followed_past_its_first_end(search: Search) -> No
 
 
 def test_a_killed_driver_leaves_a_complete_mirror(search: Search) -> None:
-    script = "import sys, os, pathlib; from llmzero.mirrors.tracking import WandbTracking as W, TrackingSettings as S"
+    script = "import sys, os, pathlib; "
+    script += "from llmzero.mirrors.tracking import WandbTracking as W, TrackingSettings as S"
     script += "; W(S('offline')).start(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(search.path)], check=False, timeout=30)
     wait_for(lambda: mirrored(search) == {"0000", "0001", "search"})
@@ -376,7 +377,7 @@ def test_no_tracking_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def delivered(search: Search) -> Search:
-    """A search that is over, with all that it leaves: a strategy, a page, transcripts, and the winner's weights."""
+    """A search that is over, with all it leaves: a strategy, a page, transcripts, the winner's weights."""
     stage = search.path / "nodes" / "0001"
     for place in (
         "strategy.yaml",

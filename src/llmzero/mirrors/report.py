@@ -6,81 +6,27 @@ import base64
 import functools
 import hashlib
 import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
 
-from llmzero.core.files import finite, read_json, write_atomic
-from llmzero.core.hparams import Catalogue, Parameter
-from llmzero.core.stage import StageDir
+from llmzero.core.files import finite, write_atomic
+from llmzero.core.hparams import Catalogue
+from llmzero.mirrors.report_data import Detail, report_data
 from llmzero.tree.store import EventStore
-from llmzero.tree.tree import ROOT, Node
 
-CURVES = ("reward_mean", "entropy", "kl", "grad_norm", "completion_length_mean", "truncated_fraction")
 REFRESH_SECONDS = 5
 DATA_LIMIT = 1_750_000  # characters; the chart library adds 1.1 MB, and the page stays below 3 MB
-MIN_POINTS = 6
 MIN_TEXT = 20  # characters
 
 _DATA_MARK = "@data@"
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Detail:
-    """How much of a node the page carries: points of a curve, rollouts, characters of a rollout's text and of any other."""
-
-    points: int
-    rollouts: int
-    excerpt: int
-    text: int
-
-    @classmethod
-    def for_nodes(cls, count: int) -> Detail:
-        """Return what fits where `count` nodes share the page."""
-        share = max(1, count)
-        return cls(
-            points=_between(MIN_POINTS, 12_000 // share, 200),
-            rollouts=_between(2, 1_000 // share, 8),
-            excerpt=_between(120, 100_000 // share, 2_000),
-            text=_between(200, 250_000 // share, 8_000),
-        )
-
-    def halved(self) -> Detail:
-        """Return half of it."""
-        return Detail(
-            max(MIN_POINTS, self.points // 2), max(1, self.rollouts // 2), self.excerpt // 2, self.text // 2
-        )
-
 
 def write_report(search_dir: Path, store: EventStore, catalogue: Catalogue, *, live: bool) -> None:
-    """Write `report.html` atomically; a `live` page reloads itself every few seconds and keeps its place."""
+    """Write `report.html` atomically; a `live` page reloads itself and keeps its scroll position."""
     before, after = _shell(live)
     write_atomic(
         search_dir / "report.html", before + _payload(search_dir, store, catalogue) + after, sync=False
     )
-
-
-def report_data(search_dir: Path, store: EventStore, catalogue: Catalogue, detail: Detail) -> dict[str, Any]:
-    """Return everything the page shows, as a JSON document."""
-    tree = store.tree
-    best = tree.best()
-    path = tree.path(best.node_id) if best else []
-    return {
-        "search": _search(search_dir, store),
-        "budget": store.ledger.to_dict(),
-        "test": read_json(search_dir / "test.json"),
-        "confirmation": read_json(search_dir / "confirmation.json"),
-        "base_score": tree.root.score if ROOT in tree.nodes else None,
-        "best_path": [node.node_id for node in path],
-        "parameters": [_parameter(parameter, path) for parameter in catalogue.values()],
-        "trajectory": _trajectory(store),
-        "nodes": [_node(node, search_dir / "nodes" / node.node_id, catalogue, detail) for node in tree],
-    }
 
 
 def _payload(search_dir: Path, store: EventStore, catalogue: Catalogue) -> str:
@@ -96,136 +42,6 @@ def _payload(search_dir: Path, store: EventStore, catalogue: Catalogue) -> str:
         detail = detail.halved()
 
 
-def _search(search_dir: Path, store: EventStore) -> dict[str, Any]:
-    summary = read_json(search_dir / "summary.json") or {}
-    state = summary.get("state") or ("finished" if store.ended else "running")
-    return {
-        "id": search_dir.resolve().name,
-        "method": summary.get("method"),
-        "agent": summary.get("agent"),
-        "state": state,
-    }
-
-
-def _trajectory(store: EventStore) -> list[dict[str, Any]]:
-    """Return the budget spent and the best score after each finished stage, with the stage that had just finished."""
-    finished = sorted((n for n in store.tree.stages() if n.final), key=lambda n: n.finished_order or 0)
-    return [{"id": node.node_id, **point} for node, point in zip(finished, store.trajectory, strict=True)]
-
-
-def _parameter(parameter: Parameter, path: Sequence[Node]) -> dict[str, Any]:
-    """Return what the page says of a parameter; `path` holds its positions (0 to 1) over the stages of the best path."""
-    return {
-        "name": parameter.name,
-        "group": parameter.group,
-        "unit": parameter.unit,
-        "description": parameter.description,
-        "allowed": parameter.allowed,
-        "ticks": [[round(parameter.position(value), 4), value] for value in _tick_values(parameter)],
-        "path": [round(parameter.position(node.hparams[parameter.name]), 4) for node in path],
-    }
-
-
-def _tick_values(parameter: Parameter) -> Sequence[Any]:
-    """Return the values to mark on a parameter's axis: its choices, decades of a log scale, or both ends and the middle."""
-    if parameter.choices is not None:
-        return parameter.choices
-    low, high = parameter.low, parameter.high
-    assert low is not None
-    assert high is not None
-    if parameter.scale == "linear":
-        return (low, (low + high) / 2, high)
-    first, last = math.ceil(math.log10(low or high * 1e-3)), math.floor(math.log10(high))
-    decades = [10.0**exponent for exponent in range(first, last + 1)]
-    return decades if low else [low, *decades]
-
-
-def _node(node: Node, directory: Path, catalogue: Catalogue, detail: Detail) -> dict[str, Any]:
-    stage = StageDir(directory)
-    validation = node.result.validation if node.result else stage.validation()
-    score = node.score if node.result else max((point.score for point in validation), default=None)
-    points = [
-        [p.step, p.global_step, _short(p.score), _short(p.stderr)]
-        for p in _thinned(validation, detail.points)
-    ]
-    return {
-        "id": node.node_id,
-        "parent": node.parent_id,
-        "depth": node.depth,
-        "state": node.state,
-        "steps": node.steps,
-        "deaths": node.deaths,
-        "score": _short(score),
-        "resume_from": node.resume_from.name if node.resume_from else None,
-        **_cost(node, stage),
-        "error": _clip(node.result.error if node.result else None, detail.text),
-        "config": [_clipped(node.hparams[name], detail.text) for name in catalogue],
-        "proposal": _clipped(node.proposal, detail.text),
-        "stop": _clipped(node.stop, detail.text),
-        "validation": points,
-        "curves": _curves(stage, detail.points),
-        "rollouts": _rollouts(stage, detail),
-    }
-
-
-def _cost(node: Node, stage: StageDir) -> dict[str, Any]:
-    """Return what a stage used so far; a running one says so in its heartbeat."""
-    if node.result:
-        return {"seconds": node.result.seconds, "gpu_seconds": node.result.gpu_seconds}
-    status = stage.status()
-    return {"seconds": status.get("seconds"), "gpu_seconds": status.get("gpu_seconds")}
-
-
-def _curves(stage: StageDir, points: int) -> dict[str, Any]:
-    """Return the training curves as columns over `step`, evenly thinned to at most `points` rows; `rows` counts all."""
-    rows = stage.metrics()
-    kept = _thinned(rows, points)
-    present = [name for name in CURVES if any(row.get(name) is not None for row in kept)]
-    columns = {name: [_short(row.get(name)) for row in kept] for name in present}
-    return {"rows": len(rows), "step": [row["step"] for row in kept], **columns}
-
-
-def _rollouts(stage: StageDir, detail: Detail) -> list[dict[str, Any]]:
-    """Return the latest sampled rollouts."""
-    fields = ("step", "prompt", "completion", "reward")
-    rows = stage.rollouts()[-detail.rollouts :]
-    return [{name: _clipped(row.get(name), detail.excerpt) for name in fields} for row in rows]
-
-
-def _thinned(items: Sequence[T], most: int) -> list[T]:
-    """Return at most `most` items, evenly spaced, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    step = (len(items) - 1) / (most - 1)
-    return [items[round(i * step)] for i in range(most)]
-
-
-def _short(value: Any) -> Any:
-    """Return a float with the five digits that a chart can show; anything else as it is."""
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def _clipped(value: Any, limit: int) -> Any:
-    """Return a JSON value with every text in it cut to `limit` characters."""
-    if isinstance(value, dict):
-        return {_clip(str(key), limit): _clipped(item, limit) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clipped(item, limit) for item in value]
-    return _clip(value, limit) if isinstance(value, str) else _short(value)
-
-
-def _clip(text: str | None, limit: int) -> str | None:
-    """Cut a text in the middle: errors end, and completions begin and end, with what matters."""
-    if text is None or len(text) <= limit:
-        return text
-    head, tail = limit * 2 // 3, limit // 3
-    return f"{text[:head]} [... {len(text) - head - tail} characters left out ...] {text[-tail:]}"
-
-
-def _between(low: int, value: int, high: int) -> int:
-    return min(max(low, value), high)
-
-
 @functools.cache
 def _shell(live: bool) -> tuple[str, str]:
     """Return the page before and after its data: template, style and scripts, which never change."""
@@ -234,7 +50,7 @@ def _shell(live: bool) -> tuple[str, str]:
     parts = {
         "policy": _policy(library, script),
         "seconds": str(REFRESH_SECONDS if live else 0),
-        # The script reloads the page and keeps its place, which a refresh by the browser would lose.
+        # The script keeps the scroll position, which a refresh by the browser would lose.
         "refresh": f'<noscript><meta http-equiv="refresh" content="{REFRESH_SECONDS}"></noscript>'
         if live
         else "",

@@ -8,7 +8,7 @@ from typing import Any
 from llmzero.core.hparams import Catalogue
 from llmzero.evidence.evidence import EvidenceBuilder
 from llmzero.mirrors.report import write_report
-from llmzero.mirrors.results import write_summary
+from llmzero.mirrors.summary import write_summary
 from llmzero.search.settings import SearchConfig
 from llmzero.strategies.derive_rule import derive, transitions
 from llmzero.strategies.rule import write_rule

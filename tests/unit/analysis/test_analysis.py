@@ -31,7 +31,7 @@ from analysis.synthetic_searches import CHANCE, PLANTED, World, nodes_of, tables
 from analysis.tables import Tables
 from llmzero.cli import composed
 from llmzero.core.errors import UserError
-from llmzero.mirrors.results import stopping_record
+from llmzero.mirrors.summary import stopping_record
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from llmzero.core.stage import StageResult
-from llmzero.mirrors.display import confirmation_line
+from llmzero.mirrors.views import confirmation_line
 from llmzero.search.confirm import Candidate, best_paths, compared, difference
 from llmzero.strategies.schedule import StrategyStage
 from llmzero.tree.tree import ROOT, Node, Tree

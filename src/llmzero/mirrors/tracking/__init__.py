@@ -1,8 +1,9 @@
-"""The Weights & Biases mirror of a search: one run a stage and one for the search, made from the search directory alone.
+"""The Weights & Biases mirror of a search: a run for each stage and one for the search, made from its files.
 
-Mirroring is a process of its own (`python -m llmzero.mirrors.tracking SEARCH_DIR`), so that a slow, failing or missing W&B delays
-no search. It only reads what the search writes. Run again it adds what is missing; `tracking.json` remembers what is
-there, and without that file everything is mirrored anew, under the same run ids. This module is the driver's side of it.
+Mirroring is a process of its own (`python -m llmzero.mirrors.tracking SEARCH_DIR`), so that a slow, failing
+or missing W&B delays no search. It only reads what the search writes. Run again it adds what is missing;
+`tracking.json` remembers what is there, and without that file everything is mirrored anew, under the same run
+ids. This module is the driver's side of it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class WandbTracking:
         command = [*self.command(self._search_dir), "--follow"]
         try:
             with (self._search_dir / "tracking.log").open("ab") as output:
-                # A session of its own: Ctrl-C at the driver ends the driver, and lets a run under way be mirrored to its end.
+                # A session of its own: Ctrl-C at the driver ends the driver, and lets a run under way be
+                # mirrored to its end.
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""`python -m llmzero.mirrors.tracking SEARCH_DIR`: mirror a search directory to W&B, once or for as long as the search runs."""
+"""`python -m llmzero.mirrors.tracking SEARCH_DIR`: mirror a search to W&B, once or while it runs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,20 @@ def mirror_once(mirror: Mirror) -> bool:
 
 
 def follow(mirror: Mirror) -> bool:
-    """Mirror each stage as it finishes, until the search is over; then the search. Return whether all is mirrored.
+    """Mirror each stage as it finishes, until the search is over; then the search.
 
-    A driver holds our standard input as a pipe and says by it, or by being gone, that no more is to come: an `ended` event
-    may stand in the log of a search that is being continued with a larger budget. Without a driver `ended` is the end.
+    Return whether all is mirrored.
+
+    A driver holds our standard input as a pipe and says by it, or by being gone, that no more is to come: an
+    `ended` event may stand in the log of a search that is being continued with a larger budget. Without a
+    driver `ended` is the end.
     """
     driven = stat.S_ISFIFO(os.fstat(0).st_mode)
     parent = os.getppid()
     size_read, over = -1, False
     while not over:
-        told = bool(select.select([0] if driven else [], [], [], POLL_S)[0])
-        over = told or os.getppid() != parent
+        ended = bool(select.select([0] if driven else [], [], [], POLL_S)[0])
+        over = ended or os.getppid() != parent
         size = mirror.log_size
         if over or size != size_read:
             size_read, store = size, mirror.read()

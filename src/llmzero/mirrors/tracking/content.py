@@ -1,4 +1,4 @@
-"""What W&B is told of stages and of the search as a whole."""
+"""What is sent to W&B of stages and of the search as a whole."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRANSCRIPTS = ("session.jsonl", "nodes/*/calls/*")
 
 
 def stage_history(stage: StageDir, result: StageResult) -> list[dict[str, float]]:
-    """Return a stage's rows in order of `global_step`: training metrics as `train/<name>`, validation as `val/<name>`."""
+    """Return a stage's rows by `global_step`: metrics as `train/<name>`, validation as `val/<name>`."""
     rows: dict[int, dict[str, float]] = {}
     for record in stage.metrics():
         metrics = {
@@ -53,7 +53,7 @@ def stage_history(stage: StageDir, result: StageResult) -> list[dict[str, float]
 
 
 def stage_config(tree: Tree, node: Node, stage: StageDir) -> dict[str, Any]:
-    """Return a stage's place in the tree, and how it came to be."""
+    """Return a stage's position in the tree, and how it was proposed."""
     return {
         "hparams": node.hparams,
         "node_id": node.node_id,
@@ -90,21 +90,28 @@ def node_table(tree: Tree) -> Table:
     """Return the tree as a table, a row a stage."""
     import wandb
 
-    told = ("agent", "diagnosis", "rationale")
+    words = ("agent", "diagnosis", "rationale")
     table = wandb.Table(
-        columns=["node_id", "parent", "depth", "state", "score", "gpu_seconds", "changes", *told]
+        columns=["node_id", "parent", "depth", "state", "score", "gpu_seconds", "changes", *words]
     )
     for node in tree:
         gpu_seconds = node.result.gpu_seconds if node.result else None
-        changes, words = json.dumps(node.proposal.get("changes")), [node.proposal.get(name) for name in told]
+        changes = json.dumps(node.proposal.get("changes"))
         table.add_data(
-            node.node_id, node.parent_id, node.depth, node.state, node.score, gpu_seconds, changes, *words
+            node.node_id,
+            node.parent_id,
+            node.depth,
+            node.state,
+            node.score,
+            gpu_seconds,
+            changes,
+            *map(node.proposal.get, words),
         )
     return table
 
 
 def artifacts(search_dir: Path, tree: Tree, uid: str, *, checkpoint: bool) -> Iterator[Artifact]:
-    """Yield the strategy, the transcripts of language models and the weights of the winner, so far as there are any."""
+    """Yield the strategy, the language models' transcripts and the winner's weights, where there are any."""
     strategies = [path for name in ("strategy.yaml", "rule.yaml") if (path := search_dir / name).exists()]
     transcripts = sorted(path for pattern in TRANSCRIPTS for path in search_dir.glob(pattern))
     best = tree.best()
@@ -121,7 +128,7 @@ def artifacts(search_dir: Path, tree: Tree, uid: str, *, checkpoint: bool) -> It
 
 
 def _artifact(kind: str, uid: str, root: Path, files: list[Path]) -> Iterator[Artifact]:
-    """Yield an artifact of the files, named by their places below `root`; nothing where there are none.
+    """Yield an artifact of the files, named by their paths below `root`; nothing where there are none.
 
     What is small is copied. Weights are not: an offline run names them where they lie.
     """
@@ -141,7 +148,7 @@ def _artifact(kind: str, uid: str, root: Path, files: list[Path]) -> Iterator[Ar
 def pack_files(search_dir: Path, archive: Path, folder: str) -> None:
     """Pack what analysis reads of a search directory, below a folder of that name."""
     stages = [path for name in STAGE_FILES for path in sorted(search_dir.glob(f"nodes/*/{name}"))]
-    found = [path for name in SEARCH_FILES if (path := search_dir / name).exists()]
+    files = [path for name in SEARCH_FILES if (path := search_dir / name).exists()]
     with tarfile.open(archive, "w:gz") as tar:
-        for file in [*found, *stages]:
+        for file in [*files, *stages]:
             tar.add(file, arcname=Path(folder, file.relative_to(search_dir)))

@@ -132,7 +132,7 @@ class Mirror:
         return open_run()
 
     def _fork_point(self, node: Node, history: list[dict[str, float]]) -> str | None:
-        """Return the parent's run and the step up to which its curve is the child's too; None where there is nothing to share."""
+        """Return the parent's run and the last step that it shares with the child's curve; None if none is."""
         if not self._forks or node.parent_id is None or not history or history[0]["global_step"] < 1:
             return None
         return f"{self._run_id(node.parent_id)}?_step={int(history[0]['global_step']) - 1}"
@@ -200,7 +200,7 @@ class Mirror:
         return uid
 
     def _method(self) -> list[str]:
-        """Return the search method's name, as a list of one; empty where the directory has no `config.yaml`."""
+        """Return the search method's name in a list; empty where the directory has no `config.yaml`."""
         config_file = self.search_dir / "config.yaml"
         if not config_file.exists():
             return []
@@ -208,7 +208,7 @@ class Mirror:
 
 
 def _digest(node: Node) -> str:
-    """Return a hash of everything a stage was and became: a node id can be given out again where the log lost its tail."""
+    """Return a hash of all that a stage was and became: its id is used again where the log lost its tail."""
     result = node.result.to_dict() if node.result else None
     return hash_of([node.parent_id, node.hparams, node.steps, node.proposal, result])
 

@@ -1,4 +1,4 @@
-"""What a search and its runs are called in W&B: the same whenever, from wherever and in whatever mode they are mirrored."""
+"""Names of a search and its runs in W&B: the same whenever, wherever and in whatever mode it is mirrored."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ def memory_file(search_dir: Path) -> Path:
 
 
 def search_uid(search_dir: Path) -> str:
-    """Return what sets this search apart from any other; a directory that moves keeps it once it was mirrored."""
-    known = (read_json(memory_file(search_dir)) or {}).get("id")
-    if known:
-        return str(known)
+    """Return the search's unique id; a directory that moves keeps it once it was mirrored."""
+    recorded = (read_json(memory_file(search_dir)) or {}).get("id")
+    if recorded:
+        return str(recorded)
     with (search_dir / "tree.jsonl").open() as events:
         return hash_of([str(search_dir), events.readline()])
 
 
 def group_of(search_dir: Path) -> str:
-    """Return the group of a search's runs. The directory's name alone would not do: in a study many are called `seed-0`."""
+    """Return the group of a search's runs.
+
+    The directory's name alone would not do: in a study many are called `seed-0`.
+    """
     return f"{search_dir.name}-{search_uid(search_dir)[:6]}"
 
 

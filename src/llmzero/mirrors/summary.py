@@ -45,8 +45,9 @@ def write_summary(
 def stopping_record(tree: Tree) -> dict[str, Any]:
     """Return what early stopping saved, and what audits of it found.
 
-    `saved_gpu_seconds` is what the steps that stopped stages did not take would have cost at their own pace. Audited stages were
-    found hopeless too and ran on: `false_kills` counts those that passed the best score of the time of the decision.
+    `saved_gpu_seconds` is what the steps that stopped stages did not take would have cost at their own pace.
+    Audited stages were found hopeless too and ran on: `false_kills` counts those that passed the best score
+    of the time of the decision.
     """
     decided = [
         node for node in tree.stages() if node.stop and node.result and node.stop.get("incumbent") is not None

@@ -1,0 +1,117 @@
+"""A search as text and tables for the terminal: its tree, its stages, its result, a line on its budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+from llmzero.tree.budget import Budget
+from llmzero.tree.store import EventStore
+from llmzero.tree.tree import Node, Tree
+
+STATE_STYLES = {
+    "queued": "dim",
+    "running": "cyan",
+    "completed": "green",
+    "stopped": "yellow",
+    "failed": "red",
+}
+SHOWN_NODES = 40
+
+
+def budget_line(store: EventStore, budget: Budget, workers: int, agent: str, elapsed: float) -> str:
+    """Return what a search has spent and how long it may still take, in a line."""
+    ledger = store.ledger
+    stages = f"{ledger.stages}/{budget.stages}" if budget.stages else str(ledger.stages)
+    line = f"agent {agent} | stages {stages} | {elapsed:.0f} s | {ledger.gpu_seconds:.0f} gpu-seconds"
+    if ledger.llm_calls:
+        line += f" | {ledger.llm_calls} LLM calls, {ledger.llm_tokens} tokens, ${ledger.llm_dollars:.2f}"
+    if ledger.stages and budget.stages:
+        seconds = sum(n.result.seconds for n in store.tree.stages() if n.result) / ledger.stages
+        rounds = (budget.stages - ledger.stages) / workers
+        line += f" | about {seconds * rounds / 60:.1f} min left"
+    return line
+
+
+def tree_view(tree: Tree) -> RichTree:
+    """Return the tree with scores, states and changes, the best path in bold.
+
+    Of a large tree, that path and the newest stages are shown.
+    """
+    best = tree.best() if len(tree) else None
+    path = {node.node_id for node in tree.path(best.node_id)} if best else set()
+    newest = tree.since(max(0, len(tree) - SHOWN_NODES))
+    shown = path | {above.node_id for node in newest for above in tree.path(node.node_id)}
+    views: dict[str | None, RichTree] = {}
+    for node in (tree[node_id] for node_id in sorted(shown, key=int)):
+        style = STATE_STYLES[node.state] + (" bold" if node.node_id in path else "")
+        label = Text(("* " if node.node_id in path else "") + node_text(node, tree), style=style)
+        parent = views.get(node.parent_id)
+        views[node.node_id] = parent.add(label) if parent else RichTree(label)
+    return next(iter(views.values()), RichTree("no stages yet"))
+
+
+def node_text(node: Node, tree: Tree) -> str:
+    """Return a node in one line: id, state, score, diagnosis and changes."""
+    score = f"{node.score:.3f}" if node.score is not None else "  -  "
+    if node.parent_id is None:
+        return f"{node.node_id} {score} {node.state}: the base model"
+    unchanged = "practitioner's configuration" if node.hparams == tree.root.hparams else "unchanged"
+    changes = ", ".join(f"{name}={value}" for name, value in changed(node, tree).items()) or unchanged
+    diagnosis = "+".join(node.proposal.get("diagnosis", ()))
+    error = f" ({node.result.error})" if node.result and node.result.error else ""
+    return f"{node.node_id} {score} {node.state}: {diagnosis + ' -> ' if diagnosis else ''}{changes}{error}"
+
+
+def changed(node: Node, tree: Tree) -> dict[str, Any]:
+    """Return a node's hyperparameters that differ from its parent's."""
+    parent = tree[node.parent_id].hparams if node.parent_id else {}
+    return {name: value for name, value in node.hparams.items() if parent.get(name) != value}
+
+
+def result_view(summary: dict[str, Any]) -> Table:
+    """Return base, practitioner and best side by side."""
+    table = Table(title=f"search {escape(summary['search_id'])}: {summary['state']}", title_justify="left")
+    for column in ("", "validation", "test", "steps", "gpu-seconds"):
+        table.add_column(column)
+    test = summary["test"] or {}
+    validation = {"base": summary["base_score"], "best": summary["best"] and summary["best"]["score"]}
+    for name in ("base", "practitioner", "best"):
+        entry = test.get(name)
+        measured = f"{entry['score']:.3f} ± {entry['stderr']:.3f}" if entry else "-"
+        value = validation.get(name)
+        spent = (str(entry["steps"]), f"{entry['gpu_seconds']:.0f}") if entry else ("-", "-")
+        table.add_row(name, f"{value:.3f}" if value is not None else "-", measured, *spent)
+    return table
+
+
+def confirmation_line(summary: dict[str, Any]) -> str:
+    """Return the result of a search's confirmation, in a line."""
+    confirmation = summary["confirmation"]
+    if confirmation is None:
+        return (
+            "one seed; not confirmed: search.confirm_seeds=3 runs the best strategies and "
+            "the practitioner's configuration on fresh seeds"
+        )
+    winner = confirmation["strategies"][confirmation["winner"]]
+    p = winner["against"]["practitioner"]["p_welch"]
+    parts = {
+        confirmation["winner"]: winner,
+        "practitioner": confirmation["practitioner"],
+        "base": confirmation["base"],
+    }
+    scores = ", ".join(
+        f"{name} {part['mean']:.3f}" + (f" ± {part['stderr']:.3f}" if part["stderr"] is not None else "")
+        for name, part in parts.items()
+    )
+    grown = summary["nodes"]["total"] - 1 - confirmation["stages"]
+    later = f"; {grown} stages later the search is not confirmed" if grown else ""
+    return (
+        f"test on {len(confirmation['seeds'])} fresh seeds: {scores}"
+        + (f"; against practitioner p = {p:.2g}" if p is not None else "")
+        + later
+    )
