@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""End a search cleanly: its stages write a checkpoint and keep their scores, and the driver tests and reports what was found.
+"""End a search cleanly: its stages write a checkpoint and keep their scores; the driver tests and reports.
 
-Where no driver runs, its stages are ended and its waiting jobs cancelled; the command that began the search takes up their results.
+Where no driver runs, its stages are ended and its waiting jobs cancelled; the command that began the search
+takes up their results.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 
 def read_whole(directory: Path) -> dict[str, Any]:
-    """Read a complete checkpoint's tensors and position, and compare them with each other and with its place; return the position."""
+    """Read a complete checkpoint and check its tensors and position; return the position."""
     assert (directory / "COMPLETE").exists()
     json.loads((directory / "config.json").read_text())
     state = json.loads((directory / "trainer.json").read_text())

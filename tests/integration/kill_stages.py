@@ -1,7 +1,10 @@
-"""Kills a stage at random moments: `kill_stages.py STAGE KILLS`. Everything is imported once, and every attempt is a fork.
+"""Kills a stage at random moments: `kill_stages.py STAGE KILLS`.
 
-STAGE runs to its end first. Copies of it, `killed_00` and so on beside it, are killed and started again until KILLS is reached; one that
-ends before it could be killed is followed by the next, and the last may end. Prints what each kill hit, as JSON.
+Everything is imported once, and every attempt is a fork.
+
+STAGE runs to its end first. Copies of it, `killed_00` and so on beside it, are killed and started again until
+KILLS is reached; one that ends before it could be killed is followed by the next, and the last may end.
+Prints what each kill hit, as JSON.
 """
 
 from __future__ import annotations
@@ -85,7 +88,7 @@ def run_whole(stage: StageDir) -> Times:
 
 
 def kill_once(stage: StageDir, kind: str, times: Times, rng: random.Random) -> Attempt:
-    """Run a stage until a random moment: of its first seconds, of its first steps, or of the writing of its first checkpoint."""
+    """Run a stage until a random moment of its first seconds, its first steps or its first checkpoint."""
     attempt = Attempt(stage)
     if kind != "loading":
         attempt.wait_until(attempt.training)

@@ -1,4 +1,4 @@
-"""Runs the stages of several directories one after another: `torchrun ... run_stages.py DIRECTORY...`; one import for all of them."""
+"""Runs several stages one after another, with one import: `torchrun ... run_stages.py DIRECTORY...`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that people write: reading YAML and JSON lines, and refusing what is wrong with file, place, value and what is allowed."""
+"""Files that people write, YAML and JSON lines: errors name file, line or key, value and what is allowed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> dict[str, Any]:
-    """Return the mapping that a file holds; `key` is the option that named it, `number` the format it has to have.
+    """Return the mapping that a file holds; `key` is the option that named it, `number` its required format.
 
     Raises:
         UserError: it is missing, no YAML, of another format, or lacks one of `fields` or has others.
@@ -37,9 +37,9 @@ def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> d
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{key}={path}: is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict) or document.get("format") != number:
-        found = document.get("format", "missing") if isinstance(document, dict) else "missing"
+        version = document.get("format", "missing") if isinstance(document, dict) else "missing"
         raise UserError(
-            f"{key}={path}: format is {found}: must be {number}, the one that this version reads and writes"
+            f"{key}={path}: format is {version}: must be {number}, the one that this version reads and writes"
         )
     missing = [f"{name}: missing" for name in fields if name not in document and name != "provenance"]
     refuse(key, path, [*unknown_keys(document, ("format", *fields)), *missing])
@@ -47,7 +47,7 @@ def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> d
 
 
 def read_lines(key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a file of JSON lines, each with its place for messages; `key` is the option that named the file.
+    """Yield the objects of a file of JSON lines, each with `file:line` for messages; `key` named the file.
 
     Raises:
         UserError: it cannot be read, or a line is no object.
@@ -61,13 +61,13 @@ def read_lines(key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}:{number}", _object(f"{path}:{number}", line)
 
 
-def _object(place: str, line: str) -> dict[str, Any]:
+def _object(where: str, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{place}: is no JSON ({error})") from error
+        raise UserError(f"{where}: is no JSON ({error})") from error
     if not isinstance(record, dict):
-        raise UserError(f"{place}: must be an object, {{...}}")
+        raise UserError(f"{where}: must be an object, {{...}}")
     return record
 
 
@@ -90,9 +90,9 @@ def refuse(key: str, path: Path, problems: Iterable[str]) -> None:
         )
 
 
-def unknown_keys(given: Iterable[Any], known: Sequence[str]) -> list[str]:
-    """Return a problem for every key that is not known."""
-    return [f"{name}: unknown key{suggestion(str(name), known)}" for name in given if name not in known]
+def unknown_keys(keys: Iterable[Any], allowed: Sequence[str]) -> list[str]:
+    """Return a problem for every key that is not allowed."""
+    return [f"{name}: unknown key{suggestion(str(name), allowed)}" for name in keys if name not in allowed]
 
 
 def is_whole(value: Any, low: int) -> bool:

@@ -1,4 +1,4 @@
-"""Files that survive a crash: atomic replacement, fsynced appends, and a reader that forgives a torn last line."""
+"""Files that survive a crash: atomic replacement, fsynced appends, a reader that skips a torn last line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SAFE = (str, int, bool, type(None))  # they hold no floats
 
 
 def write_atomic(path: Path, text: str, *, sync: bool = True) -> None:
-    """Replace a file's content; a reader sees the old text or the new one, with `sync` even after a power cut."""
+    """Replace a file's content; a reader sees the old text or the new, with `sync` even after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)

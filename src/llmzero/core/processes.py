@@ -1,4 +1,4 @@
-"""Which of a stage's processes this is, by the environment that it was started in; and whether it was told to leave."""
+"""Which of a stage's processes this is, by its environment, and whether a signal has asked it to leave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Names of (rank, world size, local rank). SLURM's are those of a step: a batch script is one process, whatever its job asked for.
+# Names of (rank, world size, local rank). SLURM's are those of a step: a batch script is one process,
+# whatever its job asked for.
 LAUNCHERS = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     "submitit": ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"),
@@ -19,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 def identity() -> tuple[int, int, int]:
-    """Return (rank, world size, local rank) from torchrun's, submitit's or SLURM's environment; (0, 1, 0) outside of them."""
+    """Return (rank, world size, local rank) as torchrun, submitit or SLURM set them; else (0, 1, 0)."""
     for names in LAUNCHERS.values():
         if all(name in os.environ for name in names):
             rank, size, local = (int(os.environ[name]) for name in names)
@@ -29,7 +30,7 @@ def identity() -> tuple[int, int, int]:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether a signal has asked us to leave; a second signal does what it always does."""
+    """Yield a function that tells whether a signal has asked us to leave; a second signal acts as usual."""
     received: list[int] = []
     previous = {int(number): signal.getsignal(number) for number in SIGNALS}
 

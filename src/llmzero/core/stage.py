@@ -112,8 +112,8 @@ class ValidationPoint:
 class StageStatus:
     """What a runner can say of a stage at any moment.
 
-    `phase` and `progress` (0 to 1) are for the display. `died` says that it ended without leaving a result, so that
-    trying once more may help.
+    `phase` and `progress` (0 to 1) are for the display. `died` says that it ended without leaving a result,
+    so that trying once more may help.
     """
 
     state: State
@@ -134,10 +134,11 @@ class StageStatus:
 class StageResult:
     """How a stage ended.
 
-    `checkpoint` is the one with the best validation score, `last_checkpoint` the latest. `cause` says why a stage failed, for
-    programs: `kind` is `out_of_memory`, `not_finite`, `timeout` or `error`, `phase` what it was doing; out of memory also tells
-    `requested_bytes` and the `hparams` that drive memory there. `ended_at` is the moment of the end in seconds, on a clock that all
-    stages of a search share; it puts stages in order that are found to have ended together.
+    `checkpoint` is the one with the best validation score, `last_checkpoint` the latest. `cause` says why a
+    stage failed, for programs: `kind` is `out_of_memory`, `not_finite`, `timeout` or `error`, `phase` what it
+    was doing; out of memory also tells `requested_bytes` and the `hparams` that drive memory there.
+    `ended_at` is the moment of the end in seconds, on a clock that all stages of a search share; it puts
+    stages in order that are found to have ended together.
     """
 
     state: FinalState
@@ -188,7 +189,8 @@ class StageDir:
     def write_spec(self, spec: StageSpec) -> None:
         """Create the directory with its `stage.json`, which whoever starts the stage could write again.
 
-        An infinite setting, such as a timeout, stays what it is, as `Infinity`; null would mean something else.
+        An infinite setting, such as a timeout, stays what it is, as `Infinity`; null would mean something
+        else.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomic(self.spec_file, json.dumps(spec.to_dict(), indent=2) + "\n", sync=False)
@@ -234,7 +236,7 @@ class StageDir:
         self.stop_file.touch()
 
     def complete_checkpoints(self) -> list[Path]:
-        """Return the checkpoints that were written to the end, oldest first; half-written ones do not exist for us."""
+        """Return the complete checkpoints, oldest first; half-written ones are left out."""
         return sorted(path.parent for path in self.checkpoints.glob("step_*/COMPLETE"))
 
     def remove_unfinished(self) -> None:
@@ -250,16 +252,16 @@ class StageDir:
     def failure(
         self, error: str, seconds: float, gpu_seconds: float, cause: dict[str, Any] | None = None
     ) -> StageResult:
-        """Return the result of a stage that failed: its validation so far and the checkpoints that are whole."""
-        kept = set(self.complete_checkpoints())
-        best = best_point([point for point in self.validation() if self.checkpoint(point.step) in kept])
+        """Return the result of a failed stage: its validation so far and its complete checkpoints."""
+        complete = set(self.complete_checkpoints())
+        best = best_point([point for point in self.validation() if self.checkpoint(point.step) in complete])
         return StageResult(
             state="failed",
             validation=self.validation(),
             best_step=best.step if best else None,
             best_score=best.score if best else None,
             checkpoint=self.checkpoint(best.step) if best else None,
-            last_checkpoint=max(kept, default=None),
+            last_checkpoint=max(complete, default=None),
             seconds=seconds,
             gpu_seconds=gpu_seconds,
             error=error,
@@ -276,7 +278,10 @@ class StageDir:
 
 @lru_cache(maxsize=1024)
 def as_path(name: str | None) -> Path | None:
-    """Return a path that a log names. Stages name those of others again: making all anew would be a third of the reading of a log."""
+    """Return a path that a log names.
+
+    Stages name those of others again: making all anew would be a third of the reading of a log.
+    """
     return Path(name) if name else None
 
 
@@ -286,7 +291,7 @@ def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:
 
 
 def commit_checkpoint(temporary: Path, final: Path) -> None:
-    """Turn a written directory into a checkpoint: fsync its files, rename it, and only then mark it complete."""
+    """Turn a written directory into a checkpoint: fsync its files, rename it, and only then mark it."""
     for file in _files(temporary):
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -302,7 +307,7 @@ def commit_checkpoint(temporary: Path, final: Path) -> None:
 
 
 def remove_checkpoint(directory: Path) -> None:
-    """Delete a checkpoint; it loses its `COMPLETE` first, so that a half-deleted one cannot be mistaken for whole."""
+    """Delete a checkpoint, its `COMPLETE` first, so that a half-deleted one is not taken for a whole one."""
     (directory / "COMPLETE").unlink(missing_ok=True)
     shutil.rmtree(directory)
 

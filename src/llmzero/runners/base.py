@@ -33,7 +33,8 @@ class StageRunner(ABC):
 
     Attributes:
         trains: whether stages are trained, so that there has to be a task and a model.
-        repeatable: whether a lost stage costs nothing to make again, so that the search's log need not wait for the disk.
+        repeatable: whether a lost stage costs nothing to make again, so that the search's log need not wait
+            for the disk.
         processes_per_node: processes of a stage on one machine.
     """
 
@@ -50,13 +51,13 @@ class StageRunner(ABC):
         """Return a handle of a stage that an earlier driver started; None where it is gone."""
 
     def describe(self, stages: Sequence[Path]) -> dict[str, str]:
-        """Return what is known of stages beyond their own files, such as the states of their jobs.
+        """Return what the runner tells of stages beyond their own files, such as the states of their jobs.
 
         Args:
             stages: directories of stages that have not ended.
 
         Returns:
-            A line by the directory's name; stages of which nothing is known are left out.
+            A line by the directory's name; stages that it tells nothing of are left out.
         """
         return {}
 

@@ -1,4 +1,4 @@
-"""What a stage's process runs first: log to the stage directory, make sure it is alone there, then call the trainer."""
+"""What a stage's process runs first: log to the stage directory, take the stage's lock, call the trainer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ LOCK = "stage.lock"
 
 
 def run(directory: str, entry_point: str, threads: int) -> None:
-    """Run `entry_point(directory)`, a function named `package.module.function`; return at once if the stage already runs.
+    """Run `entry_point(directory)`, named `package.module.function`, unless the stage already runs.
 
-    Each of a stage's processes has its lock. It is the kernel's: it is gone with the process, however that ends. It is how a
-    restarted driver knows that a stage lives, and what keeps two processes from training one stage.
+    Each of a stage's processes has its lock. It is the kernel's: it is gone with the process, however that
+    ends. It is how a restarted driver knows that a stage lives, and what keeps two processes from training
+    one stage.
     """
     stage = StageDir(Path(directory))
     _, _, local_rank = identity()
@@ -44,8 +45,8 @@ def log_to(stage: StageDir) -> None:
 def function_of(entry_point: str) -> Callable[..., Any]:
     """Return the function named `package.module.function`."""
     module, function = entry_point.rsplit(".", 1)
-    found: Callable[..., Any] = getattr(import_module(module), function)
-    return found
+    loaded: Callable[..., Any] = getattr(import_module(module), function)
+    return loaded
 
 
 def limit_threads(threads: int) -> None:

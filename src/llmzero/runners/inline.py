@@ -29,12 +29,13 @@ class InlineRunnerSettings:
 
 
 class InlineRunner(StageRunner):
-    """Stages in this very process: `start` returns once the stage has ended, so that nothing can stop it early.
+    """Stages in this very process: `start` returns once the stage has ended, so none can be stopped early.
 
-    SIGTERM and SIGUSR2 make the stage checkpoint after the step in hand and end the driver; the same command goes on from there.
+    SIGTERM and SIGUSR2 make the stage checkpoint after the step in hand and end the driver; the same command
+    goes on from there.
 
-    The entry point is imported with the first stage. It takes the stage directory, and as keywords `started` and `interrupted`, as
-    `llmzero.grpo.main.run_stage` does.
+    The entry point is imported with the first stage. It takes the stage directory, and as keywords `started`
+    and `interrupted`, as `llmzero.grpo.main.run_stage` does.
     """
 
     def __init__(self, settings: InlineRunnerSettings) -> None:
@@ -61,7 +62,7 @@ class InlineRunner(StageRunner):
         return LocalHandle(spec, None)
 
     def attach(self, spec: StageSpec) -> LocalHandle | None:
-        """Return a handle of a stage that has ended, or that an earlier driver's process still runs; None where it is gone."""
+        """Return a handle of a stage that has ended or that another process runs; None where it is gone."""
         ended = StageDir(spec.directory).result_file.exists()
         return LocalHandle(spec, None) if ended or is_running(spec.directory) else None
 
@@ -78,7 +79,7 @@ def _alone(directory: Path) -> Iterator[None]:
 def _logged(file: Path) -> Iterator[None]:
     """Let everything that is printed go to a file, also what libraries print past Python."""
     streams = {1: sys.stdout, 2: sys.stderr}
-    kept = {descriptor: os.dup(descriptor) for descriptor in streams}
+    originals = {descriptor: os.dup(descriptor) for descriptor in streams}
     with file.open("a") as log:
         for descriptor, stream in streams.items():
             stream.flush()
@@ -88,5 +89,5 @@ def _logged(file: Path) -> Iterator[None]:
     finally:
         for descriptor, stream in streams.items():
             stream.flush()
-            os.dup2(kept[descriptor], descriptor)
-            os.close(kept[descriptor])
+            os.dup2(originals[descriptor], descriptor)
+            os.close(originals[descriptor])

@@ -61,7 +61,7 @@ class LocalRunner(StageRunner):
         return LocalHandle(spec, job)
 
     def attach(self, spec: StageSpec) -> LocalHandle | None:
-        """Return a handle of a stage that has ended or still runs; None where its process is gone without a result."""
+        """Return a handle of a stage that has ended or still runs; None where it died without a result."""
         ended = StageDir(spec.directory).result_file.exists()
         return LocalHandle(spec, None) if ended or entry.is_running(spec.directory) else None
 

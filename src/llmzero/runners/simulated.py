@@ -1,4 +1,4 @@
-"""Stages of an analytic model of GRPO behind the runner protocol: whole searches in milliseconds, nothing is trained."""
+"""Stages of an analytic model of GRPO: whole searches in milliseconds, without training."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class SimulatedRunnerSettings:
     )
     reference: dict[str, Any] = setting(
         {},
-        "the practitioner's values that everything is measured by; those not given are the base model's stage's",
+        "the practitioner's values that all is measured by; those left out are the base model's stage's",
     )
 
 
 class SimulatedRunner(StageRunner):
-    """Runs stages of the analytic model on a clock of its own: side by side they end in the order of their simulated durations.
+    """Runs stages of the analytic model on a simulated clock: they end in order of their simulated durations.
 
-    What a stage does depends on the checkpoint it resumes from, its hyperparameters and the seed alone, so a path comes out alike
-    wherever it stands in a tree and whichever method grew it.
+    What a stage does depends on the checkpoint it resumes from, its hyperparameters and the seed alone, so a
+    path comes out alike wherever it stands in a tree and whichever method grew it.
     """
 
     trains = False
@@ -131,7 +131,7 @@ class SimulatedHandle:
         return self._ended.result()
 
     def _go_on(self) -> None:
-        """Make the next validation known, or the end."""
+        """Report the next validation, or the end."""
         training = self._training
         if training.failure:
             self._end(training.fail(training.failure, self._began))

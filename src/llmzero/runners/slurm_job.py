@@ -21,9 +21,10 @@ from llmzero.runners.entry import function_of, limit_threads, log_to
 
 log = logging.getLogger(__name__)
 
-EARLY_SIGNAL_S = 60  # SLURM may send a signal so much earlier than told
+EARLY_SIGNAL_S = 60  # SLURM may send a signal so much earlier than asked for
 IDLE_REQUEUES = 5  # jobs in a row that end without a new checkpoint
-REQUEUES = "requeues.jsonl"  # of a stage: when its job was put back into the queue, and from where the next one goes on
+# Of a stage: when its job was put back into the queue, and from where the next one goes on.
+REQUEUES = "requeues.jsonl"
 LAST_SECONDS = 600  # that a job waits to be ended after it was put back
 
 
@@ -46,7 +47,7 @@ class Job:
     constraint: str | None = setting(None, "features that nodes must have")
     scale: dict[str, dict[str, Any]] = setting(
         {},
-        "which of timeout_min and mem_gb grow with which hyperparameters, and the values that they are meant for: "
+        "which of timeout_min and mem_gb grow with which hyperparameters, and the values that they are for: "
         "{timeout_min: {max_completion_length: 1024}} asks for twice the minutes at 2048; nothing shrinks",
     )
     setup: list[str] = setting([], "lines of shell that a job runs first, e.g. [module load cuda/12.8]")
@@ -55,7 +56,8 @@ class Job:
     def __post_init__(self) -> None:
         if self.timeout_min * 60 <= self.signal_delay_s + EARLY_SIGNAL_S:
             raise UserError(
-                f"runner.timeout_min={self.timeout_min}: leaves no time to train; SLURM may signal {EARLY_SIGNAL_S} s before "
+                f"runner.timeout_min={self.timeout_min}: leaves no time to train; "
+                f"SLURM may signal {EARLY_SIGNAL_S} s before "
                 f"runner.signal_delay_s={self.signal_delay_s}"
             )
 
@@ -70,7 +72,7 @@ class Job:
         return self.nodes * self.tasks
 
     def parameters(self, hparams: HParams, name: str, code: Path | None) -> dict[str, Any]:
-        """Return what submitit's executor is told for a stage.
+        """Return a stage's parameters for submitit's executor.
 
         Args:
             hparams: the stage's.
@@ -91,7 +93,8 @@ class Job:
             "constraint": self.constraint,
             "job_name": name,
             "setup": [*self.setup, *([f'export PYTHONPATH="{code}:$PYTHONPATH"'] if code else [])],
-            # srun does not take cpus over from sbatch; block puts neighbouring ranks, which share a vLLM engine, on one node
+            # srun does not take cpus over from sbatch; block puts neighbouring ranks, which share a vLLM
+            # engine, on one node
             "srun_args": [f"--cpus-per-task={self.cpus_per_task}", "--distribution=block"],
             "additional_parameters": {"requeue": True, **self.extra},
         }
@@ -108,22 +111,22 @@ class Job:
 
 
 def run_job(directory: str, entry_point: str, threads: int) -> None:
-    """Run `entry_point(directory, interrupted=...)` in a job; put the job back into the queue where it was told to leave early.
+    """Run `entry_point(directory, interrupted=...)` in a job; requeue the job where a signal ends it early.
 
-    SLURM sees to it that a job runs once at a time, so there is no lock. A job may come back after it has left its result, where its node
-    failed just then: there is nothing to do for it.
+    SLURM sees to it that a job runs once at a time, so there is no lock. A job may come back after it has
+    left its result, where its node failed just then: there is nothing to do for it.
     """
     stage = StageDir(Path(directory))
     if stage.result_file.exists():
         return
     log_to(stage)
     limit_threads(threads)
-    with interruptible() as told:
-        function_of(entry_point)(directory, interrupted=told)
+    with interruptible() as interrupted:
+        function_of(entry_point)(directory, interrupted=interrupted)
         rank, _, _ = identity()
         if rank == 0 and not stage.result_file.exists():
             requeue(stage)
-        elif told():
+        elif interrupted():
             _wait_for_the_end()
 
 
@@ -135,16 +138,19 @@ def requeue(stage: StageDir) -> None:
     before = [line["checkpoint"] for line in read_jsonl(stage.path / REQUEUES)]
     if len(before) >= IDLE_REQUEUES and set(before[-IDLE_REQUEUES:]) == {reached}:
         status = stage.status()
-        error = f"{IDLE_REQUEUES + 1} jobs in a row ended before a new checkpoint; give stages more time (runner.timeout_min)"
+        error = (
+            f"{IDLE_REQUEUES + 1} jobs in a row ended before a new checkpoint; "
+            "give stages more time (runner.timeout_min)"
+        )
         stage.write_result(stage.failure(error, status.get("seconds", 0.0), status.get("gpu_seconds", 0.0)))
         return
-    found = subprocess.run(
+    listed = subprocess.run(
         ["squeue", "--noheader", f"--jobs={job_id}", "--format=%T"],
         capture_output=True,
         text=True,
         check=True,
     )
-    if found.stdout.split() != ["RUNNING"]:
+    if listed.stdout.split() != ["RUNNING"]:
         return
     append_jsonl(stage.path / REQUEUES, [{"job_id": job_id, "time": time.time(), "checkpoint": reached}])
     subprocess.run(["scontrol", "requeue", job_id], check=True)

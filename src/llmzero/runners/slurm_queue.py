@@ -1,4 +1,4 @@
-"""What SLURM says of our jobs: one call of squeue for all of them, and one of sacct for those that it has forgotten."""
+"""What SLURM says of our jobs: one squeue for all of them, and one sacct for those it no longer lists."""
 
 from __future__ import annotations
 
@@ -34,14 +34,18 @@ class JobState:
 
     @property
     def alive(self) -> bool:
-        """Whether it may still run, or run again. A job that a node could not start is held until somebody helps: it counts as dead."""
+        """Whether it may still run, or run again.
+
+        A job that a node could not start is held until somebody helps: it counts as dead.
+        """
         return self.state in ALIVE and not self.reason.replace("_", " ").startswith("launch failed")
 
 
 class Queue:
     """The states of all jobs that we follow, at most `poll_s` seconds old.
 
-    A controller that does not answer changes nothing: the last states stay. A job that neither squeue nor sacct knows is `GONE`.
+    A controller that does not answer changes nothing: the last states stay. A job that neither squeue nor
+        sacct knows is `GONE`.
     """
 
     def __init__(self, poll_s: float) -> None:
@@ -53,12 +57,15 @@ class Queue:
         self._looked_at = float("-inf")
 
     def follow(self, job_id: str) -> None:
-        """Take up a job that was just submitted, or that an earlier driver submitted; it counts as waiting until SLURM tells."""
+        """Follow a submitted job; it counts as pending until SLURM tells its state."""
         self._followed.add(job_id)
         self._states[job_id] = self._known.get(job_id) or JobState("PENDING")
 
     def leave(self, job_id: str) -> None:
-        """Follow a job no longer than to its end. What comes back into the queue, as after the failure of a node, is cancelled."""
+        """Follow a job no longer than to its end.
+
+        What comes back into the queue, as after the failure of a node, is cancelled.
+        """
         self._left.add(job_id)
 
     @property
@@ -106,7 +113,7 @@ def job_name(stage: Path) -> str:
 
 
 def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
-    """Return id and state of the jobs of stages that are alive, by the stage's name; none where there is no SLURM.
+    """Return id and state of the stages' jobs that are alive, by the stage's name; none without a SLURM.
 
     Raises:
         UserError: SLURM is installed and does not answer.
@@ -118,7 +125,8 @@ def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
         jobs = squeue("--me")
     except (subprocess.SubprocessError, OSError) as error:
         raise UserError(
-            f"SLURM does not tell the jobs of this search ({_words(error)}); try again once `squeue --me` works"
+            f"SLURM does not tell the jobs of this search ({_words(error)}); "
+            "try again once `squeue --me` works"
         ) from error
     return {names[job.name]: (job_id, job) for job_id, job in jobs.items() if job.alive and job.name in names}
 

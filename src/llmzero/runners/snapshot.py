@@ -19,15 +19,15 @@ def snapshot(folder: Path) -> Path:
     Args:
         folder: where snapshots lie, each in a directory named by the hash of its content.
     """
-    place = folder / _digest()
-    if not place.exists():
-        writing = folder / f".{place.name}-{os.getpid()}"
+    copy = folder / _digest()
+    if not copy.exists():
+        writing = folder / f".{copy.name}-{os.getpid()}"
         shutil.copytree(PACKAGE, writing / PACKAGE.name, ignore=IGNORED, dirs_exist_ok=True)
-        if place.exists():
+        if copy.exists():
             shutil.rmtree(writing)
         else:
-            writing.rename(place)
-    return place
+            writing.rename(copy)
+    return copy
 
 
 def _digest() -> str:

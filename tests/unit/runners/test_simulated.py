@@ -1,4 +1,4 @@
-"""The simulator: what its landscapes are like, that agents can name what is wrong on them, its clock, and what it leaves on the disk."""
+"""The simulator: its landscapes, what agents can diagnose on them, its clock, and what it writes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ran(runner: SimulatedRunner, wanted: StageSpec) -> StageResult:
 
 
 def trained(path: list[dict[str, Any]], landscape: str) -> tuple[Policy, float]:
-    """Return the policy at the end of a path of stages, without luck, and its true score; changes stay in force."""
+    """Return the policy at the end of a path of stages without luck, and its true score; changes persist."""
     land, hparams = LANDSCAPES[landscape], dict(DEFAULTS)
     policy = base_policy(land)
     for changes in path:
@@ -235,7 +235,7 @@ def test_without_noise_scores_are_true(tmp_path: Path) -> None:
 
 
 def test_a_path_comes_out_alike_wherever_it_stands(tmp_path: Path) -> None:
-    """Whatever a node is called, and whatever ran before; another seed draws anew, and so does another split."""
+    """Whatever a node is called and whatever ran before; another seed or another split draws anew."""
 
     def scores(name: str, **kwargs: Any) -> list[float]:
         runner = simulated(instance=0)
@@ -262,7 +262,7 @@ def test_a_measurement_starts_from_the_true_policy_and_leaves_no_checkpoint(tmp_
 
 
 def test_what_counts_is_relative_to_the_base_models_own_values(tmp_path: Path) -> None:
-    """So a model whose catalogue has a hundred times the learning rate is trained as well; explicit references come before."""
+    """So a model with a hundred times the learning rate is trained as well; explicit references win."""
 
     def scores(name: str, default: float, **runner: Any) -> list[float]:
         made = simulated(noise=0.0, **runner)

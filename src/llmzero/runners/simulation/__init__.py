@@ -1,1 +1,1 @@
-"""An analytic model of GRPO training dynamics: what `runner=simulated` runs instead of a trainer. docs/simulator.md explains it."""
+"""An analytic model of GRPO training dynamics, which `runner=simulated` runs in place of a trainer."""

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Entry:
-    """Something under way: its number in the order of coming, the simulated second of what it does next, and whether anyone looks at it."""
+    """A stage under way: its number in order of start, when it acts next, and whether anyone polls it."""
 
     number: int
     moment: float
@@ -17,38 +17,39 @@ class Entry:
 
 
 class Clock:
-    """Gives one turn to each round of looking at what is under way, to that whose next moment is the earliest.
+    """Gives each round of polling one turn: to the entry whose next moment is the earliest.
 
-    A round is over when something is looked at that came no later than what was looked at before it. So a driver that looks at all of its
-    stages finds exactly one with news, and can act on it before the next goes on. What nobody looked at in a whole round holds nobody up.
+    A round is over when an entry is polled that was added no later than the one polled before it. So a driver
+    that polls all of its stages gets news of exactly one, and can act on it before the next one continues. An
+    entry that was not polled in a whole round does not delay the others.
     """
 
     def __init__(self) -> None:
         self.now = 0.0  # simulated seconds
         self._entries: dict[Any, Entry] = {}
-        self._next: Any = None  # whose turn it is; None: it has to be found out
-        self._came = 0
-        self._last = -1  # number of what was looked at last
-        self._taken = False  # whether this round's turn was
+        self._next: Any = None  # whose turn it is; None: to be computed
+        self._added = 0
+        self._last = -1  # number of the entry polled last
+        self._taken = False  # whether this round's turn was taken
 
     def add(self, event: Any, moment: float) -> None:
-        """Put something under way, which does something next at that moment."""
-        self._entries[event] = Entry(self._came, moment)
-        self._came += 1
+        """Add an entry that acts next at that moment."""
+        self._entries[event] = Entry(self._added, moment)
+        self._added += 1
         self._next, self._taken = None, False
 
     def move(self, event: Any, moment: float) -> None:
-        """Say when something does something next."""
+        """Change the moment at which an entry acts next."""
         self._entries[event].moment = moment
         self._next = None
 
     def remove(self, event: Any) -> None:
-        """Take out what has ended."""
+        """Remove an entry that has ended."""
         del self._entries[event]
         self._next = None
 
     def turn(self, event: Any) -> bool:
-        """Whether what is looked at may do what it does next; time then goes on to that moment."""
+        """Return whether the polled entry may act now; time then advances to its moment."""
         entry = self._entries[event]
         if entry.number <= self._last:
             self._begin_round()
@@ -68,7 +69,7 @@ class Clock:
         return self._next
 
     def _begin_round(self) -> None:
-        if not self._taken:  # whose turn it is has not been looked at
+        if not self._taken:  # the entry whose turn it was has not been polled
             for entry in self._entries.values():
                 entry.watched = entry.seen
             self._next = None

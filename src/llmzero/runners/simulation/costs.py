@@ -1,4 +1,4 @@
-"""What a simulated stage costs: device seconds, by phase as a trainer tells them."""
+"""What a simulated stage costs: device seconds, by the phases of a trainer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from llmzero.runners.simulation.drive import Drive
 
 @dataclass(frozen=True)
 class Costs:
-    """Device seconds at the reference: of a step's phases, of a validation of 1000 examples, and of starting a stage.
+    """Device seconds at the reference: of a step's phases, a validation of 1000 examples, a stage's start.
 
-    `sampling`, `logprobs`, `update` go with the completion tokens of a batch; `decode` with their greatest length; `optimizer` is an update's own.
+    `sampling`, `logprobs`, `update` go with the completion tokens of a batch; `decode` with their greatest
+    length; `optimizer` is an update's own.
     """
 
     sampling: float = 0.04
@@ -40,7 +41,7 @@ class StepSeconds:
 
 
 def step_seconds(costs: Costs, drive: Drive, length: float) -> StepSeconds:
-    """Return what a step costs whose completions are so long, in multiples of the base model's."""
+    """Return the cost of a step; `length` of its completions is in multiples of the base model's."""
     tokens = drive.batch * length
     return StepSeconds(
         generation=costs.sampling * tokens + costs.decode * length,

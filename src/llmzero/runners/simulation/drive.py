@@ -9,7 +9,8 @@ from typing import Any
 
 from llmzero.core.hparams import HParams
 
-# The practitioner's values of conf/hparams/grpo.yaml, for what a catalogue does not have, and for paths that do not begin at a base model.
+# The practitioner's values of conf/hparams/grpo.yaml, for what a catalogue does not have, and for paths that
+# do not begin at a base model.
 REFERENCE: Mapping[str, Any] = {
     "max_completion_length": 1024,
     "group_size": 8,
@@ -35,10 +36,12 @@ class Drive:
     """A stage's hyperparameters as the equations use them.
 
     Attributes:
-        rate: learning rate, `batch`: completions a step, `room`: length limit, `leash`: gradient norm limit; in multiples of the reference.
+        rate: learning rate, `batch`: completions a step, `room`: length limit, `leash`: gradient norm limit;
+            in multiples of the reference.
         updates: optimizer updates a step.
         width: mean of the two clip ranges.
-        explore: from 0 to 1, how much entropy bonus, a temperature above 1 and a high upper clip bound keep alternatives alive.
+        explore: from 0 to 1, how much entropy bonus, a temperature above 1 and a high upper clip bound keep
+            alternatives alive.
         completions: a step; `limit`: of their length in tokens; `unit`: the reference's limit.
     """
 
@@ -67,13 +70,16 @@ class Drive:
 
 
 def drive_of(hparams: HParams, reference: Mapping[str, Any]) -> Drive:
-    """Return what hyperparameters amount to; those that the catalogue lacks, or has as something else than numbers, count as the reference's."""
+    """Return what hyperparameters amount to.
+
+    Those that the catalogue lacks, or that are not of the reference's type, take the reference's value.
+    """
     value = {
         name: _of_kind(hparams.get(name), base)
         for name, base in {**REFERENCE, **reference}.items()
         if name in REFERENCE
     }
-    base = {name: _of_kind(reference.get(name), given) for name, given in REFERENCE.items()}
+    base = {name: _of_kind(reference.get(name), default) for name, default in REFERENCE.items()}
     completions = value["group_size"] * value["prompts_per_step"]
     return Drive(
         rate=value["learning_rate"] / base["learning_rate"],
@@ -102,7 +108,7 @@ def drive_of(hparams: HParams, reference: Mapping[str, Any]) -> Drive:
 
 
 def _of_kind(value: Any, default: Any) -> Any:
-    """Return a value where it is a number as its default is, or a word as that is; else the default."""
+    """Return a value where both it and its default are numbers, or neither is; else the default."""
     numeric = isinstance(default, int | float)
     return value if isinstance(value, int | float) == numeric and value is not None else default
 

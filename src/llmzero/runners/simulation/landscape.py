@@ -27,33 +27,42 @@ RATES = (
 
 @dataclass(frozen=True)
 class Landscape:
-    """A family of problems. Rates are those of a reference step: the practitioner's learning rate, one update.
+    """A family of problems.
+
+    Rates are those of a reference step: the practitioner's learning rate, one update.
 
     Attributes:
         top: the score when everything is learnt.
         habits, craft: what bad habits and lacking craft cost the base model, in score.
         quick, slow: share of habits and of craft that a reference step with a clear signal removes.
-        scale: learning rate that acts as the reference does, in multiples of it: where the good values lie for this problem.
+        scale: learning rate that acts as the reference does, in multiples of it: where the good values lie
+            for this problem.
         reuse: exponent of the updates a step in how far it moves the policy.
-        jitter: score that the noise in a reference step on a reference batch costs; `stir`: exponent of the updates a step in how far it shakes.
+        jitter: score that the noise in a reference step on a reference batch costs; `stir`: exponent of the
+            updates a step in how far it shakes.
         scar: share of that which costs craft, and comes back slowly.
         heat: by how much a temperature that is 1 higher raises the noise, as an exponent.
         calming: exponent of the batch in by how much larger ones quiet that noise.
-        critical: batch whose signal is as strong as its noise, at the base model; `late`: by how much more of it is needed at the end.
+        critical: batch whose signal is as strong as its noise, at the base model; `late`: by how much more of
+            it is needed at the end.
         hard, ease: chance that a completion succeeds, at the base model and in addition once all is learnt.
-        room: length limit that half of what is to be learnt needs, in multiples of the reference; 0 needs none.
+        room: length limit that half of what is to be learnt needs, in multiples of the reference; 0 needs
+            none.
         depth: share of the craft that rests on the foundation; `foundation`: of the base model, from 0 to 1.
         wear, build: how greedy steps wear the foundation and careful, diverse ones build it.
-        drift: nats of divergence from the base model that a reference step adds; `stride`: exponent of a step's size in it; `hurry`: by how
-            much more it is at the end; `slip`: by how much more of a policy that has unlearnt everything.
+        drift: nats of divergence from the base model that a reference step adds; `stride`: exponent of a
+            step's size in it; `hurry`: by how much more it is at the end; `slip`: by how much more of a
+            policy that has unlearnt everything.
         tether: share of kl_coef's pull on the divergence by which the policy also unlearns.
         kl_limit: divergence in nats beyond which the policy breaks.
         entropy: of the base model, in nats a token; `cooling`: share that a reference step takes.
         warmth: growth of entropy in a reference step at an entropy_coef of 1.
         sharp: share of the score that only a policy without entropy gets.
-        length: of the base model's completions; `lengthening`: by how much of it a reference step stretches them.
+        length: of the base model's completions; `lengthening`: by how much of it a reference step stretches
+            them.
         spread: of the lengths around their mean, as a share of it.
-        memory: completion tokens a step that fit, `sequence`: tokens of a completion; in multiples of the reference.
+        memory: completion tokens a step that fit, `sequence`: tokens of a completion; in multiples of the
+            reference.
         luck: standard deviation of what chance adds to a step, as a share of what its noise costs.
         examples: of a validation.
     """
@@ -104,7 +113,7 @@ class Landscape:
         return self.top - self.habits - self.craft
 
     def instance(self, number: int) -> Landscape:
-        """Return one problem of the family: its rates differ, the base model's score, and where the good learning rates lie."""
+        """Return one problem of the family, with its own rates, base score and good learning rates."""
         rng = random.Random(f"instance/{number}")
         rates = {name: getattr(self, name) * math.exp(rng.gauss(0.0, VARIED)) for name in RATES}
         scale = self.scale * math.exp(rng.gauss(0.0, 2 * VARIED))

@@ -21,7 +21,7 @@ FULL_GIB = 8.0  # asked for at the wall
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """A failure of a stage, in its first step: the phase, the error and the cause that a trainer would tell."""
+    """Why a stage fails in its first step: the phase, the error and the cause, as a trainer reports them."""
 
     phase: str
     error: str
@@ -29,7 +29,7 @@ class OutOfMemory:
 
 
 def out_of_memory(land: Landscape, drive: Drive, hparams: HParams) -> OutOfMemory | None:
-    """Return how a stage fails whose completions do not fit: all of a step while sampling, or one of them in an update."""
+    """Return how a stage fails whose completions do not fit: a whole step in sampling, one in an update."""
     held = 1.0 if drive.kl_coef > 0 else WITHOUT_REFERENCE
     excess = {
         "generation": drive.batch * drive.room / land.memory,

@@ -1,4 +1,4 @@
-"""A simulated step as a trainer would log it: every metric of conf/metrics.yaml that does not belong to a particular task."""
+"""A simulated step as a trainer logs it: every metric of conf/metrics.yaml that is of no particular task."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Metrics:
         return self.noise * self.rng.gauss(0.0, 1.0)
 
     def _shares(self, policy: Policy, seen: Glimpse) -> tuple[float, float, float]:
-        """Return the score of the batch, its share of groups that teach nothing, and that of completions cut off."""
+        """Return the batch's score, its share of groups without variance, and of truncated completions."""
         warmth = min(1.0, self.drive.temperature * policy.entropy / self.land.entropy)
         score = policy.score(self.land, self.drive.room) * (
             1 - 0.15 * warmth

@@ -1,8 +1,9 @@
 """The equations: what a policy is, what it scores, and how a GRPO step changes it.
 
-A noisy quadratic model of two speeds: what a policy lacks decays with every step, *habits* quickly and *craft* slowly, and the noise
-of a step adds to the habits, with the square of its size. Large steps learn craft fast and stand on a high floor of noise; small ones
-have a low floor and take long. So the best step size changes on the way, and the score of the moment says little of what comes.
+A noisy quadratic model of two speeds: what a policy lacks decays with every step, *habits* quickly and
+*craft* slowly, and the noise of a step adds to the habits, with the square of its size. Large steps learn
+craft fast and stand on a high floor of noise; small ones have a low floor and take long. So the best step
+size changes on the way, and the score of the moment says little of what comes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ PULL = 0.25  # share of its divergence that a reference step gives up at a kl_co
 HOLD = 15.0  # how much a kl_coef of 1 shortens steps
 HEAT = 0.02  # growth of entropy in a reference step at a temperature that is 1 higher
 HOTTEST = 2.5  # entropy in multiples of the base model's, where bonuses act no more
-NUMB = 0.25  # entropy in multiples of the base model's, at which half of the completions of a group differ enough
+# Entropy in multiples of the base model's, at which half of the completions of a group differ enough.
+NUMB = 0.25
 FAINT = 0.05  # share of informative groups at which the gradient, and with it the step, is half as large
 BREAKING = 0.05  # damage of a step at twice the limit of divergence
 LONGEST = 4.0  # completions, in multiples of the reference's limit
@@ -49,20 +51,20 @@ class Policy:
     global_step: int = 0
     tokens: float = 0.0
 
-    def known(self, land: Landscape) -> float:
+    def learnt(self, land: Landscape) -> float:
         """Return the score but for what damage, entropy and the length limit cost."""
         return max(0.0, land.top - self.habits - self.craft)
 
     def progress(self, land: Landscape) -> float:
         """Return how much of the way from the base model to the top is done, from 0 to 1."""
-        return min(1.0, max(0.0, (self.known(land) - land.start) / (land.top - land.start)))
+        return min(1.0, max(0.0, (self.learnt(land) - land.start) / (land.top - land.start)))
 
     def score(self, land: Landscape, room: float) -> float:
-        """Return the expected score of a greedy completion within so much room, in multiples of the reference limit."""
+        """Return the expected score of a greedy completion; `room` is in multiples of the reference limit."""
         warmth = self.entropy / land.entropy
         blurred = 1 - land.sharp * min(1.0, warmth) - 0.5 * max(0.0, warmth - 1.6)
         return (
-            self.known(land)
+            self.learnt(land)
             * (1 - self.damage)
             * max(0.0, blurred)
             * (1 - truncated(self.length, room, land))
@@ -74,7 +76,8 @@ class Glimpse:
     """What there was to see of a step.
 
     Attributes:
-        move: how far it went, in multiples of a reference step; `stray`: of probability ratios from 1 within it.
+        move: how far it went, in multiples of a reference step; `stray`: of probability ratios from 1 within
+            it.
         chance: that a completion succeeds; `informative`: share of groups whose completions differ in reward.
         cut: share of completions that were cut off.
         noise: score that its noise cost.
@@ -133,9 +136,10 @@ def advance(policy: Policy, land: Landscape, drive: Drive, taken: int, anchor: f
 def _move(
     policy: Policy, land: Landscape, drive: Drive, taken: int, informative: float
 ) -> tuple[float, float, float]:
-    """Return how far the step goes, how far its noise goes, and how far its last update strays from the policy that sampled.
+    """Return how far the step goes, how far its noise goes, and how far its last update is off-policy.
 
-    Clipping ends what strays too far; a leash shortens everything, and so does a batch that teaches almost nothing.
+    Clipping ends what strays too far; a leash shortens everything, and so does a batch that teaches almost
+    nothing.
     """
     warm = min(1.0, ((taken if drive.rewarm else policy.global_step) + 1) / max(1.0, drive.warmup))
     rate = drive.rate * warm / land.scale
@@ -146,9 +150,9 @@ def _move(
         * math.pow(min(1.0, drive.leash), 0.1)
         / (1 + HOLD * drive.kl_coef)
     )
-    kept = 1 / (1 + stray / drive.width)
+    unclipped = 1 / (1 + stray / drive.width)
     moved, shaken = (
-        rate * (1 + (math.pow(drive.updates, power) - 1) * kept) for power in (land.reuse, land.stir)
+        rate * (1 + (math.pow(drive.updates, power) - 1) * unclipped) for power in (land.reuse, land.stir)
     )
     return moved, shaken, stray
 
@@ -161,7 +165,7 @@ def _chance(land: Landscape, drive: Drive, progress: float) -> float:
 
 
 def _informative(chance: float, policy: Policy, land: Landscape, drive: Drive) -> float:
-    """Return the share of groups in which some completions succeed and some do not; those of a policy without entropy are all alike."""
+    """Return the share of groups with reward variance; a policy without entropy has none."""
     warmth = policy.entropy / land.entropy * math.pow(drive.temperature, 1.5)
     alive = min(1.0, (1 + NUMB) * warmth / (warmth + NUMB))
     return (1 - math.pow(chance, drive.group) - math.pow(1 - chance, drive.group)) * alive
@@ -187,7 +191,7 @@ def _learn(policy: Policy, land: Landscape, drive: Drive, pace: float, noise: fl
     """Lose habits, gain craft down to what the foundation bears, and take the noise."""
     pace *= 1 - DILUTION * drive.explore
     floor = land.craft * land.depth * (1 - policy.foundation)
-    noise *= policy.known(land) / land.top
+    noise *= policy.learnt(land) / land.top
     learnt = max(0.0, policy.craft - floor) * (1 - math.exp(-land.slow * pace))
     policy.craft = min(land.top, max(0.0, policy.craft - learnt + land.scar * noise))
     policy.habits = min(
@@ -197,7 +201,7 @@ def _learn(policy: Policy, land: Landscape, drive: Drive, pace: float, noise: fl
 
 
 def _unlearn(policy: Policy, land: Landscape, drive: Drive, move: float) -> None:
-    """Be pulled back towards the base model; a reference that moves along with the stages holds nothing back."""
+    """Pull the policy back towards the base model; a reference that moves with the stages does not."""
     if not drive.to_parent:
         share = min(0.5, land.tether * PULL * drive.kl_coef * move)
         policy.habits += share * (land.habits - policy.habits)
@@ -205,7 +209,7 @@ def _unlearn(policy: Policy, land: Landscape, drive: Drive, move: float) -> None
 
 
 def _found(policy: Policy, land: Landscape, drive: Drive, move: float) -> None:
-    """Wear the foundation by greedy steps or build it by small, diverse ones; whole or gone it hardly changes any more."""
+    """Wear the foundation by greedy steps or build it by small, diverse ones; slowly where whole or gone."""
     built = land.build * drive.explore * move / (1 + move**3)
     worn = land.wear * move * (1 - 0.7 * drive.explore)
     change = policy.foundation * (1 - policy.foundation) * (built - worn)
@@ -216,7 +220,7 @@ def _drift(
     policy: Policy, land: Landscape, drive: Drive, move: float, progress: float, anchor: float
 ) -> None:
     """Diverge from the base model, faster once broken; beyond the limit take damage that feeds on itself."""
-    lost = max(0.0, 1 - policy.known(land) / land.start)
+    lost = max(0.0, 1 - policy.learnt(land) / land.start)
     away = (
         land.drift
         * math.pow(move, land.stride)

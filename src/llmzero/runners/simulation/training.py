@@ -21,13 +21,17 @@ from llmzero.runners.simulation.memory import OutOfMemory, out_of_memory
 from llmzero.runners.simulation.metrics import Metrics
 from llmzero.runners.simulation.policy import Policy, advance, base_policy
 
-SHARED = 0.7  # of a validation's error that all validations of a search have in common: they ask the same questions
+# Of a validation's error that all validations of a search have in common: they ask the same questions.
+SHARED = 0.7
 LEAST_ERROR = 1e-4  # of a score, which is rounded to it
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a simulated checkpoint holds: a policy, the practitioner's values that its path measures by, and a hash of all that went before."""
+    """What a simulated checkpoint holds.
+
+    The policy, the practitioner's values that its path is measured by, and a hash of the path.
+    """
 
     policy: Policy
     reference: Mapping[str, Any]
@@ -37,12 +41,10 @@ class Origin:
     def of(cls, spec: StageSpec, land: Landscape) -> Origin:
         """Return where a stage begins; the base model's own stage says what the practitioner's values are."""
         if spec.resume_from is None:
-            told = (
-                {}
-                if spec.steps
-                else {name: value for name, value in spec.hparams.items() if name in REFERENCE}
+            own = (
+                {} if spec.steps else {name: spec.hparams[name] for name in spec.hparams if name in REFERENCE}
             )
-            return cls(base_policy(land), told, "base")
+            return cls(base_policy(land), own, "base")
         state = read_json(spec.resume_from / "COMPLETE")
         assert state is not None, f"{spec.resume_from} holds no simulated policy"
         return cls(Policy(**state["policy"]), state["reference"], state["lineage"])
@@ -58,7 +60,7 @@ class Origin:
 
 
 class Training:
-    """A stage from its beginning; `prepare` computes up to the next validation and `validate` makes that known.
+    """A stage from its beginning; `prepare` computes up to the next validation, which `validate` writes.
 
     Args:
         noise: multiplies all standard deviations.
@@ -78,8 +80,10 @@ class Training:
         self.policy, self.reference = origin.policy, origin.reference
         self.drive = drive_of(spec.hparams, {**origin.reference, **reference})
         self.split = self.settings.get("evaluation_split", "val")
-        told = json.dumps([origin.lineage, spec.seed, self.split, spec.hparams], sort_keys=True, default=str)
-        self.lineage = hashlib.sha1(told.encode()).hexdigest()
+        identity = json.dumps(
+            [origin.lineage, spec.seed, self.split, spec.hparams], sort_keys=True, default=str
+        )
+        self.lineage = hashlib.sha1(identity.encode()).hexdigest()
         self._training, self._validation = Random(self.lineage), Random(f"{self.lineage}/validation")
         self._bias = Random(f"{self.split}/{spec.seed}").gauss(0, 1)
         self._anchor = self.policy.kl if self.drive.to_parent else 0.0
@@ -123,7 +127,7 @@ class Training:
         self.due += 0.0 if self.failure else validating
 
     def validate(self) -> None:
-        """Score the policy, and write what has become known."""
+        """Score the policy; write the validation and the metrics of the steps before it."""
         seconds = validation_seconds(
             self.land.costs, self.land.examples, self.policy.length / self.land.length
         )
@@ -143,7 +147,7 @@ class Training:
         self._lines = []
 
     def _observed(self) -> tuple[float, float]:
-        """Return a validation score and its standard error: so many questions, the same ones at every validation of a search."""
+        """Return a validation score and its standard error, on the same questions throughout a search."""
         true = self.policy.score(self.land, self.drive.room)
         stderr = max(LEAST_ERROR, self.noise * math.sqrt(true * (1 - true) / self.land.examples))
         error = self.noise and stderr * (
@@ -152,16 +156,16 @@ class Training:
         return round(min(1.0, max(0.0, true + error)), 4), stderr
 
     def end(self, state: FinalState, began: float) -> StageResult:
-        """Write the best and the last checkpoint, and the result, of a stage that began at that moment and ends with its last validation."""
+        """Write the best and the last checkpoint and the result of a stage that began at `began`."""
         best = best_point(self.points)
         assert best is not None, "a stage validates before it ends"
-        kept = {best.step, self.points[-1].step}
+        steps = {best.step, self.points[-1].step}
         evaluates = self.spec.steps == 0 and self.spec.resume_from is not None
         if not evaluates:
             self.stage.checkpoints.mkdir(parents=True, exist_ok=True)
-            for step in kept:
+            for step in steps:
                 self._validated[step].save(self.stage.checkpoint(step))
-        paths = {step: self.spec.resume_from if evaluates else self.stage.checkpoint(step) for step in kept}
+        paths = {step: self.spec.resume_from if evaluates else self.stage.checkpoint(step) for step in steps}
         return self._written(
             StageResult(
                 state=state,
@@ -177,7 +181,7 @@ class Training:
         )
 
     def fail(self, failure: OutOfMemory, began: float) -> StageResult:
-        """Write the result of a stage that did not fit; it has used its start and what its first step took."""
+        """Write the result of a stage that did not fit; it is charged its start and its first step."""
         spent = round(self.due, 3)
         ended_at = round(began + spent, 3)
         return self._written(
@@ -192,7 +196,7 @@ class Training:
 
 
 def _write(file: Path, text: str, *, anew: bool = True) -> None:
-    """Write a file or append to it, in as few calls of the system as there can be: a simulated stage can be run again."""
+    """Write a file or append to it, in few system calls: nothing is synced, as a stage can be run again."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if anew else os.O_APPEND), 0o644)
     os.write(descriptor, text.encode())
     os.close(descriptor)
