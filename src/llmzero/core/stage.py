@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -155,11 +155,12 @@ class StageResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `result.json`."""
-        paths = {name: str(path) if path else None for name, path in self._paths().items()}
-        return {**vars(self), **paths, "validation": [{**vars(point)} for point in self.validation]}
-
-    def _paths(self) -> dict[str, Path | None]:
-        return {"checkpoint": self.checkpoint, "last_checkpoint": self.last_checkpoint}
+        return {
+            **vars(self),
+            "checkpoint": str(self.checkpoint) if self.checkpoint else None,
+            "last_checkpoint": str(self.last_checkpoint) if self.last_checkpoint else None,
+            "validation": [{**vars(point)} for point in self.validation],
+        }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> StageResult:
@@ -292,9 +293,10 @@ def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:
 
 def commit_checkpoint(temporary: Path, final: Path) -> None:
     """Turn a written directory into a checkpoint: fsync its files, rename it, and only then mark it."""
-    for file in _files(temporary):
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
     sync_directory(temporary)
     if final.exists():
         remove_checkpoint(final)
@@ -310,7 +312,3 @@ def remove_checkpoint(directory: Path) -> None:
     """Delete a checkpoint, its `COMPLETE` first, so that a half-deleted one is not taken for a whole one."""
     (directory / "COMPLETE").unlink(missing_ok=True)
     shutil.rmtree(directory)
-
-
-def _files(directory: Path) -> Iterable[Path]:
-    return (path for path in directory.rglob("*") if path.is_file())

@@ -52,6 +52,8 @@ def report_data(search_dir: Path, store: EventStore, catalogue: Catalogue, detai
     tree = store.tree
     best = tree.best()
     path = tree.path(best.node_id) if best else []
+    finished = sorted((n for n in tree.stages() if n.final), key=lambda n: n.finished_order or 0)
+    trajectory = zip(finished, store.trajectory, strict=True)
     return {
         "search": _search(search_dir, store),
         "budget": store.ledger.to_dict(),
@@ -60,7 +62,7 @@ def report_data(search_dir: Path, store: EventStore, catalogue: Catalogue, detai
         "base_score": tree.root.score if ROOT in tree.nodes else None,
         "best_path": [node.node_id for node in path],
         "parameters": [_parameter(parameter, path) for parameter in catalogue.values()],
-        "trajectory": _trajectory(store),
+        "trajectory": [{"id": node.node_id, **point} for node, point in trajectory],
         "nodes": [_node(node, search_dir / "nodes" / node.node_id, catalogue, detail) for node in tree],
     }
 
@@ -74,12 +76,6 @@ def _search(search_dir: Path, store: EventStore) -> dict[str, Any]:
         "agent": summary.get("agent"),
         "state": state,
     }
-
-
-def _trajectory(store: EventStore) -> list[dict[str, Any]]:
-    """Return budget spent and best score after each finished stage, with the stage that had just finished."""
-    finished = sorted((n for n in store.tree.stages() if n.final), key=lambda n: n.finished_order or 0)
-    return [{"id": node.node_id, **point} for node, point in zip(finished, store.trajectory, strict=True)]
 
 
 def _parameter(parameter: Parameter, path: Sequence[Node]) -> dict[str, Any]:

@@ -43,10 +43,10 @@ def write_summary(
 
 
 def stopping_record(tree: Tree) -> dict[str, Any]:
-    """Return what early stopping saved, and what audits of it found.
+    """Return what early stopping saved, and how often audits show it to be wrong.
 
     `saved_gpu_seconds` is what the steps that stopped stages did not take would have cost at their own pace.
-    Audited stages were found hopeless too and ran on: `false_kills` counts those that passed the best score
+    Audited stages were judged hopeless too and ran on: `false_kills` counts those that passed the best score
     of the time of the decision.
     """
     decided = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llmzero.core.files import read_json
@@ -48,8 +47,11 @@ class SimulatedRunner(StageRunner):
 
     def start(self, spec: StageSpec) -> SimulatedHandle:
         """Start a stage from its beginning, now."""
-        if self._fresh:
-            self._take_up_time(spec.directory.parent)
+        if self._fresh:  # begin at the latest end among the stages that an earlier driver left
+            results = spec.directory.parent.glob("*/result.json")
+            ends = [(read_json(file) or {}).get("ended_at") for file in results]
+            self.clock.now = max([self.clock.now, *(end for end in ends if end is not None)])
+            self._fresh = False
         return SimulatedHandle(
             self.clock, Training(spec, self.problem(spec.seed), self.settings.noise, self.settings.reference)
         )
@@ -68,12 +70,6 @@ class SimulatedRunner(StageRunner):
         if number not in self._problems:
             self._problems[number] = LANDSCAPES[self.settings.landscape].instance(number)
         return self._problems[number]
-
-    def _take_up_time(self, nodes: Path) -> None:
-        """Begin at the latest end among the stages that an earlier driver left."""
-        ends = [(read_json(file) or {}).get("ended_at") for file in nodes.glob("*/result.json")]
-        self.clock.now = max([self.clock.now, *(end for end in ends if end is not None)])
-        self._fresh = False
 
 
 class EndedHandle:

@@ -111,7 +111,10 @@ class SlurmRunner(StageRunner):
 
     def submit_waiting(self) -> None:
         """Submit as many of the waiting stages as may run now, in their order."""
-        while self._waiting and time.monotonic() >= self._not_before and self._fits():
+        limit = self.settings.max_gpus
+        while self._waiting and time.monotonic() >= self._not_before:
+            if limit is not None and (self.queue.alive + 1) * self.settings.devices > limit:
+                return
             handle = self._waiting[0]
             try:
                 handle.take(self._submit(handle.spec))
@@ -130,10 +133,6 @@ class SlurmRunner(StageRunner):
     def withdraw(self, handle: SlurmHandle) -> None:
         """Take a stage that was not submitted off the list."""
         self._waiting.remove(handle)
-
-    def _fits(self) -> bool:
-        limit = self.settings.max_gpus
-        return limit is None or (self.queue.alive + 1) * self.settings.devices <= limit
 
     def _submit(self, spec: StageSpec) -> str:
         code = snapshot(spec.directory.parent.parent / "code") if self.settings.snapshot else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,20 +17,17 @@ Summary = dict[str, Any]
 
 def transferred_gains(study: Study) -> dict[str, Any]:
     """Return the content of `transfer.json`: gains over the practitioner's configuration at equal steps."""
+    summaries: dict[tuple[str, str], list[Summary]] = defaultdict(list)
+    for cell in study.cells:
+        if (summary := cell.summary()) is not None:
+            summaries[cell.pair.task, cell.pair.row].append(summary)
     return {
         "strategies": study.rows,
         "tasks": study.tasks,
         "seeds": list(study.seeds),
         "unfinished": [str(cell) for cell in study.unfinished],
-        "gains": {
-            task: {row: gain(_summaries(study, task, row)) for row in study.rows} for task in study.tasks
-        },
+        "gains": {task: {row: gain(summaries[task, row]) for row in study.rows} for task in study.tasks},
     }
-
-
-def _summaries(study: Study, task: str, row: str) -> list[Summary]:
-    cells = [cell for cell in study.cells if (cell.pair.task, cell.pair.row) == (task, row)]
-    return [summary for cell in cells if (summary := cell.summary()) is not None]
 
 
 def gain(summaries: Sequence[Summary]) -> dict[str, Any]:

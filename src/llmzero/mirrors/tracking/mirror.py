@@ -167,7 +167,8 @@ class Mirror:
         prefix = "run" if online else "offline-run"
         for leftover in (self.search_dir / "wandb").glob(f"{prefix}-*-{run_id}"):
             shutil.rmtree(leftover)
-        method = self._method()
+        config_file = self.search_dir / "config.yaml"
+        method = read_config(config_file)["search"]["name"] if config_file.exists() else None
         search = {
             "search": self.search_dir.name,
             "search_uid": self._uid(),
@@ -183,8 +184,8 @@ class Mirror:
             name=f"{self.search_dir.name}/{name}",
             id=run_id,
             fork_from=fork_from,
-            tags=[*method, *tags],
-            config=search | config | {"method": method[0] if method else None},
+            tags=[method, *tags] if method else tags,
+            config=search | config | {"method": method},
             reinit="create_new",
             settings=self._run_settings.model_copy(),  # wandb notes the arguments of a run in it
         )
@@ -198,13 +199,6 @@ class Mirror:
             self._memory["id"] = search_uid(self.search_dir)
         uid: str = self._memory["id"]
         return uid
-
-    def _method(self) -> list[str]:
-        """Return the search method's name in a list; empty where the directory has no `config.yaml`."""
-        config_file = self.search_dir / "config.yaml"
-        if not config_file.exists():
-            return []
-        return [read_config(config_file)["search"]["name"]]
 
 
 def _digest(node: Node) -> str:

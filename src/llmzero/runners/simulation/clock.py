@@ -56,17 +56,16 @@ class Clock:
         self._last, entry.seen = entry.number, True
         if not entry.watched:
             entry.watched, self._next = True, None
-        if self._taken or event is not self._whose_turn():
+        if self._taken:
+            return False
+        if self._next is None:
+            watched = {event: entry for event, entry in self._entries.items() if entry.watched}
+            self._next = min(watched, key=lambda event: watched[event].moment)
+        if event is not self._next:
             return False
         self._taken = True
         self.now = max(self.now, entry.moment)
         return True
-
-    def _whose_turn(self) -> Any:
-        if self._next is None:
-            watched = {event: entry for event, entry in self._entries.items() if entry.watched}
-            self._next = min(watched, key=lambda event: watched[event].moment)
-        return self._next
 
     def _begin_round(self) -> None:
         if not self._taken:  # the entry whose turn it was has not been polled
