@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Train along a strategy, or by a design rule, without an agent: `python launchers/replay.py strategy=runs/a/strategy.yaml seed=1`."""
+"""Train along a strategy, or by a design rule, without an agent.
+
+`python launchers/replay.py strategy=runs/a/strategy.yaml seed=1`
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ def chain_of(config: ReplayConfig) -> SearchConfig:
     """Return the configuration of a search that trains along the strategy, or as the rule says."""
     if (config.strategy is None) == (config.rule is None):
         raise UserError(
-            "strategy=FILE or rule=FILE: give exactly one of them; a finished search leaves both in its search_dir"
+            "strategy=FILE or rule=FILE: give exactly one of them; a finished search leaves both in its "
+            "search_dir"
         )
     search = SearchConfig(**{each.name: getattr(config, each.name) for each in fields(SearchConfig)})
     if config.rule is not None:

@@ -1,4 +1,4 @@
-"""Deriving a design rule from a search: which changes came with improvements, and what told them from those that did not."""
+"""Derives a design rule from a search: which changes came with improvements, and under which conditions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ BEST_PATH_WEIGHT = 2.0
 
 @dataclass(frozen=True)
 class Transition:
-    """A step of the search from a stage to its child: the stage's facts, both configurations, what was gained (None: it failed)."""
+    """A step of the search from a stage to its child.
+
+    Attributes:
+        facts: observables of the parent stage.
+        before, after: configurations of parent and child.
+        gain: of the child over its parent; None where it failed.
+    """
 
     facts: Mapping[str, float]
     before: HParams
@@ -38,26 +44,26 @@ def transitions(tree: Tree, evidence_of: Callable[[str], Evidence]) -> list[Tran
     """Return the search's steps from stages with training dynamics; those along the best path weigh more."""
     best = tree.best()
     path = {node.node_id for node in tree.path(best.node_id)} if best else set()
-    found = []
+    steps = []
     for parent in tree.stages():
         children = [child for child in tree.children(parent.node_id) if child.final]
         facts = observed(evidence_of(parent.node_id)) if children and parent.usable else {}
         for child in children if "gain" in facts else ():
             gain = None if child.score is None or parent.score is None else child.score - parent.score
             weight = BEST_PATH_WEIGHT if child.node_id in path else 1.0
-            found.append(Transition(facts, parent.hparams, child.hparams, gain, weight))
-    return found
+            steps.append(Transition(facts, parent.hparams, child.hparams, gain, weight))
+    return steps
 
 
 def derive(steps: Sequence[Transition], catalogue: Catalogue) -> list[Clause]:
-    """Return a clause for every parameter and direction that came with improvements, the best supported first."""
-    found = [
+    """Return a clause for every parameter and direction that improved scores, the best supported first."""
+    clauses = [
         clause
         for parameter in catalogue.values()
         for up in (True, False)
         if (clause := _clause(parameter, up, steps))
     ]
-    return sorted(found, key=lambda clause: (clause.improved, clause.gain or 0.0), reverse=True)
+    return sorted(clauses, key=lambda clause: (clause.improved, clause.gain or 0.0), reverse=True)
 
 
 def _clause(parameter: Parameter, up: bool, steps: Sequence[Transition]) -> Clause | None:
@@ -98,8 +104,10 @@ def _clause(parameter: Parameter, up: bool, steps: Sequence[Transition]) -> Clau
 
 
 def _stump(moved: Sequence[Transition], observables: Sequence[str], sides: Sequence[str]) -> Condition | None:
-    """Return the condition that tells best which moves improved, with at least two of them on either side of it; None where they are
-    too few for that, or no condition beats a guess for all of them.
+    """Return the condition that best separates moves that improved from the others.
+
+    At least two moves are on either side of it. None where they are too few for that, or where no condition
+    is right more often than the same answer for all of them.
     """
     values = {
         observe: sorted({step.facts[observe] for step in moved if observe in step.facts})
@@ -128,14 +136,17 @@ def _stump(moved: Sequence[Transition], observables: Sequence[str], sides: Seque
 
 
 def _while_it_paid(moved: Sequence[Transition]) -> Condition:
-    """Return the condition that asks for no more than was gained before any of the moves that improved."""
+    """Return a bound on the gain: the largest before any of the moves that improved."""
     return Condition(
         "gain", at_most=math.ceil(max(step.facts["gain"] for step in moved if step.improved) * 1e4) / 1e4
     )
 
 
 def _size(parameter: Parameter, up: bool, improved: Sequence[Transition]) -> dict[str, Any]:
-    """Return how far to move: one notch of capacity, else the median of what improved; to and from zero no factor can be told."""
+    """Return how far to move: one notch of capacity, else the median of what improved.
+
+    Moves to and from zero have no factor and are left out.
+    """
     values = [(step.before[parameter.name], step.after[parameter.name]) for step in improved]
     if parameter.choices is not None:
         notches = [

@@ -1,4 +1,4 @@
-"""Design rules: when to change which parameter, and by how much, as a search found it. No schedule: a controller by the dynamics."""
+"""Design rules: when to change which parameter and by how much, as a controller by the dynamics."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from llmzero.evidence.evidence import Evidence
 
 FORMAT = 1
 HEADER = """\
-# A design rule: what a search found to pay off, as a controller without a schedule. After every stage the first clause of each
-# parameter whose condition holds is applied: so many notches (of choices) or times so much (numbers), within bounds.
-# support: transitions of the search in which the condition held and the parameter moved this way; improved: those that gained;
-# gain: their mean. Several parameters changed at a time, so a clause tells of company, not of cause. docs/strategies.md explains.
+# A design rule: what paid off in a search, as a controller without a schedule. After every stage the first
+# clause of each parameter whose condition holds is applied: so many notches (of choices) or times so much
+# (numbers), within bounds. support: transitions of the search in which the condition held and the parameter
+# moved this way; improved: those that gained; gain: their mean. Several parameters changed at a time, so a
+# clause tells of company, not of cause. docs/strategies.md explains.
 """
 METRICS = (
     "kl",
@@ -37,7 +38,7 @@ CLAUSE_KEYS = ("parameter", "notches", "factor", "when", "support", "improved", 
 
 
 def observed(evidence: Evidence) -> dict[str, float]:
-    """Return what conditions may ask of a finished stage: its gain over its parent, and late levels of the metrics it recorded."""
+    """Return the observables of a finished stage: its gain over its parent, and late levels of metrics."""
     recorded = [metric for metric in METRICS if evidence.column(metric)]
     gain = {} if evidence.stage.gain is None else {"gain": evidence.stage.gain}
     levels = {f"late {metric}": late(evidence, metric) for metric in recorded}
@@ -67,7 +68,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Clause:
-    """Moves a parameter by `notches` (with choices) or by a `factor` when a condition holds; the rest says what speaks for it."""
+    """Moves a parameter by `notches` (of choices) or a `factor` when a condition holds; the rest is support."""
 
     parameter: str
     when: Condition
@@ -112,7 +113,8 @@ def load_rule(key: str, path: Path, catalogue: Catalogue) -> list[Clause]:
             key,
             path,
             [
-                f"clauses={entries!r}: must be a list of at least one clause; a search in which no change paid off finds none"
+                f"clauses={entries!r}: must be a list of at least one clause; "
+                "a search in which no change paid off finds none"
             ],
         )
     refuse(
@@ -131,19 +133,19 @@ def _problems(entry: Any, catalogue: Catalogue) -> list[str]:
     """Return what is wrong with a clause."""
     if not isinstance(entry, dict) or not isinstance(entry.get("when"), dict):
         return [f"{entry!r}: must be a mapping with parameter, notches or factor, and when"]
-    found = [
+    problems = [
         *unknown_keys(entry, CLAUSE_KEYS),
         *(f"when.{text}" for text in unknown_keys(entry["when"], ("observe", "at_most", "at_least"))),
     ]
     name, observe = str(entry.get("parameter")), str(entry["when"].get("observe"))
     if observe not in OBSERVABLES:
-        found.append(f"when.observe={observe}: cannot be observed{suggestion(observe, OBSERVABLES)}")
+        problems.append(f"when.observe={observe}: cannot be observed{suggestion(observe, OBSERVABLES)}")
     bounds = [entry["when"][side] for side in ("at_most", "at_least") if side in entry["when"]]
     if len(bounds) != 1 or not is_number(bounds[0]):
-        found.append(f"when={entry['when']}: must have at_most or at_least, a number")
+        problems.append(f"when={entry['when']}: must have at_most or at_least, a number")
     if name not in catalogue:
-        return [*found, f"parameter={name}: unknown parameter{suggestion(name, catalogue)}"]
-    return found + _size_problems(entry, catalogue[name])
+        return [*problems, f"parameter={name}: unknown parameter{suggestion(name, catalogue)}"]
+    return problems + _size_problems(entry, catalogue[name])
 
 
 def _size_problems(entry: Mapping[str, Any], parameter: Parameter) -> list[str]:
@@ -155,9 +157,11 @@ def _size_problems(entry: Mapping[str, Any], parameter: Parameter) -> list[str]:
     else:
         key, other, allowed = "notches", "factor", "an integer other than 0"
         right = is_number(notches) and isinstance(notches, int) and notches != 0
-    found = (
-        []
-        if right
-        else [f"{key}={entry.get(key)!r}: must be {allowed}, as {parameter.name} is {parameter.allowed}"]
-    )
-    return found + ([f"{other}={entry[other]!r}: {parameter.name} moves by {key}"] if other in entry else [])
+    problems = []
+    if not right:
+        problems.append(
+            f"{key}={entry.get(key)!r}: must be {allowed}, as {parameter.name} is {parameter.allowed}"
+        )
+    if other in entry:
+        problems.append(f"{other}={entry[other]!r}: {parameter.name} moves by {key}")
+    return problems

@@ -16,14 +16,18 @@ from llmzero.tree.tree import Node, Tree
 FORMAT = 1
 HEADER = """\
 # A training strategy. Replay it: python launchers/replay.py strategy=THIS_FILE seed=1 search_dir=runs/replay
-# A stage needs `steps`, and `hparams` or `changes`. hparams: what it trains with; what is left out is the practitioner's. Without
-# hparams, changes count: against the stage before, of the first stage against the practitioner's configuration. Where both are
-# there they have to agree. resume: the best or last checkpoint of the stage before, or that of a step. stop_at: it was stopped
-# early there, and is replayed up to there. The rest is for people. docs/strategies.md explains.
+# A stage needs `steps`, and `hparams` or `changes`. hparams: what it trains with; what is left out is the
+# practitioner's. Without hparams, changes count: against the stage before, of the first stage against the
+# practitioner's configuration. Where both are there they have to agree. resume: the best or last checkpoint
+# of the stage before, or that of a step. stop_at: it was stopped early there, and is replayed up to there.
+# The rest is for people. docs/strategies.md explains.
 """
 
 REMEDIES = {
-    "values": "edit the file, or give transfer=relative, which moves values from the bounds of their source to those here",
+    "values": (
+        "edit the file, or give transfer=relative, which moves values from the bounds of their source "
+        "to those here"
+    ),
     "relative": "edit the file: such values cannot be moved",
 }
 
@@ -35,11 +39,11 @@ class StrategyStage:
     Attributes:
         steps: GRPO steps that were planned for it.
         hparams: a value for every tunable.
-        changes: its values that differ from the stage before, of the first stage from the practitioner's configuration.
-        resume: the checkpoint of the stage before that it goes on from.
+        changes: its values that differ from the stage before; for the first stage, from the practitioner's.
+        resume: the checkpoint of the stage before from which it resumes.
         stop_at: the step at which it was stopped early, beyond which a replay does not train.
-        diagnosis: what the agent found in the stage before.
-        node_id, best_step, score: where it was found and what it reached there.
+        diagnosis: the agent's, of the stage before.
+        node_id, best_step, score: the node of its search, and what it reached there.
         notes: what a transfer to another catalogue did to its values.
     """
 
@@ -101,7 +105,7 @@ def strategy_of(tree: Tree, node: Node, catalogue: Catalogue) -> list[StrategySt
 def export_strategy(
     path: Path, tree: Tree, best: Node, catalogue: Catalogue, provenance: Mapping[str, Any]
 ) -> None:
-    """Write the path to `best` as `strategy.yaml`, with what it takes to move its values to another catalogue."""
+    """Write the path to `best` as `strategy.yaml`, with what moving its values to another catalogue needs."""
     entries = [stage.to_dict() for stage in strategy_of(tree, best, catalogue)]
     stages = [
         {name: entry[name] for name in STAGE_KEYS if name != "stop_at" or entry[name] is not None}
@@ -115,7 +119,7 @@ def export_strategy(
 
 
 def load_strategy(path: Path, catalogue: Catalogue, transfer: str = "values") -> list[StrategyStage]:
-    """Read and check a strategy's stages, with values for the catalogue at hand: as they are, or moved to it (`relative`).
+    """Read and check a strategy's stages; values stay as they are, or move to the catalogue (`relative`).
 
     Raises:
         UserError: the file is missing or malformed, or holds values that the catalogue forbids.
@@ -141,7 +145,7 @@ def load_strategy(path: Path, catalogue: Catalogue, transfer: str = "values") ->
 
 
 def _numbered(problems: Iterable[Sequence[str]]) -> list[str]:
-    return [f"stage {number}: {problem}" for number, found in enumerate(problems, 1) for problem in found]
+    return [f"stage {number}: {text}" for number, texts in enumerate(problems, 1) for text in texts]
 
 
 def _form_problems(entry: Any) -> list[str]:
@@ -162,16 +166,16 @@ def _form_problems(entry: Any) -> list[str]:
         "hparams": (isinstance(entry.get("hparams", {}), dict), "a mapping of names to values"),
         "changes": (isinstance(entry.get("changes", {}), dict), "a mapping of names to values"),
     }
-    found = [
+    problems = [
         f"{name}={entry.get(name)!r}: must be {allowed}"
         for name, (right, allowed) in checks.items()
         if not right
     ]
-    if not found and entry.get("stop_at") is not None and entry["stop_at"] > entry["steps"]:
-        found = [f"stop_at={entry['stop_at']}: must be an integer from 1 to steps={entry['steps']}"]
+    if not problems and entry.get("stop_at") is not None and entry["stop_at"] > entry["steps"]:
+        problems = [f"stop_at={entry['stop_at']}: must be an integer from 1 to steps={entry['steps']}"]
     if "hparams" not in entry and "changes" not in entry:
-        found.append("needs hparams or changes; `changes: {}` trains on as before")
-    return unknown_keys(entry, STAGE_KEYS) + found
+        problems.append("needs hparams or changes; `changes: {}` trains on as before")
+    return unknown_keys(entry, STAGE_KEYS) + problems
 
 
 def _name_problems(entry: dict[str, Any], catalogue: Catalogue) -> list[str]:
@@ -181,10 +185,11 @@ def _name_problems(entry: dict[str, Any], catalogue: Catalogue) -> list[str]:
     unknown = catalogue.problems(
         {str(name): value for name, value in {**changes, **hparams}.items() if name not in catalogue}
     )
-    torn = [name for name in changes if name not in hparams or hparams[name] != changes[name]]
+    contradictory = [name for name in changes if name not in hparams or hparams[name] != changes[name]]
     return unknown + [
-        f"changes.{name}={changes[name]!r} but hparams.{name}={hparams.get(name)!r}: change both, or remove hparams"
-        for name in torn
+        f"changes.{name}={changes[name]!r} but hparams.{name}={hparams.get(name)!r}: "
+        "change both, or remove hparams"
+        for name in contradictory
     ]
 
 
@@ -205,7 +210,8 @@ def _source(path: Path, provenance: Any, transfer: str) -> Source | None:
             "strategy",
             path,
             [
-                "provenance: transfer=relative needs `defaults` and `choices` there, as a search writes them; or give transfer=values"
+                "provenance: transfer=relative needs `defaults` and `choices` there, as a search writes "
+                "them; or give transfer=values"
             ],
         )
     return Source(defaults or {}, choices or {})
@@ -218,7 +224,7 @@ def _moved(entry: dict[str, Any], source: Source | None, catalogue: Catalogue) -
     parts = {
         name: transferred(entry[name], source, catalogue) for name in ("hparams", "changes") if name in entry
     }
-    notes = dict.fromkeys(note for _, found in parts.values() for note in found)
+    notes = dict.fromkeys(note for _, cut in parts.values() for note in cut)
     return {**entry, **{name: values for name, (values, _) in parts.items()}, "notes": tuple(notes)}
 
 
@@ -227,19 +233,16 @@ def _completed(entries: Sequence[dict[str, Any]], catalogue: Catalogue) -> list[
     stages: list[StrategyStage] = []
     for entry in entries:
         before = stages[-1].hparams if stages else catalogue.defaults()
-        given = (
-            {**catalogue.defaults(), **entry["hparams"]}
-            if "hparams" in entry
-            else {**before, **entry["changes"]}
-        )
-        hparams = {name: parameter.settled(given[name]) for name, parameter in catalogue.items()}
-        known = {name: entry[name] for name in (f.name for f in fields(StrategyStage)) if name in entry}
-        known |= {
+        base = catalogue.defaults() if "hparams" in entry else before
+        values = {**base, **entry.get("hparams", entry.get("changes", {}))}
+        hparams = {name: parameter.settled(values[name]) for name, parameter in catalogue.items()}
+        stage = {each.name: entry[each.name] for each in fields(StrategyStage) if each.name in entry}
+        stage |= {
             "hparams": hparams,
             "changes": catalogue.changes(before, hparams),
             "diagnosis": tuple(entry.get("diagnosis", ())),
         }
-        stages.append(StrategyStage(**known))
+        stages.append(StrategyStage(**stage))
     return stages
 
 
@@ -249,25 +252,27 @@ def _neighbours(stages: Sequence[StrategyStage]) -> list[tuple[StrategyStage, St
 
 
 def _resume_problems(stages: Sequence[StrategyStage]) -> list[str]:
-    """Return the stages that resume from a step to which the stage before them does not come."""
+    """Return the stages that resume from a step that the stage before them does not reach."""
     first = stages[0].resume
-    found = (
+    problems = (
         [f"stage 1: resume={first}: the base model has the checkpoint of step 0 alone; use best"]
         if isinstance(first, int) and first
         else []
     )
     for number, (stage, after) in enumerate(_neighbours(stages), 1):
         if isinstance(after.resume, int) and not 1 <= after.resume <= stage.end:
-            found.append(
-                f"stage {number + 1}: resume={after.resume}: must be from 1 to {stage.end}, where stage {number} ends"
+            problems.append(
+                f"stage {number + 1}: resume={after.resume}: must be from 1 to {stage.end}, "
+                f"where stage {number} ends"
             )
-    return found
+    return problems
 
 
 def as_trained(stages: Sequence[StrategyStage]) -> list[StrategyStage]:
     """Return the stages as a replay trains them.
 
-    A stage after which the next one resumes from a step is trained to that step: trainers keep their best and last checkpoints alone.
+    A stage after which the next one resumes from a step is trained to that step, as trainers store no
+    checkpoints but the best and the last.
     """
     return [
         replace(stage, stop_at=after.resume) if isinstance(after.resume, int) else stage

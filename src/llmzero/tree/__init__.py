@@ -1,1 +1,1 @@
-"""The tree of stages as it is kept on disk: events, budget, directory, lease, retention."""
+"""The tree of stages as it is stored on disk: events, budget, directory, lease, retention."""

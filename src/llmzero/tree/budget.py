@@ -34,7 +34,9 @@ class Budget:
 
     @cached_property
     def limits(self) -> dict[str, float]:
-        """The limits there are, by name; the deadline in seconds since the epoch, of this machine's zone where none is given.
+        """The limits that are set, by name; the deadline in seconds since the epoch.
+
+        A deadline without a time zone is in this machine's.
 
         Raises:
             UserError: the deadline is no date and time.
@@ -55,8 +57,8 @@ class Budget:
 class Ledger:
     """What was spent. `stages` counts finished ones; stopped and failed stages are charged what they used.
 
-    The base model's own stage and the final test are no stages of the search: their cost is in `setup_gpu_seconds`. `disk_gb` is
-    what checkpoints take now, where there is a limit for it.
+    The base model's own stage and the final test are no stages of the search: their cost is in
+    `setup_gpu_seconds`. `disk_gb` is what checkpoints take now, where there is a limit for it.
     """
 
     stages: int = 0

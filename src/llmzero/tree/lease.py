@@ -1,4 +1,7 @@
-"""One driver a search directory, on any machine that shares it: a lease that is renewed, for file systems whose locks cannot be trusted."""
+"""At most one driver of a search directory, on all machines that share it.
+
+A lease that is renewed does this, as locks of shared file systems cannot be trusted.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,14 @@ from llmzero.core.files import read_json, write_json
 
 RENEWAL_S = 5.0
 SILENCE_S = 15.0  # after which a lease of another machine is taken over
-SETTLING_S = 0.5  # in which somebody else who takes it over at the same time shows
+SETTLING_S = 0.5  # in which a driver that takes it over at the same time becomes visible
 
 
 class Lease:
-    """The file that says who drives a search. Clocks of machines are not compared: a lease is alive while its content changes."""
+    """The file that names the driver of a search.
+
+    Clocks of machines are not compared: a lease is alive while its content changes.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -57,7 +63,8 @@ class Lease:
         if is_alive(self.file):
             where = f"process {other.get('pid')} on {other.get('host')}"
             raise UserError(
-                f"search_dir={self.file.parent}: another driver is running this search ({where}); wait for it or end it"
+                f"search_dir={self.file.parent}: another driver is running this search ({where}); "
+                "wait for it or end it"
             )
         self._write()
         time.sleep(SETTLING_S)
@@ -84,16 +91,16 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._released.wait(RENEWAL_S):
-            if not self._is_ours():  # we were asleep for so long that another driver took over
+            if not self._is_ours():  # this process slept for so long that another driver took over
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             self._renewals += 1
-            with suppress(OSError):  # a full disk is told where it matters
+            with suppress(OSError):  # a full disk is reported by whatever fails for it
                 self._write()
 
 
 def is_alive(file: Path) -> bool:
-    """Return whether a driver holds a lease; of another machine's that takes up to `SILENCE_S` to tell."""
+    """Return whether a driver holds a lease; for one of another machine that takes up to `SILENCE_S`."""
     before = read_json(file)
     if before is None:
         return False

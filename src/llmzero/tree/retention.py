@@ -1,4 +1,7 @@
-"""Keeps the checkpoints of a search within its disk quota. What a stage keeps (best and last) is the trainer's matter."""
+"""Keeps the checkpoints of a search within its disk quota.
+
+Which checkpoints of a stage there are (the best and the last) is decided by the trainer.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Drop:
-    """Optimizer states of one stage that may go: its checkpoints stay whole but for them, and a child starts its optimizer afresh."""
+    """Optimizer states of one stage that may be deleted.
+
+    The rest of its checkpoints stays, and a child would start with a new optimizer.
+    """
 
     node_id: str
     files: tuple[Path, ...]
@@ -26,20 +32,20 @@ class Retention:
 
     def __init__(self, nodes: Path) -> None:
         self.nodes = nodes
-        self._ended: dict[str, int] = {}  # bytes of stages that have ended: they change by drops alone
+        self._ended: dict[str, int] = {}  # bytes of stages that have ended: only drops change them
 
     def used_gb(self, tree: Tree) -> float:
         """Return the gigabytes (10^9 bytes) that all checkpoints take."""
         return sum(self._size(node) for node in tree) / GB
 
     def drops(self, tree: Tree, quota_gb: float) -> Iterator[Drop]:
-        """Yield what has to go, the worst stages' first, until the quota is kept or nothing more may be dropped.
+        """Yield what is to be deleted, the worst stages' first, until the quota holds or nothing more may go.
 
         Only dead branches lose anything: see `alive`.
         """
         excess = (self.used_gb(tree) - quota_gb) * GB
-        kept = alive(tree)
-        dead = [node for node in tree if node.node_id not in kept]
+        needed = alive(tree)
+        dead = [node for node in tree if node.node_id not in needed]
         for node in sorted(dead, key=lambda node: (node.score is not None, node.score, node.node_id)):
             if excess <= 0:
                 return
@@ -55,21 +61,17 @@ class Retention:
     def _size(self, node: Node) -> int:
         if node.node_id in self._ended:
             return self._ended[node.node_id]
-        found = (
-            file.stat().st_size
-            for file in StageDir(self.nodes / node.node_id).checkpoints.rglob("*")
-            if file.is_file()
-        )
-        size = sum(found)
+        files = StageDir(self.nodes / node.node_id).checkpoints.rglob("*")
+        size = sum(file.stat().st_size for file in files if file.is_file())
         if node.final:
             self._ended[node.node_id] = size
         return size
 
 
 def alive(tree: Tree) -> set[str]:
-    """Return the ids of stages that are under way, of all their ancestors, of the best path, and of the practitioner's stage.
+    """Return the ids of running stages, their ancestors, the best path, and the practitioner's stage.
 
-    After the search the practitioner's configuration is trained on from that stage, as if nothing had been dropped.
+    After the search the practitioner's configuration is trained on from that stage.
     """
     tips = [node for node in tree if not node.final] + [
         node for node in (tree.best(), tree.practitioner()) if node

@@ -1,4 +1,4 @@
-"""The event log: `tree.jsonl`, append-only and fsynced. The tree and the ledger are folds of it."""
+"""The event log: `tree.jsonl`, append-only and fsynced. Tree and ledger are folds of it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from llmzero.tree.budget import Ledger
 from llmzero.tree.tree import Node, Tree
 
 log = logging.getLogger(__name__)
-atexit.register(
-    gc.unfreeze
-)  # of what `_lasting` freezes: libraries that count their objects at the end would miss some
+# Of what `_frozen` freezes: libraries that count their objects at the end would miss some.
+atexit.register(gc.unfreeze)
 
-
-# A node's creation is on the disk with the start that follows it, and a stage's end can be read again from its own result.
+# A node's creation is on the disk with the start that follows it, and a stage's end can be read from its
+# result.
 UNSYNCED = ("created", "finished")
 
 
 class EventStore:
-    """Appends events and keeps tree and ledger up to date. With `repair=False` it only reads, beside a driver at work; without
-    `durable` it does not wait for the disk, as a search may whose stages cost nothing.
+    """Appends events and keeps tree and ledger up to date.
+
+    With `repair=False` it only reads, beside a running driver; without `durable` it does not wait for the
+    disk, which is for searches whose stages cost nothing.
 
     Events, each with `event` and `elapsed` (the driver's wall seconds, all its runs together):
-    `created` a node was decided on; `started` an attempt of it begins; `died` its process ended without a result;
-    `stop_requested` with the reason, or `audited` where the stage runs on all the same; `finished` with its result; `dropped` with
-    the files that made room on the disk; `llm_call` with its name and cost; `setup` with the cost of something outside the search;
-    `ended` the search is over.
+    `created` a node was decided on; `started` an attempt of it begins; `died` its process ended without a
+    result; `stop_requested` with the reason, or `audited` where the stage runs on all the same; `finished`
+    with its result; `dropped` with the files that made room on the disk; `llm_call` with its name and cost;
+    `setup` with the cost of something outside the search; `ended` the search is over.
     """
 
     def __init__(self, path: Path, *, repair: bool = True, durable: bool = True) -> None:
@@ -45,7 +46,7 @@ class EventStore:
         self.trajectory: list[dict[str, float | None]] = []
         self.llm_calls: set[str] = set()
         self._charged: dict[str, float] = {}
-        with _lasting():
+        with _frozen():
             for event in _read(path, repair):
                 self._apply(event)
 
@@ -113,7 +114,7 @@ class EventStore:
         self.trajectory.append(point)
 
     def charge_setup(self, name: str, gpu_seconds: float) -> None:
-        """Charge something outside the search, once by its name."""
+        """Charge something outside the search, once for each name."""
         if name not in self._charged:
             self.append("setup", name=name, gpu_seconds=gpu_seconds)
 
@@ -121,14 +122,14 @@ class EventStore:
         self._charge(event["name"], event["gpu_seconds"])
 
     def _charge(self, name: str, gpu_seconds: float) -> None:
-        """Set what something outside the search has cost so far: a later figure contains the earlier one."""
+        """Set what something outside the search has cost so far; a later amount includes the earlier ones."""
         self._charged[name] = gpu_seconds
         self.ledger.setup_gpu_seconds = sum(self._charged.values())
 
 
 @contextmanager
-def _lasting() -> Iterator[None]:
-    """Keep the garbage collector off what is made here: it lasts, and looking at it again and again would take half the time."""
+def _frozen() -> Iterator[None]:
+    """Exclude objects made in this context from garbage collection, which would take half the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -140,7 +141,7 @@ def _lasting() -> Iterator[None]:
 
 
 def _read(path: Path, repair: bool) -> list[dict[str, Any]]:
-    """Return all events up to a torn or corrupt tail; a repair cuts the tail off, keeps it beside the log, and warns."""
+    """Return all events up to a torn or corrupt tail; `repair` moves the tail to another file, and warns."""
     if not path.exists():
         return []
     data = path.read_bytes()

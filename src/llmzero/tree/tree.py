@@ -1,4 +1,4 @@
-"""The tree of stages: a plain value, built by folding events, asked by methods, agents and reports."""
+"""The tree of stages: a plain value, a fold of the events, read by methods, agents and reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Node:
 
     Attributes:
         proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`.
-        memo: what the search method noted of it.
+        memo: what the search method needs to know about it after a restart.
         stop: the decision to end it early, as in the event log: `reason`, `details`, `step`, `incumbent`.
         attempts: how often the stage was started; deaths: how often its process ended without a result.
         finished_order: 0 for the first stage to end, and so on; None while it has not.
@@ -117,11 +117,11 @@ class Tree:
         return [node for node in self if node.parent_id is not None]
 
     def best(self, nodes: Iterable[Node] | None = None) -> Node | None:
-        """Return the usable node with the highest score, the earliest of equals; over all nodes by default."""
+        """Return the usable node with the highest score, the earliest of equals; of all nodes by default."""
         return self._best if nodes is None else functools.reduce(better, nodes, None)
 
     def practitioner(self) -> Node | None:
-        """Return the first usable stage under the root's own configuration, which the search is measured against."""
+        """Return the first usable stage under the root's configuration, the baseline of the search."""
         return next(
             (node for node in self.children(ROOT) if node.usable and node.hparams == self.root.hparams), None
         )
@@ -136,7 +136,7 @@ class Tree:
 
 
 def better(a: Node | None, b: Node) -> Node | None:
-    """Return the better of two nodes: usable, of the higher score, the earlier of equals; None where neither is usable."""
+    """Return the better of two nodes: usable, higher score, earlier; None if neither is usable."""
     if not b.usable:
         return a
     return b if a is None or (b.score or 0.0, -int(b.node_id)) > (a.score or 0.0, -int(a.node_id)) else a

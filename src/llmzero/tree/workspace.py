@@ -1,4 +1,4 @@
-"""The search directory: its files, one driver at a time, and the check that it belongs to this very search."""
+"""The search directory: its files, one driver at a time, and the check that it belongs to the search."""
 
 from __future__ import annotations
 
@@ -15,30 +15,21 @@ from llmzero.core.files import write_atomic
 from llmzero.tree.lease import Lease
 from llmzero.tree.upgrade import upgraded
 
-# What may differ when a search is continued: it changes how much is done and where, not what the search is.
 ENDPOINT = (
-    "base_url",
-    "api_key_env",
-    "timeout_s",
-    "retries",
-    "max_at_once",
-    "price_input",
-    "price_output",
-    "breaker_failures",
-    "breaker_pause_s",
+    *("base_url", "api_key_env", "timeout_s", "retries", "max_at_once", "price_input", "price_output"),
+    *("breaker_failures", "breaker_pause_s"),
 )
+# Keys that may differ when a search is continued: they change how much is done and where, not what the search
+# is.
 CHANGEABLE = (
+    *("budget", "tracking", "dry_run", "search_dir", "runner", "model.cache_dir"),
     *(
-        "budget",
-        "tracking",
-        "dry_run",
-        "search_dir",
-        "runner",
         "search.workers",
         "search.confirm_seeds",
         "search.confirm_top",
+        "search.test_incumbents",
+        "search.report",
     ),
-    *("search.test_incumbents", "search.report", "model.cache_dir"),
     *(f"llm.{key}" for key in ENDPOINT),
 )
 
@@ -90,12 +81,13 @@ class Workspace:
         listed = differences(read_config(self.config_file), config)
         if listed:
             raise UserError(
-                f"search_dir={self.path} holds another search: {listed}. Choose another search_dir, or give the same values"
+                f"search_dir={self.path} holds another search: {listed}. "
+                "Choose another search_dir, or give the same values"
             )
 
 
 def given_workspace(description: str) -> Workspace:
-    """Return the search directory that a command line of one argument names; `--help` prints the description."""
+    """Return the search directory that is the command's one argument; `--help` prints the description."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("search_dir", type=Path, help="the directory of a search")
     workspace = Workspace(parser.parse_args().search_dir.absolute())
@@ -124,13 +116,13 @@ def differences(
 
 def _flat(config: Mapping[str, Any], changeable: Collection[str], prefix: str = "") -> dict[str, Any]:
     """Return dotted keys and values, without those that may change."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if name in changeable:
             continue
         if isinstance(value, Mapping):
-            found |= _flat(value, changeable, f"{name}.")
+            flat |= _flat(value, changeable, f"{name}.")
         else:
-            found[name] = value
-    return found
+            flat[name] = value
+    return flat
