@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 """Learning curves of the four tasks at nano difficulty, with good and bad hyperparameters.
 
-Usage: python benchmarks/nano_tasks.py [TASK ...]   (ten minutes a task; writes benchmarks/results/nano_tasks.json, docs/images/nano_tasks.png)
+Usage: python benchmarks/nano_tasks.py [TASK ...]
+
+Takes ten minutes a task; writes benchmarks/results/nano_tasks.json and docs/images/nano_tasks.png.
 """
 
 from __future__ import annotations
@@ -34,13 +36,13 @@ Curve = list[tuple[int, float]]
 
 
 def main() -> None:
-    """Train the tasks given, or all, add them to the results, and draw what is there."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    """Train the named tasks, or all, add them to the results, and draw all results."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for task in sys.argv[1:] or TASKS:
         with tempfile.TemporaryDirectory() as folder:
-            found[task] = curves(task, Path(folder))
-        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-    draw({task: found[task] for task in TASKS if task in found})
+            results[task] = curves(task, Path(folder))
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    draw({task: results[task] for task in TASKS if task in results})
 
 
 def curves(task: str, folder: Path) -> dict[str, Curve]:
@@ -65,17 +67,17 @@ def chain(task: str, folder: Path, stages: list[tuple[int, dict[str, Any]]], roo
 
 def stage(task: str, directory: Path, steps: int, values: dict[str, Any], checkpoint: Path | None) -> Curve:
     """Train a stage and return its curve."""
-    given = f"values={{{', '.join(f'{name}: {value}' for name, value in values.items())}}}"
+    setting = f"values={{{', '.join(f'{name}: {value}' for name, value in values.items())}}}"
     command = [
         sys.executable,
         "launchers/train.py",
         f"task={task}",
         f"steps={steps}",
-        given,
+        setting,
         f"stage_dir={directory}",
         "trainer.validation_every=10",
     ]
-    print(task, directory.parent.name, given, f"{steps} steps", flush=True)
+    print(task, directory.parent.name, setting, f"{steps} steps", flush=True)
     subprocess.run(
         [*command, f"resume_from={checkpoint or 'null'}"], cwd=REPOSITORY, check=True, capture_output=True
     )
@@ -83,11 +85,11 @@ def stage(task: str, directory: Path, steps: int, values: dict[str, Any], checkp
     return [(line["global_step"], line["score"]) for line in lines]
 
 
-def draw(found: dict[str, dict[str, Curve]]) -> None:
+def draw(results: dict[str, dict[str, Curve]]) -> None:
     """Draw a panel for each task."""
     looks = styles(list(SCHEDULES))
-    figure, axes = panels(len(found), 3.6, 2.8)
-    for (task, schedules), axis in zip(found.items(), axes, strict=True):
+    figure, axes = panels(len(results), 3.6, 2.8)
+    for (task, schedules), axis in zip(results.items(), axes, strict=True):
         for name, curve in schedules.items():
             colour, dash = looks[name]
             axis.plot(*zip(*curve, strict=True), dash, color=colour, label=name)

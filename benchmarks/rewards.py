@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 """How fast rewards are, and what they make of completions that try to break them.
 
-Usage: PYTHONPATH=. python benchmarks/rewards.py [COMPLETIONS [TASK ...]]   (100000 a task; half an hour; writes benchmarks/results/rewards.json)
+Usage: PYTHONPATH=. python benchmarks/rewards.py [COMPLETIONS [TASK ...]]
+
+The default is 100000 completions a task, which takes half an hour; writes benchmarks/results/rewards.json.
 """
 
 from __future__ import annotations
@@ -107,18 +109,18 @@ def adversarial(rng: random.Random, example: Example) -> str:
 
 
 def main() -> None:
-    """Measure the tasks given, or all, and add what was found to the results."""
+    """Measure the named tasks, or all, and add them to the results."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in sys.argv[2:] or TASKS:
         task = TASKS[name]()
-        found[name] = measured(task, count)
-        print(name, found[name], flush=True)
-        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+        results[name] = measured(task, count)
+        print(name, results[name], flush=True)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def measured(task: Task, count: int) -> dict[str, Any]:
-    """Return how many honest answers are judged a second, and what so many adversarial completions came to."""
+    """Return how many honest answers are judged a second, and what `count` adversarial completions earn."""
     examples = (
         task.split("val")
         if hasattr(task, "split")
@@ -129,16 +131,16 @@ def measured(task: Task, count: int) -> dict[str, Any]:
 
 def speed(task: Task, examples: Sequence[Example]) -> float:
     """Return answers judged a second."""
-    given = [
+    completions = [
         task.demonstration(example)
         if hasattr(task, "demonstration")
         else f"<answer>{example.answer}</answer>"
         for example in examples
     ]
-    rewards_of(task, examples, given)  # starts processes
+    rewards_of(task, examples, completions)  # starts processes
     judged, began = 0, time.perf_counter()
     while time.perf_counter() - began < HONEST_S:
-        judged += len(rewards_of(task, examples, given))
+        judged += len(rewards_of(task, examples, completions))
     return judged / (time.perf_counter() - began)
 
 

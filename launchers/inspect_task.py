@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Print examples of a task: id, prompt, answer and what else is known of them."""
+"""Print examples of a task: id, prompt, answer and details."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.text import Text
 from llmzero.cli import launch
 from llmzero.config import InspectTaskConfig
 from llmzero.core.parts import make
-from llmzero.tasks.base import Example
 
 
 def run(config: InspectTaskConfig) -> None:
@@ -23,14 +22,9 @@ def run(config: InspectTaskConfig) -> None:
         if config.json:
             print(json.dumps(vars(example), ensure_ascii=False, default=str))
         else:
-            console.print(_panel(example))
-
-
-def _panel(example: Example) -> Panel:
-    meta = "".join(f"\n{name}: {value}" for name, value in example.meta.items())
-    return Panel(
-        Text(f"{example.prompt}\n\nanswer: {example.answer}{meta}"), title=example.id, title_align="left"
-    )
+            details = "".join(f"\n{name}: {value}" for name, value in example.meta.items())
+            text = Text(f"{example.prompt}\n\nanswer: {example.answer}{details}")
+            console.print(Panel(text, title=example.id, title_align="left"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Reward completions of a file, for trying a reward out or scoring other systems: prints {"id", "reward", "parts"} a line."""
+"""Reward completions of a file, to try out a reward or score other systems: prints id, reward, parts."""
 
 from __future__ import annotations
 
@@ -15,29 +15,24 @@ from llmzero.tasks.base import rewards_of
 
 
 def run(config: ScoreConfig) -> None:
-    """Reward every completion, in any number for an example."""
+    """Reward every completion; an example may have any number of them."""
     task = make(config.task, "task")
-    examples = {example.id: example for example in task.split(config.split)}
-    lines = _read(Path(config.completions).expanduser())
-    for place, line in lines:
-        if line["id"] not in examples:
+    problems = {example.id: example for example in task.split(config.split)}
+    examples, completions = [], []
+    for location, record in read_lines("completions", Path(config.completions).expanduser()):
+        identity, completion = record.get("id"), record.get("completion")
+        if not isinstance(identity, str) or not isinstance(completion, str):
+            raise UserError(f'{location}: must be an object {{"id": ..., "completion": ...}} of two texts')
+        if identity not in problems:
             raise UserError(
-                f"{place}: id {line['id']!r} is not in split {config.split}, which launchers/inspect_task.py prints"
+                f"{location}: id {identity!r} is not in split {config.split}, "
+                "which launchers/inspect_task.py prints"
             )
-    answered = [examples[line["id"]] for _, line in lines]
-    for example, reward in zip(
-        answered, rewards_of(task, answered, [line["completion"] for _, line in lines]), strict=True
-    ):
+        examples.append(problems[identity])
+        completions.append(completion)
+    rewards = rewards_of(task, examples, completions)
+    for example, reward in zip(examples, rewards, strict=True):
         print(json.dumps({"id": example.id, "reward": reward.value, "parts": reward.parts}))
-
-
-def _read(file: Path) -> list[tuple[str, dict[str, str]]]:
-    """Return the lines, each with its place for messages."""
-    found = list(read_lines("completions", file))
-    for place, line in found:
-        if not isinstance(line.get("id"), str) or not isinstance(line.get("completion"), str):
-            raise UserError(f'{place}: must be an object {{"id": ..., "completion": ...}} of two texts')
-    return found
 
 
 if __name__ == "__main__":

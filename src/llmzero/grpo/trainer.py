@@ -34,7 +34,8 @@ from llmzero.grpo.policy import Policy
 from llmzero.grpo.settings import AlgorithmSettings, TrainerSettings
 from llmzero.grpo.update import Updater
 from llmzero.rollout.base import Engine, Sampling
-from llmzero.tasks.base import Split, Task
+from llmzero.tasks.base import Task
+from llmzero.tasks.splits import Split
 
 ROLLOUTS_KEPT = 6  # sampled completions stored at every validation
 VALIDATION = 1  # tells the seeds of validation from those of training

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-Split = Literal["train", "val", "test"]
+from llmzero.tasks.splits import Split
 
-# Share of the content-hash space that belongs to each split, in thousandths: [start, end).
-SPLIT_RANGES: dict[str, tuple[int, int]] = {"train": (0, 600), "val": (600, 800), "test": (800, 1000)}
+FORMAT_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,8 @@ class Reward:
     parts: dict[str, float]
 
 
-FORMAT_WEIGHT = 0.1
-
-
 def weighted(formatted: float, correct: float) -> Reward:
-    """Return a reward of 0.1 for the form that a prompt asks for, and 0.9 for what is right."""
+    """Return a reward of which the form that the prompt asks for is 0.1, and a correct answer 0.9."""
     return Reward(
         FORMAT_WEIGHT * formatted + (1 - FORMAT_WEIGHT) * correct, {"format": formatted, "correct": correct}
     )
@@ -61,12 +56,12 @@ class Batched(Protocol):
     """A task that rewards many completions faster than one by one."""
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
-        """Score completions of as many examples. Never raises."""
+        """Score one completion for each example. Never raises."""
         ...
 
 
 def rewards_of(task: Task, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
-    """Score completions of as many examples, together where the task can."""
+    """Score one completion for each example, in one batch where the task supports it."""
     if isinstance(task, Batched):
         return task.rewards(examples, completions)
     return [task.reward(example, text) for example, text in zip(examples, completions, strict=True)]
@@ -74,9 +69,10 @@ def rewards_of(task: Task, examples: Sequence[Example], completions: Sequence[st
 
 @runtime_checkable
 class Demonstrating(Protocol):
-    """A task that the nano model can be warm-started on: it has solutions, and the characters all its texts use."""
+    """A task that the nano model can be warm-started on."""
 
     alphabet: str
+    """Every character of its prompts and completions."""
 
     def demonstration(self, example: Example) -> str:
         """Return a completion that earns the full reward."""
@@ -85,17 +81,8 @@ class Demonstrating(Protocol):
 
 @runtime_checkable
 class Careless(Demonstrating, Protocol):
-    """A demonstrating task whose base model also starts with bad habits; any other task is taught right answers alone."""
+    """A demonstrating task whose base model also starts with bad habits."""
 
     def careless(self, example: Example) -> str:
         """Return a completion that is well-formed and usually wrong."""
         ...
-
-
-def split_of(content: str) -> Split:
-    """Return the split a problem belongs to, by the hash of its normalised content."""
-    bucket = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") % 1000
-    for name, (start, end) in SPLIT_RANGES.items():
-        if start <= bucket < end:
-            return name  # type: ignore[return-value]
-    raise AssertionError(f"bucket {bucket} lies outside every split")

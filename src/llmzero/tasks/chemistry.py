@@ -1,4 +1,4 @@
-"""Chemistry: molecules as SMILES, judged by RDKit. Changes of small molecules for the nano model, questions in words, ChemCoTBench."""
+"""`task=chem`: molecules as SMILES, judged by RDKit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llmzero.core.settings import setting
 from llmzero.tasks.base import Task
 from llmzero.tasks.generated import generated_sizes
-from llmzero.tasks.hub import require
+from llmzero.tasks.packages import require
 from llmzero.tasks.settings import GeneratedTaskSettings
 
 
@@ -26,19 +26,21 @@ class ChemistrySettings(GeneratedTaskSettings):
 
 
 def chemistry(settings: ChemistrySettings) -> Task:
-    """Return the task that the settings describe. A template makes prompts of full difficulty from `question` and `example`.
+    """Return the task that the settings describe.
+
+    A template makes prompts of full difficulty from `question` and `example`.
 
     Raises:
         UserError: RDKit is not installed.
     """
     require("rdkit", "task=chem")
-    from llmzero.tasks.chemcot import ChemCoTBench  # these need RDKit
-    from llmzero.tasks.molecule_questions import MoleculeQuestions
-    from llmzero.tasks.small_molecules import SmallMolecules
+    from llmzero.tasks.chemistry_nano import SmallMolecules  # these need RDKit
+    from llmzero.tasks.chemistry_published import ChemCoTBench
+    from llmzero.tasks.chemistry_questions import MoleculeQuestions
 
-    if settings.difficulty == "full" and settings.source == "published":
-        return ChemCoTBench(settings.path, settings.sizes(), settings.template)
     sizes = generated_sizes(settings.sizes())
     if settings.difficulty == "nano":
         return SmallMolecules(sizes, settings.seed)
+    if settings.source == "published":
+        return ChemCoTBench(settings.path, settings.sizes(), settings.template)
     return MoleculeQuestions(sizes, settings.seed, settings.template)

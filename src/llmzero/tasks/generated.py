@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from llmzero.tasks.base import Example, Split, split_of
+from llmzero.core.errors import UserError
+from llmzero.tasks.base import Example
+from llmzero.tasks.splits import Split, split_of
 
 DEFAULT_SIZES = {"train": 4800, "val": 1000, "test": 1000}
 PATIENCE = 20_000  # draws without a new problem after which a split counts as exhausted
@@ -34,7 +35,7 @@ class Generated(ABC):
 
     @abstractmethod
     def draw(self, rng: random.Random) -> Example | None:
-        """Return a problem, or None where the draw came to nothing. Its id is `content_id` of what makes it distinct."""
+        """Return a problem, or None where the draw failed. Its id is the `content_id` of its content."""
 
     def split(self, name: Split) -> Sequence[Example]:
         """Return the examples of a split: deterministic, distinct and disjoint from the other splits."""
@@ -42,21 +43,17 @@ class Generated(ABC):
 
     def _generate(self, name: Split) -> list[Example]:
         rng = random.Random(f"{self.name}/{self.seed}/{name}")
-        found: dict[str, Example] = {}
+        problems: dict[str, Example] = {}
         misses = 0
-        while len(found) < self.sizes[name] and misses < PATIENCE:
+        while len(problems) < self.sizes[name] and misses < PATIENCE:
             example = self.draw(rng)
             misses += 1
-            if example is not None and example.id not in found and split_of(example.id) == name:
-                found[example.id] = example
+            if example is not None and example.id not in problems and split_of(example.id) == name:
+                problems[example.id] = example
                 misses = 0
-        if len(found) == self.sizes[name]:
-            return list(found.values())
-        raise ValueError(
-            f"task.{name}_size={self.sizes[name]}: only {len(found)} distinct problems of {self.name} exist in this split; ask for fewer"
-        )
-
-
-def content_id(content: str) -> str:
-    """Return the id of a problem, by its normalised content."""
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+        if len(problems) < self.sizes[name]:
+            raise UserError(
+                f"task.{name}_size={self.sizes[name]}: only {len(problems)} distinct problems "
+                f"of {self.name} exist in this split; ask for fewer"
+            )
+        return list(problems.values())

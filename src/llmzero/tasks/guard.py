@@ -17,13 +17,14 @@ CALLS_A_PROCESS = 10_000  # after which a process is replaced
 
 
 class Guard:
-    """Calls a function on arguments, several at a time; where a call takes too long or too much, or fails, its value is None.
+    """Calls a function in a pool of processes, each call with a time and a memory limit.
 
     Args:
-        function: of a module, so that another process finds it.
-        timeout_s: of one call.
+        function: a function of a module, so that another process can import it.
+        timeout_s: seconds that one call may take.
         workers: processes, started with the first call.
-        example: arguments that every process calls it with first, without a limit: what it imports does not count as a call's time.
+        example: arguments of a first call in every process, which has no limits: imports then do not count
+            against a call.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Guard:
         self._pool: ProcessPool | None = None
 
     def __call__(self, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Return the function's values in the order of their arguments."""
+        """Return the values in the order of the arguments; None for a call that fails or exceeds a limit."""
         if self._pool is None:
             from pebble import ProcessPool
 
@@ -67,5 +68,5 @@ def _prepare(function: Callable[..., Any], example: tuple[Any, ...] | None) -> N
 def _value(call: Any) -> Any:
     try:
         return call.result()
-    except Exception:  # too late, its process gone, or whatever the function raises: no value
+    except Exception:  # a timeout, a process that died, or whatever the function raises
         return None

@@ -1,4 +1,4 @@
-"""Problems from a file of JSON lines, with a verifier of choice."""
+"""`task=jsonl`: problems from a file of JSON lines, with a verifier of choice."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from llmzero.core.documents import read_lines
 from llmzero.core.errors import UserError
 from llmzero.core.settings import REQUIRED, setting
-from llmzero.tasks.base import SPLIT_RANGES, Example, Split, split_of
-from llmzero.tasks.generated import content_id
+from llmzero.tasks.base import Example
 from llmzero.tasks.settings import CheckedTaskSettings
+from llmzero.tasks.splits import SPLIT_RANGES, Split, content_id, split_of
 from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import Verified
 
@@ -33,8 +33,9 @@ class JsonLinesSettings(CheckedTaskSettings):
 class JsonLines(Verified):
     """A file with a problem a line: an object with a prompt, an answer, and whatever else the template uses.
 
-    A problem that stands in the file twice counts once. Where lines have a `split` (train, val or test) they go there; else the hash of the
-    prompt decides, 60 : 20 : 20. A template makes the prompt from a line's fields; without one the prompt is shown as it is.
+    A problem that stands in the file twice counts once. Lines with a `split` (train, val or test) belong to
+    it; of others the hash of the prompt decides, 60 : 20 : 20. A template makes the prompt from a line's
+    fields; the task's own shows the prompt as it is.
     """
 
     def __init__(self, settings: JsonLinesSettings) -> None:
@@ -46,50 +47,49 @@ class JsonLines(Verified):
         self._splits = cache(self._read)
 
     def split(self, name: Split) -> Sequence[Example]:
-        """Return the examples of a split, in the file's order."""
-        examples, wanted = self._splits()[name], self.sizes[name]
-        if len(examples) < (wanted or 1):
-            raise UserError(
-                f"{self.path}: split {name} has {len(examples)} problems, and needs {wanted or 1}"
-            )
-        return examples[:wanted]
+        """Return the examples of a split, in the file's order.
 
-    def _read(self) -> dict[str, list[Example]]:
-        found: dict[str, dict[str, Example]] = {name: {} for name in SPLIT_RANGES}
-        for place, record in read_lines("task.path", self.path):
-            example = self._example(place, record)
-            home = record.get("split") or split_of(example.id)
-            if home not in found:
-                raise UserError(f"{place}: split={home!r}: must be one of {', '.join(found)}")
-            other = next(
-                (name for name, examples in found.items() if name != home and example.id in examples), None
-            )
-            if other is not None:
-                raise UserError(
-                    f"{place}: the same prompt stands in split {other}; a problem belongs to one split"
-                )
-            found[home].setdefault(example.id, example)
-        return {name: list(examples.values()) for name, examples in found.items()}
+        Raises:
+            UserError: the file cannot be used, or has fewer problems.
+        """
+        examples, size = self._splits()[name], self.sizes[name]
+        if len(examples) < (size or 1):
+            raise UserError(f"{self.path}: split {name} has {len(examples)} problems, and needs {size or 1}")
+        return examples[:size]
 
-    def _example(self, place: str, record: dict[str, Any]) -> Example:
-        for name in (self.prompt_field, self.answer_field):
-            if not isinstance(record.get(name), str | int | float):
-                raise UserError(
-                    f"{place}: needs a text or a number as {name!r}; it has {', '.join(map(repr, record)) or 'nothing'}"
-                )
-        prompt, answer = str(record[self.prompt_field]), str(record[self.answer_field])
-        shown = self._shown(place, {**record, "prompt": prompt})
-        meta = {
-            key: value for key, value in record.items() if key not in (self.prompt_field, self.answer_field)
-        }
-        return Example(content_id(" ".join(prompt.split())), shown, answer, meta)
+    def _read(self) -> dict[Split, list[Example]]:
+        splits: dict[Split, dict[str, Example]] = {name: {} for name in SPLIT_RANGES}
+        for location, record in read_lines("task.path", self.path):
+            example = self._example(location, record)
+            split = record.get("split") or split_of(example.id)
+            if split not in splits:
+                raise UserError(f"{location}: split={split!r}: must be one of {', '.join(splits)}")
+            for name, examples in splits.items():
+                if name != split and example.id in examples:
+                    raise UserError(
+                        f"{location}: the same prompt stands in split {name}; a problem belongs to one split"
+                    )
+            splits[split].setdefault(example.id, example)
+        return {name: list(examples.values()) for name, examples in splits.items()}
 
-    def _shown(self, place: str, fields: dict[str, Any]) -> str:
+    def _example(self, location: str, record: dict[str, Any]) -> Example:
+        """Return a line as a problem; `location` is file and line, for messages."""
         from jinja2 import TemplateError
 
+        keys = (self.prompt_field, self.answer_field)
+        for key in keys:
+            if not isinstance(record.get(key), str | int | float):
+                raise UserError(
+                    f"{location}: needs a text or a number as {key!r}; "
+                    f"it has {', '.join(map(repr, record)) or 'nothing'}"
+                )
+        prompt, answer = (str(record[key]) for key in keys)
+        fields = {**record, "prompt": prompt}
         try:
-            return str(self.template.render(fields))
+            rendered = str(self.template.render(fields))
         except TemplateError as error:
             raise UserError(
-                f"{place}: task.template cannot be filled: {error}; it has {', '.join(fields)}"
+                f"{location}: task.template cannot be rendered: {error}; it has {', '.join(fields)}"
             ) from error
+        meta = {key: value for key, value in record.items() if key not in keys}
+        return Example(content_id(" ".join(prompt.split())), rendered, answer, meta)

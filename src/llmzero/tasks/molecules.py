@@ -1,4 +1,4 @@
-"""Molecules written as SMILES: read within bounds, compared by structure, measured, edited. RDKit does the chemistry."""
+"""Molecules as SMILES: reading within bounds, comparison by structure, properties and edits, by RDKit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 
 rdBase.DisableLog("rdApp.*")  # every SMILES that cannot be read would be a line of the log
 
-# Bounds of what is read at all. They keep RDKit's ring search, aromaticity and canonical order short for any text.
+# Bounds of what is read. They keep RDKit's ring search, aromaticity and canonical order short for any text.
 MAX_SMILES_CHARS = 300
 MAX_ATOMS = 120
 MAX_RINGS = 12
@@ -31,8 +31,9 @@ class Group:
 
     Args:
         name: in words.
-        smarts: matches it once; of a group that can be exchanged, atom 1 is the carbon that carries it, and all others are the group.
-        fragment: SMILES of a group that can be exchanged, bound by its first atom; nothing where it cannot.
+        smarts: a pattern that matches the group once. Where the group can be exchanged, atom 1 is the carbon
+            that carries it, and all other atoms are the group.
+        fragment: SMILES of a group that can be exchanged, bound by its first atom; empty where it cannot.
     """
 
     name: str
@@ -63,7 +64,10 @@ _morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2)
 
 
 def read(text: str) -> Chem.Mol | None:
-    """Return the one molecule that a SMILES describes; None of anything else, of more than `MAX_ATOMS`, of radicals and of bare hydrogen."""
+    """Return the single molecule that a SMILES describes; None where it describes none within the bounds.
+
+    Radicals, bare hydrogen and mixtures are no molecules here.
+    """
     text = text.strip()
     if len(text) > MAX_SMILES_CHARS or not _SMILES.fullmatch(text):
         return None
@@ -104,10 +108,10 @@ def composition(text: str) -> dict[str, int] | None:
     text = text.strip()
     if len(text) > MAX_SMILES_CHARS or not _FORMULA.fullmatch(text):
         return None
-    found: dict[str, int] = {}
+    atoms: dict[str, int] = {}
     for element, count in _TERM.findall(text):
-        found[element] = found.get(element, 0) + int(count or 1)
-    return found
+        atoms[element] = atoms.get(element, 0) + int(count or 1)
+    return atoms
 
 
 def formula(molecule: Chem.Mol) -> str:
@@ -141,7 +145,7 @@ def scaffold(molecule: Chem.Mol) -> str:
 
 
 def similarity(first: Chem.Mol, second: Chem.Mol) -> float:
-    """Return the Tanimoto similarity of Morgan fingerprints of radius 2 that count, so that repeating a part makes a difference."""
+    """Return the Tanimoto similarity of Morgan count fingerprints of radius 2; repeating a part lowers it."""
     return float(
         DataStructs.TanimotoSimilarity(
             _morgan.GetCountFingerprint(first), _morgan.GetCountFingerprint(second)
@@ -150,7 +154,11 @@ def similarity(first: Chem.Mol, second: Chem.Mol) -> float:
 
 
 def measured(molecule: Chem.Mol, property_name: str) -> float:
-    """Return a property: `logp` (Crippen), `qed`, `tpsa` (in square angstrom) or `solubility` (log mol/l, Delaney's ESOL as refitted for RDKit)."""
+    """Return a property of a molecule.
+
+    It is `logp` (Crippen), `qed`, `tpsa` (in square angstrom) or `solubility` (log mol/l, Delaney's ESOL as
+    refitted for RDKit).
+    """
     logp = float(rdMolDescriptors.CalcCrippenDescriptors(molecule)[0])
     if property_name == "logp":
         return logp
@@ -159,7 +167,8 @@ def measured(molecule: Chem.Mol, property_name: str) -> float:
     if property_name == "tpsa":
         return float(rdMolDescriptors.CalcTPSA(molecule))
     aromatic = matches(molecule, "a") / molecule.GetNumAtoms()
-    weight, rotors = Descriptors.MolWt(molecule), rdMolDescriptors.CalcNumRotatableBonds(molecule)  # type: ignore[attr-defined]
+    weight = Descriptors.MolWt(molecule)  # type: ignore[attr-defined]
+    rotors = rdMolDescriptors.CalcNumRotatableBonds(molecule)
     return float(0.2612 - 0.006614 * weight - 0.7417 * logp + 0.003452 * rotors - 0.4262 * aromatic)
 
 
@@ -167,9 +176,9 @@ def edited(molecule: Chem.Mol, removed: str | None, added: str | None) -> set[st
     """Return all molecules that one edit leads to, with every other group of `GROUPS` as it was.
 
     Args:
-        molecule: what is edited.
-        removed: the group that goes; None where a hydrogen atom on carbon makes room.
-        added: the group that comes in its place; None for a hydrogen atom.
+        molecule: the molecule that is edited.
+        removed: the group that is removed; None for a hydrogen atom on carbon.
+        added: the group that replaces it; None for a hydrogen atom.
     """
     before = GROUPS[removed].smarts if removed else "[#6;!H0:1]"
     after = f"[#6:1]-{GROUPS[added].fragment}" if added else "[#6:1]"
@@ -185,7 +194,7 @@ def edited(molecule: Chem.Mol, removed: str | None, added: str | None) -> set[st
 
 
 def reacted(reaction: str, reactants: Sequence[Chem.Mol]) -> dict[str, Chem.Mol]:
-    """Return the first products of a reaction SMARTS by their canonical SMILES, one for each way in which it can happen."""
+    """Return the first products of a reaction SMARTS by canonical SMILES, one for each way it can occur."""
     drawn = {Chem.MolToSmiles(products[0]) for products in _reaction(reaction).RunReactants(tuple(reactants))}
     return {
         canonical(product): product

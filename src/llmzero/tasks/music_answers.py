@@ -1,4 +1,4 @@
-"""What an answer about music says, however it is spelled: notes, intervals, chords, scales, meters and durations, as music21 understands them."""
+"""The meaning of answers about music: notes, intervals, chords, scales, meters, durations in any spelling."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _PLACES = re.compile(r"\d{1,3}(?:(?:, | and |,| )\d{1,3}){0,15}", re.ASCII)
 
 
 def read(kind: str, text: str) -> Hashable:
-    """Return what a text says, to be compared with what another one says; None where it is no answer of this kind."""
+    """Return the meaning of a text, to be compared; None where it is no answer of this kind."""
     return _read(kind, text) if len(text) <= MAX_CHARS else None
 
 
@@ -87,10 +87,10 @@ def _read(kind: str, text: str) -> Hashable:
     return READERS[kind](" ".join(text.replace("♯", "#").replace("♭", "b").split()))
 
 
-def same(kind: str, found: str, answer: str) -> bool:
-    """Whether two texts say the same."""
-    said = read(kind, found)
-    return said is not None and said == read(kind, answer)
+def same(kind: str, text: str, answer: str) -> bool:
+    """Return whether a text has the meaning of the answer."""
+    meaning = read(kind, text)
+    return meaning is not None and meaning == read(kind, answer)
 
 
 def _letter(text: str) -> str | None:
@@ -121,7 +121,8 @@ def _abc(text: str) -> str | None:
     match = _ABC.fullmatch(text)
     if match is None:
         return None
-    return f"{_name(match)}{4 + match['letter'].islower() + match['octave'].count(chr(39)) - match['octave'].count(',')}"
+    octave = 4 + match["letter"].islower() + match["octave"].count("'") - match["octave"].count(",")
+    return f"{_name(match)}{octave}"
 
 
 def _interval(text: str) -> str | None:
@@ -191,8 +192,8 @@ def _meter(text: str) -> Fraction | None:
     """Return the length of a meter's bar, in quarter notes."""
     from music21.meter import TimeSignature
 
-    found = METERS.get(text, text.replace(" ", ""))
-    return Fraction(TimeSignature(found).barDuration.quarterLength) if _METER.fullmatch(found) else None
+    meter = METERS.get(text, text.replace(" ", ""))
+    return Fraction(TimeSignature(meter).barDuration.quarterLength) if _METER.fullmatch(meter) else None
 
 
 def _duration(text: str) -> Fraction | None:

@@ -1,4 +1,4 @@
-"""Sheet music in a few characters, for the nano model: short problems of all four subtasks that have several right answers each."""
+"""Sheet music in a few characters, for the nano model: short problems with several right answers each."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmzero.tasks.base import Example, Reward, weighted
-from llmzero.tasks.generated import Generated, content_id
+from llmzero.tasks.generated import Generated
+from llmzero.tasks.splits import content_id
 
 LETTERS = "CDEFGAB"
 NATURAL = (0, 2, 4, 5, 7, 9, 11)  # semitones of the letters above C
 ACCIDENTALS = {"_": -1, "": 0, "^": 1}
 NOTES = tuple(sign + letter for letter in LETTERS for sign in ACCIDENTALS)
-GIVEN = ("C", "^C", "D", "_E", "E", "F", "^F", "G", "^G", "_A", "A", "_B", "B")  # what prompts are made of
+PROMPT_NOTES = ("C", "^C", "D", "_E", "E", "F", "^F", "G", "^G", "_A", "A", "_B", "B")
 INTERVALS = {
     "m2": (1, 1),
     "M2": (1, 2),
@@ -45,11 +46,11 @@ _NOTE = re.compile("[_^]?[A-G]")
 _LENGTH = re.compile(r"[A-G](\d?)", re.ASCII)
 
 Meta = dict[str, Any]
-Drawn = tuple[str, str, Meta]  # prompt, an answer, what the reward needs to know
+Drawn = tuple[str, str, Meta]  # prompt, an answer, details for the reward
 
 
 def above(note: str, interval: str) -> str | None:
-    """Return the note an interval above another, in ABC notation without octaves; None where it needs a double accidental."""
+    """Return the note an interval above another, in ABC without octaves; None if it needs two signs."""
     letters, semitones = INTERVALS[interval]
     start = LETTERS.index(note[-1])
     letter = (start + letters) % 7
@@ -77,7 +78,7 @@ SCALE_NOTES = spelled(SCALES)
 
 @dataclass(frozen=True)
 class Subtask:
-    """How problems are drawn, what a well-formed answer is, whether it is right, and what somebody writes who does not think."""
+    """How problems are drawn, the form of an answer, whether it is right, and a thoughtless one."""
 
     draw: Callable[[random.Random], Drawn | None]
     form: re.Pattern[str]
@@ -88,13 +89,13 @@ class Subtask:
 def _draw_rhythm(rng: random.Random) -> Drawn | None:
     """`4/4|A2F+3:` asks for three notes that complete the bar; lengths are eighths."""
     meter, count = rng.choice(tuple(METERS)), rng.randint(2, 3)
-    given = [rng.randint(1, 3) for _ in range(rng.randint(2, 3))]
-    missing = METERS[meter] - sum(given)
+    lengths = [rng.randint(1, 3) for _ in range(rng.randint(2, 3))]
+    missing = METERS[meter] - sum(lengths)
     if missing <= count:
         return None
     cuts = sorted(rng.sample(range(1, missing), count - 1))
-    lengths = [end - start for start, end in zip([0, *cuts], [*cuts, missing], strict=True)]
-    bar, answer = _bar(given, rng), _bar(lengths, rng)
+    completion = [end - start for start, end in zip([0, *cuts], [*cuts, missing], strict=True)]
+    bar, answer = _bar(lengths, rng), _bar(completion, rng)
     return (
         f"{meter}|{bar}+{count}:",
         answer,
@@ -113,10 +114,10 @@ def _completes(meta: Meta, text: str) -> bool:
 
 def _draw_chord(rng: random.Random) -> Drawn | None:
     """`[m|CEG_B:` asks for a minor triad, root first, that has two or three of these notes."""
-    kind, given = rng.choice(tuple(TRIADS)), _melody(GIVEN, 4, rng)
-    meta = {"kind": kind, "given": given}
+    kind, melody = rng.choice(tuple(TRIADS)), _melody(PROMPT_NOTES, 4, rng)
+    meta = {"kind": kind, "given": melody}
     answers = [answer for notes in CHORD_NOTES[kind].values() if _harmonises(meta, answer := "".join(notes))]
-    return (f"[{kind}|{''.join(given)}:", rng.choice(answers), meta) if answers else None
+    return (f"[{kind}|{''.join(melody)}:", rng.choice(answers), meta) if answers else None
 
 
 def _melody(notes: tuple[str, ...] | list[str], count: int, rng: random.Random) -> list[str]:
@@ -130,9 +131,9 @@ def _harmonises(meta: Meta, text: str) -> bool:
 
 def _draw_interval(rng: random.Random) -> Drawn:
     """`m3|C^FAB:` asks for one of these notes and the note a minor third above it."""
-    name, given = rng.choice(ASKED_INTERVALS), _melody(GIVEN, 3, rng)
-    answers = [lower + upper for lower in given if (upper := above(lower, name))]
-    return f"{name}|{''.join(given)}:", rng.choice(answers), {"interval": name, "given": given}
+    name, melody = rng.choice(ASKED_INTERVALS), _melody(PROMPT_NOTES, 3, rng)
+    answers = [lower + upper for lower in melody if (upper := above(lower, name))]
+    return f"{name}|{''.join(melody)}:", rng.choice(answers), {"interval": name, "given": melody}
 
 
 def _spans(meta: Meta, text: str) -> bool:
@@ -141,12 +142,12 @@ def _spans(meta: Meta, text: str) -> bool:
 
 
 def _draw_scale(rng: random.Random) -> Drawn | None:
-    """`Kh|D_EFB:` asks for the tonic of a harmonic minor scale that has all of these notes; there are three at most."""
+    """`Kh|D_EFB:` asks for the tonic of a harmonic minor scale with all of these notes (three at most)."""
     kind = rng.choice(tuple(SCALES))
-    given = _melody(rng.choice(list(SCALE_NOTES[kind].values())), rng.randint(3, 5), rng)
-    meta = {"kind": kind, "given": given}
+    melody = _melody(rng.choice(list(SCALE_NOTES[kind].values())), rng.randint(3, 5), rng)
+    meta = {"kind": kind, "given": melody}
     answers = [tonic for tonic in SCALE_NOTES[kind] if _holds(meta, tonic)]
-    return (f"K{kind}|{''.join(given)}:", rng.choice(answers), meta) if len(answers) <= 3 else None
+    return (f"K{kind}|{''.join(melody)}:", rng.choice(answers), meta) if len(answers) <= 3 else None
 
 
 def _holds(meta: Meta, text: str) -> bool:
@@ -188,7 +189,7 @@ class ShortMusic(Generated):
         return Example(content_id(f"music:{prompt}"), prompt, answer, {"subtask": subtask, **meta})
 
     def reward(self, example: Example, completion: str) -> Reward:
-        """Return 0.1 for notes written as the subtask asks, and 0.9 more for right ones."""
+        """Return 0.1 for notes in the form that the subtask asks for, and 0.9 more for right ones."""
         subtask, text = SUBTASKS[example.meta["subtask"]], completion.strip(" \n")
         formed = subtask.form.fullmatch(text) is not None
         return weighted(float(formed), float(formed and subtask.right(example.meta, text)))
@@ -198,5 +199,5 @@ class ShortMusic(Generated):
         return example.answer
 
     def careless(self, example: Example) -> str:
-        """Return what somebody writes who does not think: given notes, well-formed and mostly wrong."""
+        """Return a thoughtless completion: notes of the prompt, well-formed and mostly wrong."""
         return SUBTASKS[example.meta["subtask"]].careless(example.meta)

@@ -1,4 +1,4 @@
-"""Data sets of reasoning-gym, by name, with their own verifiers."""
+"""`task=reasoning_gym`: data sets of reasoning-gym, by name, with their own verifiers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 from llmzero.core.errors import UserError
 from llmzero.core.settings import REQUIRED, setting
 from llmzero.tasks import answers
-from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
-from llmzero.tasks.generated import DEFAULT_SIZES, PATIENCE, content_id
+from llmzero.tasks.base import Example, Reward, weighted
+from llmzero.tasks.generated import DEFAULT_SIZES, PATIENCE
 from llmzero.tasks.guard import Guard
-from llmzero.tasks.hub import require
+from llmzero.tasks.packages import require
 from llmzero.tasks.settings import CheckedTaskSettings
+from llmzero.tasks.splits import Split, content_id, split_of
 from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import bounded
 
@@ -35,20 +36,18 @@ class ReasoningGymSettings(CheckedTaskSettings):
 
 
 class ReasoningGym:
-    """A generator of reasoning-gym: 0.1 for stating an answer in <answer> tags, and 0.9 times what the data set's own verifier gives for it.
+    """A generator of reasoning-gym.
 
-    A template makes the prompt from `question`.
+    The reward is 0.1 for stating an answer in <answer> tags, and 0.9 times the score that the data set's own
+    verifier returns for it. A template makes the prompt from `question`.
     """
 
     metric = "correct"
 
     def __init__(self, settings: ReasoningGymSettings) -> None:
         require("reasoning_gym", "task=reasoning_gym")
-        self.dataset, self.config, self.seed = (
-            settings.dataset,
-            json.dumps(settings.config or {}),
-            settings.seed,
-        )
+        self.dataset, self.seed = settings.dataset, settings.seed
+        self.config = json.dumps(settings.config or {})
         self.sizes = {"train": settings.train_size, "val": settings.val_size, "test": settings.test_size}
         generator(self.dataset, self.config, self.seed, 1)
         self.template = prompt_template("reasoning_gym", settings.template)
@@ -66,33 +65,38 @@ class ReasoningGym:
         return self.rewards([example], [completion])[0]
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
-        """Score completions of as many examples."""
+        """Score one completion for each example."""
         stated = [answers.stated(completion) for completion in completions]
-        asked = [(e, text) for e, text in zip(examples, stated, strict=True) if text is not None]
-        judged = iter(self._guard([(self.dataset, self.config, text, e.meta["entry"]) for e, text in asked]))
+        calls = [
+            (self.dataset, self.config, text, example.meta["entry"])
+            for example, text in zip(examples, stated, strict=True)
+            if text is not None
+        ]
+        scores = iter(self._guard(calls))
         return [
-            weighted(0.0, 0.0) if text is None else weighted(1.0, bounded(next(judged))) for text in stated
+            weighted(0.0, 0.0) if text is None else weighted(1.0, bounded(next(scores))) for text in stated
         ]
 
     def _generate(self) -> dict[str, list[Example]]:
         """Fill all splits at once, from one stream of problems."""
-        found: dict[str, dict[str, Example]] = {name: {} for name in self.sizes}
-        made, misses = 0, 0
-        while any(len(found[name]) < size for name, size in self.sizes.items()) and misses < PATIENCE:
-            for entry in generator(self.dataset, self.config, self.seed + made, CHUNK):
+        splits: dict[str, dict[str, Example]] = {name: {} for name in self.sizes}
+        generated, misses = 0, 0
+        while any(len(splits[name]) < size for name, size in self.sizes.items()) and misses < PATIENCE:
+            for entry in generator(self.dataset, self.config, self.seed + generated, CHUNK):
                 example = self._example(entry)
-                home = found[split_of(example.id)]
-                new = example.id not in home and len(home) < self.sizes[split_of(example.id)]
+                name = split_of(example.id)
+                new = example.id not in splits[name] and len(splits[name]) < self.sizes[name]
                 misses = 0 if new else misses + 1
                 if new:
-                    home[example.id] = example
-            made += CHUNK
-        short = next((name for name, size in self.sizes.items() if len(found[name]) < size), None)
-        if short is not None:
-            raise UserError(
-                f"task.{short}_size={self.sizes[short]}: {self.dataset} gave only {len(found[short])} different problems; ask for fewer"
-            )
-        return {name: list(examples.values()) for name, examples in found.items()}
+                    splits[name][example.id] = example
+            generated += CHUNK
+        for split, size in self.sizes.items():
+            if len(splits[split]) < size:
+                raise UserError(
+                    f"task.{split}_size={size}: {self.dataset} gave only {len(splits[split])} different "
+                    "problems; ask for fewer"
+                )
+        return {name: list(examples.values()) for name, examples in splits.items()}
 
     def _example(self, entry: dict[str, Any]) -> Example:
         question = str(entry["question"]).strip()
@@ -122,7 +126,7 @@ def generator(dataset: str, config: str, seed: int, size: int) -> Any:
 
 
 def score(dataset: str, config: str, answer: str, entry: dict[str, Any] | None) -> float:
-    """Return what a data set's own verifier says of an answer; without an entry it is only made ready."""
+    """Return the data set's own score of an answer; without an entry only create the verifier."""
     verifier = _verifier(dataset, config)
     return float(verifier.score_answer(answer, entry)) if entry is not None else 0.0
 

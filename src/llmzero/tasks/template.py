@@ -10,22 +10,22 @@ from llmzero.core.errors import UserError
 if TYPE_CHECKING:
     from jinja2 import Template
 
-OWN = Path(__file__).parent / "prompts"
+DIRECTORY = Path(__file__).parent / "prompts"
 
 
-def prompt_template(name: str, path: str | None = None) -> Template:
-    """Return the template of a task's prompts; a name that it uses and the task does not give raises when it is rendered.
+def prompt_template(name: str, path: str | None) -> Template:
+    """Return the template of a task's prompts; rendering it raises where it uses a name that the task lacks.
 
     Args:
-        name: the task's own, a file of `prompts/` without its ending.
-        path: a file to use instead; null is the task's own.
+        name: the task's own template, a file of `prompts/` without its ending.
+        path: a file to use instead; None is the task's own.
 
     Raises:
         UserError: it cannot be read, or is no template.
     """
     from jinja2 import Environment, StrictUndefined, TemplateError
 
-    file = Path(path).expanduser() if path else OWN / f"{name}.jinja"
+    file = Path(path).expanduser() if path else DIRECTORY / f"{name}.jinja"
     try:
         return Environment(undefined=StrictUndefined).from_string(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, TemplateError) as error:

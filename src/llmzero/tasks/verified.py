@@ -1,4 +1,4 @@
-"""Rewards for completions whose answer is compared with a known one."""
+"""Rewards for completions whose answer a verifier compares with the right one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ from llmzero.core.errors import UserError
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward
 from llmzero.tasks.guard import Guard
-
-# Quick ones run in this process; the others may be slow or endless on some texts.
-QUICK = {"exact": answers.exact, "numeric": answers.numeric, "choice": answers.choice}
-GUARDED = {"math": answers.math, "regex": answers.regex}
+from llmzero.tasks.verifiers import GUARDED, QUICK, plain_numbers
 
 
 class Verified:
     """Compares the answer that a completion states with the right one.
 
-    A completion without an <answer> tag, a LaTeX box or a line of #### is compared as a whole: `numeric` and `choice` take the last number
-    or letter of it.
+    A completion that states none is compared as a whole: `numeric` and `choice` take the last number or
+    letter of it.
 
     Args:
-        verifier: `exact`, `numeric`, `choice`, `regex` or `math`; or `package.module.function`, which takes (answer found, right answer) and
-            returns a number from 0 to 1.
-        timeout_s: of one comparison by a verifier that is not quick.
+        verifier: `exact`, `numeric`, `choice`, `regex` or `math`; or `package.module.function`, which takes
+            (stated answer, right answer) and returns a number from 0 to 1.
+        timeout_s: seconds for one comparison by a verifier that is not quick.
         workers: processes for those.
     """
 
@@ -47,29 +44,26 @@ class Verified:
         return self.rewards([example], [completion])[0]
 
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
-        """Reward completions of as many examples."""
+        """Reward one completion for each example."""
         stated = [answers.stated(completion) for completion in completions]
-        found = [whole if part is None else part for part, whole in zip(stated, completions, strict=True)]
-        scores = self.compared(
-            [(ours, example.answer) for ours, example in zip(found, examples, strict=True)]
+        compared = [whole if text is None else text for text, whole in zip(stated, completions, strict=True)]
+        scores = self.scores(
+            [(text, example.answer) for text, example in zip(compared, examples, strict=True)]
         )
         return [
-            Reward(score, {"correct": score, "stated": float(part is not None)})
-            for score, part in zip(scores, stated, strict=True)
+            Reward(score, {"correct": score, "stated": float(text is not None)})
+            for score, text in zip(scores, stated, strict=True)
         ]
 
-    def compared(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return a score for each pair of an answer found and the right one."""
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Return the verifier's score for each pair of a stated and a right answer."""
         if self._quick:
             return [self._quick(*pair) for pair in pairs]
-        return self._guarded(pairs)
-
-    def _guarded(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return scores by the guarded verifier; of `math`, numbers need none."""
         assert self._guard is not None
-        known = [answers.plain_numbers(*pair) if self.verifier == "math" else None for pair in pairs]
-        judged = iter(self._guard([pair for pair, score in zip(pairs, known, strict=True) if score is None]))
-        return [bounded(next(judged)) if score is None else score for score in known]
+        scores = [plain_numbers(*pair) if self.verifier == "math" else None for pair in pairs]
+        open_pairs = [pair for pair, score in zip(pairs, scores, strict=True) if score is None]
+        guarded = iter(self._guard(open_pairs))
+        return [bounded(next(guarded)) if score is None else score for score in scores]
 
 
 def bounded(value: Any) -> float:
@@ -85,12 +79,10 @@ def imported(path: str) -> Any:
         UserError: there is none.
     """
     module, _, name = path.rpartition(".")
-    known = ", ".join([*QUICK, *GUARDED])
+    remedy = f"must be one of {', '.join([*QUICK, *GUARDED])}, or package.module.function"
     if not module:
-        raise UserError(f"task.verifier={path}: must be one of {known}, or package.module.function")
+        raise UserError(f"task.verifier={path}: {remedy}")
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"task.verifier={path}: {error}; must be one of {known}, or package.module.function that Python can import"
-        ) from error
+        raise UserError(f"task.verifier={path}: {error}; {remedy} that Python can import") from error

@@ -1,4 +1,4 @@
-"""Molecules: splits, rewards by structure, shortcuts and completions that try to break the judge, the published benchmark."""
+"""Molecules: splits, rewards by structure, shortcuts, attacks on the judge, and the published benchmark."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from llmzero.core.errors import UserError
-from llmzero.tasks import hub
+from llmzero.tasks import packages
 from llmzero.tasks.base import Example, Task
 from llmzero.tasks.chemistry import ChemistrySettings, chemistry
-from llmzero.tasks.molecule_questions import FRAMES, REACTIONS, SUBSTITUENTS, assembled
+from llmzero.tasks.chemistry_reactions import REACTIONS
+from llmzero.tasks.molecule_frames import FRAMES, SUBSTITUENTS, assembled
 from llmzero.tasks.molecules import (
     GROUPS,
     canonical,
@@ -55,7 +56,7 @@ def asked(judge: str, answer: str = "", **meta: Any) -> Example:
     return Example("x", "", answer, {"judge": judge, "source": "", **meta})
 
 
-def told(task: Task, example: Example, answer: str) -> float:
+def value(task: Task, example: Example, answer: str) -> float:
     return task.reward(example, f"I think. <answer> {answer} </answer>").value
 
 
@@ -120,7 +121,7 @@ def test_every_frame_takes_every_substituent() -> None:
 
 def test_every_stated_answer_earns_everything(nano: Any, full: Any) -> None:
     assert all(nano.reward(e, nano.demonstration(e)).value == 1 for e in nano.split("train"))
-    assert all(told(full, e, e.answer) == 1 for e in full.split("val"))
+    assert all(value(full, e, e.answer) == 1 for e in full.split("val"))
     assert all(full.reward(e, e.answer).value == 0 for e in full.split("val")), (
         "an answer that is not stated earns nothing"
     )
@@ -151,17 +152,21 @@ def test_the_same_molecule_written_differently_is_the_same_answer(full: Any) -> 
         "C%12=CC=CC=C%12C",
         "[H]C([H])([H])c1ccccc1",
     ):
-        assert told(full, toluene, text) == 1, text
+        assert value(full, toluene, text) == 1, text
     nitro = asked("one_of", accepted=[canonical(read("C[N+](=O)[O-]"))])
-    assert told(full, nitro, "CN(=O)=O") == 1
+    assert value(full, nitro, "CN(=O)=O") == 1
     left = asked("one_of", accepted=[canonical(read("C[C@H](O)F"), stereo=True)])
-    assert (told(full, left, "C[C@H](O)F"), told(full, left, "C[C@@H](O)F"), told(full, left, "CC(O)F")) == (
+    assert (
+        value(full, left, "C[C@H](O)F"),
+        value(full, left, "C[C@@H](O)F"),
+        value(full, left, "CC(O)F"),
+    ) == (
         1,
         0.1,
         0.1,
     )
     flat = asked("one_of", accepted=["CC(O)F"])
-    assert told(full, flat, "C[C@H](O)F") == 1, "where no stereochemistry is asked for, none is judged"
+    assert value(full, flat, "C[C@H](O)F") == 1, "where no stereochemistry is asked for, none is judged"
 
 
 # --- each subtask ---
@@ -190,7 +195,7 @@ def test_the_same_molecule_written_differently_is_the_same_answer(full: Any) -> 
     ],
 )
 def test_understanding(full: Any, judge: str, answer: str, text: str, reward: float) -> None:
-    assert told(full, asked(judge, answer), text) == pytest.approx(reward)
+    assert value(full, asked(judge, answer), text) == pytest.approx(reward)
 
 
 def test_molecules_are_measured_as_chemists_do() -> None:
@@ -237,24 +242,24 @@ def test_editing_changes_one_group_and_nothing_else(full: Any) -> None:
         "CCc1ccccc1",
         "CCBr",
     )
-    assert [told(full, example, text) for text in wrong] == [0.1] * len(wrong)
-    assert told(full, example, "c1c(CC)ccc(O)c1Br") == 1
+    assert [value(full, example, text) for text in wrong] == [0.1] * len(wrong)
+    assert value(full, example, "c1c(CC)ccc(O)c1Br") == 1
 
 
 def test_optimisation_pays_for_the_way_to_the_goal_while_the_molecule_stays_similar(full: Any) -> None:
     example = asked("improved", source=ETHYLPHENOL, property="logp", goal=1.0)
     rewards = [
-        told(full, example, text)
+        value(full, example, text)
         for text in ("CCc1ccc(O)cc1", "CCc1ccc(O)cc1F", "CCCc1ccc(O)cc1", "CCc1ccc(OC)cc1Cl")
     ]
     assert rewards[0] == 0
     assert rewards[0] < rewards[1] < rewards[2] < 1
-    assert told(full, example, "CCCCCc1ccc(O)cc1") == 1
-    assert told(full, example, "Cc1ccc(O)cc1") == pytest.approx(0.1), "it falls"
-    assert told(full, example, "CCCCCCCCCC") == pytest.approx(0.1), "another molecule"
+    assert value(full, example, "CCCCCc1ccc(O)cc1") == 1
+    assert value(full, example, "Cc1ccc(O)cc1") == pytest.approx(0.1), "it falls"
+    assert value(full, example, "CCCCCCCCCC") == pytest.approx(0.1), "another molecule"
     down = asked("improved", source=ETHYLPHENOL, property="logp", goal=-0.2)
-    assert told(full, down, "Cc1ccc(O)cc1") == 1
-    assert told(full, down, "CCCc1ccc(O)cc1") == pytest.approx(0.1)
+    assert value(full, down, "Cc1ccc(O)cc1") == 1
+    assert value(full, down, "CCCc1ccc(O)cc1") == pytest.approx(0.1)
 
 
 def test_reactions_give_what_a_chemist_expects(full: Any) -> None:
@@ -269,14 +274,14 @@ def test_reactions_give_what_a_chemist_expects(full: Any) -> None:
         "oxidation of the alcohol": ("CC(=O)c1ccccc1", "CC(O)c1ccccc1"),
     }
     for what, (product, *reactants) in expected.items():
-        known = next(reaction for reaction in REACTIONS if what in reaction.what)
-        assert set(reacted(known.smarts, [read(text) for text in reactants])) == {canonical(read(product))}, (
-            what
-        )
+        reaction = next(reaction for reaction in REACTIONS if what in reaction.what)
+        assert set(reacted(reaction.smarts, [read(text) for text in reactants])) == {
+            canonical(read(product))
+        }, what
     examples = [example for example in full.split("val") if example.meta["subtask"] == "reaction"]
-    used = {known.what for known in REACTIONS for example in examples if known.what in example.prompt}
+    used = {reaction.what for reaction in REACTIONS for e in examples if reaction.what in e.prompt}
     assert len(used) == len(REACTIONS)
-    assert all(told(full, example, example.meta["source"]) == 0 for example in examples), (
+    assert all(value(full, example, example.meta["source"]) == 0 for example in examples), (
         "the reactant is no product"
     )
 
@@ -316,8 +321,8 @@ def test_known_shortcuts_earn_nothing_beyond_the_form(full: Any) -> None:
         source, answer = example.meta["source"], example.answer
         none = [source, f"{answer}.{source}", f"{answer}.O", f"{answer}, {source}", f"{answer} {answer}"]
         none += [f"*{answer}", f"[2H]{answer}", f"{answer} |^1:0|"]
-        assert [told(full, example, text) for text in none] == [0] * len(none)
-        assert told(full, example, EVERYTHING) == pytest.approx(0.1)
+        assert [value(full, example, text) for text in none] == [0] * len(none)
+        assert value(full, example, EVERYTHING) == pytest.approx(0.1)
         assert full.reward(example, f"<answer>{answer}</answer> or <answer>{source}</answer>").value == 0, (
             "the last answer counts"
         )
@@ -349,8 +354,8 @@ def test_what_is_not_one_plain_molecule_is_not_read(text: str) -> None:
 
 def test_charges_do_not_pass_for_a_better_property(full: Any) -> None:
     example = asked("improved", source=LARGER, property="tpsa", goal=1.0)
-    assert told(full, example, "[O-]c1ccc(C(=O)NCCc2ccccc2)cc1") == pytest.approx(0.1)
-    assert told(full, example, "COc1ccc(C(=O)NCCc2ccccc2[N+](=O)[O-])cc1") == 1, (
+    assert value(full, example, "[O-]c1ccc(C(=O)NCCc2ccccc2)cc1") == pytest.approx(0.1)
+    assert value(full, example, "COc1ccc(C(=O)NCCc2ccccc2[N+](=O)[O-])cc1") == 1, (
         "a nitro group is no such charge"
     )
 
@@ -556,16 +561,16 @@ def benchmark_copy(tmp_path: Path) -> Path:
 def test_a_copy_of_the_benchmark_is_loaded_and_judged(benchmark_copy: Path) -> None:
     task = chemistry(published(benchmark_copy))
     splits = {name: task.split(name) for name in SPLITS}
-    examples = {example.meta["part"]: example for found in splits.values() for example in found}
+    examples = {example.meta["part"]: example for split in splits.values() for example in split}
     assert set(examples) == set(RIGHT), (
         "proteins, unknown groups and references that do not solve their own problem are left out"
     )
     for part, answer in RIGHT.items():
-        assert told(task, examples[part], answer) == 1, part
-        assert told(task, examples[part], '{"output": "CCCC"}') <= 0.1
+        assert value(task, examples[part], answer) == 1, part
+        assert value(task, examples[part], '{"output": "CCCC"}') <= 0.1
         assert task.reward(examples[part], answer).value == 0, "not in tags"
-    homes = {name: {example.meta["molecule"] for example in found} for name, found in splits.items()}
-    assert len(set.union(*homes.values())) == sum(len(found) for found in homes.values()), (
+    homes = {name: {example.meta["molecule"] for example in split} for name, split in splits.items()}
+    assert len(set.union(*homes.values())) == sum(len(molecules) for molecules in homes.values()), (
         "no molecule is in two splits"
     )
     subtasks = [examples[part].meta["subtask"] for part in ("equivalence", "add", "logp", "fs")]
@@ -581,7 +586,7 @@ def test_other_data_is_refused_with_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_missing_rdkit_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=r"^task=chem: needs the package rdkit: pip install 'llmzero\[tasks\]'$"
     ):

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmzero.core.errors import UserError
 from llmzero.tasks.base import Example
-from llmzero.tasks.countdown import Countdown, CountdownSettings, evaluate
+from llmzero.tasks.countdown import Countdown, CountdownSettings
+from llmzero.tasks.expressions import evaluate
 
 
 @pytest.fixture(scope="module", params=["nano", "full"])
@@ -45,7 +47,7 @@ def test_the_default_sizes_exist() -> None:
 
 
 def test_more_problems_than_exist_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"task\.val_size=100000: only \d+ distinct"):
+    with pytest.raises(UserError, match=r"task\.val_size=100000: only \d+ distinct"):
         Countdown(CountdownSettings(val_size=100_000)).split("val")
 
 

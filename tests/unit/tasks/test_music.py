@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from music21.stream import Stream
 
 from llmzero.core.errors import UserError
 from llmzero.core.parts import make
-from llmzero.tasks import hub, music_answers, music_nano
-from llmzero.tasks.base import Example, Reward, Split
-from llmzero.tasks.music import SheetMusic, SheetMusicSettings, sheet_music
+from llmzero.tasks import music_answers, music_nano, packages
+from llmzero.tasks.base import Example, Reward
+from llmzero.tasks.music import SheetMusicSettings, sheet_music
 from llmzero.tasks.music_nano import ShortMusic
+from llmzero.tasks.music_questions import SheetMusic
+from llmzero.tasks.splits import Split
 
 SIZES = {"train": 4800, "val": 1000, "test": 1000}
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -62,7 +64,7 @@ def test_splits_of_the_default_sizes_exist_and_are_disjoint(full: SheetMusic, na
             assert all(0.18 < share < 0.35 for share in shares.values()), shares
 
 
-@pytest.mark.parametrize("kind", [SheetMusic, ShortMusic])
+@pytest.mark.parametrize("kind", [partial(SheetMusic, template=None), ShortMusic], ids=["full", "nano"])
 def test_splits_are_the_same_on_every_call_and_stay_disjoint_across_seeds(
     kind: Callable[..., SheetMusic | ShortMusic],
 ) -> None:
@@ -80,8 +82,8 @@ def parsed(abc: str) -> Stream[Any]:
 
 
 def sheet_of(example: Example) -> str:
-    found = re.search(r"X:1\n(?:[A-Z]:.*\n)+.*", example.prompt)
-    return found[0] if found else ""
+    match = re.search(r"X:1\n(?:[A-Z]:.*\n)+.*", example.prompt)
+    return match[0] if match else ""
 
 
 def notes_of(abc: str) -> list[pitch.Pitch]:
@@ -114,17 +116,17 @@ PATTERNS = {
 }
 
 
-def is_scale(found: Sequence[pitch.Pitch], name: str) -> bool:
+def is_scale(pitches: Sequence[pitch.Pitch], name: str) -> bool:
     tonic, kind = name.split(" ", 1)
-    rising = list(found) if found[0].ps < found[-1].ps else list(reversed(found))
+    rising = list(pitches) if pitches[0].ps < pitches[-1].ps else list(reversed(pitches))
     steps = "".join(str(int(upper.ps - lower.ps)) for lower, upper in pairwise(rising))
     letters = [each.diatonicNoteNum - rising[0].diatonicNoteNum for each in rising]
     return bool(rising[0].name == named(tonic).name) and steps == PATTERNS[kind] and letters == list(range(8))
 
 
-def is_chord(found: Sequence[pitch.Pitch], name: str) -> bool:
+def is_chord(pitches: Sequence[pitch.Pitch], name: str) -> bool:
     root, kind = name.split(" ", 1)
-    made = chord.Chord(list(found))
+    made = chord.Chord(list(pitches))
     common = made.commonName.removesuffix(" chord").removesuffix(" triad")
     return bool(made.root().name == named(root).name and common == kind)
 
@@ -135,7 +137,7 @@ def fits_meter(abc: str, question: str, text: str) -> bool:
 
 
 def places_lines(abc: str, question: str, text: str) -> bool:
-    ends = [int(place) for place in text.split(", ")]
+    ends = [int(end) for end in text.split(", ")]
     (lengths,) = bars_of(abc)
     bars = [lengths[start:end] for start, end in zip([0, *ends], [*ends, len(lengths)], strict=True)]
     return all(sum(bar) == bar_of(abc) for bar in bars)
@@ -173,12 +175,12 @@ def sounds(abc: str, question: str, text: str) -> bool:
 
 
 def mends_scale(abc: str, question: str, text: str) -> bool:
-    found, name = notes_of(abc), re.findall("of this (.*) scale", question)[0]
+    pitches, name = notes_of(abc), re.findall("of this (.*) scale", question)[0]
     mended = [
         pitch.Pitch(f"{named(text).name}{each.octave}") if each.step == text[0] else each
-        for each in found[1:-1]
+        for each in pitches[1:-1]
     ]
-    return not is_scale(found, name) and is_scale([found[0], *mended, found[-1]], name)
+    return not is_scale(pitches, name) and is_scale([pitches[0], *mended, pitches[-1]], name)
 
 
 QUESTIONS: dict[str, Callable[[str, str, str], bool]] = {
@@ -402,17 +404,19 @@ def in_music21(text: str) -> list[pitch.Pitch]:
 
 def judged(example: Example, text: str) -> bool:
     """Judge a well-formed completion by music21."""
-    meta, found = example.meta, in_music21(text)
+    meta, pitches = example.meta, in_music21(text)
     if meta["subtask"] == "rhythm":
         bar, count = re.fullmatch(r".*\|(.*)\+(\d):", example.prompt).groups()  # type: ignore[union-attr]
         (lengths,) = bars_of(f"X:1\nL:1/8\nK:C\n{bar}{text} |]")
         length = meter.TimeSignature(example.prompt.split("|")[0]).barDuration.quarterLength
-        return len(found) == int(count) and sum(lengths) == Fraction(length)
-    given = {each.name for each in in_music21(example.prompt.split("|")[1])}
+        return len(pitches) == int(count) and sum(lengths) == Fraction(length)
+    prompted = {each.name for each in in_music21(example.prompt.split("|")[1])}
     if meta["subtask"] == "chord":
         name = {"M": "major triad", "m": "minor triad", "o": "diminished triad"}[meta["kind"]]
-        made = chord.Chord([f"{each.name}4" for each in found])
-        ordered = [("CDEFGAB".index(each.step) - "CDEFGAB".index(found[0].step)) % 7 for each in found] == [
+        made = chord.Chord([f"{each.name}4" for each in pitches])
+        ordered = [
+            ("CDEFGAB".index(each.step) - "CDEFGAB".index(pitches[0].step)) % 7 for each in pitches
+        ] == [
             0,
             2,
             4,
@@ -420,16 +424,16 @@ def judged(example: Example, text: str) -> bool:
         return (
             ordered
             and made.commonName == name
-            and made.root().name == found[0].name
-            and len(given & {each.name for each in found}) >= 2
+            and made.root().name == pitches[0].name
+            and len(prompted & {each.name for each in pitches}) >= 2
         )
     if meta["subtask"] == "interval":
-        upper = found[0].transpose(meta["interval"])
-        return found[0].name in given and upper.name == found[1].name
+        upper = pitches[0].transpose(meta["interval"])
+        return pitches[0].name in prompted and upper.name == pitches[1].name
     names = {"M": "major", "m": "natural minor", "h": "harmonic minor", "d": "dorian"}
-    tonic = found[0].name.replace("-", "b")
+    tonic = pitches[0].name.replace("-", "b")
     notes = music_answers.read("scale", f"{tonic} {names[meta['kind']]}")
-    return isinstance(notes, tuple) and given <= set(notes)
+    return isinstance(notes, tuple) and prompted <= set(notes)
 
 
 def test_nano_rewards_agree_with_music21(nano: ShortMusic) -> None:
@@ -526,11 +530,11 @@ def test_a_published_training_split_is_divided_by_content(tmp_path: Path) -> Non
         rows(*({"question": f"Which interval is number {number}?"} for number in range(5)))
     )
     task = sheet_music(published(tmp_path, test_size=4))
-    found = {name: {e.id for e in task.split(name)} for name in SPLITS}
-    assert len(found["test"]) == 4
-    assert len(found["train"]) + len(found["val"]) == 35
-    assert found["val"]
-    assert not found["train"] & found["val"]
+    ids = {name: {e.id for e in task.split(name)} for name in SPLITS}
+    assert len(ids["test"]) == 4
+    assert len(ids["train"]) + len(ids["val"]) == 35
+    assert ids["val"]
+    assert not ids["train"] & ids["val"]
 
 
 def test_what_cannot_be_read_is_refused_with_a_remedy(
@@ -545,7 +549,7 @@ def test_what_cannot_be_read_is_refused_with_a_remedy(
         sheet_music(published(tmp_path / "none")).split("test")
     with pytest.raises(UserError, match=r"task\.source=gsm8k: must be one of generated, published"):
         make({"_target_": "llmzero.tasks.music.sheet_music", "source": "gsm8k"}, "task")
-    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the package music21: pip install 'llmzero\[tasks\]'"):
         sheet_music(SheetMusicSettings(difficulty="full"))
     nano = sheet_music(SheetMusicSettings(difficulty="nano", train_size=10))

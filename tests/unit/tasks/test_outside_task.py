@@ -16,7 +16,8 @@ class Task:
     metric = "correct"
 
     def __init__(self, difficulty, source, seed, name, workers=None, **others):
-        self.values = dict(difficulty=difficulty, source=source, seed=seed, name=name, workers=workers, **others)
+        own = {"difficulty": difficulty, "source": source, "seed": seed, "name": name, "workers": workers}
+        self.values = own | others
 """
 KEYWORDS: dict[str, Any] = {
     "difficulty": "hard",  # none of our levels

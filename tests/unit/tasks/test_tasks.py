@@ -22,11 +22,15 @@ from llmzero.tasks.base import Example, rewards_of
 from llmzero.tasks.chemistry import ChemistrySettings, chemistry
 from llmzero.tasks.countdown import Countdown, CountdownSettings
 from llmzero.tasks.jsonl import JsonLines, JsonLinesSettings
-from llmzero.tasks.mathematics import Fractions, MathSettings, Published, WordProblems, mathematics
-from llmzero.tasks.music import SheetMusic
+from llmzero.tasks.math_fractions import Fractions
+from llmzero.tasks.math_published import PublishedMathematics
+from llmzero.tasks.math_questions import WordProblems
+from llmzero.tasks.mathematics import MathSettings, mathematics
 from llmzero.tasks.music_nano import ShortMusic
+from llmzero.tasks.music_questions import SheetMusic
 from llmzero.tasks.reasoning import ReasoningGym, ReasoningGymSettings
 from llmzero.tasks.settings import TIMEOUT_S
+from llmzero.tasks.splits import SPLIT_RANGES
 from llmzero.tasks.verified import Verified
 
 SIZES = {"train": 600, "val": 200, "test": 200}
@@ -50,9 +54,9 @@ def test_splits_are_disjoint_and_of_their_size_whatever_the_seed(name: str) -> N
         (seed, split): {e.id for e in task.split(split)} for seed, task in enumerate(tasks) for split in SIZES
     }
     assert {split: len(ids[0, split]) for split in SIZES} == SIZES
-    for (seed, split), found in ids.items():
+    for (seed, split), own in ids.items():
         for (other_seed, other), others in ids.items():
-            assert split == other or not found & others, (
+            assert split == other or not own & others, (
                 f"{split} of seed {seed} and {other} of seed {other_seed}"
             )
     again = GENERATED[name](0)
@@ -66,7 +70,7 @@ def test_splits_are_disjoint_and_of_their_size_whatever_the_seed(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("completion", "found"),
+    ("completion", "answer"),
     [
         ("<answer> 7 </answer>", "7"),
         ("<answer>1</answer> no, <answer>2</answer>", "2"),
@@ -80,12 +84,12 @@ def test_splits_are_disjoint_and_of_their_size_whatever_the_seed(name: str) -> N
         ("", None),
     ],
 )
-def test_the_last_stated_answer_counts(completion: str, found: str | None) -> None:
-    assert answers.stated(completion) == found
+def test_the_last_stated_answer_counts(completion: str, answer: str | None) -> None:
+    assert answers.stated(completion) == answer
 
 
 @pytest.mark.parametrize(
-    ("verifier", "found", "answer", "score"),
+    ("verifier", "stated", "answer", "score"),
     [
         ("exact", " red  wine ", "red wine", 1),
         ("exact", "Red wine", "red wine", 0),
@@ -120,9 +124,9 @@ def test_the_last_stated_answer_counts(completion: str, found: str | None) -> No
     ],
 )
 def test_verifiers(
-    verifiers: dict[str, Verified], verifier: str, found: str, answer: str, score: float
+    verifiers: dict[str, Verified], verifier: str, stated: str, answer: str, score: float
 ) -> None:
-    assert verifiers[verifier].reward(Example("1", "", answer), found).value == score
+    assert verifiers[verifier].reward(Example("1", "", answer), stated).value == score
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +210,9 @@ def test_long_completions_take_linear_time(verifiers: dict[str, Verified], text:
 
 def test_a_verifier_of_your_own_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_verifiers.py").write_text(
-        "def generous(found, answer):\n    return 7.0\n\ndef broken(found, answer):\n    raise ValueError(found)\n\n"
-        "def odd(found, answer):\n    return 'yes'\n"
+        "def generous(stated, answer):\n    return 7.0\n\n"
+        "def broken(stated, answer):\n    raise ValueError(stated)\n\n"
+        "def odd(stated, answer):\n    return 'yes'\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     scores = {
@@ -238,7 +243,7 @@ def test_a_file_of_problems_is_divided_by_content(tmp_path: Path) -> None:
             verifier="numeric",
         )
     )
-    splits = {name: task.split(name) for name in ("train", "val", "test")}  # type: ignore[arg-type]
+    splits = {name: task.split(name) for name in SPLIT_RANGES}
     assert sum(map(len, splits.values())) == 200, "what differs in white space alone is one problem"
     assert not {e.id for e in splits["train"]} & {e.id for e in splits["val"]}
     example = splits["val"][0]
@@ -290,8 +295,8 @@ def test_a_copy_of_a_published_data_set_is_loaded(tmp_path: Path) -> None:
         ]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task = mathematics(MathSettings(difficulty="full", source="gsm8k", path=str(tmp_path)))
-    assert isinstance(task, Published)
-    ids = {name: {e.id for e in task.split(name)} for name in ("train", "val", "test")}  # type: ignore[arg-type]
+    assert isinstance(task, PublishedMathematics)
+    ids = {name: {e.id for e in task.split(name)} for name in SPLIT_RANGES}
     assert len(ids["test"]) == 10
     assert len(ids["train"] | ids["val"]) == 30, "what the test has is not taught"
     example = task.split("test")[3]
@@ -324,8 +329,8 @@ def gym(dataset: str, **settings: Any) -> ReasoningGym:
 @pytest.mark.parametrize("dataset", ["leg_counting", "simple_equations", "family_relationships"])
 def test_data_sets_of_reasoning_gym_are_divided_and_verified_by_themselves(dataset: str) -> None:
     task = gym(dataset)
-    ids = {name: {e.id for e in task.split(name)} for name in ("train", "val", "test")}  # type: ignore[arg-type]
-    assert [len(found) for found in ids.values()] == [60, 20, 20]
+    ids = {name: {e.id for e in task.split(name)} for name in SPLIT_RANGES}
+    assert [len(own) for own in ids.values()] == [60, 20, 20]
     assert not ids["train"] & ids["val"] | ids["train"] & ids["test"] | ids["val"] & ids["test"]
     examples = task.split("val")
     right = task.rewards(examples, [f"so <answer>{e.answer}</answer>" for e in examples])
@@ -370,7 +375,7 @@ def test_settings_of_reasoning_gym_are_passed_on_and_checked() -> None:
         ("30/140", 0, 0),  # zeros appended
         (" 9/42\n", 1, 1),
         ("6/27", 1, 0),
-        ("3/14", 0, 0),  # the given fraction again
+        ("3/14", 0, 0),  # the same fraction again
         ("1/5", 0, 0),
         ("30000/140000", 0, 0),
         ("06/28", 0, 0),

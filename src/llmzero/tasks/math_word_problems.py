@@ -1,4 +1,4 @@
-"""Grade-school problems in words, of two to four steps, with integer answers."""
+"""Texts of grade-school problems of two to four steps, with integer answers."""
 
 from __future__ import annotations
 
@@ -30,33 +30,36 @@ Problem = tuple[str, int]
 
 
 def word_problem(rng: random.Random) -> Problem:
-    """Return a question and its answer, which is positive unless the draw was unlucky."""
+    """Return a question and its answer, an integer that may be zero or negative."""
     return rng.choice(KINDS)(rng)
 
 
 def _shopping(rng: random.Random) -> Problem:
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
     count, price, paid = rng.randint(3, 24), rng.randint(2, 15), rng.choice((100, 200, 500))
-    question = f"{name} buys {count} {thing} for {price} dollars each and pays with {paid} dollars. How many dollars of change does {name} get?"
+    question = (
+        f"{name} buys {count} {thing} for {price} dollars each and pays with {paid} dollars. "
+        f"How many dollars of change does {name} get?"
+    )
     return question, paid - count * price
 
 
 def _sharing(rng: random.Random) -> Problem:
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
-    friends, each, kept = rng.randint(2, 12), rng.randint(3, 30), rng.randint(1, 40)
+    friends, each, rest = rng.randint(2, 12), rng.randint(3, 30), rng.randint(1, 40)
     question = (
-        f"{name} has some {thing}, keeps {kept} of them, and shares the rest equally among {friends} friends, who get {each} each. "
-        f"How many {thing} did {name} have?"
+        f"{name} has some {thing}, keeps {rest} of them, and shares the rest equally "
+        f"among {friends} friends, who get {each} each. How many {thing} did {name} have?"
     )
-    return question, friends * each + kept
+    return question, friends * each + rest
 
 
 def _walking(rng: random.Random) -> Problem:
-    name, place = rng.choice(NAMES), rng.choice(PLACES)
+    name, goal = rng.choice(NAMES), rng.choice(PLACES)
     speed, hours, faster, more = rng.randint(3, 7), rng.randint(2, 6), rng.randint(1, 4), rng.randint(1, 5)
     question = (
-        f"On the way to {place}, {name} walks {hours} hours at {speed} km per hour and then {more} hours {faster} km per hour faster. "
-        f"How many kilometres is that?"
+        f"On the way to {goal}, {name} walks {hours} hours at {speed} km per hour and then {more} hours "
+        f"{faster} km per hour faster. How many kilometres is that?"
     )
     return question, speed * hours + (speed + faster) * more
 
@@ -64,14 +67,20 @@ def _walking(rng: random.Random) -> Problem:
 def _boxes(rng: random.Random) -> Problem:
     thing = rng.choice(THINGS)
     boxes, rows, each, broken = rng.randint(2, 15), rng.randint(2, 9), rng.randint(3, 12), rng.randint(1, 30)
-    question = f"There are {boxes} boxes with {rows} rows of {each} {thing}. After {broken} {thing} are taken away, how many are left?"
+    question = (
+        f"There are {boxes} boxes with {rows} rows of {each} {thing}. "
+        f"After {broken} {thing} are taken away, how many are left?"
+    )
     return question, boxes * rows * each - broken
 
 
 def _ages(rng: random.Random) -> Problem:
     old, young = rng.sample(NAMES, 2)
     age, factor, years = rng.randint(3, 14), rng.randint(2, 5), rng.randint(2, 20)
-    question = f"{old} is {factor} times as old as {young}, who is {age}. How old are they together in {years} years?"
+    question = (
+        f"{old} is {factor} times as old as {young}, who is {age}. "
+        f"How old are they together in {years} years?"
+    )
     return question, factor * age + age + 2 * years
 
 
@@ -82,7 +91,10 @@ def _percent(rng: random.Random) -> Problem:
         rng.choice((5, 10, 15, 20, 25, 40, 60, 75)),
         rng.randint(5, 90),
     )
-    question = f"{name} sells {share}% of {100 * hundreds} {thing} and then finds {more} more. How many {thing} does {name} have now?"
+    question = (
+        f"{name} sells {share}% of {100 * hundreds} {thing} and then finds {more} more. "
+        f"How many {thing} does {name} have now?"
+    )
     return question, 100 * hundreds - share * hundreds + more
 
 

@@ -1,4 +1,4 @@
-"""Molecules of a few atoms, in characters: write an isomer, or the molecule with a group added, removed or exchanged: `CC(N)CO-O+F:`."""
+"""Molecules of a few atoms, for the nano model: write an isomer, or add, remove or exchange a group."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from rdkit import Chem
 
 from llmzero.tasks.base import Example, Reward, weighted
-from llmzero.tasks.by_molecule import ByMolecule
-from llmzero.tasks.molecule_answers import known
+from llmzero.tasks.chemistry_answers import source_molecule
+from llmzero.tasks.molecule_problems import MoleculeProblems
 from llmzero.tasks.molecules import canonical, edited, formula, matches, read
 
 ATOMS = (5, 8)  # besides hydrogen
@@ -18,11 +18,8 @@ MAX_CHARS = 12  # a completion has three more at most
 RING_SHARE = 0.35
 BRANCH_SHARE = 0.25
 VALENCE = {"C": 4, "O": 2, "N": 3, "F": 1, "S": 2}
-ISOMER_SHARE, ADDITION_SHARE, DELETION_SHARE = (
-    0.3,
-    0.25,
-    0.2,
-)  # of what is asked of a molecule that has a group; the rest is substitution
+# Shares of the changes that are asked of a molecule that has a group; the rest is substitution.
+ISOMER_SHARE, ADDITION_SHARE, DELETION_SHARE = 0.3, 0.25, 0.2
 LETTERS = {"hydroxyl": "O", "amine": "N", "fluorine": "F", "thiol": "S"}
 WRITING = "CNOFS1()=#"
 TRIES = 8  # to move a part of a molecule so that an isomer comes out
@@ -35,7 +32,7 @@ _TOKEN = re.compile(r"[=#]?[A-Z]1?|[()]")
 
 @dataclass(frozen=True)
 class Change:
-    """What is asked of a molecule, an answer, and what somebody writes who does not think. `accepted` is empty where any isomer is right."""
+    """A requested change, an answer, and a thoughtless one. `accepted` is empty where any isomer is right."""
 
     subtask: str
     asked: str
@@ -44,8 +41,8 @@ class Change:
     accepted: frozenset[str] = frozenset()
 
 
-class SmallMolecules(ByMolecule):
-    """Changes of small molecules."""
+class SmallMolecules(MoleculeProblems):
+    """Changes of small molecules: `CC(N)CO-O+F:` asks for the hydroxyl group to be replaced by fluorine."""
 
     metric = "correct"
     alphabet = WRITING + "~+-:"
@@ -57,7 +54,7 @@ class SmallMolecules(ByMolecule):
         """Return a small molecule."""
         return small_molecule(rng)
 
-    def about(self, identity: str, text: str, molecule: Chem.Mol, rng: random.Random) -> Example | None:
+    def problem(self, identity: str, text: str, molecule: Chem.Mol, rng: random.Random) -> Example | None:
         """Ask for a change."""
         change = drawn_change(text, molecule, rng) if not matches(molecule, _ODD) else None
         if change is None:
@@ -71,8 +68,8 @@ class SmallMolecules(ByMolecule):
         return Example(identity, f"{text}{change.asked}:", change.answer, meta)
 
     def reward(self, example: Example, completion: str) -> Reward:
-        """Return 0.1 for a molecule other than the given one, and 0.9 more for one that was asked for."""
-        text, source = completion.strip(), known(example.meta["source"])
+        """Return 0.1 for a molecule other than the source, and 0.9 more for one that was asked for."""
+        text, source = completion.strip(), source_molecule(example.meta["source"])
         molecule = read(text) if set(text) <= set(WRITING) else None
         if molecule is None or canonical(molecule) == canonical(source):
             return weighted(0.0, 0.0)
@@ -85,29 +82,29 @@ class SmallMolecules(ByMolecule):
         return example.answer
 
     def careless(self, example: Example) -> str:
-        """Return the molecule itself for an isomer, and a group struck out or put at the end wherever it belongs."""
+        """Return a thoughtless completion: the source itself, or a group cut out or appended anyhow."""
         return str(example.meta["careless"])
 
 
 def small_molecule(rng: random.Random) -> str | None:
-    """Return a molecule in which an atom other than carbon is bound to carbon alone; None where the draw came to nothing."""
+    """Return a molecule whose other atoms are bound to carbon alone; None where the draw failed."""
     length = rng.randint(*ATOMS)
     ring = rng.sample(range(length), 2) if rng.random() < RING_SHARE else []
     text, spine, free = "", "C", 4
-    for place in range(length):
-        element, bond, closes = rng.choice(_ELEMENTS), rng.choice(_BONDS) if place else "", place in ring
-        free -= _ORDER[bond] if place else 0
-        left = VALENCE[element] - closes - (_ORDER[bond] if place else 0)
-        if min(free, left) < 0 or (place and "C" not in (spine, element)):
+    for index in range(length):
+        element, bond, closes = rng.choice(_ELEMENTS), rng.choice(_BONDS) if index else "", index in ring
+        free -= _ORDER[bond] if index else 0
+        left = VALENCE[element] - closes - (_ORDER[bond] if index else 0)
+        if min(free, left) < 0 or (index and "C" not in (spine, element)):
             return None
-        branch = 0 < place < length - 1 and not closes and rng.random() < BRANCH_SHARE
+        branch = 0 < index < length - 1 and not closes and rng.random() < BRANCH_SHARE
         text += f"({bond}{element})" if branch else f"{bond}{element}{'1' * closes}"
         spine, free = (spine, free) if branch else (element, left)
     return text if len(text) <= MAX_CHARS else None
 
 
 def drawn_change(text: str, molecule: Chem.Mol, rng: random.Random) -> Change | None:
-    """Return something to ask of a molecule; None where the draw came to nothing."""
+    """Return something to ask of a molecule; None where the draw failed."""
     present = [name for name, letter in LETTERS.items() if letter in text]
     kind = rng.random() * (1 if present else ISOMER_SHARE + ADDITION_SHARE)
     if kind < ISOMER_SHARE:
@@ -144,12 +141,12 @@ def _edit(
     """Change characters of the text until a molecule comes out that the edit leads to."""
     old, new = LETTERS.get(removed or "", ""), LETTERS.get(added or "", "")
     accepted = frozenset(edited(molecule, removed, added))
-    written = _exchanged(text, old, new) if old else _inserted(text, new)
-    rng.shuffle(written)
+    candidates = _exchanged(text, old, new) if old else _inserted(text, new)
+    rng.shuffle(candidates)
     answer = next(
         (
             other
-            for other in written
+            for other in candidates
             if (product := read(other)) is not None and canonical(product) in accepted
         ),
         None,
@@ -159,10 +156,12 @@ def _edit(
 
 
 def _inserted(text: str, letter: str) -> list[str]:
+    """Return the text with a group inserted after an atom; all ways."""
     ends = [match.end() for match in _TOKEN.finditer(text) if match.group() not in "()"]
     return [f"{text[:end]}({letter}){text[end:]}" if end < len(text) else text + letter for end in ends]
 
 
 def _exchanged(text: str, old: str, new: str) -> list[str]:
-    places = [match.span() for match in re.finditer(old if new else rf"\({old}\)|{old}", text)]
-    return [text[:start] + new + text[end:] for start, end in places]
+    """Return the text with one occurrence of a group replaced, or removed where `new` is empty; all ways."""
+    spans = [match.span() for match in re.finditer(old if new else rf"\({old}\)|{old}", text)]
+    return [text[:start] + new + text[end:] for start, end in spans]

@@ -12,11 +12,11 @@ from typing import Any
 
 from llmzero.core.errors import UserError
 from llmzero.tasks import answers, hub
-from llmzero.tasks.base import Example, Reward, Split, split_of, weighted
-from llmzero.tasks.generated import content_id
-from llmzero.tasks.molecule_answers import judged, known
-from llmzero.tasks.molecule_questions import Question
+from llmzero.tasks.base import Example, Reward, weighted
+from llmzero.tasks.chemistry_answers import judged, source_molecule
+from llmzero.tasks.chemistry_questions import Question
 from llmzero.tasks.molecules import GROUPS, canonical, read
+from llmzero.tasks.splits import Split, content_id, split_of
 from llmzero.tasks.template import prompt_template
 
 HUB = "OpenMol/ChemCoTBench"
@@ -46,12 +46,14 @@ _VALUE = re.compile(
 
 
 class ChemCoTBench:
-    """The benchmark from the hub, or a copy of it. It has no splits of its own: all questions about a molecule go where its hash says.
+    """The benchmark from the hub, or a copy of it.
+
+    It has no splits of its own: a molecule's hash decides which split all questions about it belong to.
 
     Args:
-        path: where it lies instead of on the hub, a directory that `datasets` loads.
+        path: a copy of it, a directory that `datasets` loads; None loads it from the hub.
         sizes: examples in each split; None is all.
-        template: a Jinja file that makes the prompt of `question` and `example`; null is the task's own.
+        template: a Jinja file that makes the prompt of `question` and `example`; None is the task's own.
     """
 
     metric = "correct"
@@ -66,54 +68,53 @@ class ChemCoTBench:
         return self._splits()[name]
 
     def reward(self, example: Example, completion: str) -> Reward:
-        """Reward the answer that a completion states, alone or as the value of the JSON that the benchmark asks for."""
+        """Reward the stated answer, plain or as a value in the JSON that the benchmark asks for."""
         text = answers.stated(completion)
         return weighted(0.0, 0.0) if text is None else judged(example, _bare(text))
 
     def _load(self) -> dict[str, list[Example]]:
         try:
             rows = chain.from_iterable(hub.splits("chem", self.path).values())
-            found = {example.id: example for row in rows if (example := self._example(row)) is not None}
+            examples = {example.id: example for row in rows if (example := self._example(row)) is not None}
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"task=chem task.path={self.path}: a row is not as in {HUB} ({error!r}); it needs {', '.join(COLUMNS)}"
+                f"task=chem task.path={self.path}: a row is not as in {HUB} ({error!r}); "
+                f"it needs {', '.join(COLUMNS)}"
             ) from error
-        if not found:
+        if not examples:
             raise UserError(
                 f"task=chem task.path={self.path}: no row is of a part that can be judged: {', '.join(PARTS)}"
             )
-        homes = {
-            name: [each for each in found.values() if split_of(each.meta["molecule"]) == name]
-            for name in self.sizes
-        }
-        return {name: list(islice(examples, self.sizes[name])) for name, examples in homes.items()}
+        splits: dict[str, list[Example]] = {name: [] for name in self.sizes}
+        for example in examples.values():
+            splits[split_of(example.meta["molecule"])].append(example)
+        return {name: list(islice(splits[name], size)) for name, size in self.sizes.items()}
 
     def _example(self, fields: Mapping[str, Any]) -> Example | None:
-        """Return a row as a problem; None where it is of a part that is left out, or its own reference would not count as right."""
+        """Return a row as a problem; None where its part is left out, or its reference is judged wrong."""
         row = _row(fields)
-        family, made = PARTS.get(row.part, ("", None))
-        question = made(row) if made else None
+        subtask, ask = PARTS.get(row.part, ("", None))
+        question = ask(row) if ask else None
         if question is None:
             return None
-        molecule = canonical(known(row.source)) if row.source else row.query
-        details = {
-            "subtask": family,
+        meta = {
+            "subtask": subtask,
             "part": row.part,
-            "molecule": molecule,
+            "molecule": canonical(source_molecule(row.source)) if row.source else row.query,
             "judge": question.judge,
             "source": row.source,
             **question.meta,
         }
         prompt = self.template.render(question=row.query, example=question.example)
-        example = Example(content_id(" ".join(row.query.split())), prompt, question.answer, details)
-        return (
-            example if not question.answer or judged(example, question.answer).parts["correct"] == 1 else None
-        )
+        example = Example(content_id(" ".join(row.query.split())), prompt, question.answer, meta)
+        if question.answer and judged(example, question.answer).parts["correct"] < 1:
+            return None
+        return example
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row: its part, question, the molecule that the question is about (empty where there is none to be read), right answer and details."""
+    """A row: part, question, source molecule (empty where it has no valid one), right answer and details."""
 
     part: str
     query: str
@@ -192,7 +193,8 @@ def _produced(row: _Row) -> Question | None:
     return Question(row.query, answer, "one_of", '{"Major Product": "CCO"}', accepted) if product else None
 
 
-# Left out: drd, gsk and jnk need models of proteins, retro and rcr have many right answers, mechsel and nepp ask for mechanisms.
+# Left out: drd, gsk and jnk need models of proteins, retro and rcr have many right answers,
+# mechsel and nepp ask for mechanisms.
 PARTS: dict[str, tuple[str, Callable[[_Row], Question | None]]] = {
     "fg_count": ("understanding", _counted),
     "ring_count": ("understanding", _counted),

@@ -1,4 +1,4 @@
-"""Whether an answer about a molecule is right: numbers, words, formulas, molecules compared by structure, groups and properties that change."""
+"""Judges of answers about molecules: numbers, words, formulas, structures, changed groups or properties."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from llmzero.tasks.molecules import (
     similarity,
 )
 
-SIMILAR = 0.4  # least similarity to the given molecule of one with other properties or groups; 97 of 98 of ChemCoTBench's own edits reach it
+# Least similarity of a changed molecule to its source; 97 of 98 of ChemCoTBench's own edits reach it.
+SIMILAR = 0.4
 _NUMBER = re.compile(r"[0-9]{1,4}")
 
-# Whether a text is an answer of the kind that was asked for, and how right it is, from 0 to 1.
+# Whether a text is an answer of the requested kind, and its score from 0 to 1.
 Judgement = tuple[bool, float]
 
 
 def judged(example: Example, text: str) -> Reward:
-    """Return 0.1 for an answer of the kind that was asked for, and up to 0.9 more for how right it is; never raises."""
+    """Return 0.1 for an answer of the requested kind, and up to 0.9 more by its score; never raises."""
     formatted, correct = JUDGES[example.meta["judge"]](text.strip(), example)
     return weighted(float(formatted), float(correct))
 
@@ -43,12 +44,12 @@ def _word(text: str, example: Example) -> Judgement:
 
 
 def _formula(text: str, example: Example) -> Judgement:
-    found = composition(text)
-    return found is not None, found == composition(example.answer)
+    atoms = composition(text)
+    return atoms is not None, atoms == composition(example.answer)
 
 
 def _one_of(text: str, example: Example) -> Judgement:
-    """Compare with the molecules that are right; stereochemistry counts where theirs is written."""
+    """Compare with the accepted molecules; stereochemistry counts where theirs is written."""
     molecule = _other(text, example)
     return molecule is not None, molecule is not None and not forms(molecule).isdisjoint(
         example.meta["accepted"]
@@ -56,8 +57,8 @@ def _one_of(text: str, example: Example) -> Judgement:
 
 
 def _improved(text: str, example: Example) -> Judgement:
-    """Return which part of the way to its goal a property has come."""
-    molecule, source = _other(text, example), known(example.meta["source"])
+    """Score the change of a property as a share of the requested change."""
+    molecule, source = _other(text, example), source_molecule(example.meta["source"])
     if molecule is None or not _alike(molecule, source):
         return molecule is not None, 0.0
     gained = measured(molecule, example.meta["property"]) - measured(source, example.meta["property"])
@@ -65,8 +66,8 @@ def _improved(text: str, example: Example) -> Judgement:
 
 
 def _edited(text: str, example: Example) -> Judgement:
-    """Return whether there is one less of the pattern that was to be removed and one more of the one to be added."""
-    molecule, source = _other(text, example), known(example.meta["source"])
+    """Check that the number of matches of each pattern has changed as requested."""
+    molecule, source = _other(text, example), source_molecule(example.meta["source"])
     if molecule is None or not _alike(molecule, source):
         return molecule is not None, 0.0
     return True, all(
@@ -80,16 +81,16 @@ def _alike(molecule: Chem.Mol, source: Chem.Mol) -> bool:
 
 
 def _other(text: str, example: Example) -> Chem.Mol | None:
-    """Return the molecule that a text describes; None where it is the given one."""
+    """Return the molecule that a text describes; None where it describes none, or the source itself."""
     molecule, source = read(text), example.meta["source"]
-    return (
-        None if molecule is None or (source and canonical(molecule) == canonical(known(source))) else molecule
-    )
+    if molecule is None or (source and canonical(molecule) == canonical(source_molecule(source))):
+        return None
+    return molecule
 
 
 @lru_cache(maxsize=4096)
-def known(smiles: str) -> Chem.Mol:
-    """Return a molecule of a problem, which can be read."""
+def source_molecule(smiles: str) -> Chem.Mol:
+    """Return the molecule of a problem, whose SMILES is valid."""
     molecule = read(smiles)
     assert molecule is not None, smiles
     return molecule
