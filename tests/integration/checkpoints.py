@@ -43,6 +43,6 @@ def read_whole(directory: Path) -> dict[str, Any]:
 def tensors(file: Path) -> dict[str, torch.Tensor]:
     """Return all tensors of a file; they have to be finite."""
     with safe_open(str(file), framework="pt") as opened:
-        found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dictionary
-    assert all(tensor.isfinite().all() for tensor in found.values())
-    return found
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no dictionary
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    return tensors

@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Any]:
 def replaced(change: str) -> list[str]:
     """Return the small comparison with one of its settings changed: mappings given twice would be merged."""
     key = change.partition("=")[0]
-    return [change if given.partition("=")[0] == key else given for given in SMALL]
+    return [change if setting.partition("=")[0] == key else setting for setting in SMALL]
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,12 @@ def test_every_incumbent_is_tested(compared: Path) -> None:
         "0000",
         test["base"]["score"],
     )
-    best, found = tree.root.score, []
+    best, incumbents = tree.root.score, []
     for number, node in enumerate(tree.finished[1:], 1):
         if node.usable and node.score > best:
             best = node.score
-            found.append((number, node.node_id))
-    assert [(change["stages"], change["node_id"]) for change in changes] == found
+            incumbents.append((number, node.node_id))
+    assert [(change["stages"], change["node_id"]) for change in changes] == incumbents
     assert (
         [change.node.node_id for change in incumbents_of(tree)][-1]
         == tree.best().node_id
@@ -86,12 +86,12 @@ def test_every_incumbent_is_tested(compared: Path) -> None:
 
 @pytest.mark.parametrize(("task", "budget"), [("easy", 8), ("deceptive", 6)])
 def test_scores_and_areas_are_those_of_the_searches(compared: Path, task: str, budget: int) -> None:
-    found = read(compared / "comparison.json")
+    comparison = read(compared / "comparison.json")
     tests = {
         method: [summary["test"] for summary in summaries(compared, task, method)]
-        for method in found["methods"]
+        for method in comparison["methods"]
     }
-    for method in found["methods"]:
+    for method in comparison["methods"]:
         areas = []
         for seed in (0, 1):
             base = np.mean([tests[other][seed]["base"]["score"] for other in tests])
@@ -101,44 +101,44 @@ def test_scores_and_areas_are_those_of_the_searches(compared: Path, task: str, b
                 for stage in range(1, budget + 1)
             ]
             areas.append(np.mean(values))
-        entry = found["per_task"][task][method]
-        assert found["budget_stages"][task] == budget
+        entry = comparison["per_task"][task][method]
+        assert comparison["budget_stages"][task] == budget
         assert entry["area"]["value"] == pytest.approx(np.mean(areas))
         finals = np.array([test["best"]["score"] for test in tests[method]])
         assert entry["final"] == pytest.approx(vars(interval(mean, [finals])))
-        curve = found["curves"][task][method]["stages"]
+        curve = comparison["curves"][task][method]["stages"]
         assert curve["mean"] == pytest.approx(
             [np.mean([by_hand(test["trajectory"], at) for test in tests[method]]) for at in curve["at"]]
         )
 
 
 def test_the_first_method_is_set_against_the_other(compared: Path) -> None:
-    found = read(compared / "comparison.json")
-    wins, places = [], []
-    for task in found["tasks"]:
+    comparison = read(compared / "comparison.json")
+    wins, ranks = [], []
+    for task in comparison["tasks"]:
         ours, theirs = (
             [summary["test"]["best"]["score"] for summary in summaries(compared, task, method)]
-            for method in found["methods"]
+            for method in comparison["methods"]
         )
-        against = found["per_task"][task]["practitioner"]["against"]
+        against = comparison["per_task"][task]["practitioner"]["against"]
         wins += [(a > b) + (a == b) / 2 for a in ours for b in theirs]
         assert against["improvement"]["value"] == pytest.approx(np.mean(wins[-4:]))
         assert against["p_holm"] == against["p_wilcoxon"]  # there is one other method
-        places += [1.5 if a == b else 1 if a > b else 2 for a, b in zip(ours, theirs, strict=True)]
-    assert found["overall"]["paper"]["against"] is None
-    assert found["overall"]["paper"]["rank"] == pytest.approx(np.mean(places))
+        ranks += [1.5 if a == b else 1 if a > b else 2 for a, b in zip(ours, theirs, strict=True)]
+    assert comparison["overall"]["paper"]["against"] is None
+    assert comparison["overall"]["paper"]["rank"] == pytest.approx(np.mean(ranks))
 
 
 def test_costs_are_those_of_the_searches(compared: Path) -> None:
     entry = read(compared / "comparison.json")["overall"]["paper"]
-    told = [summary for task in ("easy", "deceptive") for summary in summaries(compared, task, "paper")]
+    searches = [summary for task in ("easy", "deceptive") for summary in summaries(compared, task, "paper")]
     spent, saved = (
-        sum(summary[part][key] for summary in told)
+        sum(summary[part][key] for summary in searches)
         for part, key in (("budget", "gpu_seconds"), ("stopper", "saved_gpu_seconds"))
     )
     assert entry["gpu_seconds"] == pytest.approx(spent / 4)
     assert entry["stopper"]["saved_share"] == pytest.approx(saved / (spent + saved))
-    assert entry["stopper"]["audited"] == sum(summary["stopper"]["audited"] for summary in told)
+    assert entry["stopper"]["audited"] == sum(summary["stopper"]["audited"] for summary in searches)
     assert entry["llm"] == {"calls": 0.0, "tokens": 0.0, "dollars": 0.0}
 
 
@@ -246,9 +246,9 @@ def test_a_failing_cell_is_reported_and_leaves_the_others_alone(launch: Run, tmp
     failed = launch("compare", *one_task, ok=False)
     assert failed.returncode == FAILED
     assert "failed: paper on easy, seed 1: " in failed.stdout.splitlines()[-1]
-    found = read(study / "comparison.json")
-    assert found["unfinished"] == ["paper on easy, seed 1"]
-    assert [found["per_task"]["easy"][method]["runs"] for method in found["methods"]] == [1, 2]
+    comparison = read(study / "comparison.json")
+    assert comparison["unfinished"] == ["paper on easy, seed 1"]
+    assert [comparison["per_task"]["easy"][method]["runs"] for method in comparison["methods"]] == [1, 2]
     assert "- paper on easy, seed 1" in (study / "comparison.md").read_text()
     in_the_way.rmdir()
     launch("compare", *one_task)
@@ -294,10 +294,10 @@ def test_methods_are_compared_where_all_have_finished(
     study = tmp_path / "study"
     launched = launch("compare", methods, tasks, COMMON, "seeds=[1]", f"study_dir={study}", ok=False)
     assert launched.returncode == FAILED
-    found = read(study / "comparison.json")
-    assert {task: list(table) for task, table in found["per_task"].items()} == finished
-    assert found["complete_tasks"] == complete
-    assert list(found["overall"]) == (["paper", "practitioner"] if complete else [])
+    comparison = read(study / "comparison.json")
+    assert {task: list(table) for task, table in comparison["per_task"].items()} == finished
+    assert comparison["complete_tasks"] == complete
+    assert list(comparison["overall"]) == (["paper", "practitioner"] if complete else [])
     assert ("Without deadly" in (study / "comparison.md").read_text()) == bool(complete)
     assert (study / "final_scores.png").exists() == any(finished.values())
 
@@ -332,20 +332,20 @@ def test_strategies_are_replayed_on_every_task(launch: Run, compared: Path, tmp_
     launch(
         "transfer", strategies, tasks, "common=['experiment=simulated']", "seeds=3", f"study_dir={tmp_path}/t"
     )
-    found = read(tmp_path / "t" / "transfer.json")
-    assert found["unfinished"] == []
+    transfer = read(tmp_path / "t" / "transfer.json")
+    assert transfer["unfinished"] == []
     for task in ("easy", "deceptive"):
         for name, source in (("of_easy", sources["easy"]), ("of_deceptive", sources["deceptive"])):
             directories = [tmp_path / "t" / task / name / f"seed-{seed}" for seed in range(3)]
             tests = [read(directory / "test.json") for directory in directories]
             apart = np.array([test["best"]["score"] - test["practitioner"]["score"] for test in tests])
-            gain = found["gains"][task][name]
+            gain = transfer["gains"][task][name]
             assert (gain["runs"], gain["mean"]) == (3, pytest.approx(apart.mean()))
             assert gain["stderr"] == pytest.approx(apart.std(ddof=1) / np.sqrt(3))
             replayed = EventStore(directories[0] / "tree.jsonl", repair=False).tree
-            known = EventStore(source / "tree.jsonl", repair=False).tree
+            tree = EventStore(source / "tree.jsonl", repair=False).tree
             assert [n.hparams for n in replayed.stages()] == [
-                n.hparams for n in known.path(known.best().node_id)[1:]
+                n.hparams for n in tree.path(tree.best().node_id)[1:]
             ]
     assert (tmp_path / "t" / "transfer.md").read_text().count("| of_easy |") == 1
     assert (tmp_path / "t" / "transfer.png").read_bytes().startswith(b"\x89PNG")

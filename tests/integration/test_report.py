@@ -283,9 +283,9 @@ def search(tmp_path: Path) -> Callable[..., SearchBuilder]:
     return build
 
 
-def opened(browser: webdriver.Chrome, page: Path, place: str = "") -> None:
+def opened(browser: webdriver.Chrome, page: Path, fragment: str = "") -> None:
     """Open a report and wait until it is drawn; fail on anything the console complains of."""
-    browser.get(f"{page.as_uri()}{place}")
+    browser.get(f"{page.as_uri()}{fragment}")
     WebDriverWait(browser, 20).until(
         lambda chrome: chrome.execute_script("return document.querySelectorAll('#stages tr').length > 0")
     )

@@ -55,11 +55,11 @@ def cluster(environment: dict[str, str]) -> Iterator[None]:
 def wait_for(condition: Callable[[], Any], driver: subprocess.Popen[str] | None = None) -> Any:
     """Wait for what has to come about, and return it."""
     deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, "it does not come about"
         assert driver is None or driver.poll() is None, "the driver has ended"
         time.sleep(0.05)
-    return found
+    return value
 
 
 def slurm(*words: str) -> list[str]:
@@ -98,16 +98,16 @@ def long_spec(
     spec: dict[str, Any], launch: Run, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
     """A stage of 150 steps, and where it ran without interruption."""
-    found = deepcopy(spec) | {"steps": 150}
-    found["trainer"]["validation_every"] = 50
+    longer = deepcopy(spec) | {"steps": 150}
+    longer["trainer"]["validation_every"] = 50
     whole = tmp_path_factory.mktemp("whole") / "0001"
     whole.mkdir()
-    (whole / "stage.json").write_text(json.dumps(found))
+    (whole / "stage.json").write_text(json.dumps(longer))
     subprocess.run(
         [sys.executable, "-c", f"from llmzero.grpo.main import run_stage; run_stage({str(whole)!r})"],
         check=True,
     )
-    return found, whole
+    return longer, whole
 
 
 def run(
@@ -353,9 +353,9 @@ def test_a_search_is_ended_cleanly_from_elsewhere(environment: dict[str, str], t
     assert f"job {job_of(search / 'nodes/0002')} RUNNING" in status
     subprocess.run(command("stop", str(search)), env=environment, check=True)
     assert driver.wait() == 0, driver.stdout.read() if driver.stdout else ""
-    found = summary(search)
-    assert (found["state"], found["nodes"]["stopped"], found["nodes"]["failed"]) == ("finished", 2, 0)
-    assert found["test"]["base"]
+    ended = summary(search)
+    assert (ended["state"], ended["nodes"]["stopped"], ended["nodes"]["failed"]) == ("finished", 2, 0)
+    assert ended["test"]["base"]
     wait_for(lambda: not jobs_alive())
 
 

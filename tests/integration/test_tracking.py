@@ -379,15 +379,15 @@ def test_no_tracking_leaves_nothing(tmp_path: Path) -> None:
 def delivered(search: Search) -> Search:
     """A search that is over, with all it leaves: a strategy, a page, transcripts, the winner's weights."""
     stage = search.path / "nodes" / "0001"
-    for place in (
+    for name in (
         "strategy.yaml",
         "report.html",
         "session.jsonl",
         "nodes/0001/calls/proposal-0000-1.json",
         "nodes/0001/log.txt",
     ):
-        (search.path / place).parent.mkdir(exist_ok=True)
-        (search.path / place).write_text(f"<p>{place}</p>")
+        (search.path / name).parent.mkdir(exist_ok=True)
+        (search.path / name).write_text(f"<p>{name}</p>")
     (stage / "checkpoints" / "adapter").mkdir(parents=True)
     for name in ("model.safetensors", "adapter/model.safetensors", "optimizer.safetensors"):
         (stage / "checkpoints" / name).write_bytes(name.encode())
@@ -455,7 +455,7 @@ def test_online_a_server_gets_it_all_and_twice_adds_nothing(delivered: Search, s
 
 def test_synced_offline_runs_are_what_online_runs_are(delivered: Search, server: WandbServer) -> None:
     mirror(delivered, "--mode", "online")
-    online = {run_id: told(run) for run_id, run in server.runs.items()}
+    online = {run_id: content(run) for run_id, run in server.runs.items()}
     server.runs, server.artifacts = {}, {}
     mirror(delivered)
     command = [
@@ -464,11 +464,11 @@ def test_synced_offline_runs_are_what_online_runs_are(delivered: Search, server:
         *map(str, delivered.path.glob("wandb/offline-run-*")),
     ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    assert {run_id: told(run) for run_id, run in server.runs.items()} == online
+    assert {run_id: content(run) for run_id, run in server.runs.items()} == online
     assert server.artifact("checkpoint")["adapter/model.safetensors"] == b"adapter/model.safetensors"
 
 
-def told(run: Run) -> list[Any]:
+def content(run: Run) -> list[Any]:
     """Return what is the same whenever a run is written."""
     rows = [
         {

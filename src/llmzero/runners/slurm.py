@@ -19,8 +19,9 @@ from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
 from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.runners.directory import DirectoryHandle
-from llmzero.runners.slurm_job import Job, run_job
+from llmzero.runners.slurm_job import run_job
 from llmzero.runners.slurm_queue import JOB_FILE, JobState, Queue, cancel, job_name, jobs_of
+from llmzero.runners.slurm_resources import JobResources
 from llmzero.runners.snapshot import snapshot
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ LAUNCHERS = ("SLURM_", "SBATCH_", "SUBMITIT_", "RANK", "WORLD_SIZE", "LOCAL_RANK
 
 
 @dataclass
-class SlurmRunnerSettings(Job):
+class SlurmRunnerSettings(JobResources):
     """`runner=slurm`."""
 
     entry_point: str = setting(

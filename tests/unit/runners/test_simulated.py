@@ -117,11 +117,11 @@ def test_divergence_breaks_a_policy_for_good() -> None:
 
 def test_without_entropy_nothing_more_is_learnt_and_a_bonus_keeps_it() -> None:
     fast = {"learning_rate": 2e-6, "prompts_per_step": 256}
-    bare, kept = (
+    bare, held = (
         trained([fast | {"entropy_coef": bonus}] * 6, "entropy_collapse")[0] for bonus in (0.0, 0.02)
     )
-    assert bare.entropy < 0.3 * kept.entropy
-    assert kept.craft < bare.craft
+    assert bare.entropy < 0.3 * held.entropy
+    assert held.craft < bare.craft
 
 
 def test_lengths_explode_unless_there_is_room_or_a_leash() -> None:
@@ -158,10 +158,10 @@ def test_instances_of_a_family_differ_and_keep_its_character() -> None:
 
 
 def test_the_nano_landscape_is_the_one_that_was_fitted() -> None:
-    found = json.loads((REPOSITORY / "benchmarks/results/simulator_fit.json").read_text())
+    fitted = json.loads((REPOSITORY / "benchmarks/results/simulator_fit.json").read_text())
     nano = LANDSCAPES["nano"]
-    assert {name: getattr(nano, name) for name in found["constants"]} == found["constants"]
-    assert {name: getattr(nano.costs, name) for name in found["costs"]} == found["costs"]
+    assert {name: getattr(nano, name) for name in fitted["constants"]} == fitted["constants"]
+    assert {name: getattr(nano.costs, name) for name in fitted["costs"]} == fitted["costs"]
 
 
 # --- what agents see ---
@@ -182,7 +182,7 @@ def test_agents_can_name_what_is_wrong(
     tmp_path: Path, landscape: str, changes: dict[str, Any], problem: str, instance: int
 ) -> None:
     """Within three stages of a path, from what the stages wrote."""
-    runner, tree, found = simulated(landscape, instance=instance), Tree(), set()
+    runner, tree, problems = simulated(landscape, instance=instance), Tree(), set()
     parent: Path | None = None
     for number in range(4):
         stage = spec(
@@ -197,11 +197,11 @@ def test_agents_can_name_what_is_wrong(
         result = ran(runner, stage)
         tree.finish(node_id, result)
         evidence = EvidenceBuilder(tmp_path, CATALOGUE, {}, 0).for_proposal(tree, node_id, {})
-        found |= set(diagnose(evidence))
+        problems |= set(diagnose(evidence))
         parent = result.last_checkpoint
         if parent is None:
             break
-    assert problem in found
+    assert problem in problems
     assert RuleAgent().propose(evidence).changes
 
 
@@ -334,11 +334,11 @@ def test_a_stage_can_be_continued_from_its_best_and_its_last_validation(tmp_path
     result = ran(runner, spec(tmp_path / "a", learning_rate=2e-5, kl_coef=0.0))
     scores = [point.score for point in result.validation]
     assert max(scores) > scores[-1]
-    kept = [result.checkpoint, result.last_checkpoint]
-    assert set(StageDir(tmp_path / "a").complete_checkpoints()) == set(kept)
+    checkpoints = [result.checkpoint, result.last_checkpoint]
+    assert set(StageDir(tmp_path / "a").complete_checkpoints()) == set(checkpoints)
     measured = [
         ran(runner, spec(tmp_path / f"m{number}", checkpoint, steps=0)).best_score
-        for number, checkpoint in enumerate(kept)
+        for number, checkpoint in enumerate(checkpoints)
     ]
     assert measured == [max(scores), scores[-1]]
 
@@ -371,9 +371,9 @@ def test_each_round_has_news_of_exactly_one_stage(tmp_path: Path) -> None:
     points = [0, 0, 0]
     while handles:
         status = [handle.poll() for handle in handles]
-        now = [len(found.validation) for found in status]
+        now = [len(each.validation) for each in status]
         assert sum(new > old for new, old in zip(now, points, strict=True)) == 1
-        left = [i for i, found in enumerate(status) if not found.final]
+        left = [i for i, each in enumerate(status) if not each.final]
         handles, points = [handles[i] for i in left], [now[i] for i in left]
 
 

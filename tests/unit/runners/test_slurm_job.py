@@ -17,8 +17,8 @@ import yaml
 from llmzero.cli import composed
 from llmzero.core.errors import UserError
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
-from llmzero.runners.slurm_job import Job
 from llmzero.runners.slurm_queue import JobState, Queue
+from llmzero.runners.slurm_resources import JobResources
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
@@ -27,7 +27,7 @@ HPARAMS = {"max_completion_length": 2048, "group_size": 4}
 
 
 def test_resources_grow_with_hyperparameters_and_never_shrink() -> None:
-    job = Job(
+    job = JobResources(
         mem_gb=32,
         timeout_min=100,
         scale={"timeout_min": {"max_completion_length": 1024, "group_size": 8}, "mem_gb": {"group_size": 2}},
@@ -40,7 +40,7 @@ def test_resources_grow_with_hyperparameters_and_never_shrink() -> None:
         match=r"runner\.scale\.mem_gb\.none: no such hyperparameter; "
         r"there are max_completion_length, group_size",
     ):
-        Job(mem_gb=1, scale={"mem_gb": {"none": 1}}).parameters(HPARAMS, "name", None)
+        JobResources(mem_gb=1, scale={"mem_gb": {"none": 1}}).parameters(HPARAMS, "name", None)
 
 
 def test_the_example_profile_composes() -> None:
@@ -60,14 +60,14 @@ def test_the_example_profile_composes() -> None:
 
 
 def test_a_stage_has_one_process_a_gpu_unless_told_otherwise() -> None:
-    assert Job(nodes=2, gpus_per_node=8).devices == 16
-    assert Job(gpus_per_node=8, tasks_per_node=1).devices == 1
-    assert Job().devices == 1
+    assert JobResources(nodes=2, gpus_per_node=8).devices == 16
+    assert JobResources(gpus_per_node=8, tasks_per_node=1).devices == 1
+    assert JobResources().devices == 1
 
 
 def test_what_cannot_work_is_refused_at_once() -> None:
     with pytest.raises(UserError, match=r"runner\.timeout_min=3: leaves no time to train"):
-        Job(timeout_min=3)
+        JobResources(timeout_min=3)
     with pytest.raises(UserError, match=r"runner\.max_gpus=4: one stage takes 8"):
         SlurmRunner(SlurmRunnerSettings(entry_point="a.b", gpus_per_node=8, max_gpus=4))
 

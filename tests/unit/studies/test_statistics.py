@@ -93,8 +93,10 @@ def test_an_interval_is_drawn_within_tasks() -> None:
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    found = [interval(mean, [normal(seed, 20), normal(1000 + seed, 20)], draws=400) for seed in range(300)]
-    assert 0.89 < np.mean([each.low <= 0.0 <= each.high for each in found]) < 0.98
+    intervals = [
+        interval(mean, [normal(seed, 20), normal(1000 + seed, 20)], draws=400) for seed in range(300)
+    ]
+    assert 0.89 < np.mean([each.low <= 0.0 <= each.high for each in intervals]) < 0.98
 
 
 def test_an_interval_is_the_same_each_time() -> None:
