@@ -82,7 +82,7 @@ class Journal(Countdown):
 
 
 class Hungry(TorchEngine):
-    """Asks for more memory than there is, in the generation or the update of the given step of a stage (from 2)."""
+    """Asks for more memory than there is, in the generation or the update of a step of a stage (from 2)."""
 
     def __init__(self, phase: str, step: int, **settings: Any) -> None:
         super().__init__(TorchEngineSettings(**settings))

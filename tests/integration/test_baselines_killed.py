@@ -48,7 +48,7 @@ def run(config: SearchConfig, directory: Path, **budget: Any) -> list[tuple[Any,
 def test_a_killed_or_continued_search_decides_as_an_uninterrupted_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
 ) -> None:
-    """Twelve stages at once, by drivers that are killed again and again, and as five stages and then seven more."""
+    """Twelve stages, by drivers that are killed again and again, and as five stages and then seven more."""
     config = composed(method, "search.workers=1")
     whole = run(config, tmp_path / "whole", stages=12)
     assert len(whole) == (4 if method == "practitioner" else 13)

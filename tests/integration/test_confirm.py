@@ -1,4 +1,4 @@
-"""Winners on fresh seeds: what is run, what it costs, who wins; added later, killed at any moment, and for real."""
+"""Confirmation on fresh seeds: runs, cost and winner; added later, killed at any moment, and trained."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ def confirmed(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_best_strategies_and_the_practitioner_are_replayed_on_fresh_seeds(confirmed: Path) -> None:
-    found = read(confirmed / "confirmation.json")
-    assert found["seeds"] == [1000, 1001, 1002]
-    assert found["stages"] == 8
-    assert len(found["strategies"]) == 2
+    confirmation = read(confirmed / "confirmation.json")
+    assert confirmation["seeds"] == [1000, 1001, 1002]
+    assert confirmation["stages"] == 8
+    assert len(confirmation["strategies"]) == 2
     best = read(confirmed / "summary.json")["best"]["node_id"]
-    assert f"strategy-{best}" in found["strategies"]
-    steps = max(strategy["steps"] for strategy in found["strategies"].values())
-    assert found["practitioner"]["steps"] == steps
-    names = {**found["strategies"], f"practitioner-{steps}": found["practitioner"]}
+    assert f"strategy-{best}" in confirmation["strategies"]
+    steps = max(strategy["steps"] for strategy in confirmation["strategies"].values())
+    assert confirmation["practitioner"]["steps"] == steps
+    names = {**confirmation["strategies"], f"practitioner-{steps}": confirmation["practitioner"]}
     assert {path.name for path in (confirmed / "confirm").iterdir()} == set(names)
     for name, scores in names.items():
         replays = [
-            read(confirmed / "confirm" / name / f"seed-{seed}" / "summary.json") for seed in found["seeds"]
+            read(confirmed / "confirm" / name / f"seed-{seed}" / "summary.json")
+            for seed in confirmation["seeds"]
         ]
         assert scores["test"] == [replay["test"]["best"]["score"] for replay in replays]
         assert scores["validation"] == [replay["best"]["score"] for replay in replays]
@@ -53,13 +54,13 @@ def test_the_best_strategies_and_the_practitioner_are_replayed_on_fresh_seeds(co
         assert {replay["confirmation"] for replay in replays} == {None}
         configs = [
             yaml.safe_load((confirmed / "confirm" / name / f"seed-{seed}" / "config.yaml").read_text())
-            for seed in found["seeds"]
+            for seed in confirmation["seeds"]
         ]
-        assert [config["seed"] for config in configs] == found["seeds"]
-    assert found["winner"] == max(
-        found["strategies"], key=lambda name: found["strategies"][name]["validation_mean"]
+        assert [config["seed"] for config in configs] == confirmation["seeds"]
+    assert confirmation["winner"] == max(
+        confirmation["strategies"], key=lambda name: confirmation["strategies"][name]["validation_mean"]
     )
-    assert read(confirmed / "summary.json")["confirmation"] == found
+    assert read(confirmed / "summary.json")["confirmation"] == confirmation
 
 
 def test_a_strategy_is_replayed_as_the_search_found_it(confirmed: Path) -> None:
@@ -156,11 +157,11 @@ def test_it_trains_for_real(launch: Run, tmp_path: Path) -> None:
         "trainer.validation_every=2",
     ]
     launch("search", *small, "search.confirm_seeds=2", "search.confirm_top=1", f"search_dir={tmp_path}/s")
-    found = read(tmp_path / "s/confirmation.json")
-    (strategy,) = found["strategies"].values()
-    assert strategy["incomplete"] == found["practitioner"]["incomplete"] == 0
-    assert found["practitioner"]["steps"] == strategy["steps"]
-    assert len(set(found["base"]["test"])) == 1, "greedy answers of one base model to one test split"
+    confirmation = read(tmp_path / "s/confirmation.json")
+    (strategy,) = confirmation["strategies"].values()
+    assert strategy["incomplete"] == confirmation["practitioner"]["incomplete"] == 0
+    assert confirmation["practitioner"]["steps"] == strategy["steps"]
+    assert len(set(confirmation["base"]["test"])) == 1, "greedy answers of one base model to one test split"
     orders = [
         read_lines(
             tmp_path / f"s/confirm/practitioner-{strategy['steps']}/seed-{seed}/nodes/0001/metrics.jsonl"

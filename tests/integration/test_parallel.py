@@ -1,4 +1,4 @@
-"""Several stages at once: what is decided depends on the order in which stages end, and not on when that is noticed."""
+"""Several stages at once: decisions depend on the order in which stages end, not on when that is noticed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CATALOGUE = Catalogue.from_config(
 
 @dataclass
 class Table:
-    """Stages that end three by three, those three in an order drawn beforehand, and are `late` found to have ended together."""
+    """Stages that end three by three, in an order drawn before; if `late`, all three are noticed at once."""
 
     late: bool
     running: dict[str, float] = field(default_factory=dict)  # moments of their ends

@@ -1,4 +1,4 @@
-"""Strategies and rules that leave their search: replayed whole, edited, on other models, over seeds, in one process; interrupted and gone on."""
+"""Replays of strategies and rules: whole, edited, on other models and seeds, in one process, interrupted."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def write(path: Path, stages: list[dict[str, Any]]) -> Path:
 @pytest.fixture(scope="module")
 def searched(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated search with its strategy and its rule."""
-    search = tmp_path_factory.mktemp("searched") / "found"
+    search = tmp_path_factory.mktemp("searched") / "searched"
     launch("search", *SIMULATED, f"search_dir={search}")
     return search
 
 
 @pytest.fixture(scope="module")
-def known(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def simulated(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A replay of two stages, whose directory holds their strategy as a search would have written it."""
-    directory = tmp_path_factory.mktemp("known")
+    directory = tmp_path_factory.mktemp("simulated")
     stages = [
         {"steps": 8, "changes": {"learning_rate": 2e-6}},
         {"steps": 8, "changes": {"prompts_per_step": 256}},
@@ -54,9 +54,9 @@ def known(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "replay",
         *SIMULATED,
         f"strategy={write(directory / 's.yaml', stages)}",
-        f"search_dir={directory}/found",
+        f"search_dir={directory}/searched",
     )
-    return directory / "found"
+    return directory / "searched"
 
 
 def test_a_strategy_is_replayed_stage_by_stage(launch: Run, searched: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_strategy_is_replayed_stage_by_stage(launch: Run, searched: Path, tmp_
 
 
 def test_an_edited_strategy_trains_what_it_says(launch: Run, tmp_path: Path) -> None:
-    """The second stage goes on from step 8 of the first, which is trained no further; the third was stopped at step 6."""
+    """The second stage resumes from step 8 of the first, which ends there; the third stopped at step 6."""
     edited = [
         {"steps": 16, "changes": {"group_size": 16}},
         {"steps": 10, "changes": {"learning_rate": 2e-6}, "resume": 8},
@@ -133,7 +133,7 @@ def test_another_strategy_in_the_same_directory_is_refused(launch: Run, tmp_path
     [
         ([], "strategy=FILE or rule=FILE: give exactly one of them"),
         (
-            ["strategy={found}/strategy.yaml", "rule={found}/strategy.yaml"],
+            ["strategy={search}/strategy.yaml", "rule={search}/strategy.yaml"],
             "strategy=FILE or rule=FILE: give exactly one of them",
         ),
         (
@@ -141,30 +141,35 @@ def test_another_strategy_in_the_same_directory_is_refused(launch: Run, tmp_path
             "nowhere.yaml: no such file; a finished search writes one into its search_dir",
         ),
         (
-            ["strategy={found}/strategy.yaml", "model=nano"],
+            ["strategy={search}/strategy.yaml", "model=nano"],
             "stage 1: learning_rate=2e-06: must be float from 1e-05 to 0.001",
         ),
         (
-            ["strategy={found}/strategy.yaml", "transfer=exact"],
+            ["strategy={search}/strategy.yaml", "transfer=exact"],
             "transfer=exact: must be one of relative, values",
         ),
-        (["rule={found}/strategy.yaml"], "strategy.yaml:\n  stages: unknown key"),
-        (["rule={found}/strategy.yaml", "stages=0"], "stages=0: must be at least 1"),
+        (["rule={search}/strategy.yaml"], "strategy.yaml:\n  stages: unknown key"),
+        (["rule={search}/strategy.yaml", "stages=0"], "stages=0: must be at least 1"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(
-    launch: Run, known: Path, tmp_path: Path, overrides: list[str], message: str
+    launch: Run, simulated: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
-    given = [override.format(found=known) for override in overrides]
-    done = launch("replay", *SIMULATED, *given, f"search_dir={tmp_path}/r", ok=False)
+    arguments = [override.format(search=simulated) for override in overrides]
+    done = launch("replay", *SIMULATED, *arguments, f"search_dir={tmp_path}/r", ok=False)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "r").exists()
 
 
-def test_a_strategy_moves_to_another_model(launch: Run, known: Path, tmp_path: Path) -> None:
-    """From a language model's catalogue to the nano model's, a hundred times the learning rate; the simulator takes any."""
-    moved = ["model=nano", "transfer=relative", f"strategy={known}/strategy.yaml", f"search_dir={tmp_path}/r"]
+def test_a_strategy_moves_to_another_model(launch: Run, simulated: Path, tmp_path: Path) -> None:
+    """From a language model's catalogue to the nano model's: a hundred times the learning rate; simulated."""
+    moved = [
+        "model=nano",
+        "transfer=relative",
+        f"strategy={simulated}/strategy.yaml",
+        f"search_dir={tmp_path}/r",
+    ]
     printed = launch("replay", *SIMULATED, *moved).stdout
     note = "prompts_per_step=256 goes beyond the bounds here: 64 (must be one of 8, 16, 32, 64)"
     stages = stages_of(tmp_path / "r")
@@ -177,23 +182,23 @@ def test_a_strategy_moves_to_another_model(launch: Run, known: Path, tmp_path: P
 
 
 def test_a_multirun_over_seeds_and_models_gives_every_replay_a_directory(
-    launch: Run, known: Path, tmp_path: Path
+    launch: Run, simulated: Path, tmp_path: Path
 ) -> None:
-    strategy = f"strategy={known}/strategy.yaml"
+    strategy = f"strategy={simulated}/strategy.yaml"
     launch(
         "replay", "-m", *SIMULATED, strategy, "transfer=relative", "seed=0,1", "model=none,nano", cwd=tmp_path
     )
-    found = {
+    summaries = {
         path.name: json.loads((path / "summary.json").read_text())
         for path in (tmp_path / "runs").glob("replay-*")
     }
-    assert sorted(found) == [
-        f"replay-found-none-{model}-{seed}" for model in ("nano", "none") for seed in (0, 1)
+    assert sorted(summaries) == [
+        f"replay-searched-none-{model}-{seed}" for model in ("nano", "none") for seed in (0, 1)
     ]
-    assert {summary["state"] for summary in found.values()} == {"finished"}
+    assert {summary["state"] for summary in summaries.values()} == {"finished"}
     assert (
-        found["replay-found-none-none-0"]["best"]["score"]
-        != found["replay-found-none-none-1"]["best"]["score"]
+        summaries["replay-searched-none-none-0"]["best"]["score"]
+        != summaries["replay-searched-none-none-1"]["best"]["score"]
     )
 
 

@@ -1,4 +1,4 @@
-"""Whole searches through the launcher: simulated ones for speed, trained ones for truth; crashes at random moments."""
+"""Whole searches through the launcher, simulated and trained; crashes at random moments."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def assert_consistent(search_dir: Path, stages: int) -> None:
     ]
     failed = [node.result for node in store.tree.stages() if not node.usable]
     total = sum(r["gpu_seconds"] for r in results) + sum(r.gpu_seconds for r in failed if r)
-    found = summary(search_dir)
-    assert found["budget"]["gpu_seconds"] == pytest.approx(total, abs=0.01)
-    assert found["budget"]["stages"] == stages
-    assert found["nodes"]["total"] == stages + 1
-    assert sum(found["nodes"][state] for state in ("completed", "stopped", "failed")) == stages + 1
-    assert found["state"] == "finished"
+    outcome = summary(search_dir)
+    assert outcome["budget"]["gpu_seconds"] == pytest.approx(total, abs=0.01)
+    assert outcome["budget"]["stages"] == stages
+    assert outcome["nodes"]["total"] == stages + 1
+    assert sum(outcome["nodes"][state] for state in ("completed", "stopped", "failed")) == stages + 1
+    assert outcome["state"] == "finished"
 
 
 def trained_steps_are_continuous(search_dir: Path) -> bool:
@@ -66,14 +66,14 @@ def test_a_simulated_search_leaves_everything_it_promises(launch: Run, tmp_path:
     search = tmp_path / "s"
     printed = launch("search", *SIMULATED, f"search_dir={search}").stdout
     assert_consistent(search, 16)
-    found = summary(search)
-    assert found["best"]["path"][0] == "0000"
-    assert found["best"]["score"] > found["base_score"]
-    assert [point["stages"] for point in found["trajectory"]] == list(range(1, 17))
-    assert found["test"] == json.loads((search / "test.json").read_text())
-    assert {name: set(found["test"][name]) >= {"score", "stderr"} for name in found["test"]} == dict.fromkeys(
-        ["base", "practitioner", "best"], True
-    )
+    outcome = summary(search)
+    assert outcome["best"]["path"][0] == "0000"
+    assert outcome["best"]["score"] > outcome["base_score"]
+    assert [point["stages"] for point in outcome["trajectory"]] == list(range(1, 17))
+    assert outcome["test"] == json.loads((search / "test.json").read_text())
+    assert {
+        name: set(outcome["test"][name]) >= {"score", "stderr"} for name in outcome["test"]
+    } == dict.fromkeys(["base", "practitioner", "best"], True)
     for name in ("config.yaml", "strategy.yaml", "report.html"):
         assert (search / name).stat().st_size > 0
     proposal = json.loads((search / "nodes/0002/proposal.json").read_text())
@@ -143,7 +143,8 @@ class Handle:
     def result(self):
         score = (spec := self.spec).depth * 0.1 + (0.05 if spec.hparams.get("colour") == "red" else 0.0)
         point = ValidationPoint(spec.steps, spec.depth * spec.steps, score, 0.01, 100, 0.0)
-        return StageResult("completed", [point], spec.steps, score, Path("somewhere"), 1.0, 2.0, None, Path("somewhere"))
+        somewhere = Path("somewhere")
+        return StageResult("completed", [point], spec.steps, score, somewhere, 1.0, 2.0, None, somewhere)
 '''
 
 
@@ -169,9 +170,9 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(
         f"search_dir={tmp_path}/s",
     ]
     launch("search", "--config-dir", str(conf), *overrides, PYTHONPATH=str(tmp_path))
-    found = summary(tmp_path / "s")
-    assert found["nodes"]["completed"] == 17
-    assert found["budget"]["gpu_seconds"] == 32.0
+    outcome = summary(tmp_path / "s")
+    assert outcome["nodes"]["completed"] == 17
+    assert outcome["budget"]["gpu_seconds"] == 32.0
 
 
 # --- bad input ---
@@ -262,10 +263,10 @@ def test_a_full_disk_is_said_and_loses_nothing(launch: Run, tmp_path: Path) -> N
         done = launch("search", *SIMULATED, "budget.stages=400", f"search_dir={disk}/s", ok=False)
         assert done.returncode == 2
         assert "the disk is full; free some space" in done.stderr
-        kept = len([e for e in read_lines_forgiving(disk / "s/tree.jsonl") if e["event"] == "finished"])
+        ended = len([e for e in read_lines_forgiving(disk / "s/tree.jsonl") if e["event"] == "finished"])
         subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
-        launch("search", *SIMULATED, f"budget.stages={kept + 2}", f"search_dir={disk}/s")
-        assert_consistent(disk / "s", kept + 2)
+        launch("search", *SIMULATED, f"budget.stages={ended + 2}", f"search_dir={disk}/s")
+        assert_consistent(disk / "s", ended + 2)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -299,7 +300,7 @@ def start_and_kill(seconds: float, environment: dict[str, str], *overrides: str)
 def test_killing_a_simulated_search_twenty_times_changes_nothing(
     launch: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """With one worker the decisions depend on the seed alone, so the interrupted tree must be the uninterrupted one."""
+    """With one worker decisions depend on the seed alone: the tree is that of an uninterrupted search."""
     overrides = [*SIMULATED, "search.workers=1", "budget.stages=30"]
     launch("search", *overrides, f"search_dir={tmp_path}/whole")
     rng = random.Random(0)
@@ -322,8 +323,8 @@ def trained(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_search_trains_for_real(trained: Path) -> None:
     assert_consistent(trained, 4)
-    found = summary(trained)
-    assert found["test"]["practitioner"]["steps"] == found["test"]["best"]["steps"]
+    outcome = summary(trained)
+    assert outcome["test"]["practitioner"]["steps"] == outcome["test"]["best"]["steps"]
     specs = [json.loads(file.read_text()) for file in sorted(trained.glob("nodes/*/stage.json"))]
     assert specs[0]["steps"] == 0
     assert all(spec["resume_from"] for spec in specs[1:])
@@ -335,9 +336,10 @@ def test_a_search_trains_for_real(trained: Path) -> None:
 
 
 def test_two_processes_a_stage_within_a_disk_quota(launch: Run, root: Path, tmp_path: Path) -> None:
-    """Stages side by side below the base model, with one checkpoint each: weights and, at twice their size, the optimizer state.
+    """Stages side by side below the base model, with a checkpoint each: weights and optimizer, 1 and 2 in size.
 
-    In sizes of weights: base model 1, the practitioner's stage and the best one 3 each, all others 1 once they have dropped what they can.
+    So the base model takes 1, the practitioner's stage and the best one 3 each, all others 1 without their
+    optimizer states.
     """
     search, conf = tmp_path / "s", tmp_path / "conf"
     (conf / "task").mkdir(parents=True)
@@ -404,8 +406,13 @@ def test_a_base_model_that_failed_is_tried_again(
     assert "the base model could not be prepared" in first.stderr
     assert summary(tmp_path / "s")["state"] == "interrupted"
     launch("search", *overrides)
-    found = summary(tmp_path / "s")
-    assert (found["state"], found["nodes"]["total"], found["nodes"]["failed"], found["budget"]["stages"]) == (
+    outcome = summary(tmp_path / "s")
+    assert (
+        outcome["state"],
+        outcome["nodes"]["total"],
+        outcome["nodes"]["failed"],
+        outcome["budget"]["stages"],
+    ) == (
         "finished",
         2,
         0,
@@ -447,12 +454,12 @@ def wait_until(condition: Callable[[], object], driver: subprocess.Popen[bytes])
 
 def stage_processes(search_dir: Path) -> list[psutil.Process]:
     """The processes that train a stage of this search (not submitit's controllers)."""
-    found = []
+    processes = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if "submitit.core._submit" in words and any(word.startswith(str(search_dir)) for word in words):
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes
 
 
 def kill_all(driver: subprocess.Popen[bytes], search_dir: Path) -> None:
@@ -465,7 +472,7 @@ def kill_all(driver: subprocess.Popen[bytes], search_dir: Path) -> None:
 def test_three_kills_of_the_driver_and_three_of_stages(
     launch: Run, environment: dict[str, str], root: Path, tmp_path: Path
 ) -> None:
-    """Every round may start two stages more than the one before, so that each has a living stage to kill, however fast the machine."""
+    """Every round may start two stages more than the one before, so that each has a stage to kill."""
     search, rng = tmp_path / "s", random.Random(1)
     for budget in (2, 4, 6):
         driver = start(environment, *TRAINED, f"budget.stages={budget}", f"search_dir={search}")
@@ -492,7 +499,7 @@ def kill_a_stage_and_the_driver(
 
 
 def kill_a_stage(search_dir: Path, after: float) -> bool:
-    """Kill a stage of the tree, but the base model, after some seconds; return whether it had not ended by then."""
+    """Kill a stage, but the base model, after some seconds; return whether it had not ended by then."""
     for process in stage_processes(search_dir):
         stage = next(
             Path(word).parent for word in process.info["cmdline"] if word.startswith(str(search_dir))
@@ -530,7 +537,8 @@ def test_a_stage_that_dies_twice_is_failed_with_its_error_and_the_search_goes_on
 
 def test_the_first_line_comes_at_once() -> None:
     """Without torch: a driver lives on a login node."""
-    code = "import sys, runpy; sys.argv=['search.py','dry_run=true']; runpy.run_path('launchers/search.py', run_name='__main__'); "
+    code = "import sys, runpy; sys.argv=['search.py','dry_run=true']; "
+    code += "runpy.run_path('launchers/search.py', run_name='__main__'); "
     code += "print('torch' in sys.modules)"
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True

@@ -1,4 +1,4 @@
-"""The methods that LLMZero is compared with: each decides as published, alike after a restart, and never more than it may."""
+"""The baselines: each decides as published, alike after a restart, and stays within its limits."""
 
 from __future__ import annotations
 
@@ -127,7 +127,10 @@ def grow(
     failures: float = 0.0,
     check: Callable[[Expansion | None, int], None] = lambda expansion, running: None,
 ) -> Tree:
-    """Let a method grow a tree to so many stages, ends in random order; it may end sooner. `check` is told what it asks for and how many run."""
+    """Let a method grow a tree to `stages` stages, which end in random order; it may end sooner.
+
+    `check` gets each expansion and the number of running stages.
+    """
     rng, running = random.Random(1), [node for node in tree if not node.final]
     while len(tree) <= stages or running:
         expansion = None
@@ -151,15 +154,15 @@ def grow(
 def test_a_restarted_method_decides_as_an_uninterrupted_one_would(
     name: str, workers: int, catalogue: Catalogue
 ) -> None:
-    """At every moment of a search with failing stages, others running, a new method on the same tree asks for the same next stage."""
-    known, tree = context(catalogue, workers=workers), began(catalogue)
+    """At every moment, with failed and running stages, a new method on the tree asks for the same stage."""
+    search, tree = context(catalogue, workers=workers), began(catalogue)
     grow(
-        METHODS[name](known),
+        METHODS[name](search),
         tree,
         24,
         workers,
         0.15,
-        lambda expansion, _: same(expansion, METHODS[name](known).ask(tree)),
+        lambda expansion, _: same(expansion, METHODS[name](search).ask(tree)),
     )
     assert len(tree) > 3
 
@@ -174,8 +177,8 @@ def same(a: Expansion | None, b: Expansion | None) -> None:
 def test_every_method_stays_within_depth_and_catalogue(
     name: str, max_depth: int, stages: int | None, failures: float
 ) -> None:
-    known = context(max_depth=max_depth, stages=stages)
-    tree = grow(METHODS[name](known), began(WIDE), stages or 30, failures=failures)
+    search = context(max_depth=max_depth, stages=stages)
+    tree = grow(METHODS[name](search), began(WIDE), stages or 30, failures=failures)
     assert all(node.depth <= max_depth for node in tree)
     assert not [problem for node in tree for problem in WIDE.problems(node.hparams)]
     endless = name not in ("practitioner", "grid") and not (name in ("llmzero", "paper") and max_depth == 1)
@@ -195,7 +198,7 @@ def test_several_workers_are_never_without_a_stage(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["grid", "pbt", "greedy"])
 def test_several_workers_wait_only_where_the_method_leaves_nothing_to_do(name: str) -> None:
-    """A grid at its end, a population while its last members train, and greed while there are fewer good stages than workers."""
+    """A grid at its end, a population's last members, greed with fewer good stages than workers."""
     idle = []
     grow(
         METHODS[name](context(workers=3)),
@@ -209,10 +212,10 @@ def test_several_workers_wait_only_where_the_method_leaves_nothing_to_do(name: s
 
 
 def chains(tree: Tree) -> list[list[Node]]:
-    found: dict[int, list[Node]] = {}
+    stages: dict[int, list[Node]] = {}
     for node in tree.stages():
-        found.setdefault(node.memo["chain"], []).append(node)
-    return list(found.values())
+        stages.setdefault(node.memo["chain"], []).append(node)
+    return list(stages.values())
 
 
 @pytest.mark.parametrize(("name", "constant"), [("random", True), ("random_schedule", False), ("grid", True)])
@@ -275,7 +278,8 @@ def test_values_of_a_grid_are_the_middles_of_equal_parts_each_once(catalogue: Ca
         ({"size": 4}, r"parameters\.size=4: must be from 1 to 3, its number of values"),
         (
             {},
-            r"parameters=\{\}: has no parameter; name some with their numbers of values, e\.g\. \{rate: 2\}, or give null",
+            r"parameters=\{\}: has no parameter; name some with their numbers of values, "
+            r"e\.g\. \{rate: 2\}, or give null",
         ),
     ],
 )
@@ -365,7 +369,7 @@ def test_asha_promotes_the_best_third_of_a_rung_from_the_highest_rung_down() -> 
 
 
 def test_asha_promotes_what_stands_last_and_never_what_failed() -> None:
-    """Chain 3 is the best of four that failed or not. Its own failure later on frees no place; of six chains the best two are promoted."""
+    """Chain 3 is the best of four, and its later failure frees no rank; of six the best two are promoted."""
     tree, method = began(WIDE), Asha(AshaSettings(), context(max_depth=3, stages=None))
     nodes = play(method, tree, [None, None, None, 0.2, None, 0.1, 0.3, 0.5])
     assert [(node.parent_id, node.memo["chain"]) for node in nodes[:5]] == [
@@ -383,10 +387,10 @@ def test_asha_promotes_what_stands_last_and_never_what_failed() -> None:
 
 
 def test_pbt_replaces_the_worst_by_a_perturbed_copy_of_the_best() -> None:
-    known = context(max_depth=3, stages=12)
+    search = context(max_depth=3, stages=12)
     scores = [0.5, 0.9, 0.1, 0.4]
     tree = began(WIDE)
-    method = Pbt(PbtSettings(), known)
+    method = Pbt(PbtSettings(), search)
     for score in scores:
         expansion = method.ask(tree)
         assert expansion is not None
@@ -414,7 +418,8 @@ def test_greedy_changes_the_best_stage_and_a_chain_the_last_one() -> None:
             expansion = method.ask(tree)
             assert expansion is not None
             if len(tree) > 1 and name == "greedy":
-                assert expansion.parent_id == tree.best([n for n in tree if n.depth < 4]).node_id  # type: ignore[union-attr]
+                best = tree.best([n for n in tree if n.depth < 4])
+                assert expansion.parent_id == best.node_id  # type: ignore[union-attr]
             if len(tree) > 1 and name == "chain":
                 last = tree.since(len(tree) - 1)[0]
                 assert expansion.parent_id == (last.node_id if last.depth < 4 else "0000")
@@ -435,7 +440,7 @@ def test_greedy_changes_the_best_stage_and_a_chain_the_last_one() -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
 def test_optuna_begins_with_the_practitioners_configuration_and_learns(sampler: str) -> None:
-    """The score is a hill over one parameter: what is tried late stands higher than random configurations would, at 0.59."""
+    """The score is a hill over one parameter: late configurations pass the 0.59 of random ones."""
     tree, method = began(WIDE), METHODS[sampler](context(max_depth=1, stages=60))
     for _ in range(60):
         expansion = method.ask(tree)
@@ -511,8 +516,8 @@ def test_a_perturbation_multiplies_numbers_moves_choices_by_one_and_stays_within
                 assert abs(parameter.choices.index(moved) - parameter.choices.index(value)) <= 1
             else:
                 assert moved in [parameter.clamp(value * factor) for factor in (1.2, 0.8)]
-    kept = [perturbed(WIDE, {"rate": 0.1, "size": 8}, 0.0, rng)["rate"] for _ in range(50)]
-    assert set(kept) == {0.12, 0.08}
+    rates = [perturbed(WIDE, {"rate": 0.1, "size": 8}, 0.0, rng)["rate"] for _ in range(50)]
+    assert set(rates) == {0.12, 0.08}
     assert len({perturbed(WIDE, {"rate": 0.1, "size": 8}, 1.0, rng)["rate"] for _ in range(50)}) == 50
 
 
@@ -536,13 +541,15 @@ def test_optuna_stands_for_every_value_of_the_catalogue(
 ) -> None:
     method, rng = OptunaSearch(OptunaSettings(sampler, 1), context(catalogue)), random.Random(0)
     for hparams in [catalogue.defaults(), *(random_configuration(catalogue, rng) for _ in range(50))]:
-        found = method._hparams(method._params(hparams))
+        decoded = method._hparams(method._params(hparams))
         assert all(
-            found[name] == pytest.approx(hparams[name], rel=1e-3)
+            decoded[name] == pytest.approx(hparams[name], rel=1e-3)
             for name in catalogue
             if catalogue[name].choices is None
         )
-        assert all(found[name] == hparams[name] for name in catalogue if catalogue[name].choices is not None)
+        assert all(
+            decoded[name] == hparams[name] for name in catalogue if catalogue[name].choices is not None
+        )
 
 
 def test_only_a_search_that_uses_optuna_imports_it_and_it_brings_no_deep_learning_library() -> None:
@@ -557,8 +564,14 @@ def test_only_a_search_that_uses_optuna_imports_it_and_it_brings_no_deep_learnin
         "skill",
         "tree_search",
     ]
-    code = f"import sys, llmzero.config, llmzero.search.session, {', '.join(f'llmzero.search.methods.{name}' for name in others)}\n"
+    modules = [
+        "llmzero.config",
+        "llmzero.search.session",
+        *(f"llmzero.search.methods.{name}" for name in others),
+    ]
+    code = f"import sys, {', '.join(modules)}\n"
     code += "print([name for name in ('optuna', 'cmaes', 'numpy') if name in sys.modules])\n"
-    code += "import llmzero.search.methods.optuna_search, cmaes\nprint([name for name in ('torch', 'matplotlib', 'pandas') if name in sys.modules])"
+    code += "import llmzero.search.methods.optuna_search, cmaes\n"
+    code += "print([name for name in ('torch', 'matplotlib', 'pandas') if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split() == ["[]", "[]"]

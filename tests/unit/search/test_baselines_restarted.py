@@ -43,15 +43,15 @@ def begin(tree: Tree, expansion: Expansion | None) -> Node:
 class Growth:
     """A search whose stages end in random order and fail now and then."""
 
-    def __init__(self, name: str, known: MethodContext, failures: float = 0.0) -> None:
-        self.name, self.known, self.failures = name, known, failures
-        self.tree, self.method = began(known.catalogue), METHODS[name](known)
+    def __init__(self, name: str, method_context: MethodContext, failures: float = 0.0) -> None:
+        self.name, self.context, self.failures = name, method_context, failures
+        self.tree, self.method = began(method_context.catalogue), METHODS[name](method_context)
         self.running: list[Node] = []
         self.rng = random.Random(1)
 
     def step(self, stages: int) -> bool:
         """Begin a stage, else end one; return whether either was possible."""
-        free = len(self.running) < self.known.workers and len(self.tree) <= stages
+        free = len(self.running) < self.context.workers and len(self.tree) <= stages
         expansion = self.method.ask(self.tree) if free else None
         if expansion is not None:
             self.running.append(begin(self.tree, expansion))
@@ -71,7 +71,7 @@ class Growth:
         return self.tree
 
     def restart(self) -> None:
-        self.method = METHODS[self.name](self.known)
+        self.method = METHODS[self.name](self.context)
 
 
 def decisions(tree: Tree) -> list[tuple[Any, ...]]:

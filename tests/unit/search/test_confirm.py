@@ -18,10 +18,10 @@ def test_p_values_are_those_of_scipys_tests() -> None:
     rng = random.Random(0)
     for n in (2, 3, 8):
         a, b = ([rng.gauss(mean, 0.05) for _ in range(n)] for mean in (0.55, 0.5))
-        found = difference(a, b)
-        assert found["difference"] == pytest.approx(sum(a) / n - sum(b) / n)
-        assert found["p_paired"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
-        assert found["p_welch"] == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+        tested = difference(a, b)
+        assert tested["difference"] == pytest.approx(sum(a) / n - sum(b) / n)
+        assert tested["p_paired"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
+        assert tested["p_welch"] == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
 def test_where_there_is_nothing_to_test_there_is_no_p_value() -> None:
@@ -99,9 +99,9 @@ def test_the_winner_is_chosen_by_validation_and_what_failed_is_counted() -> None
         "practitioner-4": [summary(0.4, 0.2, 0.1), summary(0.4, 0.24, 0.12)],
     }
     strategies = [Candidate(name, name[-4:], stages) for name in ("strategy-0001", "strategy-0002")]
-    found = compared(strategies, Candidate("practitioner-4", None, stages), runs)
-    assert found["winner"] == "strategy-0001"
-    first, second = found["strategies"].values()
+    confirmation = compared(strategies, Candidate("practitioner-4", None, stages), runs)
+    assert confirmation["winner"] == "strategy-0001"
+    first, second = confirmation["strategies"].values()
     assert (first["mean"], first["stderr"], first["incomplete"], first["node_id"]) == (
         pytest.approx(0.31),
         pytest.approx(0.01),
@@ -109,13 +109,19 @@ def test_the_winner_is_chosen_by_validation_and_what_failed_is_counted() -> None
         "0001",
     )
     assert (second["mean"], second["incomplete"]) == (0.75, 1)
-    assert (found["practitioner"]["mean"], found["base"]["test"]) == (pytest.approx(0.22), [0.1, 0.12])
+    assert (confirmation["practitioner"]["mean"], confirmation["base"]["test"]) == (
+        pytest.approx(0.22),
+        [0.1, 0.12],
+    )
     assert first["against"]["practitioner"] == difference([0.3, 0.32], [0.2, 0.24])
     assert first["against"]["base"] == difference([0.3, 0.32], [0.1, 0.12])
-    told = {"confirmation": {"stages": 3, "seeds": [1000, 1001], **found}, "nodes": {"total": 4}}
-    line = "test on 2 fresh seeds: strategy-0001 0.310 ± 0.010, practitioner 0.220 ± 0.020, base 0.110 ± 0.010; against practitioner p = 0.092"
-    assert confirmation_line(told) == line
-    assert confirmation_line({**told, "nodes": {"total": 6}}).endswith(
+    report = {"confirmation": {"stages": 3, "seeds": [1000, 1001], **confirmation}, "nodes": {"total": 4}}
+    line = (
+        "test on 2 fresh seeds: strategy-0001 0.310 ± 0.010, practitioner 0.220 ± 0.020, base 0.110 ± 0.010; "
+        "against practitioner p = 0.092"
+    )
+    assert confirmation_line(report) == line
+    assert confirmation_line({**report, "nodes": {"total": 6}}).endswith(
         "; 2 stages later the search is not confirmed"
     )
-    assert confirmation_line({**told, "confirmation": None}).startswith("one seed; not confirmed")
+    assert confirmation_line({**report, "confirmation": None}).startswith("one seed; not confirmed")

@@ -1,4 +1,4 @@
-"""Tree search: the paper's rule on cases worked out by hand (c = 1.414, scores in [0, 1]), and what holds for both rules."""
+"""Tree search: the paper's rule on cases worked out by hand (c = 1.414, scores in [0, 1]), and both rules."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def chosen(search: TreeSearch, tree: Tree) -> str | None:
 
 def result(score: float | None, state: str = "completed") -> StageResult:
     points = [] if score is None else [ValidationPoint(5, 5, score, 0.01, 100, 0.1)]
-    return StageResult(state, points, 5 if points else None, score, Path("c") if points else None, 1.0, 1.0)  # type: ignore[arg-type]
+    best_step, checkpoint = (5, Path("c")) if points else (None, None)
+    return StageResult(state, points, best_step, score, checkpoint, 1.0, 1.0)  # type: ignore[arg-type]
 
 
 def grow(*shape: tuple[str | None, float | None]) -> Tree:
@@ -63,12 +64,12 @@ def grow(*shape: tuple[str | None, float | None]) -> Tree:
     return tree
 
 
-# Two far-away leaves hold the normalisation at [0, 1] without being children of node 0001, the node that is looked at.
+# Node 0001 is looked at.
 SCALE: list[tuple[str | None, float | None]] = [(None, 0.0), ("0000", 0.5)]
 
 
 def below_half(children: list[tuple[float, int]]) -> Tree:
-    """Return node 0001 (score 0.5) with children of the given mean score and visits, and a leaf of score 1 elsewhere."""
+    """Return node 0001 (score 0.5) with children of these mean scores and visits."""
     tree = grow(*SCALE)
     for score, visits in children:
         first = add(tree, "0001", score)
@@ -102,16 +103,16 @@ def add(
 def choose_below(tree: Tree) -> str:
     """Return whether UCT, standing at node 0001, expands it or descends, and into which child."""
     rule = Uct(1.414, "mean", 0.0, 2)
-    rule._normalised = lambda score: score or 0.0  # type: ignore[method-assign]  # scores are in [0, 1] already
+    rule._normalised = lambda score: score  # type: ignore[method-assign]  # they are in [0, 1]
     for node in tree:
         rule.created(tree, node)
         rule.ended(tree, node)
         if node.parent_id is not None:  # the root cannot be expanded, so the search starts at 0001
             rule.opened(tree, node)
-    found = rule.choose(tree, random.Random(0), None)
-    assert found is not None
-    path = [node.node_id for node in tree.path(found)]
-    return "expand" if found == "0001" else path[2]
+    choice = rule.choose(tree, random.Random(0), None)
+    assert choice is not None
+    path = [node.node_id for node in tree.path(choice)]
+    return "expand" if choice == "0001" else path[2]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_depth_is_bounded(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["uct", "forecast"])
 def test_failures_make_a_branch_unattractive(rule: str) -> None:
-    """Two nodes alike but for a little: without failures below it the better one is chosen, with two of them the other."""
+    """Of two nodes of nearly equal scores the better one is chosen, with two failures below it the other."""
     tree = grow((None, 0.0), ("0000", 1.0), ("0000", 0.95))
     assert chosen(method(k_max=2, exploration=0.0, selection=rule), tree) == "0001"
     for _ in range(2):
@@ -228,21 +229,21 @@ def slow_uct(tree: Tree, opened: set[str], settings: dict[str, Any]) -> str | No
 def test_what_is_kept_up_to_date_is_what_a_walk_over_the_tree_finds(
     backup: Literal["mean", "max"], seed: int
 ) -> None:
-    """Over the growth of random trees with failures and running stages; and a method that starts in the middle finds the same."""
+    """While random trees grow, with failures and running stages; a method that starts late agrees."""
     rng = random.Random(seed)
     settings = {"backup": backup, "c_uct": rng.choice([0.2, 1.414]), "k_max": 3}
     search, tree = method(max_depth=4, **settings), grow((None, 0.2))
     running: list[Node] = []
     for _ in range(80):
-        found = chosen(search, tree)
+        choice = chosen(search, tree)
         fresh = method(max_depth=4, **settings)
-        assert found == chosen(fresh, tree)
+        assert choice == chosen(fresh, tree)
         opened = {n.node_id for n in tree if n.usable and n.depth < 4 and len(n.children) < 3}
         assert search._open == fresh._open == opened
         if opened:
-            assert found == slow_uct(tree, opened, settings)
-        if found is not None and len(running) < 3:
-            node = Node(tree.next_id(), found, tree[found].depth + 1, {"rate": rng.random()}, 25, None, {})
+            assert choice == slow_uct(tree, opened, settings)
+        if choice is not None and len(running) < 3:
+            node = Node(tree.next_id(), choice, tree[choice].depth + 1, {"rate": rng.random()}, 25, None, {})
             tree.add(node)
             running.append(node)
         elif running:
@@ -252,7 +253,7 @@ def test_what_is_kept_up_to_date_is_what_a_walk_over_the_tree_finds(
             )
 
 
-# --- what forecasts and descents add -----------------------------------------------------------------------------------------------
+# --- what forecasts and descents add ---
 
 
 @pytest.mark.parametrize(
@@ -276,7 +277,7 @@ def test_a_forecast_learns_whether_paths_that_move_go_on_moving(
 
 
 def test_a_forecast_is_for_the_stages_that_are_left() -> None:
-    """Where every stage gains what the one before it did: a high node that crawls, and a lower one that runs."""
+    """Every stage gains as the one before: a high node with small gains, a lower one with large gains."""
     rule, tree = (
         Forecast(6, 0.5, 0.5, 2),
         grow((None, 0.0), ("0000", 0.6), ("0000", 0.4), ("0001", 0.62), ("0002", 0.5)),
@@ -294,8 +295,8 @@ def test_without_exploration_a_forecast_repeats_and_with_it_several_nodes_are_tr
     for exploration, several in ((0.0, False), (1.0, True)):
         search = method(selection="forecast", exploration=exploration)
         search.catch_up(tree)
-        found = {search.rule.choose(tree, random.Random(seed), None) for seed in range(50)}
-        assert (len(found) > 1) == several
+        choices = {search.rule.choose(tree, random.Random(seed), None) for seed in range(50)}
+        assert (len(choices) > 1) == several
 
 
 def test_a_path_goes_on_from_the_stage_that_ended_last_unless_that_was_stopped_or_failed() -> None:

@@ -35,7 +35,10 @@ def step(
 def test_capacity_is_raised_by_a_notch_where_the_gain_falls_below_what_told_the_good_raises_from_the_bad(
     catalogue: Catalogue,
 ) -> None:
-    """It paid off after gains of 0.01 and 0.02, and not after 0.06 and 0.08; what entropy did tells as well, and is not asked of capacity."""
+    """It paid off after gains of 0.01 and 0.02, and not after 0.06 and 0.08.
+
+    Entropy separates them as well, but is no condition for capacity.
+    """
     steps = [
         step(
             catalogue, {"prompts_per_step": 64, "group_size": 16}, {"gain": 0.01, "late entropy": 0.1}, 0.05
@@ -50,8 +53,8 @@ def test_capacity_is_raised_by_a_notch_where_the_gain_falls_below_what_told_the_
         step(catalogue, {"prompts_per_step": 64}, {"gain": 0.06, "late entropy": 0.5}, -0.01),
         step(catalogue, {"prompts_per_step": 64}, {"gain": 0.08, "late entropy": 0.5}, None),
     ]
-    found = derive(steps, catalogue)
-    assert found == [
+    clauses = derive(steps, catalogue)
+    assert clauses == [
         Clause(
             "prompts_per_step",
             Condition("gain", at_most=0.04),
@@ -171,16 +174,16 @@ def test_transitions_are_those_from_trained_stages_and_the_best_path_weighs_more
 
     def facts(node_id: str) -> Any:
         assert node_id == "0001", "nothing can be said of stages without children that ended"
-        found = evidence(catalogue, [0.3], kl=(0.1, 0.4))
-        return replace(found, stage=replace(found.stage, gain=0.1))
+        gathered = evidence(catalogue, [0.3], kl=(0.1, 0.4))
+        return replace(gathered, stage=replace(gathered.stage, gain=0.1))
 
-    found = transitions(tree, facts)
-    assert [(t.gain and round(t.gain, 9), t.improved, t.weight) for t in found] == [
+    steps = transitions(tree, facts)
+    assert [(t.gain and round(t.gain, 9), t.improved, t.weight) for t in steps] == [
         (0.2, True, 2.0),
         (-0.05, False, 1.0),
         (None, False, 1.0),
     ]
-    assert found[0].facts == observed(facts("0001"))
+    assert steps[0].facts == observed(facts("0001"))
 
 
 def test_only_what_was_recorded_is_observed(catalogue: Catalogue) -> None:
@@ -203,11 +206,11 @@ def test_a_catalogue_with_names_of_its_own_has_rules_as_well() -> None:
         }
     }
     odd = Catalogue.from_config(entries)
-    found = derive(
+    clauses = derive(
         [step(odd, {"colour": "blue"}, {"gain": 0.1}, 0.2), step(odd, {"colour": "red"}, {"gain": 0.3}, 0.2)],
         odd,
     )
-    assert [(clause.notches, clause.when) for clause in found] == [
+    assert [(clause.notches, clause.when) for clause in clauses] == [
         (1, Condition("gain", at_most=0.1)),
         (-1, Condition("gain", at_most=0.3)),
     ]
@@ -303,13 +306,13 @@ def test_the_agent_applies_the_first_clause_of_each_parameter_whose_condition_ho
         {"parameter": "group_size", "notches": 1, "when": {"observe": "late/early kl", "at_least": 1.5}},
         {"parameter": "prompts_per_step", "notches": 1, "when": {"observe": "gain", "at_most": 1.0}},
     )
-    found = RuleFileAgent(RuleFileSettings(path=str(path)), catalogue).propose(
+    proposal = RuleFileAgent(RuleFileSettings(path=str(path)), catalogue).propose(
         evidence(catalogue, [0.3], kl=(0.1, 0.5))
     )
-    assert found.changes == {"kl_coef": 0.003, "group_size": 16}
-    assert found.reasons == {"kl_coef": "late kl at least 0.3", "group_size": "late/early kl at least 1.5"}
+    assert proposal.changes == {"kl_coef": 0.003, "group_size": 16}
+    assert proposal.reasons == {"kl_coef": "late kl at least 0.3", "group_size": "late/early kl at least 1.5"}
     assert (
-        found.rationale
+        proposal.rationale
         == "By the rule: kl_coef as late kl at least 0.3; group_size as late/early kl at least 1.5."
     )
 
@@ -322,15 +325,15 @@ def test_where_the_whole_rule_was_tried_the_agent_takes_a_part_of_it_then_nothin
         CLAUSE,
         {"parameter": "group_size", "notches": 1, "when": {"observe": "late kl", "at_least": 0.5}},
     )
-    agent, found, tried = (
+    agent, facts, tried = (
         RuleFileAgent(RuleFileSettings(path=str(path)), catalogue),
         evidence(catalogue, [0.3], kl=0.6),
         [],
     )
     for _ in range(4):
-        changes = agent.propose(found).changes
+        changes = agent.propose(facts).changes
         tried.append(changes)
-        child = replace(found.stage, hparams={**found.stage.hparams, **changes})
-        found = replace(found, children=[*found.children, child])
+        child = replace(facts.stage, hparams={**facts.stage.hparams, **changes})
+        facts = replace(facts, children=[*facts.children, child])
     assert tried[:3] == [{"kl_coef": 0.002, "group_size": 16}, {"kl_coef": 0.002}, {}]
     assert tried[3]

@@ -147,21 +147,21 @@ def test_changes_alone_are_against_the_stage_before_and_hparams_alone_against_th
         {"steps": 4, "hparams": {"kl_coef": 0}},
         {"steps": 4, "changes": {}},
     ]
-    found = load_strategy(write(tmp_path / "s.yaml", stages), catalogue)
+    loaded = load_strategy(write(tmp_path / "s.yaml", stages), catalogue)
     practitioner = catalogue.defaults()
-    assert [stage.hparams for stage in found] == [
+    assert [stage.hparams for stage in loaded] == [
         practitioner | {"group_size": 16},
         practitioner | {"group_size": 16, "learning_rate": 2e-4},
         practitioner | {"kl_coef": 0.0},
         practitioner | {"kl_coef": 0.0},
     ]
-    assert [stage.changes for stage in found] == [
+    assert [stage.changes for stage in loaded] == [
         {"group_size": 16},
         {"learning_rate": 2e-4},
         {"group_size": 8, "learning_rate": 1e-4, "kl_coef": 0.0},
         {},
     ]
-    assert isinstance(found[2].hparams["kl_coef"], float)
+    assert isinstance(loaded[2].hparams["kl_coef"], float)
 
 
 def test_numbers_are_read_as_people_write_them(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -328,7 +328,8 @@ def test_values_as_they_are_name_the_remedy_where_bounds_differ(
 ) -> None:
     with pytest.raises(
         UserError,
-        match=r"stage 1: learning_rate=0.0001: must be float from 1e-07 to 1e-05\n(.*\n)*  edit the file, or give transfer=relative",
+        match=r"stage 1: learning_rate=0.0001: must be float from 1e-07 to 1e-05\n(.*\n)*"
+        r"  edit the file, or give transfer=relative",
     ):
         moved(tmp_path / "s.yaml", {}, catalogue, large, "values")
 

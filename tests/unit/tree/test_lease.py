@@ -35,7 +35,8 @@ def test_a_lease_is_held_once_and_given_back(tmp_path: Path) -> None:
 
 def test_a_dead_process_of_this_machine_is_followed_at_once(tmp_path: Path) -> None:
     file = tmp_path / "driver.json"
-    code = f"import os; from pathlib import Path; from llmzero.tree.lease import Lease; Lease(Path({str(file)!r}))._take(); os._exit(9)"
+    code = "import os; from pathlib import Path; from llmzero.tree.lease import Lease; "
+    code += f"Lease(Path({str(file)!r}))._take(); os._exit(9)"
     subprocess.run([sys.executable, "-c", code], check=False)
     assert file.exists()
     assert not is_alive(file)
@@ -44,7 +45,7 @@ def test_a_dead_process_of_this_machine_is_followed_at_once(tmp_path: Path) -> N
 
 
 def write_elsewhere(file: Path, renewals: int) -> None:
-    found = {
+    lease_record = {
         "token": "x",
         "host": "elsewhere",
         "machine": "elsewhere",
@@ -52,7 +53,7 @@ def write_elsewhere(file: Path, renewals: int) -> None:
         "began": 0.0,
         "renewals": renewals,
     }
-    file.with_suffix(".new").write_text(json.dumps(found))
+    file.with_suffix(".new").write_text(json.dumps(lease_record))
     file.with_suffix(".new").replace(file)
 
 
@@ -80,9 +81,11 @@ def test_of_those_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
     file = tmp_path / "driver.json"
     write_elsewhere(file, 0)
     code = (
-        "import sys, time; from pathlib import Path; from llmzero.core.errors import UserError; from llmzero.tree import lease\n"
+        "import sys, time; from pathlib import Path\n"
+        "from llmzero.core.errors import UserError; from llmzero.tree import lease\n"
         "lease.SILENCE_S = 1.0\n"
-        f"try:\n    with lease.Lease(Path({str(file)!r})).held():\n        print('held', flush=True)\n        sys.stdin.read()\n"
+        f"try:\n    with lease.Lease(Path({str(file)!r})).held():\n"
+        "        print('held', flush=True)\n        sys.stdin.read()\n"
         "except UserError:\n    print('refused', flush=True)"
     )
     drivers = [

@@ -37,19 +37,20 @@ def tree(tmp_path: Path) -> Tree:
             (folder / OPTIMIZER_FILE).write_bytes(b"o" * OPTIMIZER)
         if score != "running":
             state = "failed" if score is None else "completed"
-            tree.finish(node_id, StageResult(state, [], 4, score, tmp_path / node_id, 1.0, 1.0))  # type: ignore[arg-type]
+            result = StageResult(state, [], 4, score, tmp_path / node_id, 1.0, 1.0)  # type: ignore[arg-type]
+            tree.finish(node_id, result)
     return tree
 
 
 def dropped(tree: Tree, nodes: Path, quota_bytes: float) -> list[str]:
     """Drop as the driver does; return the stages that lost their optimizer states."""
-    found = []
+    node_ids = []
     for drop in Retention(nodes).drops(tree, quota_bytes / 1e9):
         for file in drop.files:
             file.unlink()
         assert drop.size == 2 * OPTIMIZER
-        found.append(drop.node_id)
-    return found
+        node_ids.append(drop.node_id)
+    return node_ids
 
 
 def test_running_stages_their_ancestors_the_best_path_and_the_practitioners_stage_are_alive(

@@ -77,7 +77,8 @@ def test_each_limit_ends_the_search() -> None:
     ledger = Ledger(stages=4, seconds=10.0, gpu_seconds=20.0, llm_dollars=0.5)
 
     def spent(**limits: float) -> list[str]:
-        return ledger.spent_limits(Budget(**limits), planned_stages=5, running_gpu_seconds=5.0)  # type: ignore[arg-type]
+        budget = Budget(**limits)  # type: ignore[arg-type]
+        return ledger.spent_limits(budget, planned_stages=5, running_gpu_seconds=5.0)
 
     assert spent() == []
     assert spent(stages=6, seconds=11, gpu_seconds=26, llm_dollars=1) == []

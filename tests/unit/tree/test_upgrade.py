@@ -14,7 +14,7 @@ from llmzero.search.settings import SearchConfig
 from llmzero.tree.upgrade import upgraded
 from llmzero.tree.workspace import differences
 
-# What an agent and an early stopper said of their language model, each for itself, before there was the group `llm`.
+# Settings of a language model as agents and early stoppers had them before there was the group `llm`.
 ENDPOINT = {
     "model": "some/model",
     "base_url": "http://localhost:8000/v1",
