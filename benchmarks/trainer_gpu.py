@@ -51,7 +51,7 @@ from benchmarks.side_by_side import (  # noqa: E402
     worker,
 )
 from llmzero.grpo.batch import Sample  # noqa: E402
-from llmzero.planning.memory import Architecture  # noqa: E402
+from llmzero.planning.architecture import Architecture  # noqa: E402
 from llmzero.tasks.base import Example, Reward  # noqa: E402
 from llmzero.tasks.countdown import Countdown  # noqa: E402
 

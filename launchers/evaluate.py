@@ -15,7 +15,9 @@ from llmzero.core.stage import StageDir, StageSpec
 
 
 def run(config: EvaluateConfig) -> float | None:
-    """Evaluate by a stage of zero steps; print score, pass@k where there are several samples, and standard errors."""
+    """Evaluate by a stage of zero steps; print score, pass@k where there are several samples, and standard
+    errors.
+    """
     if config.samples > 1 and config.temperature == 0:
         raise UserError(
             f"samples={config.samples} temperature=0: greedy samples are all alike; set e.g. temperature=1.0"
@@ -49,7 +51,8 @@ def run(config: EvaluateConfig) -> float | None:
         raise UserError(result.error if result else "interrupted")
     name = "score" if config.samples == 1 else f"mean@{config.samples}"
     print(
-        f"{config.split} {name} {line['score']:.4f} ± {line['stderr']:.4f} (n={line['n']}, {line['seconds']:.1f} s)"
+        f"{config.split} {name} {line['score']:.4f} ± {line['stderr']:.4f} "
+        f"(n={line['n']}, {line['seconds']:.1f} s)"
     )
     for k, (chance, stderr) in line.get("pass_at", {}).items():
         print(f"{config.split} pass@{k} {chance:.4f} ± {stderr:.4f}")
@@ -64,7 +67,8 @@ def _print_subtasks(split: str, subtasks: dict[str, tuple[float, float, int]]) -
     if subtasks:
         scores, errors, _ = zip(*subtasks.values(), strict=True)
         print(
-            f"{split} mean of subtasks {sum(scores) / len(scores):.4f} ± {math.hypot(*errors) / len(errors):.4f}"
+            f"{split} mean of subtasks {sum(scores) / len(scores):.4f} "
+            f"± {math.hypot(*errors) / len(errors):.4f}"
         )
 
 

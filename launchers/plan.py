@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Say what a stage will need of GPU and host memory, part by part and phase by phase, before anything is loaded."""
+"""Say what a stage will need of GPU and host memory, part by part and phase by phase, before anything is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +27,11 @@ from llmzero.grpo.settings import (
     NanoModelSettings,
     TrainerSettings,
 )
-from llmzero.planning.memory import (
-    GIB,
-    PARTS,
-    Architecture,
-    MemoryModel,
-    cached_rows,
-    host,
-    phases,
-    problems,
-    remedies,
-    total,
-    worst_of,
-    worst_phase,
-)
+from llmzero.planning.advice import problems, remedies, worst_of
+from llmzero.planning.architecture import Architecture
+from llmzero.planning.gpu import PARTS, cached_rows, phases, total, worst_phase
+from llmzero.planning.host import host
+from llmzero.planning.memory import GIB, MemoryModel
 from llmzero.rollout.settings import TorchEngineSettings, VllmEngineSettings
 
 S = TypeVar("S")
@@ -51,12 +44,12 @@ def run(config: PlanConfig) -> None:
     """Print the plan; exit status 1 where something does not fit."""
     stages = dict(zip(COLUMNS, stages_of(config), strict=True))
     limit = hardware_of(config).host_memory_gib
-    found = {name: problems(stage) + host_problems(stage, limit) for name, stage in stages.items()}
+    reasons = {name: problems(stage) + host_problems(stage, limit) for name, stage in stages.items()}
     if config.json:
-        print(json.dumps({name: report(stage, found[name]) for name, stage in stages.items()}, indent=2))
+        print(json.dumps({name: report(stage, reasons[name]) for name, stage in stages.items()}, indent=2))
     else:
-        show(config, stages, found)
-    if any(found.values()):
+        show(config, stages, reasons)
+    if any(reasons.values()):
         sys.exit(1)
 
 
@@ -97,13 +90,16 @@ def architecture_of(config: PlanConfig) -> Architecture:
     file = Path(model.path) / "config.json"
     if not file.is_file():
         raise UserError(
-            f"model.architecture: not given, and {file} is not there; choose a model that conf/model describes, or give a directory"
+            f"model.architecture: not given, and {file} is not there; choose a model that conf/model "
+            "describes, or give a directory"
         )
     return Architecture.from_config(json.loads(file.read_text()))
 
 
 def engine_of(rollout: Mapping[str, Any]) -> TorchEngineSettings | VllmEngineSettings | None:
-    """Return the settings of the engine that samples on the GPUs that train, known by a key of its own; None samples elsewhere."""
+    """Return the settings of the engine that samples on the GPUs that train, known by a key of its own; None
+    samples elsewhere.
+    """
     if "gpu_memory_utilization" in rollout:
         return own_settings(VllmEngineSettings, rollout, "rollout")
     return own_settings(TorchEngineSettings, rollout, "rollout") if "max_rows" in rollout else None
@@ -115,7 +111,9 @@ def hardware_of(config: PlanConfig) -> HardwareSettings:
 
 
 def own_settings(kind: type[S], group: Mapping[str, Any], where: str) -> S:
-    """Return a group's settings as ours; a part from outside the repository may have other keys beside them."""
+    """Return a group's settings as ours; a part from outside the repository may have other keys beside
+    them.
+    """
     names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
     return read(kind, {key: value for key, value in group.items() if key in names}, where)
 
@@ -127,13 +125,16 @@ def host_problems(stage: MemoryModel, limit_gib: float | None) -> list[str]:
     )
     if limit_gib is None or needed <= limit_gib * GIB:
         return []
-    remedy = "spread the optimizer over more GPUs instead of trainer.offload_optimizer, or train an adapter (trainer.lora)"
+    remedy = (
+        "spread the optimizer over more GPUs instead of trainer.offload_optimizer, "
+        "or train an adapter (trainer.lora)"
+    )
     return [
         f"host memory ({moment}): {needed / GIB:.1f} GiB of hardware.host_memory_gib={limit_gib:g}; {remedy}"
     ]
 
 
-def report(stage: MemoryModel, found: list[str]) -> dict[str, Any]:
+def report(stage: MemoryModel, reasons: list[str]) -> dict[str, Any]:
     """Return one column as plain data, in GiB."""
     name, needed = worst_phase(stage)
     return {
@@ -152,13 +153,13 @@ def report(stage: MemoryModel, found: list[str]) -> dict[str, Any]:
         "needed_gib": needed / GIB,
         "gpu_gib": None if stage.gpu_bytes is None else stage.gpu_bytes / GIB,
         "completions_in_cache": cached_rows(stage),
-        "fits": not found,
-        "problems": found,
+        "fits": not reasons,
+        "problems": reasons,
         "remedies": remedies(stage) if problems(stage) else [],
     }
 
 
-def show(config: PlanConfig, stages: Mapping[str, MemoryModel], found: Mapping[str, list[str]]) -> None:
+def show(config: PlanConfig, stages: Mapping[str, MemoryModel], reasons: Mapping[str, list[str]]) -> None:
     """Print a table for each column, then what does not fit and what would help."""
     console = Console(width=None if sys.stdout.isatty() else 150)
     for name, stage in stages.items():
@@ -166,7 +167,7 @@ def show(config: PlanConfig, stages: Mapping[str, MemoryModel], found: Mapping[s
         console.print(f"[bold]{name}[/]: GiB on each GPU; {asked}", soft_wrap=True)
         console.print(gpu_table(stage))
         console.print(summary(stage, hardware_of(config)))
-        for problem in found[name]:
+        for problem in reasons[name]:
             console.print(f"[bold red]does not fit[/] {problem}", soft_wrap=True)
         for remedy in remedies(stage) if problems(stage) else []:
             console.print(f"  would help: {remedy}", soft_wrap=True, markup=False)
@@ -175,18 +176,18 @@ def show(config: PlanConfig, stages: Mapping[str, MemoryModel], found: Mapping[s
 
 def gpu_table(stage: MemoryModel) -> Table:
     """Return the parts of a GPU's memory as rows, the phases as columns."""
-    found = phases(stage)
+    by_phase = phases(stage)
     worst, _ = worst_phase(stage)
     table = Table("part")
-    for phase in found:
+    for phase in by_phase:
         table.add_column(phase, justify="right", style="bold" if phase == worst else None)
     for part in PARTS:
-        if any(parts.get(part) for parts in found.values()):
+        if any(parts.get(part) for parts in by_phase.values()):
             table.add_row(
-                part, *(f"{parts[part] / GIB:.2f}" if parts.get(part) else "" for parts in found.values())
+                part, *(f"{parts[part] / GIB:.2f}" if parts.get(part) else "" for parts in by_phase.values())
             )
     table.add_section()
-    table.add_row("all", *(f"{total(parts) / GIB:.1f}" for parts in found.values()))
+    table.add_row("all", *(f"{total(parts) / GIB:.1f}" for parts in by_phase.values()))
     return table
 
 
@@ -203,7 +204,8 @@ def summary(stage: MemoryModel, hardware: HardwareSettings) -> str:
     )
     lines = [
         f"worst phase: {name}, {needed / GIB:.1f} GiB{of}; host memory: {main / GIB:.1f} GiB ({moment})",
-        f"{stage.architecture.parameters:,} parameters, {stage.trained:,} trained, by {stage.processes} process(es) a stage under ZeRO {stage.zero}",
+        f"{stage.architecture.parameters:,} parameters, {stage.trained:,} trained, "
+        f"by {stage.processes} process(es) a stage under ZeRO {stage.zero}",
     ]
     rows = cached_rows(stage)
     if rows is not None:

@@ -45,7 +45,8 @@ def run(config: TrainConfig) -> float | None:
     if rank > 0:
         return result.best_score
     print(
-        f"{result.state}: best score {result.best_score} at step {result.best_step}, {result.seconds:.0f} s, in {directory}"
+        f"{result.state}: best score {result.best_score} at step {result.best_step}, "
+        f"{result.seconds:.0f} s, in {directory}"
     )
     if result.error:
         raise UserError(result.error)

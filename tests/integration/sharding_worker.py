@@ -1,4 +1,6 @@
-"""Fixed updates of a tiny model: `torchrun ... sharding_worker.py FILE ZERO_STAGE...`; rank 0 writes what came of them."""
+"""Fixed updates of a tiny model: `torchrun ... sharding_worker.py FILE ZERO_STAGE...`; rank 0 writes what
+came of them.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,8 @@ HPARAMS: dict[str, Any] = {
 }
 ALGORITHM = AlgorithmSettings(dual_clip=3.0)
 TRAINER = TrainerSettings(micro_batch_tokens=BUDGET, max_skipped_updates=0)
-# Lengths of prompt and completion. Two processes need 2 and 3 micro-batches for the first; the second has one sample a minibatch
-# or two, so that a process has at times none.
+# Lengths of prompt and completion. Two processes need 2 and 3 micro-batches for the first; the second has one
+# sample a minibatch or two, so that a process has at times none.
 SHAPES = {
     "uneven": [(3, 12), (2, 9), (4, 5), (1, 4), (2, 2), (1, 3), (2, 1)],
     "few": [(2, 6), (4, 3), (1, 2)],
@@ -74,7 +76,9 @@ def tiny_model(seed: int) -> Any:
 
 
 def samples_of(shapes: list[tuple[int, int]]) -> list[Sample]:
-    """Completions with advantages of both signs; the fifth does not count. Prompts of one length are the same."""
+    """Completions with advantages of both signs; the fifth does not count. Prompts of one length are the
+    same.
+    """
     rng = random.Random(3)
     return [
         Sample(
@@ -83,7 +87,7 @@ def samples_of(shapes: list[tuple[int, int]]) -> list[Sample]:
             sampled=[rng.uniform(-3.2, -2) for _ in range(c)],
             finish="stop",
             reward=Reward(0.0, {}),
-            value=0.0,
+            shaped_reward=0.0,
             advantage=(-1) ** i * rng.uniform(0.5, 2),
             counts=i != 4,
         )
@@ -92,7 +96,9 @@ def samples_of(shapes: list[tuple[int, int]]) -> list[Sample]:
 
 
 def updated(world: World, zero: int, optimizer: str) -> dict[str, Any]:
-    """Take the updates of all variants one after another; return weights, metrics and scored samples after each."""
+    """Take the updates of all variants one after another; return weights, metrics and scored samples after
+    each.
+    """
     hparams = HPARAMS | ({"max_grad_norm": 0.05, "weight_decay": 0.1} if optimizer == "adamw" else {})
     trainer = replace(TRAINER, zero_stage=zero)
     policy = Policy(deepspeed_engine(tiny_model(0), hparams, trainer), character_tokenizer("0123456789"), "")
@@ -120,7 +126,9 @@ def weights(policy: Policy) -> dict[str, Tensor]:
 def plain_descent(
     parameters: Any, hparams: dict[str, Any], trainer: TrainerSettings
 ) -> torch.optim.Optimizer:
-    """An optimizer whose step is the gradient itself: AdamW's first step hardly depends on a gradient's length."""
+    """An optimizer whose step is the gradient itself: AdamW's first step hardly depends on a gradient's
+    length.
+    """
     return torch.optim.SGD(parameters, lr=LEARNING_RATE["sgd"])
 
 

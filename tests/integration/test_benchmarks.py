@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.side_by_side import Meter, own_memory
 from benchmarks.trainer_gpu import PHASES, flops_per_token
-from llmzero.planning.memory import Architecture
+from llmzero.planning.architecture import Architecture
 from tests.conftest import REPOSITORY
 
 SCRIPT = REPOSITORY / "benchmarks/trainer_gpu.py"

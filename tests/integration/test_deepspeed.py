@@ -1,4 +1,6 @@
-"""Stages under every ZeRO stage, precision and memory setting, on one process and on two that talk by gloo."""
+"""Stages under every ZeRO stage, precision and memory setting, on one process and on two that talk by
+gloo.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_resume_is_bit_equal_under_every_zero_stage(
 def test_a_stage_resumes_at_another_world_size_and_zero_stage(
     stages: Stages, single: Path, tmp_path: Path
 ) -> None:
-    """From one process to two and back; the sampled tokens are the same, so the whole step must be, but for rounding."""
+    """From one process to two and back; the sampled tokens are the same, so the whole step must be, but for
+    rounding.
+    """
     parent = str(last_checkpoint(single / "first"))
     stages(
         2,

@@ -1,4 +1,6 @@
-"""Stages that are killed or told to leave, at any moment, any number of times: what they leave is whole, and they end as if nothing had been."""
+"""Stages that are killed or told to leave, at any moment, any number of times: what they leave is whole, and
+they end as if nothing had been.
+"""
 
 from __future__ import annotations
 

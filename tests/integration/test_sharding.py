@@ -1,4 +1,6 @@
-"""One update does not depend on the number of processes or the ZeRO stage: two processes that talk by gloo against one, and plain autograd."""
+"""One update does not depend on the number of processes or the ZeRO stage: two processes that talk by gloo
+against one, and plain autograd.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,9 @@ def test_the_gradient_does_not_depend_on_processes_or_zero_stage(runs: Runs, zer
 
 @pytest.mark.parametrize("zero", STAGES)
 def test_clipped_steps_of_adamw_do_not_depend_on_processes_or_zero_stage(runs: Runs, zero: int) -> None:
-    """Where a gradient is near zero the sign of AdamW's step is that of rounding errors, hence a mean and not a maximum."""
+    """Where a gradient is near zero the sign of AdamW's step is that of rounding errors, hence a mean and not
+    a maximum.
+    """
     expected, found = runs[1]["adamw-0"], runs[2][f"adamw-{zero}"]
     assert expected["uneven"]["metrics"]["grad_norm"] > 0.1, "the gradient is clipped"
     for variant in SHAPES:

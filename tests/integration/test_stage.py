@@ -115,7 +115,10 @@ def test_zero_stages_resume_bit_equal_too_and_from_each_others_checkpoints(
 
 
 def test_the_childs_configuration_wins_from_the_first_step(launch: Run, whole: Path, tmp_path: Path) -> None:
-    values = "values={prompts_per_step: 16, group_size: 8, learning_rate: 2e-5, max_completion_length: 8, clip_high: 0.5, minibatches: 2}"
+    values = (
+        "values={prompts_per_step: 16, group_size: 8, learning_rate: 2e-5, max_completion_length: 8, "
+        "clip_high: 0.5, minibatches: 2}"
+    )
     launch(
         "train",
         *MICRO,

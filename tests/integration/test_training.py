@@ -1,4 +1,6 @@
-"""What a stage does where training goes wrong or prompts teach nothing: real stages, with parts that misbehave on purpose."""
+"""What a stage does where training goes wrong or prompts teach nothing: real stages, with parts that
+misbehave on purpose.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def column(stage: Path, name: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def poisoned(run_stages: Stages, spec: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For each kind of sharding: one good step; five steps of which two are bad; two bad ones in a row, where one is forgiven."""
+    """For each kind of sharding: one good step; five steps of which two are bad; two bad ones in a row, where
+    one is forgiven.
+    """
     base = tmp_path_factory.mktemp("poisoned")
     wanted: dict[Path, dict[str, Any]] = {}
     for kind, settings in KINDS.items():
@@ -94,7 +98,9 @@ def test_more_bad_updates_in_a_row_than_allowed_fail_the_stage_and_leave_its_wei
 
 
 def replayed(order: DataOrder, task: Dull, rounds: int, steps: int) -> list[dict[str, int]]:
-    """How many prompts each step has to sample, in how many calls, how many of them teach nothing, and how many it keeps."""
+    """How many prompts each step has to sample, in how many calls, how many of them teach nothing, and how
+    many it keeps.
+    """
     found, cursor = [], 0
     for _ in range(steps):
         step = {"sampled": 0, "calls": 0, "dull": 0, "kept": 0}
@@ -166,7 +172,9 @@ def test_prompts_that_teach_nothing_are_replaced_up_to_the_bound_and_the_cursor_
 
 
 def test_cut_completions_count_or_do_not_or_are_punished(run_stages: Stages, tmp_path: Path) -> None:
-    """By DAPO's loss on the first update, where every ratio is 1: minus the mean advantage of the tokens that count."""
+    """By DAPO's loss on the first update, where every ratio is 1: minus the mean advantage of the tokens that
+    count.
+    """
     longest, buffer = 5, 3
     wanted: dict[Path, dict[str, Any]] = {}
     for overlong in ("keep", "mask", "soft"):

@@ -1,6 +1,7 @@
 """Real vLLM on a CPU: in the trainer's process, in two processes that share a model, and in a server.
 
-vLLM changes the process it runs in, so none of it runs in pytest's: tests launch stages, or run this file as a script.
+vLLM changes the process it runs in, so none of it runs in pytest's: tests launch stages, or run this file as
+a script.
 """
 
 from __future__ import annotations

@@ -1,1 +1,3 @@
-"""The training half: a GRPO loop on DeepSpeed that turns one stage's configuration into checkpoints and scores."""
+"""The training half: a GRPO loop on DeepSpeed that turns one stage's configuration into checkpoints and
+scores.
+"""

@@ -22,9 +22,10 @@ class Sample:
     Attributes:
         sampled: log-probs of the completion's tokens under the sampler.
         reward: as the task gave it.
-        value: the reward that advantages are made of: with what overlong completions and divergence take from it.
+        shaped_reward: the reward that advantages are made of, less the penalty of overlong completions.
         counts: False masks the completion out of the loss.
-        old: log-probs under the trainer's own weights at sampling time; the sampler's where they were not computed.
+        old: log-probs under the trainer's own weights at sampling time; the sampler's where they were not
+            computed.
         reference: log-probs under the reference policy; empty where the divergence has no weight.
     """
 
@@ -33,7 +34,7 @@ class Sample:
     sampled: list[float]
     finish: FinishReason
     reward: Reward
-    value: float
+    shaped_reward: float
     advantage: float = 0.0
     counts: bool = True
     old: list[float] = field(default_factory=list)
@@ -73,27 +74,34 @@ def by_prompt(samples: Sequence[Sample]) -> list[list[Sample]]:
     return list(groups.values())
 
 
-def weight(sample: Sample) -> int:
-    """Return what a completion counts: its tokens, but at least a share of what it attends to, which is copied for it in every layer."""
+def cost(sample: Sample) -> int:
+    """Return the cost in micro-batch tokens: its length, but at least 1/COPIES of prompt plus completion.
+
+    In every layer the keys and values that a completion attends to are copied for it, its prompt's included.
+    """
     return max(len(sample.completion), -(-sample.length // COPIES))
 
 
 def size_of(samples: Sequence[Sample]) -> int:
-    """Return the tokens that a pass over samples of one prompt counts: the prompt once, and the completions."""
-    return len(samples[0].prompt) + sum(map(weight, samples))
+    """Return the cost in micro-batch tokens of samples of one prompt: the prompt once, and the
+    completions.
+    """
+    return len(samples[0].prompt) + sum(map(cost, samples))
 
 
 def pieces(samples: Sequence[Sample], max_tokens: int) -> list[list[Sample]]:
-    """Cut every prompt's samples, longest first, into runs that count at most `max_tokens` (at least one sample each)."""
+    """Cut every prompt's samples, longest first, into runs that cost at most `max_tokens` (at least one
+    sample each).
+    """
     cut: list[list[Sample]] = []
     for group in by_prompt(samples):
         room = 0
         for sample in sorted(group, key=lambda s: -len(s.completion)):
-            if weight(sample) > room:
+            if cost(sample) > room:
                 cut.append([])
                 room = max_tokens - len(sample.prompt)
             cut[-1].append(sample)
-            room -= weight(sample)
+            room -= cost(sample)
     return sorted(cut, key=lambda piece: -piece[0].length)
 
 
@@ -116,9 +124,9 @@ def shared_out(
 ) -> list[tuple[list[Sample], bool]]:
     """Return this process's micro-batches: as many as every other process has, of about as many tokens.
 
-    The samples of a prompt stay together as far as that allows, because a prompt costs as much for many of them as for one. A process
-    that needs fewer micro-batches than another repeats one sample with False, which says that it must not count: collective calls in
-    the backward pass have to match.
+    The samples of a prompt stay together as far as that allows, because a prompt costs as much for many of
+    them as for one. A process that needs fewer micro-batches than another repeats one sample with False,
+    which says that it must not count: collective calls in the backward pass have to match.
     """
     fair = -(-sum(map(size_of, by_prompt(samples))) // size)
     hands: list[list[list[Sample]]] = [[] for _ in range(size)]

@@ -1,6 +1,7 @@
 """Checkpoints: weights, optimizer moments and position, written whole or not at all, read without pickle.
 
-Tensors are stored whole under their parameter's name, so a checkpoint may be resumed at any world size and ZeRO stage.
+Tensors are stored whole under their parameter's name, so a checkpoint may be resumed at any world size and
+ZeRO stage.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ MASTER = "master"  # float32 weights behind bfloat16 ones
 
 @dataclass(frozen=True)
 class Position:
-    """Where on its path a policy stands. With the seed it decides every random number that is still to be drawn.
+    """Where on its path a policy stands. With the seed it decides every random number that is still to be
+    drawn.
 
     Attributes:
         global_step: GRPO steps since the base model.
@@ -54,10 +56,11 @@ class Position:
 
 
 def save(directory: Path, policy: Policy, world: World, position: Position, config: dict[str, Any]) -> None:
-    """Write a checkpoint that is complete once its directory holds `COMPLETE`; called by every process, written by rank 0.
+    """Write a checkpoint that is complete once its directory holds `COMPLETE`; called by every process,
+    written by rank 0.
 
-    It is an ordinary Hugging Face model directory with two files more: `optimizer.safetensors` and `trainer.json`. With LoRA the
-    weights are merged, and the adapter lies beside them.
+    It is an ordinary Hugging Face model directory with two files more: `optimizer.safetensors` and
+    `trainer.json`. With LoRA the weights are merged, and the adapter lies beside them.
     """
     weights = _collect(policy.tensors(), world)
     moments = _collect(_moments(policy), world) if position.optimizer_steps else {}
@@ -85,7 +88,9 @@ def save(directory: Path, policy: Policy, world: World, position: Position, conf
 
 @functools.cache
 def commit() -> str | None:
-    """Return the commit of the code that runs, with `-dirty` where it was changed since; None outside of a checkout."""
+    """Return the commit of the code that runs, with `-dirty` where it was changed since; None outside of a
+    checkout.
+    """
     git, here = shutil.which("git"), Path(__file__)
     if (
         git is None
@@ -115,7 +120,9 @@ def _write(
 
 
 def _collect(tensors: Any, world: World) -> dict[str, Tensor]:
-    """Run through named tensors, a collective call where they are partitioned, and keep copies on rank 0 alone."""
+    """Run through named tensors, a collective call where they are partitioned, and keep copies on rank 0
+    alone.
+    """
     return {
         name: tensor.detach().cpu().clone().contiguous()
         for name, tensor in tensors
@@ -131,20 +138,17 @@ def _adapter(policy: Policy) -> Any:
 
 
 def _moments(policy: Policy) -> Any:
-    """Yield the optimizer's moments, and the float32 master weights where there are any, for any ZeRO stage."""
+    """Yield the optimizer's moments, and the float32 master weights where there are any, for any ZeRO
+    stage.
+    """
     for name, parameter in policy.trained.items():
         for key in MOMENTS:
-            yield f"{name}.{key}", _moment(policy.engine, parameter, key)
+            if policy.engine.zero_optimization_stage() == 0:
+                yield f"{name}.{key}", policy.engine.optimizer.state[parameter][key]
+            else:
+                yield f"{name}.{key}", deepspeed.utils.safe_get_full_optimizer_state(parameter, key)
         if parameter.dtype != torch.float32:
             yield f"{name}.{MASTER}", deepspeed.utils.safe_get_full_fp32_param(parameter)
-
-
-def _moment(engine: Any, parameter: nn.Parameter, key: str) -> Tensor:
-    if engine.zero_optimization_stage() == 0:
-        moment: Tensor = engine.optimizer.state[parameter][key]
-        return moment
-    whole: Tensor = deepspeed.utils.safe_get_full_optimizer_state(parameter, key)
-    return whole
 
 
 def position_of(directory: Path) -> Position:
@@ -154,12 +158,15 @@ def position_of(directory: Path) -> Position:
 
 def gpu_seconds_behind(directory: Path | None) -> float:
     """Return the device seconds spent on the path up to a checkpoint; 0 for a base model."""
-    known = directory is not None and (directory / "trainer.json").exists()
-    return position_of(directory).gpu_seconds if directory is not None and known else 0.0
+    if directory is None or not (directory / "trainer.json").exists():
+        return 0.0
+    return position_of(directory).gpu_seconds
 
 
 def holds_optimizer(directory: Path, policy: Policy) -> bool:
-    """Return whether a checkpoint has the moments of everything that is trained: not where they were dropped, or an adapter was trained."""
+    """Return whether a checkpoint has the moments of everything that is trained: not where they were dropped,
+    or an adapter was trained.
+    """
     file = directory / OPTIMIZER_FILE
     if not file.exists():
         return False
@@ -168,7 +175,9 @@ def holds_optimizer(directory: Path, policy: Policy) -> bool:
 
 
 def restore_optimizer(directory: Path, policy: Policy, world: World, steps: int) -> None:
-    """Restore moments and master weights; learning rate and all other settings stay those of the new stage."""
+    """Restore moments and master weights; learning rate and all other settings stay those of the new
+    stage.
+    """
     engine = policy.engine
     if engine.zero_optimization_stage() > 0:
         _make_partitioned_state(engine.optimizer, steps)

@@ -9,7 +9,9 @@ from llmzero.tasks.base import Example
 
 
 class DataOrder:
-    """An endless, seeded sequence of examples. Position `i` means the same whatever the batch size was before."""
+    """An endless, seeded sequence of examples. Position `i` means the same whatever the batch size was
+    before.
+    """
 
     def __init__(self, examples: Sequence[Example], seed: int) -> None:
         self._examples = examples

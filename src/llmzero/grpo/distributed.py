@@ -21,7 +21,9 @@ PORT = 29400  # first of 4096 ports from which a SLURM job takes its own
 
 @dataclass(frozen=True)
 class World:
-    """Where a process stands among the `size` processes of its stage; objects travel by `group`, on the CPU."""
+    """Where a process stands among the `size` processes of its stage; objects travel by `group`, on the
+    CPU.
+    """
 
     rank: int
     size: int
@@ -57,7 +59,8 @@ class World:
 def join(timeout_s: float) -> World:
     """Join the stage's process group: NCCL for tensors on GPUs, gloo on CPUs and for objects.
 
-    A collective call that waits longer than `timeout_s` raises, so that the death of one process ends the others.
+    A collective call that waits longer than `timeout_s` raises, so that the death of one process ends the
+    others.
     """
     rank, size, local_rank = identity()
     os.environ["LOCAL_RANK"] = str(local_rank)  # DeepSpeed asks for it
@@ -77,13 +80,17 @@ def join(timeout_s: float) -> World:
 
 
 def _leave() -> None:
-    """Join gloo's threads while the interpreter still stands: one that wants its lock afterwards aborts the process."""
+    """Join gloo's threads while the interpreter still stands: one that wants its lock afterwards aborts the
+    process.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def _set_meeting_point() -> None:
-    """Set MASTER_ADDR and MASTER_PORT where torchrun has not: the job's first host, and a port that is the job's own."""
+    """Set MASTER_ADDR and MASTER_PORT where torchrun has not: the job's first host, and a port that is the
+    job's own.
+    """
     if "MASTER_ADDR" not in os.environ:
         nodes = os.environ.get("SLURM_JOB_NODELIST")
         command = ["scontrol", "show", "hostnames", nodes or ""]

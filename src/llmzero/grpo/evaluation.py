@@ -22,7 +22,8 @@ class Evaluation:
     """What a policy scored on a split.
 
     Attributes:
-        score: mean over examples of the mean over their samples; `stderr` is that of a mean over independent examples.
+        score: mean over examples of the mean over their samples; `stderr` is that of a mean over independent
+            examples.
         pass_at: k -> (estimate, standard error), for powers of two up to the number of samples.
         subtasks: name -> (score, standard error, n) of the examples whose `meta` names one.
         rows: scored completions of this process's share of the examples.
@@ -52,7 +53,9 @@ def score_completions(task: Task, examples: Sequence[Example], texts: Sequence[s
 def evaluate(
     task: Task, examples: Sequence[Example], policy: Policy, sampler: Engine, world: World, sampling: Sampling
 ) -> Evaluation:
-    """Score `sampling.n` completions of every example; every process scores a share, and all return the whole's figures."""
+    """Score `sampling.n` completions of every example; every process scores a share, and all return the
+    whole's figures.
+    """
     started = time.perf_counter()
     own = examples[world.rank :: world.size]
     rollouts = sampler.generate(encode_prompts(policy.tokenizer, own), sampling)
@@ -87,11 +90,11 @@ def evaluate(
 
 def by_subtask(scored: Sequence[tuple[str | None, list[float]]]) -> dict[str, tuple[float, float, int]]:
     """Return score, standard error and number of the examples of each subtask."""
-    found: dict[str, list[float]] = defaultdict(list)
+    scores: dict[str, list[float]] = defaultdict(list)
     for name, row in scored:
         if name is not None:
-            found[name].append(sum(row) / len(row))
-    return {name: (*mean_and_stderr(values), len(values)) for name, values in sorted(found.items())}
+            scores[name].append(sum(row) / len(row))
+    return {name: (*mean_and_stderr(values), len(values)) for name, values in sorted(scores.items())}
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
@@ -103,5 +106,7 @@ def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Return the chance that k of n samples, `correct` of them right, hold a right one: Chen et al. (arXiv 2107.03374), equation 1."""
+    """Return the chance that k of n samples, `correct` of them right, hold a right one: Chen et al. (arXiv
+    2107.03374), equation 1.
+    """
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)

@@ -1,4 +1,6 @@
-"""One batch of experience: prompts, completions, rewards, advantages. Processes sample shares of it; all end with the whole."""
+"""One batch of experience: prompts, completions, rewards, advantages. Processes sample shares of it; all end
+with the whole.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +43,16 @@ class Collector:
     def collect(self, position: Position) -> tuple[list[Group], dict[str, float], Position]:
         """Return a batch of groups, its metrics, and the position after it.
 
-        With dynamic sampling, groups whose rewards are all equal are replaced by groups of further prompts, for up to
-        `dynamic_sampling` rounds: DAPO (arXiv 2503.14476), section 3.2. What is still missing then is left out; a batch that has
-        nothing to teach is kept as it is. Metrics count everything that was sampled.
+        With dynamic sampling, groups whose rewards are all equal are replaced by groups of further prompts,
+        for up to `dynamic_sampling` rounds: DAPO (arXiv 2503.14476), section 3.2. What is still missing then
+        is left out; a batch that has nothing to teach stays as it is. Metrics count everything that was
+        sampled.
         """
         wanted = self.hparams["prompts_per_step"]
         sampled: list[Group] = []
-        kept: list[Group] = []
+        informative: list[Group] = []
         for _ in range(self.algorithm.dynamic_sampling + 1):
-            missing = wanted - len(kept)
+            missing = wanted - len(informative)
             fresh = self._sample(self.data.take(position.prompts_seen, missing), position)
             position = replace(
                 position,
@@ -57,11 +60,11 @@ class Collector:
                 sampler_calls=position.sampler_calls + 1,
             )
             sampled += fresh
-            kept += [group for group in fresh if not self.algorithm.dynamic_sampling or teaches(group)]
-            if len(kept) == wanted:
+            informative += [group for group in fresh if not self.algorithm.dynamic_sampling or teaches(group)]
+            if len(informative) == wanted:
                 break
         metrics = experience_metrics(sampled, self.task.metric) | {"prompts_sampled": float(len(sampled))}
-        return kept or sampled[:wanted], metrics, position
+        return informative or sampled[:wanted], metrics, position
 
     def _sample(self, examples: Sequence[Example], position: Position) -> list[Group]:
         """Return a group for each example; every process samples its share."""
@@ -89,20 +92,22 @@ class Collector:
     def _sample_of(
         self, prompt: list[int], completion: list[int], logprobs: list[float], finish: Any, reward: Any
     ) -> Sample:
-        value, longest = reward.value, self.hparams["max_completion_length"]
+        shaped, longest = reward.value, self.hparams["max_completion_length"]
         if self.algorithm.overlong == "soft":
             buffer = max(1, round(self.algorithm.overlong_buffer * longest))
-            value += float(soft_overlong_penalty(torch.tensor([len(completion)]), longest, buffer))
+            shaped += float(soft_overlong_penalty(torch.tensor([len(completion)]), longest, buffer))
         counts = self.algorithm.overlong != "mask" or finish == "stop"
-        return Sample(prompt, completion, logprobs, finish, reward, value, counts=counts)
+        return Sample(prompt, completion, logprobs, finish, reward, shaped, counts=counts)
 
     def set_advantages(self, groups: list[Group]) -> None:
-        """Turn values into advantages; where the divergence is in the reward, references have to be there already."""
+        """Turn shaped rewards into advantages; where the divergence is in the reward, references have to be
+        there already.
+        """
         samples = [sample for group in groups for sample in group]
-        values = torch.tensor([s.value for s in samples])
+        rewards = torch.tensor([s.shaped_reward for s in samples])
         if self.algorithm.kl_in == "reward":
-            values = values - self.hparams["kl_coef"] * torch.tensor([self._divergence(s) for s in samples])
-        advantages = group_advantages(values, self.hparams["group_size"], self.algorithm.advantage)
+            rewards = rewards - self.hparams["kl_coef"] * torch.tensor([self._divergence(s) for s in samples])
+        advantages = group_advantages(rewards, self.hparams["group_size"], self.algorithm.advantage)
         if self.algorithm.whiten:
             advantages = whiten(advantages)
         for sample, advantage in zip(samples, advantages.tolist(), strict=True):
@@ -118,11 +123,13 @@ class Collector:
 
 def teaches(group: Group) -> bool:
     """Return whether the completions of a group earned different rewards."""
-    return not uninformative(torch.tensor([s.value for s in group]), len(group)).item()
+    return not uninformative(torch.tensor([s.shaped_reward for s in group]), len(group)).item()
 
 
 def experience_metrics(groups: list[Group], metric: str) -> dict[str, float]:
-    """Return the metrics of a batch of groups: rewards, their variance within groups, lengths and truncation."""
+    """Return the metrics of a batch of groups: rewards, their variance within groups, lengths and
+    truncation.
+    """
     samples = [sample for group in groups for sample in group]
     rewards = torch.tensor([s.reward.value for s in samples])
     lengths = torch.tensor([len(s.completion) for s in samples], dtype=torch.float)

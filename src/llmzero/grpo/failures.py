@@ -14,6 +14,7 @@ MEMORY_DRIVERS = {
     "logprobs": ("max_completion_length", "kl_coef"),
     "update": ("max_completion_length", "kl_coef"),
 }
+REQUESTED = re.compile(r"allocate (?:memory: you tried to allocate )?([\d.]+) (bytes|KiB|MiB|GiB)")
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -24,16 +25,18 @@ class NotFiniteError(RuntimeError):
 def cause_of(error: BaseException, phase: str, hparams: dict[str, Any]) -> dict[str, Any]:
     """Return the machine-readable cause of a failure.
 
-    `kind` is `out_of_memory`, `not_finite`, `timeout` or `error`; `phase` is what the trainer was doing. Out of memory also tells the
-    bytes that were asked for (None where the allocator did not say) and the values of the hyperparameters that drive memory there.
+    `kind` is `out_of_memory`, `not_finite`, `timeout` or `error`; `phase` is what the trainer was doing. Out
+    of memory also tells the bytes that were asked for (None where the allocator did not say) and the values
+    of the hyperparameters that drive memory there.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         drivers = MEMORY_DRIVERS.get(phase, ())
         values = {name: hparams[name] for name in drivers if name in hparams}
+        amount = REQUESTED.search(str(error))
         return {
             "kind": "out_of_memory",
             "phase": phase,
-            "requested_bytes": _requested(str(error)),
+            "requested_bytes": round(float(amount[1]) * UNITS[amount[2]]) if amount else None,
             "hparams": values,
         }
     if isinstance(error, NotFiniteError):
@@ -42,8 +45,3 @@ def cause_of(error: BaseException, phase: str, hparams: dict[str, Any]) -> dict[
         }
         return {"kind": "not_finite", "phase": phase, "hparams": values}
     return {"kind": "timeout" if isinstance(error, TimeoutError) else "error", "phase": phase}
-
-
-def _requested(message: str) -> int | None:
-    found = re.search(r"allocate (?:memory: you tried to allocate )?([\d.]+) (bytes|KiB|MiB|GiB)", message)
-    return round(float(found[1]) * UNITS[found[2]]) if found else None

@@ -1,4 +1,6 @@
-"""Norms, rotary positions and gates as one autograd step each: less to compute, and less to keep for the backward pass."""
+"""Norms, rotary positions and gates as one autograd step each: less to compute, and less to keep for the
+backward pass.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from llmzero.rollout.decoder import is_family, signed, swapped, turned
 
 
 class _RmsNorm(torch.autograd.Function):
-    """x / rms(x) * weight in float32, Zhang and Sennrich (arXiv 1910.07467), equation 4; keeps x and 1 / rms."""
+    """x / rms(x) * weight in float32, Zhang and Sennrich (arXiv 1910.07467), equation 4; keeps x and 1 /
+    rms.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -67,7 +71,8 @@ class _Rotary(torch.autograd.Function):
 
 
 def _norm_forward(module: Any, hidden: Tensor) -> Tensor:
-    normal: Tensor = _RmsNorm.apply(hidden, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
+    arguments = (hidden, module.weight, module.variance_epsilon)
+    normal: Tensor = _RmsNorm.apply(*arguments)  # type: ignore[no-untyped-call]
     return normal
 
 
@@ -95,18 +100,15 @@ def _attention_forward(
         query, key = module.q_norm(query), module.k_norm(key)
     cos, sin = (table[0][:, None] for table in position_embeddings)
     sin = signed(sin)
-    query, key = (_rotary(heads, cos, sin) for heads in (query, key))
+    query, key = (_Rotary.apply(heads, cos, sin) for heads in (query, key))  # type: ignore[no-untyped-call]
     out = attend(query, key, value, pack, module.scaling, None)
     return module.o_proj(out.flatten(1)[None]), None
 
 
-def _rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    found: Tensor = _Rotary.apply(heads, cos, sin)  # type: ignore[no-untyped-call]
-    return found
-
-
 def fuse(model: Any) -> None:
-    """Let a model's root mean square norms, gated layers and, in families we know, attention layers compute by the functions above."""
+    """Let a model's root mean square norms, gated layers and, in families we know, attention layers compute
+    by the functions above.
+    """
     for module in model.modules():
         if hasattr(module, "variance_epsilon"):
             module.forward = partial(_norm_forward, module)

@@ -1,4 +1,6 @@
-"""Log-probabilities and entropies straight from hidden states: the (tokens, vocabulary) logits are made a chunk at a time."""
+"""Log-probabilities and entropies straight from hidden states: the (tokens, vocabulary) logits are made a
+chunk at a time.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from llmzero.grpo.packing import ATTENTION, Pack
 
 
 class TokenLogprobs(torch.autograd.Function):
-    """log softmax(h W' / temperature) at given tokens, and its entropy, for N tokens of width D and a vocabulary of V.
+    """log softmax(h W' / temperature) at given tokens, and its entropy, for N tokens of width D and a
+    vocabulary of V.
 
     The backward pass makes each chunk's logits anew; a batch of one chunk keeps its probabilities instead.
     """
@@ -22,18 +25,22 @@ class TokenLogprobs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        """Return log-probs and entropies (nats), both (N,) in float32, of hidden (N, D), weight (V, D), tokens (N,)."""
+        """Return log-probs and entropies (nats), both (N,) in float32, of hidden (N, D), weight (V, D),
+        tokens (N,).
+        """
         logprobs = torch.empty(len(tokens), device=hidden.device)
         entropy, normaliser = torch.empty_like(logprobs), torch.empty_like(logprobs)
-        kept = None
+        cached = None
         for rows in _chunks(len(tokens), chunk):
             logits = (hidden[rows] @ weight.T).float().div_(temperature)
             normaliser[rows] = torch.logsumexp(logits, -1)
             logprobs[rows] = logits.gather(-1, tokens[rows, None])[:, 0] - normaliser[rows]
             probabilities = logits.sub(normaliser[rows, None]).exp_()
             entropy[rows] = normaliser[rows] - (probabilities * logits).sum(-1)
-            kept = probabilities if chunk >= len(tokens) else None
-        ctx.save_for_backward(hidden, weight, tokens, normaliser, entropy, *([] if kept is None else [kept]))
+            cached = probabilities if chunk >= len(tokens) else None
+        ctx.save_for_backward(
+            hidden, weight, tokens, normaliser, entropy, *([] if cached is None else [cached])
+        )
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.set_materialize_grads(False)
         return logprobs, entropy
@@ -41,12 +48,12 @@ class TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return gradients for hidden and weight, from those of log-probs and entropies."""
-        hidden, weight, tokens, normaliser, entropy, *kept = ctx.saved_tensors
+        hidden, weight, tokens, normaliser, entropy, *cached = ctx.saved_tensors
         to_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for rows in _chunks(len(tokens), ctx.chunk):
-            if kept:
-                probabilities = kept[0]
+            if cached:
+                probabilities = cached[0]
             else:
                 logits = (hidden[rows] @ weight.T).float().div_(ctx.temperature)
                 probabilities = logits.sub_(normaliser[rows, None]).exp_()
@@ -93,11 +100,14 @@ class LogprobHead(nn.Module):
         self.linear = linear
 
     def forward(self, hidden: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Return log-probs and entropies (N,) of tokens (N,) after hidden states (N, D), under the sampling temperature."""
+        """Return log-probs and entropies (N,) of tokens (N,) after hidden states (N, D), under the sampling
+        temperature.
+        """
         weight = self.linear.weight
         chunk = max(1, CHUNK_ELEMENTS // weight.shape[0])
-        found: tuple[Tensor, Tensor] = TokenLogprobs.apply(hidden, weight, tokens, temperature, chunk)  # type: ignore[no-untyped-call]
-        return found
+        arguments = (hidden, weight, tokens, temperature, chunk)
+        pair: tuple[Tensor, Tensor] = TokenLogprobs.apply(*arguments)  # type: ignore[no-untyped-call]
+        return pair
 
 
 class LogprobModel(nn.Module):

@@ -45,7 +45,9 @@ class Heartbeat:
         return round(self.seconds * self._devices, 3)
 
     def beat(self, state: str = "running", **fields: Any) -> None:
-        """Report; a beat that changes neither state nor phase is dropped where the last one is younger than `MIN_INTERVAL`."""
+        """Report; a beat that changes neither state nor phase is dropped where the last one is younger than
+        `MIN_INTERVAL`.
+        """
         changed = state != self._fields.get("state") or fields.get("phase") != self._fields.get("phase")
         self._fields = {**self._fields, "state": state, **fields}
         now = time.monotonic()

@@ -1,7 +1,7 @@
 """The policy-gradient loss: pure functions on tensors. Shapes: B completions, T completion tokens (padded).
 
-Everything is a sum over tokens with weights that are fixed before the batch is cut up, so the gradient depends neither on
-micro-batches, nor on padding, nor on how samples are spread over processes.
+Everything is a sum over tokens with weights that are fixed before the batch is cut up, so the gradient
+depends neither on micro-batches, nor on padding, nor on how samples are spread over processes.
 """
 
 from __future__ import annotations
@@ -35,14 +35,17 @@ class Totals:
 
 @dataclass(frozen=True)
 class Loss:
-    """What tells one policy-gradient loss from another; `algorithm.loss` names one of `LOSSES`, or the import path of your own.
+    """One policy-gradient loss. `algorithm.loss` names one of `LOSSES`, or is the import path of your own.
 
     Attributes:
-        token_weights: from a mask (B, T), 1 on tokens that count, and the minibatch's `Totals` to each token's weight (B, T).
-        importance_ratio: from log-ratios of policy to old policy (B, T) and the mask to ratios, (B, T) a token or (B, 1) a completion.
-        surrogate: from ratios, log-probs (B, T), advantages (B, 1) and `LossSettings` to the objective to be maximised, of the
-            ratios' shape or (B, T).
-        clips_low: whether the surrogate holds ratios back below `1 - clip_low`; for the metric `clip_fraction_low` alone.
+        token_weights: from a mask (B, T), 1 on tokens that count, and the minibatch's `Totals` to each
+            token's weight (B, T).
+        importance_ratio: from log-ratios of policy to old policy (B, T) and the mask to ratios, (B, T) a
+            token or (B, 1) a completion.
+        surrogate: from ratios, log-probs (B, T), advantages (B, 1) and `LossSettings` to the objective to be
+            maximised, of the ratios' shape or (B, T).
+        clips_low: whether the surrogate holds ratios back below `1 - clip_low`; for the metric
+            `clip_fraction_low` alone.
     """
 
     token_weights: Callable[[Tensor, Totals], Tensor]
@@ -76,7 +79,10 @@ class LossTerms:
 
 
 def mean_over_completions(mask: Tensor, totals: Totals) -> Tensor:
-    """Weigh tokens for the mean over completions of their token means: DeepSeekMath (arXiv 2402.03300), equation 3."""
+    """Weigh tokens for the mean over completions of their token means.
+
+    DeepSeekMath (arXiv 2402.03300), equation 3.
+    """
     return mask / mask.sum(1, keepdim=True).clamp(min=1) / max(1, totals.sequences)
 
 
@@ -94,7 +100,10 @@ def mean_over_batch(mask: Tensor, totals: Totals) -> Tensor:
 
 
 def constant_weight(mask: Tensor, totals: Totals) -> Tensor:
-    """Divide the sum over tokens by completions times the longest length: Dr. GRPO (arXiv 2503.20783), section 3.1."""
+    """Divide the sum over tokens by completions times the longest length.
+
+    Dr. GRPO (arXiv 2503.20783), section 3.1.
+    """
     return mask / max(1.0, totals.sequences * totals.max_length)
 
 
@@ -107,7 +116,10 @@ def token_ratio(log_ratio: Tensor, _mask: Tensor) -> Tensor:
 
 
 def completion_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
-    """Return the geometric mean of a completion's token ratios, (B, 1): GSPO (arXiv 2507.18071), equation 7."""
+    """Return the geometric mean of a completion's token ratios, (B, 1).
+
+    GSPO (arXiv 2507.18071), equation 7.
+    """
     return torch.exp((log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1))
 
 
@@ -117,8 +129,8 @@ def completion_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
 def clipped_surrogate(ratio: Tensor, _logprobs: Tensor, advantages: Tensor, settings: LossSettings) -> Tensor:
     """Return min(r A, clip(r, 1 - low, 1 + high) A).
 
-    PPO (arXiv 1707.06347), equation 7, with DAPO's two bounds (arXiv 2503.14476, equation 10). `dual_clip` c bounds it below by c A
-    where A < 0: arXiv 1912.09729, equation 5.
+    PPO (arXiv 1707.06347), equation 7, with DAPO's two bounds (arXiv 2503.14476, equation 10). `dual_clip` c
+    bounds it below by c A where A < 0: arXiv 1912.09729, equation 5.
     """
     clipped = torch.minimum(
         ratio * advantages, ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high) * advantages
@@ -129,7 +141,7 @@ def clipped_surrogate(ratio: Tensor, _logprobs: Tensor, advantages: Tensor, sett
 
 
 def weighted_logprobs(ratio: Tensor, logprobs: Tensor, advantages: Tensor, settings: LossSettings) -> Tensor:
-    """Return min(r, 1 + high) A log pi with no gradient through the ratio, so that no token loses its gradient.
+    """Return min(r, 1 + high) A log pi. The ratio has no gradient, so that no token loses its own.
 
     MiniMax-M1 (arXiv 2506.13585), equations 4 and 5, without the lower bound.
     """
@@ -176,9 +188,10 @@ def clipped_shares(ratio: Tensor, advantages: Tensor, settings: LossSettings) ->
 def kl_divergence(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
     """Return an estimate of KL(policy || reference) a token, (B, T).
 
-    Schulman, "Approximating KL divergence" (2020), with log r = reference - logprobs: k1 = -log r; k2 = (log r)^2 / 2; k3 = r - 1
-    - log r, never negative (DeepSeekMath, arXiv 2402.03300, equation 4). As a loss, k2 has the divergence's own gradient, k3
-    that of the reversed divergence, and k1's is zero on average: use k1 in the reward.
+    Schulman, "Approximating KL divergence" (2020), with log r = reference - logprobs: k1 = -log r;
+    k2 = (log r)^2 / 2; k3 = r - 1 - log r, never negative (DeepSeekMath, arXiv 2402.03300, equation 4). As a
+    loss, k2 has the divergence's own gradient, k3 that of the reversed divergence, and k1's is zero on
+    average: use k1 in the reward.
     """
     log_ratio = reference - logprobs
     if estimator == "k1":
@@ -202,8 +215,8 @@ def grpo_loss(
 ) -> LossTerms:
     """Return this micro-batch's share of the loss; the shares of a minibatch add up to its loss.
 
-    All tensors are (B, T) but `advantages` (B,). `weights` comes from the loss's `token_weights`, `correction` from `sampler_correction`
-    (None: 1). `reference` None leaves the divergence out.
+    All tensors are (B, T) but `advantages` (B,). `weights` comes from the loss's `token_weights`,
+    `correction` from `sampler_correction` (None: 1). `reference` None leaves the divergence out.
     """
     ratio = settings.loss.importance_ratio(logprobs - old, mask)
     low, high = clipped_shares(ratio, advantages[:, None], settings)
@@ -235,10 +248,10 @@ def sampler_correction(
 ) -> Tensor:
     """Return the weight (B, T) that corrects for a sampler whose probabilities differ from the trainer's.
 
-    `log_ratio` (B, T) is the trainer's log-prob minus the sampler's under the same weights. `truncate` bounds the ratio above by
-    `high`: truncated importance sampling, Yao et al., "Your efficient RL framework secretly brings you off-policy RL training"
-    (2025). `mask` drops what lies outside [low, high]: IcePop (Ling team, 2025). At `sequence` level the ratio is the product
-    over the completion's tokens.
+    `log_ratio` (B, T) is the trainer's log-prob minus the sampler's under the same weights. `truncate` bounds
+    the ratio above by `high`: truncated importance sampling, Yao et al., "Your efficient RL framework
+    secretly brings you off-policy RL training" (2025). `mask` drops what lies outside [low, high]: IcePop
+    (Ling team, 2025). At `sequence` level the ratio is the product over the completion's tokens.
     """
     if kind == "none":
         return torch.ones_like(log_ratio)
@@ -253,8 +266,8 @@ def sampler_correction(
 def mismatch_metrics(log_ratios: Tensor, low: float, high: float) -> dict[str, float]:
     """Return how far sampler and trainer disagree on the same tokens under the same weights.
 
-    `log_ratios` (N,): trainer's log-prob minus the sampler's, one a token; without any, they agree. `mismatch_outside` is the share
-    of ratios outside [low, high].
+    `log_ratios` (N,): trainer's log-prob minus the sampler's, one a token; without any, they agree.
+    `mismatch_outside` is the share of ratios outside [low, high].
     """
     log_ratio = log_ratios.double() if len(log_ratios) else torch.zeros(1)
     ratio = log_ratio.exp()

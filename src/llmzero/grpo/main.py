@@ -39,14 +39,15 @@ def run_stage(
 ) -> StageResult | None:
     """Run the stage that a directory describes and write its result; every process of the stage calls this.
 
-    A stage that was interrupted goes on from its own last complete checkpoint. SIGTERM and SIGUSR2 make it write one after the
-    step in hand and leave without a result: None. An exception ends it as `failed`, with its error and cause in the result and
-    the traceback in its log.
+    A stage that was interrupted goes on from its own last complete checkpoint. SIGTERM and SIGUSR2 make it
+    write one after the step in hand and leave without a result: None. An exception ends it as `failed`, with
+    its error and cause in the result and the traceback in its log.
 
     Args:
         directory: the stage directory, with its `stage.json`.
         started: when the stage's time began, on `time.time()`'s clock; None is the start of the process.
-        interrupted: tells whether to leave, for a caller that goes on after the stage; None listens to the signals.
+        interrupted: tells whether to leave, for a caller that goes on after the stage; None listens to the
+            signals.
     """
     stage = StageDir(Path(directory))
     spec = stage.read_spec()
@@ -57,7 +58,10 @@ def run_stage(
     phases = Phases()
     try:
         listening = nullcontext(interrupted) if interrupted else interruptible()
-        with listening as told, prepared(spec, stage, world, heartbeat, phases, told) as trainer:
+        with (
+            listening as asked_to_leave,
+            prepared(spec, stage, world, heartbeat, phases, asked_to_leave) as trainer,
+        ):
             result = trainer.run()
     except Interrupted:
         heartbeat.beat(phase="interrupted")
@@ -123,7 +127,9 @@ def prepared(
 
 
 def _starting_point(spec: StageSpec, stage: StageDir, task: Any, heartbeat: Heartbeat) -> tuple[Path, int]:
-    """Return the weights to start from and the step of this stage they belong to; forget what was logged beyond."""
+    """Return the weights to start from and the step of this stage they belong to; forget what was logged
+    beyond.
+    """
     own = stage.complete_checkpoints()
     first_step = int(own[-1].name.removeprefix("step_")) if own else 0
     stage.truncate_after(first_step if own else -1)
@@ -138,7 +144,9 @@ def _starting_point(spec: StageSpec, stage: StageDir, task: Any, heartbeat: Hear
 
 
 def _position(spec: StageSpec, stage: StageDir, start: Path) -> Position:
-    """Return where the weights stand on their path; weights without a position are a base model, and begin one."""
+    """Return where the weights stand on their path; weights without a position are a base model, and begin
+    one.
+    """
     if (start / "trainer.json").exists():
         return checkpoint.position_of(start)
     base = start if spec.steps else stage.checkpoint(0)  # the root keeps its own copy of the base model
@@ -146,12 +154,15 @@ def _position(spec: StageSpec, stage: StageDir, start: Path) -> Position:
 
 
 def _policy(spec: StageSpec, settings: TrainerSettings, start: Path, position: Position) -> Policy:
-    """Load the weights and put a DeepSpeed engine around them; with LoRA around the base model and its adapter."""
+    """Load the weights and put a DeepSpeed engine around them; with LoRA around the base model and its
+    adapter.
+    """
     lora = settings.lora
     adapted = (start / ADAPTER).exists()
     if lora.rank and position.global_step and not adapted:
         raise UserError(
-            f"trainer.lora.rank={lora.rank}: all weights of {start} were trained; an adapter goes with a base model or with its own checkpoints"
+            f"trainer.lora.rank={lora.rank}: all weights of {start} were trained; "
+            "an adapter goes with a base model or with its own checkpoints"
         )
     model: Any = load_model(position.base if adapted and lora.rank else start, settings.dtype)
     if lora.rank:
@@ -163,7 +174,9 @@ def _policy(spec: StageSpec, settings: TrainerSettings, start: Path, position: P
 def _restored(
     spec: StageSpec, start: Path, first_step: int, policy: Policy, world: World, position: Position
 ) -> Position:
-    """Restore the optimizer where the stage carries it on; a stage that begins with a fresh one says so in its position."""
+    """Restore the optimizer where the stage carries it on; a stage that begins with a fresh one says so in
+    its position.
+    """
     carries = first_step > 0 or spec.hparams["optimizer_state"] == "carry"
     if position.optimizer_steps and carries and checkpoint.holds_optimizer(start, policy):
         checkpoint.restore_optimizer(start, policy, world, position.optimizer_steps)

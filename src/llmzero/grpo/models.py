@@ -10,7 +10,9 @@ from llmzero.tasks.base import Task
 
 
 class NanoModel:
-    """A 0.9 M parameter character-level Qwen3, warm-started on the task's demonstrations and cached by its recipe."""
+    """A 0.9 M parameter character-level Qwen3, warm-started on the task's demonstrations and cached by its
+    recipe.
+    """
 
     def __init__(self, settings: NanoModelSettings) -> None:
         self.settings = settings
@@ -22,7 +24,9 @@ class NanoModel:
 
 
 class HfModel:
-    """Any causal language model: a hub id or a directory. Its architecture and profiles are read before a stage begins, not here."""
+    """Any causal language model: a hub id or a directory. Its architecture and profiles are read before a
+    stage begins, not here.
+    """
 
     def __init__(self, settings: HfModelSettings) -> None:
         self.settings = settings

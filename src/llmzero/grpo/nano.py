@@ -1,4 +1,6 @@
-"""The nano model: an ordinary Hugging Face directory small enough to learn on a laptop CPU, warm-started on solutions."""
+"""The nano model: an ordinary Hugging Face directory small enough to learn on a laptop CPU, warm-started on
+solutions.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +36,16 @@ Taught = tuple[str, str]  # a prompt and its completion
 
 
 def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Progress) -> Path:
-    """Return the base model's directory for a task, warm-starting it where the cache has none for that recipe and these demonstrations.
+    """Return the base model's directory for a task, warm-starting it where the cache has none for that recipe
+    and these demonstrations.
 
     Raises:
         ValueError: the task has no demonstrations to warm-start on.
     """
     if not isinstance(task, Demonstrating):
         raise ValueError(
-            f"model=nano needs a task with demonstrations and an alphabet; {type(task).__name__} has not both: "
-            "use model=hf"
+            f"model=nano needs a task with demonstrations and an alphabet; "
+            f"{type(task).__name__} has not both: use model=hf"
         )
     taught = demonstrations(task, recipe)
     demonstrated = hashlib.sha256(json.dumps([task.alphabet, taught]).encode()).hexdigest()
@@ -67,7 +70,9 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Pr
 
 
 def demonstrations(task: Any, recipe: NanoRecipe) -> list[Taught]:
-    """Return the demonstrations of the train split, a share of them careless where the task has bad habits to teach."""
+    """Return the demonstrations of the train split, a share of them careless where the task has bad habits to
+    teach.
+    """
     rng = random.Random(recipe.seed)
     careless = task.careless if isinstance(task, Careless) else task.demonstration
     examples: Sequence[Example] = task.split("train")

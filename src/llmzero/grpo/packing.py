@@ -1,8 +1,9 @@
-"""A prompt once for all its completions, and rows of like length side by side: what a forward pass of the trained model works on.
+"""The input of a forward pass: a prompt once for all its completions, rows of like length side by side.
 
-A group's completions share their prompt, so the model need not see it again for each of them. A pack is one row of S tokens: N
-prompts, then B completions without their last tokens, which predict nothing. Everything but attention works on tokens alone, so all
-but a little padding is left out; in attention a completion sees its prompt and itself.
+A group's completions share their prompt, so the model need not see it again for each of them. A pack is one
+row of S tokens: N prompts, then B completions without their last tokens, which predict nothing. Everything
+but attention works on tokens alone, so all but a little padding is left out; in attention a completion sees
+its prompt and itself.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Block:
         return tokens.view(len(self.lengths), self.width, *tokens.shape[1:]).transpose(1, 2)
 
     def bias(self, prompts: Tensor, width: int, window: int | None, dtype: torch.dtype) -> Any:
-        """Return what is added to the scores of completions, (R, 1, tokens, prompt and tokens); the same for all layers.
+        """Return the attention bias of completions, (R, 1, tokens, prompt and tokens), for all layers.
 
         `prompts` (N,) are the prompts' lengths, `width` the longest of them.
         """
@@ -87,9 +88,11 @@ class Pack:
         blocks: how the row is laid out: the prompts, then completions of like length.
         prompts: (N,) lengths of the prompts.
         owner: (B,) the prompt of each completion.
-        ends: (N,) places in the row of the prompts' last tokens, which predict the first tokens of completions.
-        others: (n - B,) places in the row of what predicts the other tokens.
-        targets: (n,) the tokens of all completions, first ones first; `spots` (n,) where they stand among the B * T of `mask`.
+        ends: (N,) indices in the row of the prompts' last tokens, which predict the first tokens of
+            completions.
+        others: (n - B,) indices in the row of what predicts the other tokens.
+        targets: (n,) the tokens of all completions, first ones first; `target_index` (n,)
+            where they stand among the B * T of `mask`.
         mask: (B, T) 1 where a completion has a token.
     """
 
@@ -101,7 +104,7 @@ class Pack:
     ends: Tensor
     others: Tensor
     targets: Tensor
-    spots: Tensor
+    target_index: Tensor
     mask: Tensor
 
     def predictors(self, hidden: Tensor) -> Tensor:
@@ -110,7 +113,9 @@ class Pack:
 
     def spread(self, values: Tensor) -> Tensor:
         """Return values (n,) of `targets` as (B, T), 0 where there is no token."""
-        return torch.zeros_like(self.mask).flatten().index_copy(0, self.spots, values).view_as(self.mask)
+        return (
+            torch.zeros_like(self.mask).flatten().index_copy(0, self.target_index, values).view_as(self.mask)
+        )
 
 
 def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device | str) -> Pack:
@@ -131,10 +136,10 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.devi
     of, nth = _numbered(lengths)
     tokens, first, last = _flat(completion for _, completion in rows), nth == 0, nth == lengths[of] - 1
     ids = torch.zeros(size, dtype=torch.long)
-    prompt, place = _numbered(prompts)
-    ids[prompt * blocks[0].width + place] = _flat(distinct)
+    prompt, position = _numbered(prompts)
+    ids[prompt * blocks[0].width + position] = _flat(distinct)
     ids[(starts[of] + nth)[~last]] = tokens[~last]
-    spots = of * int(lengths.max()) + nth
+    target_index = of * int(lengths.max()) + nth
     on_device = {
         "ids": ids[None],
         "positions": torch.cat(
@@ -145,7 +150,7 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.devi
         "ends": torch.arange(len(prompts)) * blocks[0].width + prompts - 1,
         "others": (starts[of] + nth - 1)[~first],
         "targets": torch.cat([tokens[first], tokens[~first]]),
-        "spots": torch.cat([spots[first], spots[~first]]),
+        "target_index": torch.cat([target_index[first], target_index[~first]]),
         "mask": (torch.arange(int(lengths.max())) < lengths[:, None]).float(),
     }
     moved = tuple(Block(block.lengths, block.owner.to(device)) for block in blocks)
@@ -153,7 +158,7 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.devi
 
 
 def _of_like_length(lengths: Tensor) -> list[Tensor]:
-    """Put the numbers of completions of more than one token into groups, longest first, that need little padding."""
+    """Return groups of like length, longest first, as indices of the completions of more than one token."""
     order = lengths.argsort(descending=True, stable=True)
     groups: list[list[int]] = []
     for b, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
@@ -165,7 +170,7 @@ def _of_like_length(lengths: Tensor) -> list[Tensor]:
 
 
 def _numbered(lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for the tokens of sequences of `lengths`, one after the other, which sequence each is of and which token of it."""
+    """Return for every token of sequences of `lengths` the index of its sequence, and its own index there."""
     of = torch.arange(len(lengths)).repeat_interleave(lengths)
     return of, torch.arange(len(of)) - (lengths.cumsum(0) - lengths)[of]
 
@@ -180,13 +185,13 @@ def _positions(block: Block, firsts: Tensor) -> Tensor:
 
 
 class _Taken(torch.autograd.Function):
-    """Rows at places that differ from each other: the gradient is put back, without a sum."""
+    """Rows at indices that differ from each other: the gradient is put back, without a sum."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
+    def forward(ctx: Any, rows: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
         ctx.count = len(rows)
-        return rows.index_select(0, places)
+        return rows.index_select(0, index)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -212,16 +217,16 @@ class _Shared(torch.autograd.Function):
         return (belongs @ gradient.flatten(1)).view(ctx.count, *gradient.shape[1:]), None
 
 
-def taken(rows: Tensor, places: Tensor) -> Tensor:
-    """Return rows[places], for places that differ from each other."""
-    found: Tensor = _Taken.apply(rows, places)  # type: ignore[no-untyped-call]
-    return found
+def taken(rows: Tensor, index: Tensor) -> Tensor:
+    """Return rows[index], for indices that differ from each other."""
+    selected: Tensor = _Taken.apply(rows, index)  # type: ignore[no-untyped-call]
+    return selected
 
 
 def shared(rows: Tensor, owner: Tensor) -> Tensor:
     """Return rows[owner]."""
-    found: Tensor = _Shared.apply(rows, owner)  # type: ignore[no-untyped-call]
-    return found
+    selected: Tensor = _Shared.apply(rows, owner)  # type: ignore[no-untyped-call]
+    return selected
 
 
 def attend(
@@ -264,7 +269,7 @@ def attention_in_packs(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend (1, H, S, D) within the sequences of a pack; without one plainly causally, for rows that have no padding."""
+    """Attend (1, H, S, D) within the sequences of a pack; without one causally, for rows without padding."""
     if pack is None:
         return _attend(query, key, value, None, scaling).transpose(1, 2).contiguous(), None
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -272,11 +277,12 @@ def attention_in_packs(
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Any, scaling: float | None) -> Tensor:
-    """Attend causally where there is no bias. Keys are repeated for the heads that share them where the kernel cannot."""
+    """Attend causally where there is no bias. Keys are repeated for the heads that share them where the
+    kernel cannot.
+    """
     shared_by = query.shape[1] // key.shape[1]
-    native = (
-        query.is_cuda and query.dtype != torch.float32 and type(bias) is not Tensor
-    )  # flash attention, which wants no mask but its own
+    # Flash attention, which wants no mask but its own.
+    native = query.is_cuda and query.dtype != torch.float32 and type(bias) is not Tensor
     if shared_by > 1 and not native:
         key, value = key.repeat_interleave(shared_by, 1), value.repeat_interleave(shared_by, 1)
     grouped = shared_by > 1 and native
@@ -287,8 +293,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Any, scaling: float
 
 def _band(width: int, window: int, like: Tensor) -> Tensor:
     """Return the bias (width, width) that lets a position see itself and the `window` - 1 before it."""
-    places = torch.arange(width, device=like.device)
-    distance = places[:, None] - places
+    positions = torch.arange(width, device=like.device)
+    distance = positions[:, None] - positions
     return torch.zeros(width, width, dtype=like.dtype, device=like.device).masked_fill_(
         (distance < 0) | (distance >= window), -torch.inf
     )

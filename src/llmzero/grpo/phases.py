@@ -11,7 +11,9 @@ NAMES = ("generation", "reward", "logprobs", "update", "handover", "validation",
 
 
 class Phases:
-    """Seconds spent in each phase since the last line of metrics. `current` is the phase that an error happened in."""
+    """Seconds spent in each phase since the last line of metrics. `current` is the phase that an error
+    happened in.
+    """
 
     def __init__(self) -> None:
         self.current = "starting"

@@ -58,8 +58,14 @@ class Policy:
         return deepspeed.zero.GatheredParameters(list(parameters))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the weights under their Hugging Face names, whole, adapters merged; on every process at once."""
-        adapters = {name.removesuffix(".base_layer"): layer for name, layer in _adapted(self.model)}
+        """Yield the weights under their Hugging Face names, whole, adapters merged; on every process at
+        once.
+        """
+        adapters = {
+            name.removesuffix(".base_layer"): module
+            for name, module in self.model.named_modules()
+            if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")
+        }
         for name, parameter in self.model.named_parameters():
             if "lora_" in name:
                 continue
@@ -69,23 +75,12 @@ class Policy:
                 value = parameter.data
                 if layer is not None and kind == "weight":
                     value = value + layer.get_delta_weight("default").to(value.dtype)
-                yield _plain_name(name), value
-
-
-def _adapted(model: nn.Module) -> list[tuple[str, Any]]:
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")
-    ]
-
-
-def _plain_name(name: str) -> str:
-    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+                yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), value
 
 
 def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
-    """Load a causal language model from a hub id or a directory onto the accelerator, or the CPU where there is none.
+    """Load a causal language model from a hub id or a directory onto the accelerator, or the CPU where there
+    is none.
 
     Dropout is switched off: the ratio of policy to old policy would measure its noise.
     """
@@ -101,7 +96,9 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
 
 
 def with_adapter(model: PreTrainedModel, lora: LoraSettings, start: Path) -> Any:
-    """Return the model with the LoRA adapter that lies in the checkpoint `start`, or a new one that changes nothing yet."""
+    """Return the model with the LoRA adapter that lies in the checkpoint `start`, or a new one that changes
+    nothing yet.
+    """
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if (start / ADAPTER).exists():
@@ -113,7 +110,9 @@ def with_adapter(model: PreTrainedModel, lora: LoraSettings, start: Path) -> Any
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that lies beside a model; one without a padding token pads with its end-of-sequence token."""
+    """Load the tokenizer that lies beside a model; one without a padding token pads with its end-of-sequence
+    token.
+    """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -130,7 +129,9 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Exampl
 
 
 def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the token ids that end a completion: the tokenizer's and those the model's generation config names."""
+    """Return the token ids that end a completion: the tokenizer's and those the model's generation config
+    names.
+    """
     assert model.generation_config is not None
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
@@ -140,18 +141,19 @@ def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 @torch.no_grad()
 def plain_logprobs(model: Any) -> list[Tensor]:
     """Return what transformers' own modules say of the completions of `SAMPLE`."""
-    found = []
+    logprobs = []
     with attention_of(model, NATIVE):
         for prompt, completion in SAMPLE:
             ids = torch.tensor([prompt + completion], device=model.device)
             logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
-            found.append(torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0])
-    return found
+            logprobs.append(torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0])
+    return logprobs
 
 
 @torch.no_grad()
 def check_logprobs(trained: LogprobModel, expected: list[Tensor]) -> None:
-    """Check on `SAMPLE` that log-probs by our attention, norms, gates and output head are those of the model itself.
+    """Check on `SAMPLE` that log-probs by our attention, norms, gates and output head are those of the model
+    itself.
 
     Raises:
         ValueError: they are not, as where a model caps its logits or its attention has parts of its own.
@@ -160,19 +162,23 @@ def check_logprobs(trained: LogprobModel, expected: list[Tensor]) -> None:
     ours, _ = trained(pack(SAMPLE, model.device), 1.0)
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
     if not all(
-        torch.allclose(row[: len(found)], found, atol=tolerance)
-        for row, found in zip(ours, expected, strict=True)
+        torch.allclose(row[: len(plain)], plain, atol=tolerance)
+        for row, plain in zip(ours, expected, strict=True)
     ):
         raise ValueError(
-            f"{type(model).__name__} does more to its attention or its logits than Llama and Qwen do: it is not supported"
+            f"{type(model).__name__} does more to its attention or its logits than Llama and Qwen do: "
+            "it is not supported"
         )
 
 
 def deepspeed_engine(model: Any, hparams: dict[str, Any], settings: TrainerSettings) -> Any:
-    """Return a DeepSpeed engine that trains a model's log-probs with AdamW; every setting comes from this stage's configuration."""
+    """Return a DeepSpeed engine that trains a model's log-probs with AdamW; every setting comes from this
+    stage's configuration.
+    """
     deepspeed.utils.logger.setLevel("WARNING")
     if not torch.cuda.is_available():
-        # No native operator is wanted on a CPU: DeepSpeed would compile its shared-memory collectives for a minute.
+        # No native operator is wanted on a CPU: DeepSpeed would compile its shared-memory collectives for a
+        # minute.
         deepspeed.ops.__compatible_ops__ = {}
     if settings.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -233,7 +239,8 @@ def _deepspeed_config(hparams: dict[str, Any], settings: TrainerSettings) -> dic
 
 
 def apply_update(engine: Any) -> float | None:
-    """Take the optimizer step for which gradients are accumulated; return the global gradient norm before clipping.
+    """Take the optimizer step for which gradients are accumulated; return the global gradient norm before
+    clipping.
 
     None: a gradient was infinite or not a number, nothing was updated, and the gradients are gone.
     """

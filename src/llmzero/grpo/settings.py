@@ -1,4 +1,6 @@
-"""Settings of the training half: model, trainer, algorithm and the machine they are for. Nothing here needs torch."""
+"""Settings of the training half: model, trainer, algorithm and the machine they are for. Nothing here needs
+torch.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +119,9 @@ class ArchitectureSettings:
 
 @dataclass
 class NanoRecipe:
-    """`model.recipe`: with the task's demonstrations everything that decides the bytes of the nano base checkpoint."""
+    """`model.recipe`: with the task's demonstrations everything that decides the bytes of the nano base
+    checkpoint.
+    """
 
     hidden_size: int = setting(128)
     layers: int = setting(4, low=1)
@@ -156,7 +160,9 @@ class NanoModelSettings:
 
 @dataclass
 class ProfileSettings:
-    """Settings of a model on one kind of machine; `hardware` chooses which, and puts them where they belong."""
+    """Settings of a model on one kind of machine; `hardware` chooses which, and puts them where they
+    belong.
+    """
 
     gpus_per_stage: int = 1
     dtype: str = "bfloat16"

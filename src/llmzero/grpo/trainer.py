@@ -37,12 +37,14 @@ from llmzero.rollout.base import Engine, Sampling
 from llmzero.tasks.base import Task
 from llmzero.tasks.splits import Split
 
-ROLLOUTS_KEPT = 6  # sampled completions stored at every validation
+STORED_ROLLOUTS = 6  # sampled completions stored at every validation
 VALIDATION = 1  # tells the seeds of validation from those of training
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
-    """The stage was told to leave; it has a checkpoint of its latest step, and goes on from there when it is run again."""
+    """The stage was asked to leave; it has a checkpoint of its latest step, and goes on from there when it is
+    run again.
+    """
 
 
 @dataclass
@@ -65,7 +67,9 @@ class Setup:
 
 
 class Trainer:
-    """Trains one stage. Everything it was configured with is in `spec`; everything it leaves behind is in `stage`."""
+    """Trains one stage. Everything it was configured with is in `spec`; everything it leaves behind is in
+    `stage`.
+    """
 
     def __init__(self, setup: Setup, position: Position, first_step: int) -> None:
         self.spec, self.stage, self.task, self.world = setup.spec, setup.stage, setup.task, setup.world
@@ -107,7 +111,7 @@ class Trainer:
         """Train until the stage's steps are done or a stop is asked for; return the result.
 
         Raises:
-            Interrupted: the process was told to leave.
+            Interrupted: the process was asked to leave.
         """
         if (
             self.spec.steps == 0 and not self.points
@@ -162,7 +166,9 @@ class Trainer:
         return metrics | learnt | {"step_seconds": time.perf_counter() - started}
 
     def _learning_rate(self) -> float:
-        """Linear warm-up over the path's first steps, or over this stage's where it warms up again; then constant."""
+        """Linear warm-up over the path's first steps, or over this stage's where it warms up again; then
+        constant.
+        """
         steps = self.step if self.hparams["rewarm"] else self.position.global_step
         return float(
             self.hparams["learning_rate"] * min(1.0, (steps + 1) / max(1, self.hparams["warmup_steps"]))
@@ -179,19 +185,26 @@ class Trainer:
         )
         with self.phases("validation"):
             examples = self.task.split(cast("Split", self.settings.evaluation_split))
-            found = evaluate(self.task, examples, self.policy, self.sampler, self.world, sampling)
+            evaluation = evaluate(self.task, examples, self.policy, self.sampler, self.world, sampling)
         point = ValidationPoint(
-            self.step, self.position.global_step, found.score, found.stderr, found.n, found.seconds
+            self.step,
+            self.position.global_step,
+            evaluation.score,
+            evaluation.stderr,
+            evaluation.n,
+            evaluation.seconds,
         )
         self.points.append(point)
         if self.world.leads:
             where = {"step": self.step, "global_step": self.position.global_step}
-            append_jsonl(self.stage.rollouts_file, [{**where, **row} for row in found.rows[:ROLLOUTS_KEPT]])
-            more: dict[str, Any] = {"pass_at": found.pass_at, "subtasks": found.subtasks}
-            told = {name: value for name, value in more.items() if value}
-            append_jsonl(self.stage.validation_file, [{**asdict(point), **told}], sync=True)
+            rollouts = [{**where, **row} for row in evaluation.rows[:STORED_ROLLOUTS]]
+            append_jsonl(self.stage.rollouts_file, rollouts)
+            details: dict[str, Any] = {"pass_at": evaluation.pass_at, "subtasks": evaluation.subtasks}
+            record = asdict(point) | {name: value for name, value in details.items() if value}
+            append_jsonl(self.stage.validation_file, [record], sync=True)
 
     def _save(self) -> None:
+        """Write a checkpoint; of the earlier ones the one with the best validation score alone stays."""
         self.position = replace(
             self.position, gpu_seconds=round(self._spent_before + self.heartbeat.gpu_seconds, 3)
         )
@@ -200,14 +213,12 @@ class Trainer:
                 self.stage.checkpoint(self.step), self.policy, self.world, self.position, self.spec.to_dict()
             )
             if self.world.leads:
-                self._drop_old()
-
-    def _drop_old(self) -> None:
-        """Keep the checkpoint with the best validation score and the latest one."""
-        best = best_point(self.points)
-        kept = {self.stage.checkpoint(self.step)} | ({self.stage.checkpoint(best.step)} if best else set())
-        for directory in set(self.stage.complete_checkpoints()) - kept:
-            remove_checkpoint(directory)
+                best = best_point(self.points)
+                needed = {
+                    self.stage.checkpoint(step) for step in (self.step, best.step if best else self.step)
+                }
+                for directory in set(self.stage.complete_checkpoints()) - needed:
+                    remove_checkpoint(directory)
 
     def _checkpoint(self, step: int) -> Path:
         if self.spec.steps == 0 and self.spec.resume_from is not None:
@@ -215,7 +226,9 @@ class Trainer:
         return self.stage.checkpoint(step)
 
     def _log(self, metrics: dict[str, float]) -> None:
-        """Append the step's metrics. Phases are timed from line to line: a checkpoint counts in the line after it."""
+        """Append the step's metrics. Phases are timed from line to line: a checkpoint counts in the line
+        after it.
+        """
         record = {
             "step": self.step,
             "global_step": self.position.global_step,

@@ -34,7 +34,9 @@ Forward = Callable[[Pack, float], tuple[Tensor, Tensor]]
 
 @dataclass
 class Updater:
-    """Takes optimizer steps on experience; what each of them does depends on the minibatch alone, not on how it is cut."""
+    """Takes optimizer steps on experience; what each of them does depends on the minibatch alone, not on how
+    it is cut.
+    """
 
     policy: Policy
     world: World
@@ -63,7 +65,9 @@ class Updater:
     # --- log-probs before the update ---
 
     def fill(self, samples: Sequence[Sample]) -> None:
-        """Compute what the loss compares with: the reference's log-probs, and the trainer's own where the sampler's are corrected."""
+        """Compute what the loss compares with: the reference's log-probs, and the trainer's own where the
+        sampler's are corrected.
+        """
         if self.hparams["kl_coef"] > 0:
             with self._as_reference() as forward:
                 self._score(samples, forward, "reference")
@@ -72,7 +76,9 @@ class Updater:
 
     @contextmanager
     def _as_reference(self) -> Iterator[Forward]:
-        """Give the reference policy's forward pass: that of a model of its own, or ours without its adapter."""
+        """Give the reference policy's forward pass: that of a model of its own, or ours without its
+        adapter.
+        """
         if self.reference is not None:
             yield self.reference
         else:
@@ -81,18 +87,21 @@ class Updater:
 
     @torch.no_grad()
     def _score(self, samples: Sequence[Sample], forward: Forward, name: str) -> None:
-        places = {id(sample): i for i, sample in enumerate(samples)}
-        found: dict[int, list[float]] = {}
+        """Set the attribute `name` of every sample to its completion's log-probs; each process computes a
+        share.
+        """
+        index = {id(sample): i for i, sample in enumerate(samples)}
+        scores: dict[int, list[float]] = {}
         for chunk, _ in shared_out(
             samples, self.settings.micro_batch_tokens, self.world.rank, self.world.size
         ):
             batch = collate(chunk, self.policy.device)
             logprobs, _ = forward(batch.pack, self.hparams["temperature"])
             for sample, row in zip(chunk, logprobs.tolist(), strict=True):
-                found[places[id(sample)]] = row[: len(sample.completion)]
-        for share in self.world.gather(found):
-            for place, row in share.items():
-                setattr(samples[place], name, row)
+                scores[index[id(sample)]] = row[: len(sample.completion)]
+        for share in self.world.gather(scores):
+            for i, row in share.items():
+                setattr(samples[i], name, row)
 
     # --- the update ---
 
@@ -136,7 +145,9 @@ class Updater:
     def _optimizer_step(
         self, samples: list[Sample], tokens_per_update: float, sums: dict[str, float], first_of_batch: bool
     ) -> float | None:
-        """Accumulate the gradient of one minibatch, step, and return the gradient norm before clipping; None: it was not finite."""
+        """Accumulate the gradient of one minibatch, step, and return the gradient norm before clipping; None:
+        it was not finite.
+        """
         engine = self.policy.engine
         totals = Totals(
             sequences=sum(s.counts for s in samples),
@@ -153,7 +164,11 @@ class Updater:
             self._backward(collate(chunk, self.policy.device, counts), totals, own, first_of_batch)
         norm = apply_update(engine)
         if norm is None:
-            self._skipped()
+            self.skipped_in_a_row += 1
+            allowed = self.settings.max_skipped_updates
+            if self.skipped_in_a_row > allowed:
+                updates = f"{self.skipped_in_a_row} updates in a row (trainer.max_skipped_updates={allowed})"
+                raise NotFiniteError(f"gradients were infinite or not a number in {updates}")
             return None
         self.skipped_in_a_row = 0
         for share in self.world.gather(dict(own)):
@@ -194,10 +209,3 @@ class Updater:
         """Sampler against trainer, on the first minibatch, where both have the same weights."""
         log_ratios = torch.cat([ratio for share in self.world.gather(self._log_ratios) for ratio in share])
         return mismatch_metrics(log_ratios, self.algorithm.correction_low, self.algorithm.correction_high)
-
-    def _skipped(self) -> None:
-        self.skipped_in_a_row += 1
-        allowed = self.settings.max_skipped_updates
-        if self.skipped_in_a_row > allowed:
-            updates = f"{self.skipped_in_a_row} updates in a row (trainer.max_skipped_updates={allowed})"
-            raise NotFiniteError(f"gradients were infinite or not a number in {updates}")

@@ -20,8 +20,9 @@ class Sampling:
         max_tokens: longest completion.
         temperature: 0 is greedy decoding.
         n: completions for every prompt.
-        seed: with the same weights and seed a prompt gets the same completions, whatever was generated before, stands beside it in
-            the batch, or runs on other processes: its own seed is `seed_of(seed, *prompt)`.
+        seed: with the same weights and seed a prompt gets the same completions, whatever was generated
+            before, stands beside it in the batch, or runs on other processes: its own seed is `seed_of(seed,
+            *prompt)`.
     """
 
     max_tokens: int
@@ -36,9 +37,10 @@ class Rollouts:
 
     Attributes:
         prompts: token ids of the P prompts.
-        completions: P * n lists of token ids; the end-of-sequence token is included where the policy emitted it.
-        logprobs: for every completion token its log-probability (nats) under the sampling distribution, that is, after
-            the temperature; under greedy decoding the log-probability at temperature 1.
+        completions: P * n lists of token ids; the end-of-sequence token is included where the policy emitted
+            it.
+        logprobs: for every completion token its log-probability (nats) under the sampling distribution, that
+            is, after the temperature; under greedy decoding the log-probability at temperature 1.
         finish_reasons: `stop` where the policy ended by itself, `length` where it was cut off.
         n: completions per prompt.
     """
@@ -60,7 +62,9 @@ class Weights(Protocol):
 
     @property
     def directory(self) -> str:
-        """A Hugging Face directory or hub id of the same architecture, with configuration, tokenizer and some weights."""
+        """A Hugging Face directory or hub id of the same architecture, with configuration, tokenizer and some
+        weights.
+        """
         ...
 
     @property
@@ -70,16 +74,22 @@ class Weights(Protocol):
 
     @property
     def partitioned(self) -> bool:
-        """Whether parameters are spread over processes (ZeRO 3), so that `model` cannot be run by one process alone."""
+        """Whether parameters are spread over processes (ZeRO 3), so that `model` cannot be run by one process
+        alone.
+        """
         ...
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the current weights under their Hugging Face names, whole, adapters merged; on every process at once."""
+        """Yield the current weights under their Hugging Face names, whole, adapters merged; on every process
+        at once.
+        """
         ...
 
 
 class Engine(Protocol):
-    """Generates completions under the current policy weights. A failure or a hang raises; it never returns less than asked."""
+    """Generates completions under the current policy weights. A failure or a hang raises; it never returns
+    less than asked.
+    """
 
     def start(self, weights: Weights) -> None:
         """Get ready to sample from the policy as it is now."""

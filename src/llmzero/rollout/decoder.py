@@ -1,6 +1,8 @@
-"""One token more for every row in few operations: what a small model costs on a CPU is the number of its operations.
+"""One token more for every row in few operations: what a small model costs on a CPU is the number of its
+operations.
 
-It computes what transformers' own modules do for models that are built like Llama and Qwen, with a third of the calls.
+It computes what transformers' own modules do for models that are built like Llama and Qwen, with a third of
+the calls.
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ class Decoder:
 
     def __call__(self, tokens: Tensor, cache: SlotCache) -> Tensor:
         """Return the last hidden states (B, D) after tokens (B,), for which `cache.extend` has made room."""
-        places = cache.positions
-        cos, sin = self._cos[places], self._sin[places]
+        positions = cache.positions
+        cos, sin = self._cos[positions], self._sin[positions]
         hidden = self._embedding[tokens]
         for layer in self._layers:
             hidden = layer(hidden, cos, sin, cache)
@@ -57,7 +59,9 @@ class Decoder:
 
 
 class _Layer:
-    """One layer; queries, keys and values are written side by side, so that queries and keys are normalised and turned together."""
+    """One layer; queries, keys and values are written side by side, so that queries and keys are normalised
+    and turned together.
+    """
 
     def __init__(self, index: int, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
@@ -119,7 +123,9 @@ def _scaled(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions of heads (B, H, D) by a `signed` sine: x cos + (second half, first half) sin; RoFormer (arXiv 2104.09864)."""
+    """Rotary positions of heads (B, H, D) by a `signed` sine: x cos + (second half, first half) sin; RoFormer
+    (arXiv 2104.09864).
+    """
     return (heads * cos).addcmul_(swapped(heads), sin)
 
 

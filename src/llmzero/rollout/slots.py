@@ -1,4 +1,6 @@
-"""A key-value cache of slots, and attention over it, for any transformers model that takes its attention from the registry."""
+"""A key-value cache of slots, and attention over it, for any transformers model that takes its attention from
+the registry.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ Storage = dict[tuple[int, str], Tensor]
 class SlotCache:
     """Keys and values of rows that started at different times and have different lengths.
 
-    Row i lies in slot i; running rows are the first slots. Its prompt begins at column 0, and what it has added at the column after the
-    longest prompt that was taken in with it, so that rows of one time add to one column, and a column is
-    one piece of memory. It stands in for a transformers cache: layers call `update` with new keys and values, in the mode that `admit` or
-    `extend` has set.
+    Row i lies in slot i; running rows are the first slots. Its prompt begins at column 0, and what it has
+    added at the column after the longest prompt that was taken in with it, so that rows of one time add to
+    one column, and a column is one piece of memory. It stands in for a transformers cache: layers call
+    `update` with new keys and values, in the mode that `admit` or `extend` has set.
 
     Args:
         slots: rows it has room for.
@@ -52,7 +54,9 @@ class SlotCache:
         return self.prompts + self.added - 1
 
     def admit(self, lengths: Tensor, repeats: int) -> None:
-        """Take in prompts of `lengths` (P,), `repeats` rows for each; the next pass through the model runs them, padded on the right."""
+        """Take in prompts of `lengths` (P,), `repeats` rows for each; the next pass through the model runs
+        them, padded on the right.
+        """
         self._first, self._repeats = self.rows, repeats
         new = lengths.repeat_interleave(repeats)
         self.prompts = torch.cat([self.prompts.to(new.device), new])
@@ -68,14 +72,16 @@ class SlotCache:
         ends = self.starts + self.added
         self._width = int(ends.max())
         self._together = self._width == int(ends.min())
-        self._places = (ends - 1, torch.arange(self.rows, device=ends.device))
+        self._newest = (ends - 1, torch.arange(self.rows, device=ends.device))
         columns = torch.arange(self._width, device=ends.device)
         self.hidden = (columns >= ends[:, None]) | (
             (columns >= self.prompts[:, None]) & (columns < self.starts[:, None])
         )
 
     def before(self, window: int) -> Tensor:
-        """Return which columns (B, width) hold what lies more than `window` - 1 tokens before each row's newest one."""
+        """Return which columns (B, width) hold what lies more than `window` - 1 tokens before each row's
+        newest one.
+        """
         columns = torch.arange(self._width, device=self.added.device)
         gaps = torch.where(columns < self.starts[:, None], 0, (self.starts - self.prompts)[:, None])
         return columns - gaps <= self.positions[:, None] - window
@@ -95,7 +101,7 @@ class SlotCache:
             elif self._together:
                 rows[width - 1, : self.rows] = new[:, :, 0]
             else:
-                rows[self._places] = new[:, :, 0]
+                rows[self._newest] = new[:, :, 0]
         if self._repeats:
             return keys, values
         return stored[0][:width, : self.rows].permute(1, 2, 0, 3), stored[1][:width, : self.rows].permute(
@@ -103,7 +109,9 @@ class SlotCache:
         )
 
     def drop(self, ended: Tensor) -> Tensor:
-        """Free the slots of rows that `ended` (B,) says; the last rows move into the gaps. Return the order (B',) of the rows left."""
+        """Free the slots of rows that `ended` (B,) says; the last rows move into the gaps. Return the order
+        (B',) of the rows left.
+        """
         left = self.rows - int(ended.sum())
         gaps = ended[:left].nonzero()[:, 0]
         movers = (~ended[left:]).nonzero()[:, 0] + left
@@ -138,7 +146,8 @@ def attention_over_slots(
 ) -> tuple[Tensor, None]:
     """Attend as `slots` says: causally within prompts, or one new token (B, H, 1, D) to its own row.
 
-    Heads that share keys stand in the place of query positions, so that keys and values need not be repeated for them.
+    Heads that share keys stand in the place of query positions, so that keys and values need not be repeated
+    for them.
     """
     window = kwargs.get("sliding_window")
     if slots.hidden is None:
@@ -165,7 +174,9 @@ def attention_over_slots(
 
 
 def _band(width: int, window: int, device: torch.device) -> Tensor:
-    """Return which of `width` positions (rows) attend to which (columns): to themselves and the `window` - 1 before."""
+    """Return which of `width` positions (rows) attend to which (columns): to themselves and the `window` - 1
+    before.
+    """
     distance = torch.arange(width, device=device)[:, None] - torch.arange(width, device=device)
     return (distance >= 0) & (distance < window)
 

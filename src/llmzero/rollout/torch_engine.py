@@ -22,9 +22,11 @@ TOLERANCE = 1e-2  # of log-probs, at the check against the model's own forward p
 
 
 class TorchEngine:
-    """Samples with the very model that is trained, or with a copy of it where that one is partitioned or has an adapter.
+    """Samples with the very model that is trained, or with a copy of it where that one is partitioned or has
+    an adapter.
 
-    Prompts run once for all their completions. A finished row leaves the batch at once, and waiting prompts take its slot.
+    Prompts run once for all their completions. A finished row leaves the batch at once, and waiting prompts
+    take its slot.
     """
 
     def __init__(self, settings: TorchEngineSettings) -> None:
@@ -38,14 +40,17 @@ class TorchEngine:
         """Attach to the policy.
 
         Raises:
-            ValueError: the model's attention does more than we do, so that its log-probs differ from its own forward pass.
+            ValueError: the model's attention does more than we do, so that its log-probs differ from its own
+                forward pass.
         """
         self._eos_ids = torch.tensor(weights.eos_ids)
         self.load_weights(weights)
         self._check()
 
     def load_weights(self, weights: Weights) -> None:
-        """Take the policy's weights: nothing is to be done where the engine samples with the model that is trained."""
+        """Take the policy's weights: nothing is to be done where the engine samples with the model that is
+        trained.
+        """
         if not weights.partitioned and not hasattr(weights.model, "peft_config"):
             self._model = weights.model
             return
@@ -69,7 +74,8 @@ class TorchEngine:
         self._storage.clear()
 
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> Rollouts:
-        """Return `sampling.n` completions for each prompt; at most `max_rows` rows, or those of one prompt, run at a time.
+        """Return `sampling.n` completions for each prompt; at most `max_rows` rows, or those of one prompt,
+        run at a time.
 
         Token t of completion i of a prompt takes the same random number whatever else is in the batch.
         """
@@ -108,13 +114,16 @@ class TorchEngine:
         tolerance = TOLERANCE if self._model.dtype == torch.float32 else 10 * TOLERANCE
         if not torch.allclose(torch.tensor(rollouts.logprobs[longest]), expected, atol=tolerance):
             raise ValueError(
-                f"rollout=torch cannot sample from {type(self._model).__name__}: its attention has parts of its own; use rollout=vllm"
+                f"rollout=torch cannot sample from {type(self._model).__name__}: its attention has "
+                "parts of its own; use rollout=vllm"
             )
 
 
 @dataclass
 class _Rows:
-    """What is known of each running row, one entry a slot: the completion it is, its tokens so far, the next token's logits (B, V)."""
+    """What is known of each running row, one entry a slot: the completion it is, its tokens so far, the next
+    token's logits (B, V).
+    """
 
     completion: Tensor
     step: Tensor
@@ -125,7 +134,9 @@ class _Rows:
 
 
 class _Batch:
-    """One call of `generate`: prompts wait, shortest first; rows run in the first slots of a cache without gaps."""
+    """One call of `generate`: prompts wait, shortest first; rows run in the first slots of a cache without
+    gaps.
+    """
 
     def __init__(
         self,
@@ -205,7 +216,9 @@ class _Batch:
         return logits
 
     def _logits(self, ids: Tensor, positions: Tensor, last: Tensor | None = None) -> Tensor:
-        """Run tokens (B, T) through the model; return logits (B, 1, V) after column `last` (B,) of each row."""
+        """Run tokens (B, T) through the model; return logits (B, 1, V) after column `last` (B,) of each
+        row.
+        """
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
         hidden = decoder(
             input_ids=ids,
@@ -240,7 +253,9 @@ class _Batch:
 
 
 def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return tokens (B,) and their log-probs (B,) from logits (B, V), by uniform numbers (B,) below 1; temperature 0 takes the best."""
+    """Return tokens (B,) and their log-probs (B,) from logits (B, V), by uniform numbers (B,) below 1;
+    temperature 0 takes the best.
+    """
     if temperature == 0:
         logprobs = torch.log_softmax(logits, -1)
         best = logprobs.max(-1)

@@ -1,4 +1,6 @@
-"""vLLM inside the trainer's processes: every process, or every group of `tensor_parallel` of them, has an engine of its own."""
+"""vLLM inside the trainer's processes: every process, or every group of `tensor_parallel` of them, has an
+engine of its own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from llmzero.core.seeds import seed_of
 from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
 from llmzero.rollout.settings import VllmEngineSettings
 
-# What vLLM reads while it is imported. Its engine runs in our process, where the weights are; it tells nobody of its use.
+# What vLLM reads while it is imported. Its engine runs in our process, where the weights are; it tells nobody
+# of its use.
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -31,7 +34,9 @@ AUTO = -1  # vLLM's word for the longest sequence that both model and memory all
 
 
 class VllmEngine:
-    """Samples with vLLM in the trainer's own process; weights are handed over layer by layer, without a file."""
+    """Samples with vLLM in the trainer's own process; weights are handed over layer by layer, without a
+    file.
+    """
 
     def __init__(self, settings: VllmEngineSettings) -> None:
         self.settings = settings
@@ -44,7 +49,8 @@ class VllmEngine:
         """Build the engine around the architecture in `weights.directory` and hand the current weights over.
 
         Raises:
-            UserError: vLLM is not installed, or the stage has not the processes that `rollout.tensor_parallel` asks for.
+            UserError: vLLM is not installed, or the stage has not the processes that
+                `rollout.tensor_parallel` asks for.
         """
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
@@ -53,7 +59,8 @@ class VllmEngine:
         size = dist.get_world_size() if dist.is_initialized() else 1
         if size % self.settings.tensor_parallel:
             raise UserError(
-                f"rollout.tensor_parallel={self.settings.tensor_parallel}: the stage has {size} process(es), not a multiple of it; "
+                f"rollout.tensor_parallel={self.settings.tensor_parallel}: the stage has {size} process(es), "
+                f"not a multiple of it; "
                 f"start as many with torchrun --nproc-per-node, or set rollout.tensor_parallel=1"
             )
         self._eos_ids = weights.eos_ids
@@ -76,7 +83,7 @@ class VllmEngine:
         arguments: dict[str, Any] = {
             "model": weights.directory,
             "skip_tokenizer_init": True,
-            "load_format": "dummy",  # the current weights are handed over; beside those of a checkpoint lies an optimizer
+            "load_format": "dummy",  # the current weights are handed over
             "dtype": str(weights.model.dtype).removeprefix("torch."),
             "logprobs_mode": "processed_logprobs",
             "tensor_parallel_size": self.settings.tensor_parallel,
@@ -95,18 +102,19 @@ class VllmEngine:
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> Rollouts:
         """Return `sampling.n` completions for each prompt.
 
-        The processes of a tensor parallel group sample their prompts together: all of them call this, each returns its own share.
+        The processes of a tensor parallel group sample their prompts together: all of them call this, each
+        returns its own share.
 
         Raises:
             TimeoutError: a step of the engine took longer than `rollout.timeout_s`.
             UserError: a prompt and the longest completion do not fit into `rollout.max_model_len`.
         """
         own = list(zip(prompts, request_seeds(sampling, prompts), strict=True))
-        shares, place = self._shares(own)
+        shares, rank = self._shares(own)
         requests = [request for share in shares for request in share]
         self._check_lengths([prompt for prompt, _ in requests], sampling)
         answers = self._run(requests, sampling)
-        first = sum(map(len, shares[:place]))
+        first = sum(map(len, shares[:rank]))
         completions = [completion for answer in answers[first : first + len(own)] for completion in answer]
         return rollouts_of(prompts, completions, self._eos_ids, sampling.n)
 
@@ -126,14 +134,19 @@ class VllmEngine:
         longest = max(map(len, prompts), default=0)
         if longest + sampling.max_tokens > limit:
             raise UserError(
-                f"rollout.max_model_len={self.settings.max_model_len}: the engine holds {limit} tokens, but a prompt of {longest} and "
-                f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; raise rollout.max_model_len as far as "
+                f"rollout.max_model_len={self.settings.max_model_len}: the engine holds {limit} tokens, "
+                f"but a prompt of {longest} and "
+                f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; "
+                f"raise rollout.max_model_len as far as "
                 f"the model allows, give the cache more memory, or lower max_completion_length"
             )
 
     def _run(self, requests: Sequence[tuple[list[int], int]], sampling: Sampling) -> list[list[Completion]]:
-        """Return the completions of every request. A thread steps the engine, so that we can tell when a step does not return."""
-        self._llm.reset_prefix_cache()  # what was generated before shall not matter, not even by a rounding error
+        """Return the completions of every request. A thread steps the engine, so that we can tell when a step
+        does not return.
+        """
+        # What was generated before shall not matter, not even by a rounding error.
+        self._llm.reset_prefix_cache()
         for i, (prompt, seed) in enumerate(requests):
             self._llm.llm_engine.add_request(
                 str(i), {"prompt_token_ids": prompt}, self._parameters(sampling, seed)
@@ -182,7 +195,8 @@ class VllmEngine:
             step = steps.get(timeout=self.settings.timeout_s)
         except Empty:
             raise TimeoutError(
-                f"rollout.timeout_s={self.settings.timeout_s}: a step of vLLM did not end for so long: a hang, or not time enough"
+                f"rollout.timeout_s={self.settings.timeout_s}: a step of vLLM did not end for so long: "
+                "a hang, or not time enough"
             ) from None
         if isinstance(step, BaseException):
             raise step
@@ -196,7 +210,9 @@ class VllmEngine:
             self._asleep = True
 
     def load_weights(self, weights: Weights) -> None:
-        """Take the policy's weights, a layer at a time; the memory of the key-value cache comes back after that."""
+        """Take the policy's weights, a layer at a time; the memory of the key-value cache comes back after
+        that.
+        """
         if self._asleep:
             self._llm.wake_up(tags=["weights"])
         self._llm.collective_rpc(reload, kwargs={"weights_iterator": weights.tensors()})
@@ -252,7 +268,9 @@ def rollouts_of(
 
 
 def _step(engine: Any, steps: SimpleQueue[Any], leave: threading.Event, device: int | None) -> None:
-    """Step the engine until all requests are done; put each step's finished requests, then None, or an exception."""
+    """Step the engine until all requests are done; put each step's finished requests, then None, or an
+    exception.
+    """
     if device is not None:
         torch.cuda.set_device(device)  # every thread has its own
     try:
@@ -265,7 +283,9 @@ def _step(engine: Any, steps: SimpleQueue[Any], leave: threading.Event, device: 
 
 @contextmanager
 def _process_kept() -> Iterator[None]:
-    """Keep torch's number of threads, and the function that sets it: vLLM on a CPU takes both. Its imports warn of their own affairs."""
+    """Keep torch's number of threads, and the function that sets it: vLLM on a CPU takes both. Its imports
+    warn of their own affairs.
+    """
     setter, threads = torch.set_num_threads, torch.get_num_threads()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -280,7 +300,8 @@ def reload(worker: Any, **source: Any) -> None:
     """Give a vLLM worker new weights, from a `weights_iterator` or a `weights_path`.
 
     Raises:
-        RuntimeError: some of the model's parameters are not among them. vLLM itself would leave those as they were.
+        RuntimeError: some of the model's parameters are not among them. vLLM itself would leave those as they
+            were.
     """
     model = worker.get_model()
     load, missing = model.load_weights, {name for name, _ in model.named_parameters()}
@@ -297,14 +318,17 @@ def reload(worker: Any, **source: Any) -> None:
         del model.load_weights
     if missing:
         raise RuntimeError(
-            f"vLLM was given no weights for {len(missing)} parameters of {type(model).__name__}, {min(missing)} among them"
+            f"vLLM received no weights for {len(missing)} parameters of {type(model).__name__}, "
+            f"{min(missing)} among them"
         )
     if not torch.cuda.is_available():
         _pack_shared(model)
 
 
 def _pack_shared(model: Any) -> None:
-    """Pack weights that two layers share for the second one too: on a CPU vLLM computes with packed copies, and renews the first one's alone."""
+    """Pack weights that two layers share for the second one too: on a CPU vLLM computes with packed copies,
+    and renews the first one's alone.
+    """
     seen: set[int] = set()
     for layer in model.modules():
         weight = layer._parameters.get("weight")

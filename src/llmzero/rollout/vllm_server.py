@@ -1,4 +1,6 @@
-"""vLLM in servers of their own, on other GPUs or machines: completions over HTTP, weights over a file system that all can see."""
+"""vLLM in servers of their own, on other GPUs or machines: completions over HTTP, weights over a file system
+that all can see.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ SHARD_BYTES = 2**31  # weights in a file; what rank 0 holds in memory while it w
 
 
 class VllmServerEngine:
-    """Samples with servers that were started beforehand, each with the whole policy; docs/vllm.md has the command."""
+    """Samples with servers that were started beforehand, each with the whole policy; docs/vllm.md has the
+    command.
+    """
 
     def __init__(self, settings: VllmServerSettings) -> None:
         self.settings = settings
@@ -46,7 +50,8 @@ class VllmServerEngine:
         """
         if not self.urls:
             raise UserError(
-                "rollout.urls=[]: name the servers to sample with, e.g. 'rollout.urls=[http://localhost:8000]'"
+                "rollout.urls=[]: name the servers to sample with, "
+                "e.g. 'rollout.urls=[http://localhost:8000]'"
             )
         self._eos_ids = weights.eos_ids
         models = self._ask([Call(url, "/v1/models") for url in self.urls])
@@ -64,7 +69,8 @@ class VllmServerEngine:
         if longest + sampling.max_tokens > self._max_model_len:
             raise UserError(
                 f"rollout.urls: the servers hold {self._max_model_len} tokens, but a prompt of {longest} and "
-                f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; start them with a larger "
+                f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; "
+                f"start them with a larger "
                 f"--max-model-len, or lower max_completion_length"
             )
         seeds = request_seeds(sampling, prompts)
@@ -87,7 +93,9 @@ class VllmServerEngine:
         return rollouts_of(prompts, completions, self._eos_ids, sampling.n)
 
     def _request(self, prompt: list[int], sampling: Sampling, seed: int) -> dict[str, Any]:
-        """Return the body of a request. It says everything that a server would else take from the model's generation config."""
+        """Return the body of a request. It says everything that a server would else take from the model's
+        generation config.
+        """
         return {
             "prompt": prompt,
             "n": sampling.n,
@@ -131,7 +139,9 @@ class VllmServerEngine:
         """Do nothing: the servers live on."""
 
     def _ask(self, calls: Sequence[Call]) -> list[Any]:
-        """Make all calls, those of different servers and up to `CONNECTIONS` of each side by side; return the answers in order."""
+        """Make all calls, those of different servers and up to `CONNECTIONS` of each side by side; return the
+        answers in order.
+        """
         answers: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         for url in dict.fromkeys(call.url for call in calls):
             mine: SimpleQueue[tuple[int, Call]] = SimpleQueue()
@@ -146,7 +156,10 @@ class VllmServerEngine:
                 i, answer = answers.get(timeout=self.settings.timeout_s)
             except Empty:
                 servers = ", ".join(dict.fromkeys(call.url for call in calls))
-                message = f"rollout.timeout_s={self.settings.timeout_s}: no answer from {servers} for so long: a hang, or not time enough"
+                message = (
+                    f"rollout.timeout_s={self.settings.timeout_s}: no answer from {servers} for so long: "
+                    "a hang, or not time enough"
+                )
                 raise TimeoutError(message) from None
             if isinstance(answer, BaseException):
                 raise answer
@@ -202,13 +215,16 @@ def _fetch(call: Call) -> Any:
         ) from error
     except urllib.error.URLError as error:
         raise UserError(
-            f"rollout.urls: {call.url} cannot be reached ({error.reason}); docs/vllm.md says how to start a server"
+            f"rollout.urls: {call.url} cannot be reached ({error.reason}); "
+            "docs/vllm.md says how to start a server"
         ) from error
     return json.loads(text) if text else None
 
 
 class WeightReceiver:
-    """What a server's workers need to take weights: start it with `--worker-extension-cls llmzero.rollout.vllm_server.WeightReceiver`."""
+    """What a server's workers need to take weights: start it with `--worker-extension-cls
+    llmzero.rollout.vllm_server.WeightReceiver`.
+    """
 
     model_config: Any
 
@@ -216,7 +232,8 @@ class WeightReceiver:
         """Load the weights that lie in a directory.
 
         Raises:
-            ValueError: the server was started without `--logprobs-mode processed_logprobs`, or not all weights are there.
+            ValueError: the server was started without `--logprobs-mode processed_logprobs`, or not all
+                weights are there.
         """
         if self.model_config.logprobs_mode != "processed_logprobs":
             raise ValueError("start the server with --logprobs-mode processed_logprobs")

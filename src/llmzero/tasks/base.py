@@ -81,7 +81,7 @@ class Demonstrating(Protocol):
 
 @runtime_checkable
 class Careless(Demonstrating, Protocol):
-    """A demonstrating task whose base model also starts with bad habits."""
+    """A demonstrating task that also teaches bad habits; any other teaches right answers alone."""
 
     def careless(self, example: Example) -> str:
         """Return a completion that is well-formed and usually wrong."""

@@ -40,9 +40,12 @@ def test_a_failed_allocation_on_a_gpu_tells_the_bytes_that_were_asked_for(
     amount: str, requested: int
 ) -> None:
     message = (
-        f"CUDA out of memory. Tried to allocate {amount}. GPU 0 has a total capacity of 79.15 GiB of which 14.56 MiB is free. "
-        "Including non-PyTorch memory, this process has 79.13 GiB memory in use. Of the allocated memory 77.50 GiB is allocated by "
-        "PyTorch, and 1.07 GiB is reserved by PyTorch but unallocated. If reserved but unallocated memory is large try setting "
+        f"CUDA out of memory. Tried to allocate {amount}. GPU 0 has a total capacity of "
+        "79.15 GiB of which 14.56 MiB is free. "
+        "Including non-PyTorch memory, this process has 79.13 GiB memory in use. Of the "
+        "allocated memory 77.50 GiB is allocated by "
+        "PyTorch, and 1.07 GiB is reserved by PyTorch but unallocated. "
+        "If reserved but unallocated memory is large try setting "
         "PYTORCH_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
     )
     cause = cause_of(torch.OutOfMemoryError(message), "generation", HPARAMS)

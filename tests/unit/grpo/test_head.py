@@ -35,7 +35,7 @@ def plain(hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float) ->
 def fused(
     hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    return TokenLogprobs.apply(hidden, weight, tokens, temperature, chunk)  # type: ignore[no-untyped-call, return-value]
+    return TokenLogprobs.apply(hidden, weight, tokens, temperature, chunk)
 
 
 def weighted(found: tuple[Tensor, Tensor], use: str) -> Tensor:

@@ -1,4 +1,6 @@
-"""The loss against the papers' equations written out token by token, and its independence of how a batch is cut up."""
+"""The loss against the papers' equations written out token by token, and its independence of how a batch is
+cut up.
+"""
 
 from __future__ import annotations
 
@@ -285,7 +287,9 @@ def test_k1_and_k3_are_the_divergence_on_average_and_k2_is_not(estimator: str, u
 
 
 def expected_gradient(estimator: str) -> Tensor:
-    """The gradient of the estimate under samples of the policy: through the estimate alone, as a loss has it."""
+    """The gradient of the estimate under samples of the policy: through the estimate alone, as a loss has
+    it.
+    """
     logits, reference = two_policies()
     p = torch.log_softmax(logits, -1)
     (gradient,) = torch.autograd.grad(
@@ -475,7 +479,7 @@ def samples_of(shapes: Sequence[Shape], seed: int) -> list[Sample]:
             sampled=numbers(c),
             finish="stop",
             reward=Reward(0.0, {}),
-            value=0.0,
+            shaped_reward=0.0,
             advantage=rng.choice([-1, 1]) * rng.uniform(0.5, 2),
             counts=counts,
             old=numbers(c),
@@ -488,7 +492,9 @@ def samples_of(shapes: Sequence[Shape], seed: int) -> list[Sample]:
 def gradient(
     model: LogprobModel, batches: Sequence[MicroBatch], loss: str, totals: Totals, columns: int = 0
 ) -> tuple[Tensor, dict[str, float]]:
-    """Accumulate over micro-batches, with further columns of padding, as the trainer does; return the gradient and the sums for the metrics."""
+    """Accumulate over micro-batches, with further columns of padding, as the trainer does; return the
+    gradient and the sums for the metrics.
+    """
     model.zero_grad()
     chosen = LossSettings(
         LOSSES[loss], 0.2, 0.28, dual_clip=3.0, kl_coef=0.05, kl_estimator="k2", entropy_coef=0.02

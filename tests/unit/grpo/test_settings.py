@@ -61,6 +61,7 @@ def test_a_path_that_leads_to_no_loss_is_refused_with_key_and_value(path: str, r
 
 
 def test_settings_and_configuration_need_no_torch() -> None:
-    code = "import sys, llmzero.config, llmzero.grpo.settings, llmzero.rollout.settings; print('torch' in sys.modules)"
+    modules = "llmzero.config, llmzero.grpo.settings, llmzero.rollout.settings"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,14 +1,17 @@
-"""The same completions through TRL's GRPOTrainer and through ours: losses and gradients of every parameter agree.
+"""The same completions through TRL's GRPOTrainer and through ours: losses and gradients of every parameter
+agree.
 
 What differs by design has a test that says how:
 
 - TRL's CISPO bound is the ratio itself, ours is its distance from 1.
 - TRL's `delta` is the dual clip only where it lies above 1 + epsilon_high.
 - TRL's entropy bonus is always the mean over tokens; ours is weighted as its loss weighs tokens.
-- TRL by default multiplies the divergence by the ratio (DeepSeek-V3.2), ours is that of DeepSeekMath, as with `use_bias_correction_kl=False`.
+- TRL by default multiplies the divergence by the ratio (DeepSeek-V3.2), ours is that of DeepSeekMath, as with
+  `use_bias_correction_kl=False`.
 - TRL divides by all completions, masked or not, ours by those that count.
 - TRL's `bnpo` averages the means of micro-batches, ours does not depend on how a minibatch is cut.
-- TRL's deviations have Bessel's correction, ours have none; its batch-wide deviation is that of rewards, ours that of advantages.
+- TRL's deviations have Bessel's correction, ours have none; its batch-wide deviation is that of rewards, ours
+  that of advantages.
 """
 
 from __future__ import annotations
@@ -335,7 +338,9 @@ def test_a_dual_clip_above_the_upper_bound_is_trls_delta(
 def test_a_dual_clip_below_the_upper_bound_differs_from_trls_delta(
     checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
-    """TRL then lets the loss of a bad token grow on to 1 + epsilon_high, without a gradient; the paper's bound is c."""
+    """TRL then lets the loss of a bad token grow on to 1 + epsilon_high, without a gradient; the paper's
+    bound is c.
+    """
     found, expected, _ = both("grpo", checkpoint, rollout, tmp_path, {"delta": 1.1}, {"dual_clip": 1.1})
     assert distance(found, expected) > 1e-2
 
@@ -368,7 +373,9 @@ def test_the_divergence_is_not_multiplied_by_the_ratio_as_trls_is_by_default(
 def test_the_samplers_correction_is_trls(
     loss: str, kind: str, level: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
-    """With a divergence, which the correction must leave alone. Where TRL truncates it has a lower bound too, unless that is None."""
+    """With a divergence, which the correction must leave alone. Where TRL truncates it has a lower bound too,
+    unless that is None.
+    """
     low, high = 0.8, 1.25
     sampled = [s.sampled for s in our_samples(checkpoint, rollout, torch.zeros(ROWS), with_reference=False)]
     options = {
@@ -423,7 +430,9 @@ def test_a_token_mean_over_micro_batches_differs_from_trls_mean_of_means(
 def test_one_of_two_minibatches_has_trls_gradient(
     loss: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
-    """`dapo` and `cispo` divide by the tokens of the rollout batch over its updates, the others by what the minibatch has."""
+    """`dapo` and `cispo` divide by the tokens of the rollout batch over its updates, the others by what the
+    minibatch has.
+    """
     trainer = trl_trainer(checkpoint, rollout, tmp_path, steps_per_generation=2, **options_of(loss))
     batch = trl_batch(trainer)
     samples = our_samples(checkpoint, rollout, batch["advantages"], with_reference=False)
@@ -435,7 +444,9 @@ def test_one_of_two_minibatches_has_trls_gradient(
 def test_masked_completions_are_left_out_of_the_mean_unlike_trls(
     loss: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
-    """Half of the completions are masked: TRL's mean over all of them is half of ours over those that count."""
+    """Half of the completions are masked: TRL's mean over all of them is half of ours over those that
+    count.
+    """
     trainer = trl_trainer(checkpoint, rollout, tmp_path, mask_truncated_completions=True, **options_of(loss))
     batch = trl_batch(trainer)
     assert int((batch["completion_mask"].sum(1) > 0).sum()) == ROWS // 2

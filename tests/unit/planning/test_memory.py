@@ -33,19 +33,12 @@ from llmzero.grpo.batch import Sample, shared_out
 from llmzero.grpo.limits import MIN_LENGTH_RATIO
 from llmzero.grpo.packing import pack
 from llmzero.grpo.settings import LoraSettings, NanoRecipe, TrainerSettings
-from llmzero.planning import memory
-from llmzero.planning.memory import (
-    GIB,
-    Architecture,
-    MemoryModel,
-    PackShape,
-    host,
-    phases,
-    problems,
-    remedies,
-    total,
-    worst_phase,
-)
+from llmzero.planning import gpu
+from llmzero.planning.advice import problems, remedies
+from llmzero.planning.architecture import FAMILIES, Architecture
+from llmzero.planning.gpu import phases, total, worst_phase
+from llmzero.planning.host import host
+from llmzero.planning.memory import GIB, MemoryModel, PackShape
 from llmzero.tasks.base import Reward
 from tests.conftest import REPOSITORY
 
@@ -129,7 +122,7 @@ def test_parameters_are_those_of_the_real_architecture(model: str, parameters: i
     assert f"{parameters:,} parameters" in text
 
 
-@pytest.mark.parametrize("family", memory.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tied", [False, True])
 def test_parameters_of_every_family(family: str, tied: bool) -> None:
     a = architecture(family, tie_word_embeddings=tied)
@@ -171,10 +164,10 @@ def test_what_the_formulas_do_not_hold_for_is_refused() -> None:
 def test_constants_are_those_of_deepspeed() -> None:
     zero = DeepSpeedZeroConfig()
     assert (zero.reduce_bucket_size, zero.max_live_parameters) == (
-        memory.REDUCE_BUCKET,
-        memory.LIVE_PARAMETERS,
+        gpu.REDUCE_BUCKET,
+        gpu.LIVE_PARAMETERS,
     )
-    assert (zero.prefetch_bucket_size, zero.sub_group_size) == (memory.PREFETCH_BUCKET, memory.SUB_GROUP)
+    assert (zero.prefetch_bucket_size, zero.sub_group_size) == (gpu.PREFETCH_BUCKET, gpu.SUB_GROUP)
 
 
 # --- activations of a real forward and backward pass ---
@@ -205,14 +198,18 @@ class Live(TorchDispatchMode):
 
 
 def rows_of(shape: PackShape) -> list[tuple[list[int], list[int]]]:
-    """Return prompts and completions of a pack's shape: one completion of full length, the others just long enough to stand beside it."""
+    """Return prompts and completions of a pack's shape: one completion of full length, the others just long
+    enough to stand beside it.
+    """
     prompts = torch.randint(1, 64, (shape.prompts, shape.prompt_tokens)).tolist()
     lengths = [shape.width + 1] + (shape.rows - 1) * [ceil(MIN_LENGTH_RATIO * shape.width) + 1]
     return [(prompts[i * shape.prompts // shape.rows], [1] * length) for i, length in enumerate(lengths)]
 
 
 def run(here: MemoryModel, shape: PackShape) -> dict[str, float]:
-    """Score a micro-batch of a shape, then run it forward and backward, twice; return the peaks, and what is kept for going backward."""
+    """Score a micro-batch of a shape, then run it forward and backward, twice; return the peaks, and what is
+    kept for going backward.
+    """
     torch.manual_seed(0)
     model = built(here.architecture).to(getattr(torch, here.trainer.dtype)).train()
     if here.trainer.activation_checkpointing:
@@ -263,7 +260,9 @@ PEAKS = {
 def measured(
     family: str, dtype: str, checkpointing: bool, shape: str
 ) -> tuple[MemoryModel, dict[str, float]]:
-    """Return a small stage whose head is so small that layers are the peak, and what its largest micro-batch takes."""
+    """Return a small stage whose head is so small that layers are the peak, and what its largest micro-batch
+    takes.
+    """
     here = stage(
         architecture(family, vocab_size=64),
         dtype=dtype,
@@ -278,9 +277,9 @@ def test_activations_are_what_a_real_update_keeps(
     family: str, dtype: str, checkpointing: bool, shape: str
 ) -> None:
     here, found = measured(family, dtype, checkpointing, shape)
-    planned = memory.activations(here, here.packs[0])
+    planned = gpu.activations(here, here.packs[0])
     if checkpointing:  # these are not there before the backward pass
-        planned -= memory.layer_bytes(here, here.packs[0]) + memory.bias(here, here.packs[0])
+        planned -= gpu.layer_bytes(here, here.packs[0]) + gpu.bias(here, here.packs[0])
     assert planned == pytest.approx(found["saved"], rel=0.15)
 
 
@@ -299,8 +298,8 @@ def test_all_layers_share_one_bias() -> None:
     deep = replace(long, architecture=replace(long.architecture, num_hidden_layers=12))
     shape, layers = long.packs[0], 12 - SMALL["num_hidden_layers"]
     a_layer = (run(deep, shape)["saved"] - run(long, shape)["saved"]) / layers
-    assert a_layer == pytest.approx(memory.layer_bytes(long, shape), rel=0.1)
-    assert memory.bias(long, shape) > 0.2 * a_layer  # which would have been noticed
+    assert a_layer == pytest.approx(gpu.layer_bytes(long, shape), rel=0.1)
+    assert gpu.bias(long, shape) > 0.2 * a_layer  # which would have been noticed
 
 
 @pytest.mark.parametrize("length", [96, 9_968])
@@ -309,8 +308,8 @@ def test_longer_completions_need_more_for_the_bias_and_less_for_copies_of_their_
     (largest,) = here.packs
     attended = 32 + length - 1
     written = largest.rows * (length - 1)
-    assert memory.bias(here, largest) == written * 4 * attended
-    copies = memory.layer_bytes(here, largest) - largest.tokens * here.architecture.saved_bytes(4)
+    assert gpu.bias(here, largest) == written * 4 * attended
+    copies = gpu.layer_bytes(here, largest) - largest.tokens * here.architecture.saved_bytes(4)
     keys_and_values = 2 * 4 * 32 * 4  # four heads of 32 in float32
     assert copies / written == pytest.approx(keys_and_values * attended / (length - 1))
 
@@ -366,7 +365,7 @@ def test_the_worst_in_bounds_is_the_worst_of_every_length_that_may_be_chosen() -
 
 def test_states_of_plain_float32() -> None:
     a = architecture("qwen3")
-    found = memory.states(stage(a, processes=4))
+    found = gpu.states(stage(a, processes=4))
     p = a.parameters
     assert found == {
         "weights": 4 * p,
@@ -374,7 +373,7 @@ def test_states_of_plain_float32() -> None:
         "master weights": 0,
         "reference model": 4 * p,
     }
-    assert memory.gradients(stage(a, processes=4)) == 4 * p
+    assert gpu.gradients(stage(a, processes=4)) == 4 * p
 
 
 @pytest.mark.parametrize(("zero", "weights", "gradients"), [(0, 2, 2), (1, 2, 2), (2, 2, 0.5), (3, 0.5, 0.5)])
@@ -383,21 +382,21 @@ def test_states_of_bfloat16_are_spread_over_four_processes(
 ) -> None:
     a = architecture("qwen3")
     here = stage(a, processes=4, dtype="bfloat16", zero_stage=zero)
-    p, found = a.parameters, memory.states(here)
+    p, found = a.parameters, gpu.states(here)
     assert found == {
         "weights": weights * p,
         "optimizer moments": 2 * p,
         "master weights": p,
         "reference model": 2 * p,
     }
-    assert memory.gradients(here) == gradients * p
+    assert gpu.gradients(here) == gradients * p
 
 
 def test_an_offloaded_optimizer_is_in_main_memory() -> None:
     a = architecture("qwen3")
     here = stage(a, dtype="bfloat16", zero_stage=2, offload_optimizer=True)
-    assert memory.states(here)["optimizer moments"] == memory.states(here)["master weights"] == 0
-    assert memory.gradients(here) == 2 * a.embedding
+    assert gpu.states(here)["optimizer moments"] == gpu.states(here)["master weights"] == 0
+    assert gpu.gradients(here) == 2 * a.embedding
     p = a.parameters
     offloaded = host(here)["training"]["offloaded optimizer"]
     assert 20 * p <= offloaded <= 8 * p + 2 * p + 2 * 10 * p  # pinned blocks are rounded up to powers of two
@@ -408,17 +407,17 @@ def test_an_adapter_trains_little_and_needs_no_reference() -> None:
     a = architecture("qwen3")
     here = stage(a, dtype="bfloat16", lora=LoraSettings(4, 8))
     few = a.adapter_parameters(LoraSettings(4))
-    assert memory.states(here)["optimizer moments"] == 8 * few
-    assert memory.states(here)["reference model"] == 0
+    assert gpu.states(here)["optimizer moments"] == 8 * few
+    assert gpu.states(here)["reference model"] == 0
     assert (
-        memory.states(replace(here, values=VALUES | {"reference": "parent"}))["reference model"]
+        gpu.states(replace(here, values=VALUES | {"reference": "parent"}))["reference model"]
         == 2 * a.parameters
     )
 
 
 def test_without_a_coefficient_no_reference_and_no_logprob_phase() -> None:
     here = stage(kl_coef=0.0)
-    assert memory.states(here)["reference model"] == 0
+    assert gpu.states(here)["reference model"] == 0
     assert "log-probs" not in phases(here)
     assert "log-probs" in phases(replace(here, corrected=True))
 
@@ -436,14 +435,18 @@ join(60.0)
 hparams = {"learning_rate": 1e-4, "adam_beta2": 0.999, "weight_decay": 0.0, "max_grad_norm": 1.0}
 rows = [([1] * 32, [2] * 96)] * 4
 for zero in (1, 2, 3):
-    engine = deepspeed_engine(built(architecture("qwen3")).bfloat16(), hparams, replace(TRAINER, dtype="bfloat16", zero_stage=zero))
+    trainer = replace(TRAINER, dtype="bfloat16", zero_stage=zero)
+    engine = deepspeed_engine(built(architecture("qwen3")).bfloat16(), hparams, trainer)
     logprobs, _ = engine(pack(rows, "cpu"), 1.0)
     engine.backward(logprobs.sum())
     apply_update(engine)
     optimizer = engine.optimizer
-    masters = optimizer.fp32_partitioned_groups_flat if zero == 3 else optimizer.single_partition_of_fp32_groups
-    moments = [t for state in optimizer.optimizer.state.values() for t in state.values() if torch.is_tensor(t) and t.dim()]
-    print("FOUND", json.dumps({"master weights": sum(t.nbytes for t in masters), "optimizer moments": sum(t.nbytes for t in moments)}))
+    name = "fp32_partitioned_groups_flat" if zero == 3 else "single_partition_of_fp32_groups"
+    masters = getattr(optimizer, name)
+    states = [t for state in optimizer.optimizer.state.values() for t in state.values()]
+    moments = [t for t in states if torch.is_tensor(t) and t.dim()]
+    parts = {"master weights": masters, "optimizer moments": moments}
+    print("FOUND", json.dumps({name: sum(t.nbytes for t in tensors) for name, tensors in parts.items()}))
 """
 
 
@@ -458,7 +461,7 @@ def test_master_weights_and_moments_are_those_of_real_engines() -> None:
         if line.startswith("FOUND")
     ]
     for zero, sizes in zip((1, 2, 3), found, strict=True):
-        planned = memory.states(stage(dtype="bfloat16", zero_stage=zero))
+        planned = gpu.states(stage(dtype="bfloat16", zero_stage=zero))
         assert sizes == {
             name: pytest.approx(planned[name], rel=0.01) for name in sizes
         }  # padded to DeepSpeed's alignment
@@ -483,7 +486,7 @@ def test_servers_elsewhere_take_nothing_here() -> None:
 
 def test_the_plain_engine_holds_a_cache_for_every_row() -> None:
     a = architecture("qwen3")
-    found = memory.sampling(stage(a, rollout={"max_rows": 64}))
+    found = gpu.sampling(stage(a, rollout={"max_rows": 64}))
     assert found["KV cache or vLLM pool"] == 64 * 128 * 2 * 6 * 2 * 32 * 4 + 16 * 64 * 96
 
 
@@ -597,7 +600,10 @@ def test_the_launcher_plans_the_nano_model_and_refuses_what_it_does_not_know() -
 
 
 def test_planning_loads_no_deep_learning_library() -> None:
-    code = "import sys; sys.path.insert(0, 'launchers'); import plan; print([m for m in ('torch', 'transformers', 'deepspeed') if m in sys.modules])"
+    code = (
+        "import sys; sys.path.insert(0, 'launchers'); import plan; "
+        "print([m for m in ('torch', 'transformers', 'deepspeed') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
     )

@@ -159,9 +159,18 @@ def test_sliding_windows_are_kept() -> None:
 def test_a_model_with_an_attention_of_its_own_is_refused() -> None:
     torch.manual_seed(0)
     config = Gemma2Config(
-        vocab_size=17, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=16,
-        initializer_range=0.3, attn_logit_softcapping=0.5, final_logit_softcapping=None, attn_implementation="eager",
-    )  # fmt: skip
+        vocab_size=17,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        initializer_range=0.3,
+        attn_logit_softcapping=0.5,
+        final_logit_softcapping=None,
+        attn_implementation="eager",
+    )
     with pytest.raises(ValueError, match="rollout=torch cannot sample from Gemma2ForCausalLM"):
         started(Gemma2ForCausalLM(config))
 
@@ -201,7 +210,9 @@ def test_no_prompts_give_no_completions(model: Qwen3ForCausalLM) -> None:
 
 
 def test_finished_rows_take_no_further_steps(model: Qwen3ForCausalLM) -> None:
-    """Every row costs as many forward passes of one token as its completion has tokens but one; a prompt is run once for its group."""
+    """Every row costs as many forward passes of one token as its completion has tokens but one; a prompt is
+    run once for its group.
+    """
     engine, rows = started(model), []
     hook = model.lm_head.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
     rollouts = engine.generate(PROMPTS, Sampling(12, 1.0, n=8))
@@ -254,5 +265,8 @@ def test_prompts_are_put_into_the_models_chat_template_where_it_has_one() -> Non
     tokenizer = character_tokenizer("abcdefghijklmnopqrstuvwxyz0123456789+=:,<>")
     example = Example("x", "1,2=3:", "1+2")
     assert [tokenizer.decode(ids) for ids in encode_prompts(tokenizer, [example])] == ["1,2=3:"]
-    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<a>{% endif %}"
+    )
     assert [tokenizer.decode(ids) for ids in encode_prompts(tokenizer, [example])] == ["<user>1,2=3:<a>"]

@@ -1,0 +1,106 @@
+"""A dense decoder's architecture: how many parameters it has, and what it keeps of a token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmzero.core.errors import UserError
+from llmzero.grpo.settings import ArchitectureSettings, LoraSettings
+
+FAMILIES = ("llama", "qwen2", "qwen3")
+
+
+@dataclass
+class Architecture(ArchitectureSettings):
+    """A dense decoder, in the words of its Hugging Face config.json."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Architecture:
+        """Return the architecture that a config.json, or `model.architecture`, describes.
+
+        Raises:
+            UserError: it is of a family that the formulas do not hold for, or something is missing.
+        """
+        if config.get("model_type") not in FAMILIES:
+            raise UserError(
+                f"model.architecture.model_type={config.get('model_type')}: "
+                f"must be one of {', '.join(FAMILIES)}"
+            )
+        derived = {"num_key_value_heads", "head_dim", "tie_word_embeddings"}
+        values: dict[str, Any] = {name: config.get(name) for name in cls.__dataclass_fields__}
+        if missing := [name for name, value in values.items() if value is None and name not in derived]:
+            raise UserError(
+                f"model.architecture: {', '.join(missing)} missing; give what the model's config.json says"
+            )
+        values["num_key_value_heads"] = values["num_key_value_heads"] or values["num_attention_heads"]
+        values["head_dim"] = values["head_dim"] or config["hidden_size"] // config["num_attention_heads"]
+        values["tie_word_embeddings"] = bool(values["tie_word_embeddings"])
+        return cls(**values)
+
+    @property
+    def query_width(self) -> int:
+        """Width of all query heads together."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_width(self) -> int:
+        """Width of all key heads together."""
+        return self.num_key_value_heads * self.head_dim
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of a layer's linear modules, by name."""
+        d, q, k, i = self.hidden_size, self.query_width, self.key_width, self.intermediate_size
+        attention = {"q_proj": (d, q), "k_proj": (d, k), "v_proj": (d, k), "o_proj": (q, d)}
+        return {**attention, "gate_proj": (d, i), "up_proj": (d, i), "down_proj": (i, d)}
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the embedding, the largest tensor of all."""
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the model; tied ones count once."""
+        norms = 2 * self.hidden_size + (2 * self.head_dim if self.model_type == "qwen3" else 0)
+        biases = self.query_width + 2 * self.key_width if self.model_type == "qwen2" else 0
+        layer = sum(inputs * outputs for inputs, outputs in self.linears.values()) + norms + biases
+        return (
+            self.num_hidden_layers * layer
+            + self.embedding * (1 if self.tie_word_embeddings else 2)
+            + self.hidden_size
+        )
+
+    def adapter_parameters(self, lora: LoraSettings) -> int:
+        """Parameters of a LoRA adapter.
+
+        Raises:
+            UserError: it has a target that the model has not.
+        """
+        names = list(self.linears) if lora.targets == "all-linear" else lora.targets
+        if isinstance(names, str) or not set(names) <= set(self.linears):
+            raise UserError(
+                f"trainer.lora.targets={lora.targets}: "
+                f"must be all-linear, or a list of some of {', '.join(self.linears)}"
+            )
+        return self.num_hidden_layers * (lora.rank or 0) * sum(sum(self.linears[name]) for name in names)
+
+    def cache_bytes(self, size: int) -> int:
+        """Bytes of one token in the key-value cache, `size` bytes an element."""
+        return 2 * self.num_hidden_layers * self.key_width * size
+
+    def saved_bytes(self, size: int) -> int:
+        """Bytes that one layer keeps of one token for its backward pass, besides what completions attend to.
+
+        Norms keep their input and a float32 number a row, those before linear modules their output too.
+        Attention keeps queries, its output, that again in the order of the row, a float32 sum a head, and all
+        keys and values, because prompts' are views of these. The MLP keeps gate, up and their product.
+        """
+        d, q, k = self.hidden_size, self.query_width, self.key_width
+        norms = 2 * (2 * size * d + 4) + (
+            (q + k) * size + 4 * (q + k) // self.head_dim if self.model_type == "qwen3" else 0
+        )
+        attention = size * (3 * q + 2 * k) + 4 * self.num_attention_heads
+        return norms + attention + 3 * size * self.intermediate_size
