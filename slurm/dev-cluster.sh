@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# A real SLURM on one Debian machine, for developers and CI: munge, MariaDB, slurmdbd, slurmctld and a slurmd for each virtual node.
+# A real SLURM on one Debian machine, for developers and CI: munge, MariaDB, slurmdbd, slurmctld, and a slurmd for
+# each virtual node.
 #
-#   slurm/dev-cluster.sh up       install what is missing, start what is down; safe to run twice (half a minute, then half a second)
+#   slurm/dev-cluster.sh up       install what is missing, start what is down (half a minute, later half a second)
 #   slurm/dev-cluster.sh down     stop everything that `up` started
 #   slurm/dev-cluster.sh purge    the same, and delete its state, accounts and configuration
 #   slurm/dev-cluster.sh status   nodes and jobs; exit code 1 where it is down
 #
-# Two nodes n1 and n2, each with 4 CPUs, 8000 MB and 2 pretended GPUs (twins of /dev/null); partitions `main`, and `low`, whose jobs a job
-# of `main` preempts. Needs root and no systemd. There are no cgroups: neither memory nor cores are enforced.
+# Two nodes n1 and n2, each with 4 CPUs, 8000 MB and 2 simulated GPUs (twins of /dev/null); partitions `main`, and
+# `low`, whose jobs a job of `main` preempts. Needs root and no systemd. There are no cgroups: neither memory nor
+# cores are enforced.
 set -euo pipefail
 ROOT=${LLMZERO_DEV_CLUSTER:-/var/tmp/llmzero-cluster}
 CONF=/etc/slurm
@@ -42,7 +44,8 @@ install_packages() {
   apt-get update -qq
   local policy=/usr/sbin/policy-rc.d made=0 # the packages must not start their services themselves
   [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=1; }
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null </dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
+    >/dev/null </dev/null
   [ $made = 0 ] || rm -f $policy
 }
 
