@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# A real SLURM on one Debian machine, for developers and CI: munge, MariaDB, slurmdbd, slurmctld, and a slurmd for
-# each virtual node.
+# A real SLURM on one Debian machine, for developers and CI: munge, MariaDB, slurmdbd, slurmctld, and a slurmd
+# for each virtual node.
 #
-#   slurm/dev-cluster.sh up       install what is missing, start what is down (half a minute, later half a second)
+#   slurm/dev-cluster.sh up       install what is missing, start what is down (half a minute at first)
 #   slurm/dev-cluster.sh down     stop everything that `up` started
 #   slurm/dev-cluster.sh purge    the same, and delete its state, accounts and configuration
 #   slurm/dev-cluster.sh status   nodes and jobs; exit code 1 where it is down
 #
-# Two nodes n1 and n2, each with 4 CPUs, 8000 MB and 2 simulated GPUs (twins of /dev/null); partitions `main`, and
-# `low`, whose jobs a job of `main` preempts. Needs root and no systemd. There are no cgroups: neither memory nor
-# cores are enforced.
+# Two nodes n1 and n2, each with 4 CPUs, 8000 MB and 2 simulated GPUs (twins of /dev/null); partitions `main`,
+# and `low`, whose jobs a job of `main` preempts. Needs root and no systemd. There are no cgroups: neither memory
+# nor cores are enforced.
 set -euo pipefail
 ROOT=${LLMZERO_DEV_CLUSTER:-/var/tmp/llmzero-cluster}
 CONF=/etc/slurm
@@ -90,7 +90,8 @@ GresTypes=gpu
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStorageTRES=gres/gpu
-NodeName=n[1-2] NodeHostname=$HOST NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=4 RealMemory=8000 Gres=gpu:2 State=UNKNOWN
+NodeName=n[1-2] NodeHostname=$HOST NodeAddr=127.0.0.1 Port=[17001-17002] \
+  CPUs=4 RealMemory=8000 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=low Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 CONF
@@ -118,7 +119,9 @@ munge_works() { munge -n | unmunge; }
 start_munge() {
   munge_works >/dev/null 2>&1 && return
   mkdir -p /run/munge && chown munge:munge /run/munge && chmod 755 /run/munge
-  [ -s /etc/munge/munge.key ] || { (umask 077 && head -c 128 /dev/urandom >/etc/munge/munge.key) && chown munge:munge /etc/munge/munge.key; }
+  if [ ! -s /etc/munge/munge.key ]; then
+    (umask 077 && head -c 128 /dev/urandom >/etc/munge/munge.key) && chown munge:munge /etc/munge/munge.key
+  fi
   runuser -u munge -- /usr/sbin/munged --force 9>&-
   wait_for 10 munged munge_works
 }
@@ -128,14 +131,17 @@ sql() { mariadb --no-defaults -u root --socket="$ROOT/db/sock" -e "$1"; }
 start_accounting() {
   if ! alive mariadb; then
     chown mysql:mysql "$ROOT/db"
-    [ -d "$ROOT/db/data/mysql" ] || mariadb-install-db --no-defaults --user=mysql --datadir="$ROOT/db/data" --skip-test-db \
-      --auth-root-authentication-method=normal --skip-name-resolve --innodb-log-file-size=16M >"$ROOT/log/mariadb-install.log" 2>&1
+    [ -d "$ROOT/db/data/mysql" ] || mariadb-install-db --no-defaults --user=mysql --datadir="$ROOT/db/data" \
+      --skip-test-db --auth-root-authentication-method=normal --skip-name-resolve --innodb-log-file-size=16M \
+      >"$ROOT/log/mariadb-install.log" 2>&1
     chown mysql "$ROOT/run"
-    setsid mariadbd --no-defaults --user=mysql --datadir="$ROOT/db/data" --socket="$ROOT/db/sock" --pid-file="$ROOT/run/mariadb.pid" \
-      --bind-address=127.0.0.1 --port=$DB_PORT --skip-name-resolve --skip-log-bin --performance-schema=off --innodb-buffer-pool-size=32M \
-      --innodb-log-file-size=16M --innodb-flush-log-at-trx-commit=0 >"$ROOT/log/mariadb.log" 2>&1 </dev/null 9>&- &
+    setsid mariadbd --no-defaults --user=mysql --datadir="$ROOT/db/data" --socket="$ROOT/db/sock" \
+      --pid-file="$ROOT/run/mariadb.pid" --bind-address=127.0.0.1 --port=$DB_PORT --skip-name-resolve \
+      --skip-log-bin --performance-schema=off --innodb-buffer-pool-size=32M --innodb-log-file-size=16M \
+      --innodb-flush-log-at-trx-commit=0 >"$ROOT/log/mariadb.log" 2>&1 </dev/null 9>&- &
     wait_for 60 mariadbd mariadb-admin --no-defaults -u root --socket="$ROOT/db/sock" ping
-    sql "CREATE DATABASE IF NOT EXISTS slurm_acct_db; CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm';
+    sql "CREATE DATABASE IF NOT EXISTS slurm_acct_db;
+      CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm';
       GRANT ALL ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';"
   fi
   alive slurmdbd || slurmdbd 9>&-
@@ -166,7 +172,8 @@ up() {
   install_packages
   mkdir -p "$ROOT"/{log,run,state,spool,db}
   alive slurmctld || write_configuration
-  grep -q '^127.0.0.1 n1 n2$' /etc/hosts || echo '127.0.0.1 n1 n2' >>/etc/hosts # processes of a stage meet at their node's name
+  # processes of a stage meet at their node's name
+  grep -q '^127.0.0.1 n1 n2$' /etc/hosts || echo '127.0.0.1 n1 n2' >>/etc/hosts
   start_munge
   start_accounting
   start_slurm
