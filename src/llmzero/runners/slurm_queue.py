@@ -45,7 +45,7 @@ class Queue:
     """The states of all jobs that we follow, at most `poll_s` seconds old.
 
     A controller that does not answer changes nothing: the last states stay. A job that neither squeue nor
-        sacct knows is `GONE`.
+    sacct knows is `GONE`.
     """
 
     def __init__(self, poll_s: float) -> None:

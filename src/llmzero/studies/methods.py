@@ -69,10 +69,8 @@ def comparison(
 ) -> dict[str, Any]:
     """Return the content of `comparison.json`.
 
-    `rows` are the methods; the first is compared with each other one.
-
-    A method without a finished search on a task is left out there, and that task is left out of `overall`: it
-    would compare methods on different tasks.
+    `rows` are the methods; the first is compared with each other one. A method without a finished search on a
+    task is left out there, and that task of `overall`, which would otherwise compare methods on different tasks.
     """
     methods = {task: [method for method in rows if runs.on(task, method)] for task in tasks}
     complete = [task for task in tasks if methods[task] == list(rows)]
