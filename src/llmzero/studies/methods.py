@@ -70,7 +70,7 @@ def comparison(
     """Return the content of `comparison.json`.
 
     `rows` are the methods; the first is compared with each other one. A method without a finished search on a
-    task is left out there, and that task of `overall`, which would otherwise compare methods on different tasks.
+    task is left out there, and that task is left out of `overall`, so that it compares on the same tasks.
     """
     methods = {task: [method for method in rows if runs.on(task, method)] for task in tasks}
     complete = [task for task in tasks if methods[task] == list(rows)]
