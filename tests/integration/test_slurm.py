@@ -397,7 +397,7 @@ def test_a_driver_that_is_a_job_goes_on_after_its_own_time_limit(
     wait_for(lambda: (search / "summary.json").exists() and summary(search)["state"] == "finished")
     assert_consistent(search, 3)
     [log] = sweep.glob(".submitit/*/*_log.err")
-    assert "Exiting gracefully after preemption/timeout" in log.read_text()
+    assert "Caught signal SIGUSR2" in log.read_text()
     shown = subprocess.run(
         ["scontrol", "show", "job", job], capture_output=True, text=True, check=True
     ).stdout
