@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from selenium import webdriver
 
+from llmzero.cli import BAD_INPUT, composed, explain
+from llmzero.config import LAUNCHERS
+from llmzero.core.errors import UserError
 from tests.conftest import REPOSITORY, made_once
 
 # 1 layer of width 64, taught careless answers alone: it writes well-formed expressions often enough that rewards
@@ -76,6 +85,28 @@ def launch(environment: dict[str, str]) -> Run:
             timeout=900,
         )
         assert not ok or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_here(environment: dict[str, str]) -> Run:
+    """Do in this process what a launcher does, and return the same: it spares a start of one to two seconds."""
+
+    def run(launcher: str, *overrides: str, ok: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        if overrides[0] == "--config-dir":
+            overrides = (f"hydra.searchpath=[file://{overrides[1]}]", *overrides[2:])
+        code, out, err = 0, io.StringIO(), io.StringIO()
+        with patch.dict(os.environ, {**environment, **env}), redirect_stdout(out), redirect_stderr(err):
+            try:
+                config = composed(launcher, LAUNCHERS[launcher], overrides)
+                import_module(f"launchers.{launcher}").run(config)
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                code = BAD_INPUT
+                print(f"error: {explain(error)}", file=err)
+        done = subprocess.CompletedProcess([launcher, *overrides], code, out.getvalue(), err.getvalue())
+        assert not ok or code == 0, done.stderr
         return done
 
     return run

@@ -29,12 +29,12 @@ def decisions(search: Path) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("method", ["tpe", "asha"])
 def test_a_search_that_goes_on_after_a_restart_decides_as_an_uninterrupted_one(
-    launch: Run, tmp_path: Path, method: str
+    run_here: Run, tmp_path: Path, method: str
 ) -> None:
     """Five stages and then seven more in another process, against twelve at once."""
     overrides = [*SIMULATED, f"search={method}", "search.workers=1"]
     for stages in (5, 12):
-        launch("search", *overrides, f"budget.stages={stages}", f"search_dir={tmp_path}/parts")
-    launch("search", *overrides, "budget.stages=12", f"search_dir={tmp_path}/whole")
+        run_here("search", *overrides, f"budget.stages={stages}", f"search_dir={tmp_path}/parts")
+    run_here("search", *overrides, "budget.stages=12", f"search_dir={tmp_path}/whole")
     assert len(decisions(tmp_path / "whole")) == 13
     assert decisions(tmp_path / "parts") == decisions(tmp_path / "whole")

@@ -220,18 +220,18 @@ def test_an_interruption_ends_the_workers_too(
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(
-    launch: Run, tmp_path: Path, change: str, message: str
+    run_here: Run, tmp_path: Path, change: str, message: str
 ) -> None:
-    refused = launch("compare", *replaced(change), f"study_dir={tmp_path}/study", ok=False)
+    refused = run_here("compare", *replaced(change), f"study_dir={tmp_path}/study", ok=False)
     assert refused.returncode == BAD_INPUT
     assert message in refused.stderr
     assert not (tmp_path / "study").exists()
 
 
-def test_other_searches_are_not_mixed_in(launch: Run, compared: Path) -> None:
+def test_other_searches_are_not_mixed_in(run_here: Run, compared: Path) -> None:
     """The budget counts too: searches of other budgets cannot be compared."""
     changed = COMMON.replace("stages=8", "stages=9")
-    refused = launch("compare", *replaced(changed), f"study_dir={compared}", ok=False)
+    refused = run_here("compare", *replaced(changed), f"study_dir={compared}", ok=False)
     assert refused.returncode == BAD_INPUT
     assert "budget.stages is 8 there and 9 here. Choose another study_dir" in refused.stderr
 
@@ -302,11 +302,11 @@ def test_methods_are_compared_where_all_have_finished(
     assert (study / "final_scores.png").exists() == any(finished.values())
 
 
-def test_a_finished_search_has_its_incumbents_tested_when_asked_later(launch: Run, tmp_path: Path) -> None:
+def test_a_finished_search_has_its_incumbents_tested_when_asked_later(run_here: Run, tmp_path: Path) -> None:
     search = ["experiment=simulated", "budget.stages=4", f"search_dir={tmp_path}/s"]
-    launch("search", *search)
+    run_here("search", *search)
     without = read(tmp_path / "s" / "test.json")
-    launch("search", *search, "search.test_incumbents=true")
+    run_here("search", *search, "search.test_incumbents=true")
     assert {
         key: value for key, value in read(tmp_path / "s" / "test.json").items() if key != "trajectory"
     } == without
@@ -315,11 +315,11 @@ def test_a_finished_search_has_its_incumbents_tested_when_asked_later(launch: Ru
     )
 
 
-def test_a_search_without_a_report_gets_one_when_asked_later(launch: Run, tmp_path: Path) -> None:
+def test_a_search_without_a_report_gets_one_when_asked_later(run_here: Run, tmp_path: Path) -> None:
     search = ["experiment=simulated", "budget.stages=4", f"search_dir={tmp_path}/s"]
-    launch("search", *search, "search.report=false")
+    run_here("search", *search, "search.report=false")
     assert not (tmp_path / "s" / "report.html").exists()
-    launch("search", *search)
+    run_here("search", *search)
     assert "0004" in (tmp_path / "s" / "report.html").read_text()
 
 
@@ -351,8 +351,8 @@ def test_strategies_are_replayed_on_every_task(launch: Run, compared: Path, tmp_
     assert (tmp_path / "t" / "transfer.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_missing_strategy_is_refused(launch: Run, tmp_path: Path) -> None:
-    refused = launch(
+def test_a_missing_strategy_is_refused(run_here: Run, tmp_path: Path) -> None:
+    refused = run_here(
         "transfer",
         f"strategies={{gone: {tmp_path}/gone.yaml}}",
         TASKS,

@@ -25,9 +25,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def confirmed(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def confirmed(run_here: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     search = tmp_path_factory.mktemp("confirmed") / "s"
-    (search.parent / "printed").write_text(launch("search", *CONFIRMED, f"search_dir={search}").stdout)
+    (search.parent / "printed").write_text(run_here("search", *CONFIRMED, f"search_dir={search}").stdout)
     return search
 
 
@@ -83,7 +83,7 @@ def test_test_data_is_read_after_each_replay_alone(confirmed: Path) -> None:
     assert splits("confirm/*/*/test/*/stage.json") == ["test"] * 18  # base and best of nine replays
 
 
-def test_it_is_told_in_a_line_and_charged_as_setup(launch: Run, confirmed: Path, tmp_path: Path) -> None:
+def test_it_is_told_in_a_line_and_charged_as_setup(run_here: Run, confirmed: Path, tmp_path: Path) -> None:
     printed = (confirmed.parent / "printed").read_text()
     assert sum(line.startswith("test on 3 fresh seeds: strategy-") for line in printed.splitlines()) == 1
     assert "not confirmed" not in printed
@@ -91,7 +91,7 @@ def test_it_is_told_in_a_line_and_charged_as_setup(launch: Run, confirmed: Path,
         "  confirm      the best 2 strategies and the practitioner's on 3 fresh seeds, beyond the budget"
         in printed.splitlines()
     )
-    alone = launch("search", *SIMULATED, f"search_dir={tmp_path}/s").stdout
+    alone = run_here("search", *SIMULATED, f"search_dir={tmp_path}/s").stdout
     assert "one seed; not confirmed" in alone
     with_it, without = read(confirmed / "summary.json")["budget"], read(tmp_path / "s/summary.json")["budget"]
     replays = [read(path)["budget"] for path in confirmed.glob("confirm/*/*/summary.json")]
@@ -102,27 +102,27 @@ def test_it_is_told_in_a_line_and_charged_as_setup(launch: Run, confirmed: Path,
 
 
 def test_a_finished_search_is_confirmed_later_and_by_more_seeds_and_strategies(
-    launch: Run, confirmed: Path, tmp_path: Path
+    run_here: Run, confirmed: Path, tmp_path: Path
 ) -> None:
     search = tmp_path / "s"
-    launch("search", *SIMULATED, f"search_dir={search}")
+    run_here("search", *SIMULATED, f"search_dir={search}")
     before = read_lines(search / "tree.jsonl")
-    launch("search", *SIMULATED, "search.confirm_seeds=2", "search.confirm_top=1", f"search_dir={search}")
+    run_here("search", *SIMULATED, "search.confirm_seeds=2", "search.confirm_top=1", f"search_dir={search}")
     after = read_lines(search / "tree.jsonl")
     assert after[: len(before)] == before
     assert [event["event"] for event in after[len(before) :]] == ["setup"] * 4
     first = {path: path.read_bytes() for path in search.glob("confirm/*/*/tree.jsonl")}
-    launch("search", *CONFIRMED, f"search_dir={search}")
+    run_here("search", *CONFIRMED, f"search_dir={search}")
     assert read(search / "confirmation.json") == read(confirmed / "confirmation.json")
     assert {path: path.read_bytes() for path in first} == first, "what had been run is not run again"
     assert len(read_lines(search / "tree.jsonl")) == len(before) + len(list(search.glob("confirm/*/*")))
 
 
 def test_killing_it_fifteen_times_changes_nothing(
-    launch: Run, environment: dict[str, str], confirmed: Path, tmp_path: Path
+    run_here: Run, environment: dict[str, str], confirmed: Path, tmp_path: Path
 ) -> None:
     search, rng = tmp_path / "s", random.Random(0)
-    launch("search", *SIMULATED, f"search_dir={search}")
+    run_here("search", *SIMULATED, f"search_dir={search}")
     for _ in range(15):
         process = subprocess.Popen(
             command("search", *CONFIRMED, f"search_dir={search}"),
@@ -135,7 +135,7 @@ def test_killing_it_fifteen_times_changes_nothing(
         time.sleep(0.3 + rng.random() * 0.5)
         process.kill()
         process.wait()
-    launch("search", *CONFIRMED, f"search_dir={search}")
+    run_here("search", *CONFIRMED, f"search_dir={search}")
     assert read(search / "confirmation.json") == read(confirmed / "confirmation.json")
     setups = [
         event["name"]

@@ -15,7 +15,7 @@ import yaml
 from llmzero.core.hparams import Catalogue
 from llmzero.tree.store import EventStore
 from tests.integration.conftest import Run, read_lines
-from tests.integration.test_search import TRAINED, assert_consistent, start_and_kill, summary
+from tests.integration.searches import TRAINED, assert_consistent, start_and_kill, summary
 from tests.llm_server import Answer, Hostile, LLMServer, Request, answer_json, asked_schema, scripted
 
 SIMULATED = ["experiment=simulated", "search.workers=1"]
@@ -58,11 +58,11 @@ def assert_within_bounds(search: Path) -> None:
         assert catalogue.problems(json.loads(file.read_text())["hparams"]) == []
 
 
-def test_a_search_shows_the_models_own_words_and_charges_its_calls(launch: Run, tmp_path: Path) -> None:
+def test_a_search_shows_the_models_own_words_and_charges_its_calls(run_here: Run, tmp_path: Path) -> None:
     search = tmp_path / "s"
     with LLMServer(scripted) as server:
         prices = ["llm.price_input=3", "llm.price_output=15"]
-        launch(
+        run_here(
             "search",
             *SIMULATED,
             *asking(server, *prices, "agent.vision=true"),
@@ -136,7 +136,7 @@ def test_a_search_that_trains_shows_its_model_real_dynamics(launch: Run, tmp_pat
     }
 
 
-def test_a_hostile_endpoint_ends_no_search_and_leaves_no_bounds(launch: Run, tmp_path: Path) -> None:
+def test_a_hostile_endpoint_ends_no_search_and_leaves_no_bounds(run_here: Run, tmp_path: Path) -> None:
     search, mind = tmp_path / "s", Hostile(silence_s=30, drip_s=0.0001)
     with LLMServer(mind) as server:
         manners = [
@@ -145,7 +145,7 @@ def test_a_hostile_endpoint_ends_no_search_and_leaves_no_bounds(launch: Run, tmp
             "stopper=llm",
             "stopper.interval_s=0",
         ]
-        launch("search", *SIMULATED, *asking(server, *manners), "budget.stages=40", f"search_dir={search}")
+        run_here("search", *SIMULATED, *asking(server, *manners), "budget.stages=40", f"search_dir={search}")
     assert len(mind.drawn) == len(mind.manners), "every manner was met"
     assert_consistent(search, 40)
     assert_within_bounds(search)
@@ -191,7 +191,7 @@ def test_the_key_is_nowhere_in_a_search_directory(launch: Run, tmp_path: Path) -
 
 
 def test_kills_lose_no_reply_and_pay_for_none_twice(
-    launch: Run, environment: dict[str, str], tmp_path: Path
+    run_here: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """With one worker the interrupted search is the uninterrupted one; only a reply that was under way at a kill is asked for again."""
 
@@ -201,7 +201,7 @@ def test_kills_lose_no_reply_and_pay_for_none_twice(
     overrides = [*SIMULATED, "budget.stages=20", "agent.max_prompt_tokens=100000"]
     rng = random.Random(0)
     with LLMServer(slow) as server:
-        launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
+        run_here("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
         asked = len(server.requests)
         for _ in range(8):
             start_and_kill(
@@ -211,7 +211,7 @@ def test_kills_lose_no_reply_and_pay_for_none_twice(
                 *asking(server),
                 f"search_dir={tmp_path}/killed",
             )
-        launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
+        run_here("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
         asked_again = len(server.requests) - 2 * asked
     assert_consistent(tmp_path / "killed", 20)
     assert tree_of(tmp_path / "killed") == tree_of(tmp_path / "whole")
@@ -223,7 +223,7 @@ def test_kills_lose_no_reply_and_pay_for_none_twice(
     )
 
 
-def test_a_search_replays_from_its_own_directory_without_an_endpoint(launch: Run, tmp_path: Path) -> None:
+def test_a_search_replays_from_its_own_directory_without_an_endpoint(run_here: Run, tmp_path: Path) -> None:
     whole = [*SIMULATED, "budget.stages=8", "stopper=llm", "stopper.interval_s=0"]
 
     def stops_some(request: Request) -> Answer:
@@ -235,27 +235,27 @@ def test_a_search_replays_from_its_own_directory_without_an_endpoint(launch: Run
         )
 
     with LLMServer(stops_some) as server:
-        launch("search", *whole, *asking(server), f"search_dir={tmp_path}/a")
+        run_here("search", *whole, *asking(server), f"search_dir={tmp_path}/a")
     replayed = [
         "agent=openai",
         "llm.model=scripted",
         "llm.cassette=replay",
         f"llm.cassette_dir={tmp_path}/a",
     ]
-    launch("search", *whole, *replayed, f"search_dir={tmp_path}/b")
+    run_here("search", *whole, *replayed, f"search_dir={tmp_path}/b")
     assert tree_of(tmp_path / "b") == tree_of(tmp_path / "a")
     states = [[node.state for node in EventStore(tmp_path / name / "tree.jsonl").tree] for name in "ab"]
     assert states[0] == states[1]
     assert "stopped" in states[0]
     assert summary(tmp_path / "b")["budget"]["llm_dollars"] == 0
-    further = launch("search", *whole, *replayed, "budget.stages=9", f"search_dir={tmp_path}/b", ok=False)
+    further = run_here("search", *whole, *replayed, "budget.stages=9", f"search_dir={tmp_path}/b", ok=False)
     assert further.returncode == 2
     assert "does not exist: the search took another way than the recorded one" in further.stderr
 
 
 @pytest.mark.parametrize(("limit", "value"), [("llm_dollars", 0.05), ("llm_tokens", 20_000)])
 def test_a_budget_of_calls_ends_the_search_after_the_call_that_spends_it(
-    launch: Run, tmp_path: Path, limit: str, value: float
+    run_here: Run, tmp_path: Path, limit: str, value: float
 ) -> None:
     with LLMServer(scripted) as server:
         settings = [
@@ -264,14 +264,14 @@ def test_a_budget_of_calls_ends_the_search_after_the_call_that_spends_it(
             f"budget.{limit}={value}",
             "budget.stages=100",
         ]
-        launch("search", *SIMULATED, *asking(server, *settings), ALWAYS_ASKING, f"search_dir={tmp_path}/s")
+        run_here("search", *SIMULATED, *asking(server, *settings), ALWAYS_ASKING, f"search_dir={tmp_path}/s")
     spent = summary(tmp_path / "s")["budget"]
     before = [event[limit.removeprefix("llm_")] for event in calls_of(tmp_path / "s")]
     assert sum(before[:-1]) < value <= sum(before)
     assert spent["stages"] == 1 + len({event["name"].partition("/")[0] for event in calls_of(tmp_path / "s")})
 
 
-def test_a_gullible_model_cannot_be_talked_out_of_bounds(launch: Run, tmp_path: Path) -> None:
+def test_a_gullible_model_cannot_be_talked_out_of_bounds(run_here: Run, tmp_path: Path) -> None:
     """A mind that does whatever stands in the rollouts: values beyond bounds, other files, a larger budget, the end of a fence."""
 
     def gullible(request: Request) -> Answer:
@@ -290,7 +290,7 @@ def test_a_gullible_model_cannot_be_talked_out_of_bounds(launch: Run, tmp_path: 
             "search.workers=1",
             "budget.stages=4",
         ]
-        launch("search", "--config-dir", str(conf), *settings, *asking(server), f"search_dir={search}")
+        run_here("search", "--config-dir", str(conf), *settings, *asking(server), f"search_dir={search}")
         assert any("ORDER: " in request.text for request in server.requests)
     assert_within_bounds(search)
     assert summary(search)["budget"]["stages"] == 4
@@ -303,7 +303,7 @@ def test_a_gullible_model_cannot_be_talked_out_of_bounds(launch: Run, tmp_path: 
     assert any("learning_rate=9" in note and "Clamped" in note for note in notes)
 
 
-def test_a_wall_of_memory_is_found_and_kept_away_from(launch: Run, tmp_path: Path) -> None:
+def test_a_wall_of_memory_is_found_and_kept_away_from(run_here: Run, tmp_path: Path) -> None:
     """The practitioner's configuration runs out of memory; the agent reads why and finds a configuration that fits."""
 
     def careful(request: Request) -> Answer:
@@ -329,8 +329,10 @@ def test_a_wall_of_memory_is_found_and_kept_away_from(launch: Run, tmp_path: Pat
         "budget.stages=4",
     ]
     with LLMServer(careful) as server:
-        launch("search", "--config-dir", str(conf), *overrides, *asking(server), f"search_dir={tmp_path}/llm")
-    launch("search", "--config-dir", str(conf), *overrides, f"search_dir={tmp_path}/rules")
+        run_here(
+            "search", "--config-dir", str(conf), *overrides, *asking(server), f"search_dir={tmp_path}/llm"
+        )
+    run_here("search", "--config-dir", str(conf), *overrides, f"search_dir={tmp_path}/rules")
     for name in ("llm", "rules"):
         stages = EventStore(tmp_path / name / "tree.jsonl").tree.stages()
         assert stages[0].state == "failed"
@@ -339,7 +341,7 @@ def test_a_wall_of_memory_is_found_and_kept_away_from(launch: Run, tmp_path: Pat
         assert summary(tmp_path / name)["test"]["best"]["score"] > 0
 
 
-def test_an_audit_lets_stopped_stages_run_on_and_counts_false_kills(launch: Run, tmp_path: Path) -> None:
+def test_an_audit_lets_stopped_stages_run_on_and_counts_false_kills(run_here: Run, tmp_path: Path) -> None:
     for fraction, audited in ((1.0, True), (0.0, False)):
         search = tmp_path / str(fraction)
         stopping = [
@@ -349,7 +351,7 @@ def test_an_audit_lets_stopped_stages_run_on_and_counts_false_kills(launch: Run,
             "stopper.interval_s=0",
             f"stopper.audit_fraction={fraction}",
         ]
-        launch("search", *SIMULATED, *stopping, "runner.landscape=deceptive", f"search_dir={search}")
+        run_here("search", *SIMULATED, *stopping, "runner.landscape=deceptive", f"search_dir={search}")
         record = summary(search)["stopper"]
         judged = [line for file in search.glob("nodes/*/stopper.jsonl") for line in read_lines(file)]
         condemned = [line for line in judged if line["stop"]]
@@ -373,7 +375,7 @@ def test_an_audit_lets_stopped_stages_run_on_and_counts_false_kills(launch: Run,
         assert record["false_kills"] == len(killed)
 
 
-def test_a_language_model_stops_hopeless_stages_from_step_ten_on(launch: Run, tmp_path: Path) -> None:
+def test_a_language_model_stops_hopeless_stages_from_step_ten_on(run_here: Run, tmp_path: Path) -> None:
     def strict(request: Request) -> Answer:
         stops = "stop" in asked_schema(request).get("properties", {})
         return (
@@ -385,7 +387,7 @@ def test_a_language_model_stops_hopeless_stages_from_step_ten_on(launch: Run, tm
     search = tmp_path / "s"
     with LLMServer(strict) as server:
         settings = ["stopper=llm", "stopper.interval_s=0", "trainer.validation_every=3", "budget.stages=4"]
-        launch("search", *SIMULATED, *asking(server, *settings), f"search_dir={search}")
+        run_here("search", *SIMULATED, *asking(server, *settings), f"search_dir={search}")
         (asked, *_) = [request.text for request in server.requests if "stop (true or false)" in request.text]
     stops = [event for event in read_lines(search / "tree.jsonl") if event["event"] == "stop_requested"]
     assert [(event["step"], event["reason"]) for event in stops] == [(12, "It is flat.")] * 4
@@ -393,7 +395,7 @@ def test_a_language_model_stops_hopeless_stages_from_step_ten_on(launch: Run, tm
     assert not re.search(r"entropy|grad_norm|reward_mean", asked), "nothing but the validation trajectory"
 
 
-def test_set_up_mistakes_are_refused_before_anything_runs(launch: Run, tmp_path: Path) -> None:
+def test_set_up_mistakes_are_refused_before_anything_runs(run_here: Run, tmp_path: Path) -> None:
     with LLMServer(scripted) as server:
         for overrides, message in (
             (["agent=openai"], "llm.model: needs the name of a model"),
@@ -429,44 +431,46 @@ def test_set_up_mistakes_are_refused_before_anything_runs(launch: Run, tmp_path:
                 "stopper.base_url: unknown key; language models are configured by llm.base_url",
             ),
         ):
-            done = launch("search", *SIMULATED, *overrides, f"search_dir={tmp_path}/s", ok=False)
+            done = run_here("search", *SIMULATED, *overrides, f"search_dir={tmp_path}/s", ok=False)
             assert done.returncode == 2, done.stdout
             assert message in done.stderr
             assert not (tmp_path / "s").exists()
         assert server.requests == []
 
 
-def test_a_search_moves_to_another_address_of_its_endpoint(launch: Run, tmp_path: Path) -> None:
+def test_a_search_moves_to_another_address_of_its_endpoint(run_here: Run, tmp_path: Path) -> None:
     for stages in (3, 5):
         with LLMServer(scripted) as server:
-            launch(
+            run_here(
                 "search", *SIMULATED, *asking(server), f"budget.stages={stages}", f"search_dir={tmp_path}/s"
             )
     assert_consistent(tmp_path / "s", 5)
 
 
-def test_an_agent_is_tried_on_a_stage_without_starting_anything(launch: Run, tmp_path: Path) -> None:
+def test_an_agent_is_tried_on_a_stage_without_starting_anything(run_here: Run, tmp_path: Path) -> None:
     search = tmp_path / "s"
-    launch("search", *SIMULATED, "budget.stages=3", f"search_dir={search}")
+    run_here("search", *SIMULATED, "budget.stages=3", f"search_dir={search}")
     before = {file: file.read_bytes() for file in search.rglob("*") if file.is_file()}
     where = [f"search_dir={search}", "node=0001"]
-    prompt = launch(
+    prompt = run_here(
         "propose", *where, "agent=openai", "llm.model=m", "llm.api_key_env=NO_SUCH_KEY", "dry_run=true"
     ).stdout
     assert "Propose the stage 0004 that continues 0001." in prompt
     with LLMServer(scripted) as server:
-        found = json.loads(launch("propose", *where, *asking(server)).stdout)
+        found = json.loads(run_here("propose", *where, *asking(server)).stdout)
         assert server.requests[0].last_user in prompt
     assert found["agent"] == "scripted"
     assert catalogue_of_search(search).problems(found["changes"]) == []
-    assert json.loads(launch("propose", *where).stdout)["agent"] == "rules"
+    assert json.loads(run_here("propose", *where).stdout)["agent"] == "rules"
     assert {file: file.read_bytes() for file in search.rglob("*") if file.is_file()} == before
-    missing = launch("propose", f"search_dir={search}", "node=0009", ok=False)
+    missing = run_here("propose", f"search_dir={search}", "node=0009", ok=False)
     assert "node=0009: there is no such stage; there are 0000, 0001, 0002, 0003" in missing.stderr
-    assert "holds no search" in launch("propose", f"search_dir={tmp_path}/none", "node=0001", ok=False).stderr
+    assert (
+        "holds no search" in run_here("propose", f"search_dir={tmp_path}/none", "node=0001", ok=False).stderr
+    )
 
 
-def test_a_dry_run_tells_the_model_and_what_it_can_cost(launch: Run, tmp_path: Path) -> None:
+def test_a_dry_run_tells_the_model_and_what_it_can_cost(run_here: Run, tmp_path: Path) -> None:
     with LLMServer(scripted) as server:
         settings = asking(
             server,
@@ -475,7 +479,7 @@ def test_a_dry_run_tells_the_model_and_what_it_can_cost(launch: Run, tmp_path: P
             "agent.max_prompt_tokens=20000",
             "llm.max_reply_tokens=1000",
         )
-        printed = launch(
+        printed = run_here(
             "search", *SIMULATED, *settings, "budget.stages=10", "dry_run=true", f"search_dir={tmp_path}/s"
         ).stdout
         assert server.requests == []

@@ -35,22 +35,22 @@ def write(path: Path, stages: list[dict[str, Any]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def searched(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(run_here: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated search with its strategy and its rule."""
     search = tmp_path_factory.mktemp("searched") / "searched"
-    launch("search", *SIMULATED, f"search_dir={search}")
+    run_here("search", *SIMULATED, f"search_dir={search}")
     return search
 
 
 @pytest.fixture(scope="module")
-def simulated(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def simulated(run_here: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A replay of two stages, whose directory holds their strategy as a search would have written it."""
     directory = tmp_path_factory.mktemp("simulated")
     stages = [
         {"steps": 8, "changes": {"learning_rate": 2e-6}},
         {"steps": 8, "changes": {"prompts_per_step": 256}},
     ]
-    launch(
+    run_here(
         "replay",
         *SIMULATED,
         f"strategy={write(directory / 's.yaml', stages)}",
@@ -59,9 +59,9 @@ def simulated(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "searched"
 
 
-def test_a_strategy_is_replayed_stage_by_stage(launch: Run, searched: Path, tmp_path: Path) -> None:
+def test_a_strategy_is_replayed_stage_by_stage(run_here: Run, searched: Path, tmp_path: Path) -> None:
     strategy = yaml.safe_load((searched / "strategy.yaml").read_text())
-    printed = launch(
+    printed = run_here(
         "replay", *SIMULATED, f"strategy={searched}/strategy.yaml", "seed=7", f"search_dir={tmp_path}/r"
     ).stdout
     stages = stages_of(tmp_path / "r")
@@ -76,14 +76,16 @@ def test_a_strategy_is_replayed_stage_by_stage(launch: Run, searched: Path, tmp_
     )
 
 
-def test_an_edited_strategy_trains_what_it_says(launch: Run, tmp_path: Path) -> None:
+def test_an_edited_strategy_trains_what_it_says(run_here: Run, tmp_path: Path) -> None:
     """The second stage resumes from step 8 of the first, which ends there; the third stopped at step 6."""
     edited = [
         {"steps": 16, "changes": {"group_size": 16}},
         {"steps": 10, "changes": {"learning_rate": 2e-6}, "resume": 8},
         {"steps": 12, "stop_at": 6, "hparams": {"kl_coef": 0.01}, "resume": "last"},
     ]
-    launch("replay", *SIMULATED, f"strategy={write(tmp_path / 's.yaml', edited)}", f"search_dir={tmp_path}/r")
+    run_here(
+        "replay", *SIMULATED, f"strategy={write(tmp_path / 's.yaml', edited)}", f"search_dir={tmp_path}/r"
+    )
     stages = stages_of(tmp_path / "r")
     assert [node.steps for node in stages] == [8, 10, 6]
     assert [node.resume_from.name for node in stages if node.resume_from] == [
@@ -98,10 +100,10 @@ def test_an_edited_strategy_trains_what_it_says(launch: Run, tmp_path: Path) -> 
     ]
 
 
-def test_an_early_stop_is_part_of_a_strategy(launch: Run, tmp_path: Path) -> None:
+def test_an_early_stop_is_part_of_a_strategy(run_here: Run, tmp_path: Path) -> None:
     """The budget ends the third stage, and with it the search, at its second validation."""
     quick = ["hparams.parameters.learning_rate.default=3e-6", "search=practitioner", "search.workers=1"]
-    launch("search", *SIMULATED, *quick, "budget.gpu_seconds=16", f"search_dir={tmp_path}/s")
+    run_here("search", *SIMULATED, *quick, "budget.gpu_seconds=16", f"search_dir={tmp_path}/s")
     assert [node.state for node in stages_of(tmp_path / "s")] == ["completed", "completed", "stopped"]
     strategy = yaml.safe_load((tmp_path / "s/strategy.yaml").read_text())
     assert [(stage["steps"], stage.get("stop_at")) for stage in strategy["stages"]] == [
@@ -109,7 +111,7 @@ def test_an_early_stop_is_part_of_a_strategy(launch: Run, tmp_path: Path) -> Non
         (16, None),
         (16, 8),
     ]
-    launch("replay", *SIMULATED, *quick, f"strategy={tmp_path}/s/strategy.yaml", f"search_dir={tmp_path}/r")
+    run_here("replay", *SIMULATED, *quick, f"strategy={tmp_path}/s/strategy.yaml", f"search_dir={tmp_path}/r")
     assert [(node.steps, node.state) for node in stages_of(tmp_path / "r")] == [
         (16, "completed"),
         (16, "completed"),
@@ -117,13 +119,13 @@ def test_an_early_stop_is_part_of_a_strategy(launch: Run, tmp_path: Path) -> Non
     ]
 
 
-def test_another_strategy_in_the_same_directory_is_refused(launch: Run, tmp_path: Path) -> None:
+def test_another_strategy_in_the_same_directory_is_refused(run_here: Run, tmp_path: Path) -> None:
     strategy = write(
         tmp_path / "s.yaml", [{"steps": 4, "changes": {}}, {"steps": 4, "changes": {"group_size": 16}}]
     )
-    launch("replay", *SIMULATED, f"strategy={strategy}", f"search_dir={tmp_path}/r")
+    run_here("replay", *SIMULATED, f"strategy={strategy}", f"search_dir={tmp_path}/r")
     write(strategy, [{"steps": 4, "changes": {}}, {"steps": 4, "changes": {"group_size": 32}}])
-    refused = launch("replay", *SIMULATED, f"strategy={strategy}", f"search_dir={tmp_path}/r", ok=False)
+    refused = run_here("replay", *SIMULATED, f"strategy={strategy}", f"search_dir={tmp_path}/r", ok=False)
     assert refused.returncode == 2
     assert "search.method.stages.2.hparams.group_size is 16 there and 32 here" in refused.stderr
 
@@ -153,16 +155,16 @@ def test_another_strategy_in_the_same_directory_is_refused(launch: Run, tmp_path
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(
-    launch: Run, simulated: Path, tmp_path: Path, overrides: list[str], message: str
+    run_here: Run, simulated: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     arguments = [override.format(search=simulated) for override in overrides]
-    done = launch("replay", *SIMULATED, *arguments, f"search_dir={tmp_path}/r", ok=False)
+    done = run_here("replay", *SIMULATED, *arguments, f"search_dir={tmp_path}/r", ok=False)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "r").exists()
 
 
-def test_a_strategy_moves_to_another_model(launch: Run, simulated: Path, tmp_path: Path) -> None:
+def test_a_strategy_moves_to_another_model(run_here: Run, simulated: Path, tmp_path: Path) -> None:
     """From a language model's catalogue to the nano model's: a hundred times the learning rate; simulated."""
     moved = [
         "model=nano",
@@ -170,7 +172,7 @@ def test_a_strategy_moves_to_another_model(launch: Run, simulated: Path, tmp_pat
         f"strategy={simulated}/strategy.yaml",
         f"search_dir={tmp_path}/r",
     ]
-    printed = launch("replay", *SIMULATED, *moved).stdout
+    printed = run_here("replay", *SIMULATED, *moved).stdout
     note = "prompts_per_step=256 goes beyond the bounds here: 64 (must be one of 8, 16, 32, 64)"
     stages = stages_of(tmp_path / "r")
     assert [node.proposal["changes"] for node in stages] == [
@@ -202,14 +204,16 @@ def test_a_multirun_over_seeds_and_models_gives_every_replay_a_directory(
     )
 
 
-def test_a_rule_decides_on_every_stage_by_the_one_before(launch: Run, searched: Path, tmp_path: Path) -> None:
+def test_a_rule_decides_on_every_stage_by_the_one_before(
+    run_here: Run, searched: Path, tmp_path: Path
+) -> None:
     clauses = [
         {"parameter": "prompts_per_step", "notches": 1, "when": {"observe": "gain", "at_most": 1.0}},
         {"parameter": "learning_rate", "factor": 2.0, "when": {"observe": "late entropy", "at_least": 0.0}},
         {"parameter": "kl_coef", "factor": 2.0, "when": {"observe": "late kl", "at_least": 100.0}},
     ]
     (tmp_path / "rule.yaml").write_text(yaml.safe_dump({"format": 1, "clauses": clauses}))
-    launch("replay", *SIMULATED, f"rule={tmp_path}/rule.yaml", "stages=5", f"search_dir={tmp_path}/r")
+    run_here("replay", *SIMULATED, f"rule={tmp_path}/rule.yaml", "stages=5", f"search_dir={tmp_path}/r")
     stages = stages_of(tmp_path / "r")
     assert [node.hparams["prompts_per_step"] for node in stages] == [64, 128, 256, 256, 256]
     assert [node.hparams["learning_rate"] for node in stages] == [1e-6, 2e-6, 4e-6, 8e-6, 1e-5]
@@ -220,9 +224,9 @@ def test_a_rule_decides_on_every_stage_by_the_one_before(launch: Run, searched: 
     }
 
 
-def test_the_rule_of_a_search_can_be_used_by_another(launch: Run, searched: Path, tmp_path: Path) -> None:
+def test_the_rule_of_a_search_can_be_used_by_another(run_here: Run, searched: Path, tmp_path: Path) -> None:
     rule = yaml.safe_load((searched / "rule.yaml").read_text())
-    launch(
+    run_here(
         "search",
         *SIMULATED,
         "agent=rule_file",
@@ -238,7 +242,7 @@ def test_the_rule_of_a_search_can_be_used_by_another(launch: Run, searched: Path
     }
     assert changed
     assert changed <= {clause["parameter"] for clause in rule["clauses"]}
-    refused = launch(
+    refused = run_here(
         "search",
         *SIMULATED,
         "agent=rule_file",

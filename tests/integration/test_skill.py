@@ -15,8 +15,8 @@ import pytest
 from llmzero.agents.transcript import Transcript
 from llmzero.tree.store import EventStore
 from tests.integration.conftest import Run, read_lines
+from tests.integration.searches import assert_consistent, start_and_kill, summary
 from tests.integration.test_llm import SIMULATED, asking, assert_within_bounds, calls_of
-from tests.integration.test_search import assert_consistent, start_and_kill, summary
 from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request, junk
 
 SKILL = [*SIMULATED, "search=skill", "stopper=none"]
@@ -76,11 +76,11 @@ def results(search: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_a_session_reads_starts_stops_and_finishes(launch: Run, tmp_path: Path, native: bool) -> None:
+def test_a_session_reads_starts_stops_and_finishes(run_here: Run, tmp_path: Path, native: bool) -> None:
     search = tmp_path / "s"
     prices = ["llm.price_input=1", "llm.price_output=1"]
     with LLMServer(player(WHOLE, native=native)) as server:
-        launch("search", *SKILL, *asking(server, *prices), f"search_dir={search}")
+        run_here("search", *SKILL, *asking(server, *prices), f"search_dir={search}")
         asked = len(server.requests)
     assert asked == len(WHOLE) == summary(search)["budget"]["llm_calls"] == len(calls_of(search))
     assert_consistent(search, 3)
@@ -112,7 +112,7 @@ def test_a_session_reads_starts_stops_and_finishes(launch: Run, tmp_path: Path, 
     assert "- 0003 from 0001 at best, depth 2: minibatches 1 -> 2; completed" in said[13]
 
 
-def test_wrong_calls_get_precise_complaints_and_start_nothing(launch: Run, tmp_path: Path) -> None:
+def test_wrong_calls_get_precise_complaints_and_start_nothing(run_here: Run, tmp_path: Path) -> None:
     search = tmp_path / "s"
     wrong: Sequence[tuple[Step, str]] = (
         (("dance", {}), "There is no tool dance; there are list_skills"),
@@ -132,7 +132,7 @@ def test_wrong_calls_get_precise_complaints_and_start_nothing(launch: Run, tmp_p
     )
     steps = [*(step for step, _ in wrong), ("finish", {"summary": ""})]
     with LLMServer(player(steps)) as server:
-        launch("search", *SKILL, *asking(server), f"search_dir={search}")
+        run_here("search", *SKILL, *asking(server), f"search_dir={search}")
     assert len(EventStore(search / "tree.jsonl").tree) == 1
     assert len(results(search)) == len(steps)
     for (_, complaint), said in zip(wrong, results(search), strict=False):
@@ -140,7 +140,7 @@ def test_wrong_calls_get_precise_complaints_and_start_nothing(launch: Run, tmp_p
         assert complaint in said
 
 
-def test_a_hostile_model_ends_no_session_and_leaves_no_bounds(launch: Run, tmp_path: Path) -> None:
+def test_a_hostile_model_ends_no_session_and_leaves_no_bounds(run_here: Run, tmp_path: Path) -> None:
     search, mind = tmp_path / "s", Hostile(silence_s=30, drip_s=0.0001)
     limits = [
         "budget.stages=12",
@@ -149,7 +149,7 @@ def test_a_hostile_model_ends_no_session_and_leaves_no_bounds(launch: Run, tmp_p
         "llm.breaker_pause_s=0",
     ]
     with LLMServer(mind) as server:
-        launch("search", *SKILL, *asking(server, *limits), f"search_dir={search}")
+        run_here("search", *SKILL, *asking(server, *limits), f"search_dir={search}")
     assert_within_bounds(search)
     nodes = EventStore(search / "tree.jsonl").tree.stages()
     assert len(nodes) > 3, "rules go on in the model's place"
@@ -201,10 +201,10 @@ def assert_any_endpoint_takes(messages: list[dict[str, Any]]) -> None:
     assert open_calls == []
 
 
-def test_three_workers_for_a_reckless_model(launch: Run, tmp_path: Path) -> None:
+def test_three_workers_for_a_reckless_model(run_here: Run, tmp_path: Path) -> None:
     search = tmp_path / "s"
     with LLMServer(reckless) as server:
-        launch(
+        run_here(
             "search", *SKILL, "search.workers=3", "budget.stages=8", *asking(server), f"search_dir={search}"
         )
         for request in server.requests:
@@ -216,7 +216,7 @@ def test_three_workers_for_a_reckless_model(launch: Run, tmp_path: Path) -> None
 
 
 def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(
-    launch: Run, environment: dict[str, str], tmp_path: Path
+    run_here: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
     def endless(request: Request) -> Answer:
         """Starts a stage from the last one and waits for it, for ever."""
@@ -232,7 +232,7 @@ def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(
     overrides = [*SKILL, "budget.stages=20"]
     rng = random.Random(0)
     with LLMServer(endless) as server:
-        launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
+        run_here("search", *overrides, *asking(server), f"search_dir={tmp_path}/whole")
         asked = len(server.requests)
         for _ in range(8):
             start_and_kill(
@@ -242,7 +242,7 @@ def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(
                 *asking(server),
                 f"search_dir={tmp_path}/killed",
             )
-        launch("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
+        run_here("search", *overrides, *asking(server), f"search_dir={tmp_path}/killed")
         again = len(server.requests) - 2 * asked
     assert_consistent(tmp_path / "killed", 20)
     trees = [
@@ -256,7 +256,7 @@ def test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice(
 
 
 def test_a_long_session_is_sent_in_part_with_every_call_and_its_result_together(
-    launch: Run, tmp_path: Path
+    run_here: Run, tmp_path: Path
 ) -> None:
     steps = [
         start("0000", {}),
@@ -265,7 +265,7 @@ def test_a_long_session_is_sent_in_part_with_every_call_and_its_result_together(
         ("finish", {"summary": ""}),
     ]
     with LLMServer(player(steps)) as server:
-        launch(
+        run_here(
             "search",
             *SKILL,
             *asking(server, "search.method.max_context_tokens=16000", "search.method.max_turns=60"),

@@ -25,7 +25,7 @@ from llmzero.runners.slurm_queue import JOB_FILE, Queue, job_name
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
-from tests.integration.test_search import assert_consistent, summary
+from tests.integration.searches import assert_consistent, summary
 
 CLUSTER = REPOSITORY / "slurm/dev-cluster.sh"
 QUICK = ["--config-dir", str(REPOSITORY / "slurm"), "+cluster=dev", "runner=slurm"]
