@@ -9,6 +9,7 @@ from llmzero.search.settings import SearchConfig
 
 def run(config: SearchConfig) -> float | None:
     """Run the search; return the best validation score, which is what a sweeper maximises."""
+    from llmzero.config import changed_settings
     from llmzero.search.plan import describe
     from llmzero.search.session import Session
 
@@ -16,6 +17,7 @@ def run(config: SearchConfig) -> float | None:
     session.check_models()
     print(describe(session), flush=True)
     if config.dry_run:
+        print("settings that are not at their defaults:", *changed_settings(config), sep="\n  ")
         return None
     summary = session.run()
     best: float = summary["best"]["score"]

@@ -1,24 +1,27 @@
 """Composition: which settings every config group and launcher has, and the check of a composed configuration.
 
-The settings themselves stand beside the parts that they configure; a wrong key, type or value is refused here, before
-anything is computed.
+The settings themselves stand beside the parts that they configure; a wrong key, type or value is refused
+here, before anything is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+import yaml
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from llmzero.agents.endpoint import LlmSettings
 from llmzero.agents.llm import LlmAgentSettings
 from llmzero.agents.llm_stopper import LlmStopperSettings
 from llmzero.agents.rule_file import RuleFileSettings
+from llmzero.agents.rules import AgentSettings
 from llmzero.agents.stopper import CurveStopperSettings
 from llmzero.core.errors import UserError
 from llmzero.core.parts import make
@@ -57,13 +60,6 @@ C = TypeVar("C")
 
 
 @dataclass
-class AgentSettings:
-    """Agents without settings of their own."""
-
-    name: str = setting(REQUIRED, "what reports call the agent")
-
-
-@dataclass
 class ReplayConfig(SearchConfig):
     """The whole of `launchers/replay.py`."""
 
@@ -81,7 +77,7 @@ class ReplayConfig(SearchConfig):
 
 @dataclass
 class StudyConfig:
-    """What `launchers/compare.py` and `launchers/transfer.py` have in common: tasks and seeds, and where their searches run."""
+    """What `launchers/compare.py` and `launchers/transfer.py` have in common."""
 
     study_dir: str = setting(REQUIRED, "its searches, tables and figures")
     tasks: Any = setting(None, "name: overrides of a search, e.g. {easy: [runner.landscape=easy]}")
@@ -199,8 +195,8 @@ GROUPS: Mapping[str, type] = {
     "hardware": HardwareSettings,
 }
 
-# Parts by the name of their schema, with the class that they are and their settings. Where several classes share settings, YAML
-# names the class.
+# Class and settings of each part, by the name of its schema. Where several classes share settings, YAML names
+# the class.
 PARTS: Mapping[str, tuple[str | None, type]] = {
     "task_countdown": ("llmzero.tasks.countdown.Countdown", CountdownSettings),
     "task_math": ("llmzero.tasks.mathematics.mathematics", MathSettings),
@@ -249,7 +245,7 @@ def register() -> None:
         store.store(
             group="schema",
             name=name,
-            node=kind if hasattr(kind, "_target_") else _targeted(target or MISSING, kind),
+            node=kind if hasattr(kind, "_target_") else _targeted(target or REQUIRED, kind),
         )
 
 
@@ -264,30 +260,54 @@ def _targeted(target: str, kind: type) -> type:
 
 
 def settings_help(*, _root_: DictConfig) -> str:
-    """Return a line for every setting of a composed configuration: its value, what it is for, and what is allowed."""
-    keys = {str(key) for key in _root_} - {"hydra"}
-    launcher = next(kind for kind in LAUNCHERS.values() if {each.name for each in fields(kind)} == keys)
+    """Return a line for every setting of a composed configuration: value, explanation, allowed values."""
+    keys = {str(key) for key in _root_}
+    launchers = (kind for kind in LAUNCHERS.values() if {each.name for each in fields(kind)} <= keys)
     lines = []
-    for key, each in explained(launcher):
+    for key, each in explained(max(launchers, key=lambda kind: len(fields(kind)))):
         group = OmegaConf.select(_root_, key)
         part = _settings_type(key, group) if isinstance(group, DictConfig) else None
         inside = [(f"{key}.{name}", inner) for name, inner in explained(part)] if part else [(key, each)]
         for name, inner in inside:
             value = OmegaConf.select(_root_, name)
-            shown = f"{name}={'{...}' if isinstance(value, DictConfig) and value else 'null' if value is None else value}"
+            text = _as_yaml(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
             limits = f" ({allowed(inner)})" if allowed(inner) else ""
-            lines.append(f"{shown:<44} {inner.metadata.get('explanation', '')}{limits}".rstrip())
-    return "\n".join(lines).replace("$", "$$")  # Hydra makes the text of a template
+            lines.append(f"{f'{name}={text}':<44} {inner.metadata.get('explanation', '')}{limits}".rstrip())
+    return "\n".join(lines).replace("$", "$$")  # Hydra substitutes variables in what it prints
+
+
+def changed_settings(config: StageConfig) -> list[str]:
+    """Return a line for every setting with a default that has another value: value, default, explanation."""
+    objects = [
+        ("", config),
+        *((f"{where}.", read(kind, group, where)) for where, group, kind in settings_of(vars(config))),
+    ]
+    lines = []
+    for prefix, settings in objects:
+        for key, each in explained(type(settings)):
+            value = attrgetter(key)(settings)
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            if default != REQUIRED and value != default:
+                text = f"{prefix}{key}={_as_yaml(value)} (default {_as_yaml(default)})"
+                lines.append(f"{text:<56} {each.metadata.get('explanation', '')}".rstrip())
+    return lines
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a value as the command line takes it; mappings with entries are abbreviated."""
+    if isinstance(value, Mapping) and value:
+        return "{...}"
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
 
 
 def label(*files: str | None) -> str:
-    """Return what to call the first file that is given: its own name, or its directory's where it has the name of every such file."""
+    """Return the stem of the first file that is not null; for strategy.yaml and rule.yaml, of its directory."""
     path = Path(next((file for file in files if file), ""))
     return path.absolute().parent.name if path.stem in ("strategy", "rule") else path.stem
 
 
 def family(target: str | None) -> str:
-    """Return what the directories of searches on a task begin with, by the task's `_target_`; nothing where there is no task."""
+    """Return the prefix of search directories for a task's `_target_`; empty where there is no task."""
     return f"{target.rsplit('.', 1)[-1].lower()}-" if target else ""
 
 
@@ -331,8 +351,9 @@ def runner_of(config: SearchConfig) -> StageRunner | None:
 
 
 def settings_of(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
-    """Yield key, values and settings class of each group that is a part of ours, or has no `_target_`; outside parts check themselves."""
-    method = (document.get("search") or {}).get("method")
+    """Yield key, values and settings class of each group of ours; parts from outside check themselves."""
+    search = document.get("search")
+    method = search.get("method") if isinstance(search, Mapping) else getattr(search, "method", None)
     for where, group in {**document, "search.method": method}.items():
         kind = _settings_type(where, group) if isinstance(group, Mapping) else None
         if kind is not None:
@@ -340,6 +361,6 @@ def settings_of(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str,
 
 
 def _settings_type(where: str, group: Mapping[str, Any]) -> type | None:
-    """Return the settings class of a group, by its key or the part that it names; None where it is not one of ours."""
+    """Return the settings class of a group, by its key or `_target_`; None where it is not one of ours."""
     ours = {target: kind for target, kind in PARTS.values() if target}
     return GROUPS.get(where) or ours.get(str(group.get("_target_")))

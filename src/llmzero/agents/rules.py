@@ -13,6 +13,7 @@ from itertools import islice
 from statistics import fmean
 
 from llmzero.core.hparams import Catalogue, HParams, Parameter
+from llmzero.core.settings import REQUIRED, setting
 from llmzero.evidence.diagnosis import diagnose
 from llmzero.evidence.evidence import Evidence, StageView
 from llmzero.evidence.fit import known_not_to_fit, nearly_equal
@@ -20,6 +21,13 @@ from llmzero.evidence.proposal import PATHOLOGIES, Proposal
 
 MEMORY_WEIGHT = 8.0  # ranks that a move with a perfect record climbs
 RANDOM_TRIES = 100
+
+
+@dataclass
+class AgentSettings:
+    """`agent=rules` and `agent=random`."""
+
+    name: str = setting(REQUIRED, "what reports call the agent")
 
 
 @dataclass(frozen=True)

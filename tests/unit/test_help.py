@@ -1,0 +1,39 @@
+"""What `--help` and a dry run say of settings is read from the settings themselves."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from llmzero.cli import CONF, composed
+from llmzero.config import LAUNCHERS, changed_settings, register, settings_help
+from llmzero.search.settings import SearchConfig
+
+STAGE = ("algorithm.kl_estimator=k3", "(one of k1, k2, k3)", "trainer.lora.alpha=32.0")
+SEARCH = (*STAGE, "search.workers=2", "stages that run at the same time (from 1 to 1024)", "stopper.z=1.0")
+STUDY = ("at_once=2", "searches that run at the same time (at least 1)", "dry_run=false")
+LINES = {
+    **dict.fromkeys(("search", "replay", "propose"), SEARCH),
+    **dict.fromkeys(("train", "plan", "evaluate"), STAGE),
+    **dict.fromkeys(("compare", "transfer"), STUDY),
+    **dict.fromkeys(("inspect_task", "score"), ("task.difficulty=nano", "(one of full, nano)")),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_help_explains_every_setting(launcher: str) -> None:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        text = settings_help(_root_=compose(launcher, return_hydra_config=True))
+    for expected in LINES[launcher]:
+        assert expected in text
+
+
+def test_a_dry_run_lists_what_is_not_at_its_default() -> None:
+    overrides = ["stopper.z=2", "search.workers=3", "trainer.lora.rank=8", "search.method.exploration=1"]
+    lines = changed_settings(composed("search", SearchConfig, overrides))
+    changed = {line.split("=")[0]: line for line in lines}
+    assert {"stopper.z", "search.workers", "trainer.lora.rank", "search.method.exploration"} <= changed.keys()
+    assert "search.workers=3 (default 2)" in changed["search.workers"]
+    assert "stages that run at the same time" in changed["search.workers"]
+    assert "budget.stages" not in changed
