@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 from llmzero.cli import CONF, composed
 from llmzero.config import LAUNCHERS, changed_settings, register, settings_help
@@ -24,7 +25,9 @@ LINES = {
 def test_help_explains_every_setting(launcher: str) -> None:
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        text = settings_help(_root_=compose(launcher, return_hydra_config=True))
+        config = compose(launcher, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        text = settings_help(_root_=config)
     for expected in LINES[launcher]:
         assert expected in text
 
