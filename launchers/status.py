@@ -15,12 +15,12 @@ from llmzero.runners.base import StageRunner
 from llmzero.tree.lease import is_alive
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
-from llmzero.tree.workspace import Workspace, given_workspace
+from llmzero.tree.workspace import Workspace, workspace_argument
 
 
 def main() -> None:
     """Print the state of a search directory."""
-    workspace = given_workspace(__doc__)
+    workspace = workspace_argument(__doc__)
     config = stored_config(workspace.config_file)
     store = EventStore(workspace.tree_file, repair=False)
     console = Console(highlight=False, soft_wrap=True)

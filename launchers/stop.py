@@ -12,12 +12,12 @@ from llmzero.config import runner_of, stored_config
 from llmzero.core.stage import StageDir
 from llmzero.tree.lease import is_alive
 from llmzero.tree.store import EventStore
-from llmzero.tree.workspace import Workspace, given_workspace
+from llmzero.tree.workspace import Workspace, workspace_argument
 
 
 def main() -> None:
     """Ask the driver, or else the stages themselves."""
-    workspace = given_workspace(__doc__)
+    workspace = workspace_argument(__doc__)
     if is_alive(workspace.lease_file):
         workspace.stop_file.touch()
         print("asked the driver to end the search")

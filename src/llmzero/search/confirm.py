@@ -62,7 +62,11 @@ class Confirmation:
         seeds = [self.config.seed + FIRST_FRESH_SEED + i for i in range(self.config.search.confirm_seeds)]
         strategies = self._strategies()
         if strategies:
-            practitioner = self._practitioner(max(strategy.steps for strategy in strategies))
+            # The practitioner's configuration trains in one stage, as long as the longest strategy. Its
+            # checkpoint is selected on validation as a strategy's is.
+            steps = max(strategy.steps for strategy in strategies)
+            stage = StrategyStage(steps, self.catalogue.defaults())
+            practitioner = Candidate(f"practitioner-{steps}", None, [stage])
             runs = {
                 candidate.name: [self._run(candidate, seed) for seed in seeds]
                 for candidate in (*strategies, practitioner)
@@ -79,13 +83,6 @@ class Confirmation:
             Candidate(f"strategy-{node.node_id}", node.node_id, path)
             for node, path in zip(best, stages, strict=True)
         ]
-
-    def _practitioner(self, steps: int) -> Candidate:
-        """Return the practitioner's configuration in one stage, as long as the longest strategy.
-
-        Its checkpoint is selected on validation as a strategy's is.
-        """
-        return Candidate(f"practitioner-{steps}", None, [StrategyStage(steps, self.catalogue.defaults())])
 
     def _run(self, candidate: Candidate, seed: int) -> Summary:
         """Return the summary of a candidate's replay, run where needed; its cost is charged to no budget."""

@@ -133,8 +133,7 @@ class Driver:
             expansion = self.method.ask(self.store.tree)
             if expansion is None:
                 return
-            self._create(expansion)
-            self._start(self.store.tree[self._newest])
+            self._start(self._create(expansion))
 
     def spent_limits(self) -> list[str]:
         """Return the names of the limits that are reached; `stop` where the user asked for the end."""
@@ -146,18 +145,15 @@ class Driver:
         )
         return [*limits, "stop"] if self.workspace.stop_file.exists() else limits
 
-    @property
-    def _newest(self) -> str:
-        return next(reversed(self.store.tree.nodes))
-
-    def _create(self, expansion: Expansion) -> None:
-        """Decide on a node: first in the log, then as a directory."""
+    def _create(self, expansion: Expansion) -> Node:
+        """Record a new node in the log; return it."""
         tree = self.store.tree
+        node_id = tree.next_id()
         parent = tree[expansion.parent_id] if expansion.parent_id else None
         resume_from = self._checkpoint(parent, expansion.proposal.resume) if parent else None
         self._record(
             "created",
-            node_id=tree.next_id(),
+            node_id=node_id,
             parent_id=parent.node_id if parent else None,
             depth=parent.depth + 1 if parent else 0,
             hparams=expansion.hparams,
@@ -166,6 +162,7 @@ class Driver:
             proposal=expansion.proposal.to_dict(),
             memo=expansion.memo,
         )
+        return tree[node_id]
 
     def _checkpoint(self, node: Node, resume: Resume) -> Path | None:
         """Return the checkpoint of a finished stage that a child resumes from."""
@@ -239,8 +236,8 @@ class Driver:
     def _collect(self) -> bool:
         """Poll every running stage once; return whether anything was new.
 
-        Stages that have ended since the last poll are processed in the order of their ends, and a free worker gets
-        its next stage before the next end is processed: decisions do not depend on when stages are polled.
+        Stages that have ended since the last poll are processed in the order of their ends, and workers get their
+        next stages before the next end is processed: decisions do not depend on when stages are polled.
         """
         changed = False
         for node_id, running in self.running.items():
@@ -253,7 +250,10 @@ class Driver:
         for node_id in self._ended():
             self._end_stage(node_id, self.running[node_id])
             self._fill()
-        self._let_method_watch()
+        if self._watcher and self.running:
+            request = self._watcher.watch(self.store.tree)
+            if request is not None and not self.running[request.node_id].stopping:
+                self._stop(request.node_id, self.running[request.node_id], request.reason)
         self.on_change(self)
         return changed
 
@@ -273,11 +273,11 @@ class Driver:
         spent = [name for name in self.spent_limits() if name in TIME_LIMITS]
         if spent:
             self._stop(node_id, running, TIME_LIMITS[spent[0]])
-        elif (
-            news
-            and not self._audited(node_id)
-            and running.status.seconds - running.judged_at >= self.stopper.interval_s
-        ):
+            return
+        stop = self.store.tree[node_id].stop
+        audited = stop is not None and stop["event"] == "audited"
+        due = running.status.seconds - running.judged_at >= self.stopper.interval_s
+        if news and due and not audited:
             self._ask_stopper(node_id, running)
 
     def _ask_stopper(self, node_id: str, running: Running) -> None:
@@ -293,27 +293,14 @@ class Driver:
         trajectory = [[point.step, point.score, point.stderr] for point in evidence.validation]
         record = {"elapsed": self.elapsed, **facts, **vars(decision), "validation": trajectory}
         append_jsonl(self.workspace.nodes / node_id / "stopper.jsonl", [record])
-        if decision.stop and self._audits(node_id):
-            self._record(
-                "audited", node_id=node_id, reason=decision.reason, details=decision.details, **facts
-            )
-        elif decision.stop:
-            self._stop(node_id, running, decision.reason, details=decision.details, **facts)
-
-    def _audited(self, node_id: str) -> bool:
-        stop = self.store.tree[node_id].stop
-        return stop is not None and stop["event"] == "audited"
-
-    def _audits(self, node_id: str) -> bool:
-        """Return whether a stage is audited, by seed and stage alone: a restarted search decides alike."""
-        return random.Random(f"{self.plan.seed}/audit/{node_id}").random() < self.plan.audit_fraction
-
-    def _let_method_watch(self) -> None:
-        """Let a method that looks at running stages end one."""
-        if self._watcher and self.running:
-            request = self._watcher.watch(self.store.tree)
-            if request is not None and not self.running[request.node_id].stopping:
-                self._stop(request.node_id, self.running[request.node_id], request.reason)
+        if not decision.stop:
+            return
+        reasons: dict[str, Any] = {"reason": decision.reason, "details": decision.details, **facts}
+        # Drawn from seed and stage alone, so that a restarted search decides alike.
+        if random.Random(f"{self.plan.seed}/audit/{node_id}").random() < self.plan.audit_fraction:
+            self._record("audited", node_id=node_id, **reasons)
+        else:
+            self._stop(node_id, running, **reasons)
 
     def _stop(self, node_id: str, running: Running, reason: str, **facts: Any) -> None:
         running.stopping = True

@@ -84,20 +84,15 @@ class FinalTest:
 
     def _trajectory(self) -> list[dict[str, Any]]:
         """Return the test score of every incumbent, the base model first."""
-        return [
-            {
-                "stages": change.stages,
-                "gpu_seconds": change.gpu_seconds,
-                "node_id": change.node.node_id,
-                **self._incumbent(change.node),
-            }
-            for change in incumbents_of(self.store.tree)
-        ]
-
-    def _incumbent(self, node: Node) -> dict[str, Any]:
-        name = "base" if node.parent_id is None else f"best-{node.node_id}"
-        score = self._score(self._evaluate(name, _checkpoint(node), node.hparams), 0, 0.0)
-        return {key: score[key] for key in ("score", "stderr")}
+        entries = []
+        for incumbent in incumbents_of(self.store.tree):
+            node = incumbent.node
+            name = "base" if node.parent_id is None else f"best-{node.node_id}"
+            score = self._score(self._evaluate(name, _checkpoint(node), node.hparams), 0, 0.0)
+            spent = {"stages": incumbent.stages, "gpu_seconds": incumbent.gpu_seconds}
+            measured = {"score": score["score"], "stderr": score["stderr"]}
+            entries.append({**spent, "node_id": node.node_id, **measured})
+        return entries
 
     def _practitioner(self, steps: int) -> dict[str, Any] | None:
         """Train the practitioner's configuration for `steps` and measure it; None where that failed."""

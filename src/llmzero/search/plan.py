@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -18,13 +19,15 @@ def describe(session: Session) -> str:
         or "none"
     )
     steps = (config.budget.stages or 0) * search.stage_steps
+    groups = Counter(parameter.group for parameter in session.catalogue.values())
     lines = [
         f"LLMZero: search={search.name} agent={session.agent_name} seed={config.seed}",
         f"  search_dir   {session.workspace.path}",
         f"  task, model  {_target(config.task)}, {_target(config.model)}; runner {_target(config.runner)}",
         f"  budget       {limits}; {search.workers} at a time, {search.stage_steps} steps a stage, "
         f"depth up to {search.max_depth}",
-        f"  tunables     {len(session.catalogue)}: " + ", ".join(_groups(session)),
+        f"  tunables     {len(session.catalogue)}: "
+        + ", ".join(f"{count} {name}" for name, count in sorted(groups.items())),
     ]
     if steps:
         completions = _completions(session)
@@ -65,11 +68,6 @@ def _model(agent: LlmAgent, stages: int | None) -> str:
 
 def _target(group: dict[str, Any]) -> str:
     return str(group.get("_target_") or "none").rsplit(".", 1)[-1]
-
-
-def _groups(session: Session) -> list[str]:
-    groups = [parameter.group for parameter in session.catalogue.values()]
-    return [f"{groups.count(name)} {name}" for name in sorted(set(groups))]
 
 
 def _completions(session: Session) -> tuple[int, int] | None:

@@ -86,7 +86,7 @@ def _clause(parameter: Parameter, up: bool, steps: Sequence[Transition]) -> Clau
         if len(moved) < MIN_TRANSITIONS
         else "no condition tells them apart"
     )
-    condition = condition or _while_it_paid(moved)
+    condition = condition or _bound_on_gain(moved)
     held = [step for step in moved if condition.holds(step.facts)]
     if _weight(step for step in held if step.improved) <= _weight(held) / 2:
         return None
@@ -135,7 +135,7 @@ def _stump(moved: Sequence[Transition], observables: Sequence[str], sides: Seque
     return best if best and right(best) > max(improved, _weight(moved) - improved) else None
 
 
-def _while_it_paid(moved: Sequence[Transition]) -> Condition:
+def _bound_on_gain(moved: Sequence[Transition]) -> Condition:
     """Return a bound on the gain: the largest before any of the moves that improved."""
     return Condition(
         "gain", at_most=math.ceil(max(step.facts["gain"] for step in moved if step.improved) * 1e4) / 1e4

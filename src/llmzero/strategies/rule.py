@@ -68,7 +68,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Clause:
-    """Moves a parameter by `notches` (of choices) or a `factor` when a condition holds; the rest is support."""
+    """Moves a parameter by `notches` (of choices) or a `factor` when a condition holds; with its evidence."""
 
     parameter: str
     when: Condition

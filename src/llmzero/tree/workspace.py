@@ -68,13 +68,10 @@ class Workspace:
             ) from error
         with Lease(self.lease_file).held():
             self.stop_file.unlink(missing_ok=True)
-            self._claim(config)
+            if self.config_file.exists():
+                self.check_identity(config)
+            write_atomic(self.config_file, yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False))
             yield
-
-    def _claim(self, config: dict[str, Any]) -> None:
-        if self.config_file.exists():
-            self.check_identity(config)
-        write_atomic(self.config_file, yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False))
 
     def check_identity(self, config: dict[str, Any]) -> None:
         """Raise `UserError` where the directory holds a search with another configuration."""
@@ -86,7 +83,7 @@ class Workspace:
             )
 
 
-def given_workspace(description: str) -> Workspace:
+def workspace_argument(description: str) -> Workspace:
     """Return the search directory that is the command's one argument; `--help` prints the description."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("search_dir", type=Path, help="the directory of a search")

@@ -130,10 +130,13 @@ class Pbt(IncrementalMethod):
 
     def _next(self, tree: Tree, number: int) -> Expansion:
         member, rng = self._members[number], random.Random(f"{self.context.seed}/{len(tree)}")
+        if not member.stages and self._number == 0 and number == 0:
+            rationale = "Member 0 begins with the practitioner's configuration."
+            return self._stage(number, tree.root, self.context.catalogue.defaults(), rationale)
         if not member.stages:
-            return self._begin(tree, number, rng)
+            return self._fresh(tree, number, rng, f"Member {number} begins, drawn at random.")
         ranked = self._ranked(number)
-        n = self._quantile(len(ranked))
+        n = min(math.ceil(len(ranked) * self.settings.quantile), len(ranked) // 2)  # in either quantile
         if member.failed and not ranked:
             rationale = f"Member {number} failed and there is none to copy; it begins anew, drawn at random."
             return self._fresh(tree, number, rng, rationale)
@@ -148,12 +151,6 @@ class Pbt(IncrementalMethod):
         )
         return self._stage(number, last, last.hparams, rationale)
 
-    def _begin(self, tree: Tree, number: int, rng: random.Random) -> Expansion:
-        if self._number == 0 and number == 0:
-            rationale = "Member 0 begins with the practitioner's configuration."
-            return self._stage(number, tree.root, self.context.catalogue.defaults(), rationale)
-        return self._fresh(tree, number, rng, f"Member {number} begins, drawn at random.")
-
     def _fresh(self, tree: Tree, number: int, rng: random.Random, rationale: str) -> Expansion:
         return self._stage(number, tree.root, random_configuration(self.context.catalogue, rng), rationale)
 
@@ -166,10 +163,6 @@ class Pbt(IncrementalMethod):
             if (other != number or not member.failed) and (node := member.at(depth)) is not None
         ]
         return sorted(standings, key=lambda standing: standing.score)
-
-    def _quantile(self, members: int) -> int:
-        """Return how many members are in the lowest quantile, and in the highest: at most half of them."""
-        return min(math.ceil(members * self.settings.quantile), members // 2)
 
     def _copy(self, number: int, donor: Standing, standing: str, rng: random.Random) -> Expansion:
         hparams = perturbed(self.context.catalogue, donor.node.hparams, self.settings.resample, rng)
