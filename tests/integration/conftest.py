@@ -113,18 +113,20 @@ def run_here(environment: dict[str, str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def root(launch: Run, shared: Path) -> Path:
+def root(run_here: Run, shared: Path) -> Path:
     """The micro base model's checkpoint."""
-    stage = made_once(shared / "root", lambda stage: launch("train", *MICRO, "steps=0", f"stage_dir={stage}"))
+    stage = made_once(
+        shared / "root", lambda stage: run_here("train", *MICRO, "steps=0", f"stage_dir={stage}")
+    )
     return stage / "checkpoints/step_00000"
 
 
 @pytest.fixture(scope="session")
-def spec(launch: Run, root: Path, shared: Path) -> dict[str, Any]:
+def spec(run_here: Run, root: Path, shared: Path) -> dict[str, Any]:
     """The `stage.json` of a stage that begins at the micro base model, to be varied."""
 
     def make(stage: Path) -> None:
-        launch("train", *MICRO, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
+        run_here("train", *MICRO, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
 
     stage = made_once(shared / "spec", make)
     stored: dict[str, Any] = json.loads((stage / "stage.json").read_text())

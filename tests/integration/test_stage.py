@@ -21,10 +21,10 @@ SMALL = "values={prompts_per_step: 8, group_size: 4, learning_rate: 1e-3}"
 
 
 @pytest.fixture(scope="module")
-def whole(launch: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(run_here: Run, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight steps without interruption."""
     directory = tmp_path_factory.mktemp("whole") / "stage"
-    launch(
+    run_here(
         "train",
         *MICRO,
         SMALL,
@@ -80,23 +80,23 @@ def test_a_checkpoint_is_an_ordinary_model_directory(whole: Path) -> None:
 
 
 def test_a_stage_continued_unchanged_is_bit_equal_to_one_never_interrupted(
-    launch: Run, root: Path, whole: Path, tmp_path: Path
+    run_here: Run, root: Path, whole: Path, tmp_path: Path
 ) -> None:
     common = [*MICRO, SMALL, "steps=4", "trainer.validation_every=4"]
-    launch("train", *common, f"resume_from={root}", f"stage_dir={tmp_path}/a")
-    launch("train", *common, f"resume_from={tmp_path}/a/checkpoints/step_00004", f"stage_dir={tmp_path}/b")
+    run_here("train", *common, f"resume_from={root}", f"stage_dir={tmp_path}/a")
+    run_here("train", *common, f"resume_from={tmp_path}/a/checkpoints/step_00004", f"stage_dir={tmp_path}/b")
     assert same_weights(tmp_path / "b/checkpoints/step_00004", whole / "checkpoints/step_00008")
     assert [row["global_step"] for row in read_lines(tmp_path / "b/metrics.jsonl")] == [5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2])
 def test_zero_stages_resume_bit_equal_too_and_from_each_others_checkpoints(
-    launch: Run, root: Path, whole: Path, tmp_path: Path, zero_stage: int
+    run_here: Run, root: Path, whole: Path, tmp_path: Path, zero_stage: int
 ) -> None:
     common = [*MICRO, SMALL, "trainer.validation_every=4", f"trainer.zero_stage={zero_stage}"]
-    launch("train", *common, "steps=8", f"resume_from={root}", f"stage_dir={tmp_path}/long")
-    launch("train", *common, "steps=4", f"resume_from={root}", f"stage_dir={tmp_path}/a")
-    launch(
+    run_here("train", *common, "steps=8", f"resume_from={root}", f"stage_dir={tmp_path}/long")
+    run_here("train", *common, "steps=4", f"resume_from={root}", f"stage_dir={tmp_path}/a")
+    run_here(
         "train",
         *common,
         "steps=4",
@@ -104,7 +104,7 @@ def test_zero_stages_resume_bit_equal_too_and_from_each_others_checkpoints(
         f"stage_dir={tmp_path}/b",
     )
     assert same_weights(tmp_path / "b/checkpoints/step_00004", tmp_path / "long/checkpoints/step_00008")
-    launch(
+    run_here(
         "train",
         *common,
         "steps=1",
@@ -114,12 +114,14 @@ def test_zero_stages_resume_bit_equal_too_and_from_each_others_checkpoints(
     assert read_lines(tmp_path / "from_zero_0/metrics.jsonl")[0]["grad_norm"] > 0
 
 
-def test_the_childs_configuration_wins_from_the_first_step(launch: Run, whole: Path, tmp_path: Path) -> None:
+def test_the_childs_configuration_wins_from_the_first_step(
+    run_here: Run, whole: Path, tmp_path: Path
+) -> None:
     values = (
         "values={prompts_per_step: 16, group_size: 8, learning_rate: 2e-5, max_completion_length: 8, "
         "clip_high: 0.5, minibatches: 2}"
     )
-    launch(
+    run_here(
         "train",
         *MICRO,
         values,
@@ -139,23 +141,23 @@ def test_the_childs_configuration_wins_from_the_first_step(launch: Run, whole: P
 
 
 def test_a_stop_file_ends_the_stage_with_its_checkpoint_and_score(
-    launch: Run, root: Path, tmp_path: Path
+    run_here: Run, root: Path, tmp_path: Path
 ) -> None:
     stage = tmp_path / "stage"
-    launch("train", *MICRO, SMALL, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
+    run_here("train", *MICRO, SMALL, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
     spec = json.loads((stage / "stage.json").read_text())
     stage = tmp_path / "stopped"
     stage.mkdir()
     (stage / "stage.json").write_text(json.dumps({**spec, "steps": 1000}))
     (stage / "stop").touch()
-    launch("train", *MICRO, f"stage_dir={stage}")
+    run_here("train", *MICRO, f"stage_dir={stage}")
     result = json.loads((stage / "result.json").read_text())
     assert (result["state"], result["best_step"]) == ("stopped", 1)
     assert (Path(result["checkpoint"]) / "COMPLETE").exists()
 
 
 def test_a_stage_that_an_earlier_version_described_in_yaml_goes_on(
-    launch: Run, whole: Path, tmp_path: Path
+    run_here: Run, whole: Path, tmp_path: Path
 ) -> None:
     stage = tmp_path / "earlier"
     shutil.copytree(whole, stage)
@@ -163,7 +165,7 @@ def test_a_stage_that_an_earlier_version_described_in_yaml_goes_on(
     spec = json.loads((stage / "stage.json").read_text())
     (stage / "stage.json").unlink()
     (stage / "stage.yaml").write_text(yaml.safe_dump({**spec, "steps": 10}))
-    launch("train", f"stage_dir={stage}")
+    run_here("train", f"stage_dir={stage}")
     assert json.loads((stage / "result.json").read_text())["state"] == "completed"
     assert [row["step"] for row in read_lines(stage / "metrics.jsonl")] == list(range(1, 11))
     assert not (stage / "stage.json").exists()
@@ -200,12 +202,12 @@ def test_a_killed_stage_goes_on_from_its_last_complete_checkpoint(
     assert same_weights(stage / "checkpoints/step_00008", whole / "checkpoints/step_00008")
 
 
-def test_an_error_is_a_result(launch: Run, root: Path, tmp_path: Path) -> None:
+def test_an_error_is_a_result(run_here: Run, root: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "COMPLETE").touch()
     (broken / "model.safetensors").write_bytes(b"not weights")
-    done = launch("train", *MICRO, f"resume_from={broken}", f"stage_dir={tmp_path}/stage", ok=False)
+    done = run_here("train", *MICRO, f"resume_from={broken}", f"stage_dir={tmp_path}/stage", ok=False)
     assert done.returncode == 2
     result = json.loads((tmp_path / "stage/result.json").read_text())
     assert result["state"] == "failed"
@@ -213,18 +215,20 @@ def test_an_error_is_a_result(launch: Run, root: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "stage/status.json").read_text())["state"] == "failed"
 
 
-def test_evaluate_scores_a_checkpoint_on_a_split(launch: Run, root: Path, whole: Path) -> None:
-    printed = launch("evaluate", *MICRO, f"checkpoint={whole}/checkpoints/step_00008", "split=val").stdout
+def test_evaluate_scores_a_checkpoint_on_a_split(run_here: Run, root: Path, whole: Path) -> None:
+    printed = run_here("evaluate", *MICRO, f"checkpoint={whole}/checkpoints/step_00008", "split=val").stdout
     expected = read_lines(whole / "validation.jsonl")[-1]["score"]
     assert f"val score {expected:.4f}" in printed
     assert "n=32" in printed
-    assert "test score" in launch("evaluate", *MICRO, "split=test").stdout
+    assert "test score" in run_here("evaluate", *MICRO, "split=test").stdout
 
 
-def test_any_model_directory_can_be_trained(launch: Run, root: Path, tmp_path: Path) -> None:
+def test_any_model_directory_can_be_trained(run_here: Run, root: Path, tmp_path: Path) -> None:
     task = ["task.difficulty=nano", "task.train_size=50", "task.val_size=8", "task.test_size=8"]
     values = "values={max_completion_length: 256, prompts_per_step: 16, group_size: 4}"
-    launch("train", "model=hf", f"model.path={root}", *task, values, "steps=1", f"stage_dir={tmp_path}/stage")
+    run_here(
+        "train", "model=hf", f"model.path={root}", *task, values, "steps=1", f"stage_dir={tmp_path}/stage"
+    )
     (row,) = read_lines(tmp_path / "stage/metrics.jsonl")
     assert row["learning_rate"] == pytest.approx(1e-6), (
         "a real model's practitioner's value, not the nano model's"
@@ -256,9 +260,9 @@ def test_the_base_model_leaves_room_and_is_made_once(launch: Run, tmp_path: Path
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(
-    launch: Run, tmp_path: Path, override: str, message: str
+    run_here: Run, tmp_path: Path, override: str, message: str
 ) -> None:
-    done = launch("train", override, f"stage_dir={tmp_path}/stage", ok=False)
+    done = run_here("train", override, f"stage_dir={tmp_path}/stage", ok=False)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
