@@ -1,0 +1,118 @@
+"""A search in words: its nodes, its budget, its result, and the names that W&B knows it by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from llmzero.core.files import write_json
+from llmzero.core.stage import FinalState, StageResult, ValidationPoint
+from llmzero.mirrors.tracking.names import group_of, memory_file, search_uid
+from llmzero.mirrors.views import SHOWN_NODES, budget_line, confirmation_line, node_text, tree_view
+from llmzero.tree.budget import Budget
+from llmzero.tree.store import EventStore
+
+
+def add(
+    store: EventStore,
+    rate: float,
+    score: float,
+    state: FinalState = "completed",
+    error: str | None = None,
+    parent: str | None = None,
+) -> None:
+    """Add a stage that took 30 s and 60 GPU-seconds, below the one before if no other is named."""
+    node_id = store.tree.next_id()
+    parent = parent or (f"{int(node_id) - 1:04d}" if int(node_id) else None)
+    store.append(
+        "created",
+        elapsed=1.0,
+        node_id=node_id,
+        parent_id=parent,
+        depth=len(store.tree.path(parent)) if parent else 0,
+        hparams={"rate": rate, "kl": 0.0},
+        steps=4 if parent else 0,
+        resume_from=None,
+        proposal={"diagnosis": ["plateau", "slow"]} if rate != 0.1 else {},
+    )
+    store.append("started", elapsed=1.0, node_id=node_id, attempt=1)
+    point = ValidationPoint(4, 4, score, 0.01, 100, 0.1)
+    result = StageResult(state, [point], 4, score, Path("c"), 30.0, 60.0, error)
+    store.append("finished", elapsed=1.0, node_id=node_id, result=result.to_dict())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EventStore:
+    """A base model, the practitioner's stage, and one that changed its rate."""
+    store = EventStore(tmp_path / "tree.jsonl")
+    for rate, score in ((0.1, 0.3), (0.1, 0.5), (0.2, 0.6)):
+        add(store, rate, score)
+    return store
+
+
+def test_a_node_is_told_in_a_line(store: EventStore) -> None:
+    tree = store.tree
+    assert node_text(tree["0000"], tree) == "0000 0.300 completed: the base model"
+    assert node_text(tree["0001"], tree) == "0001 0.500 completed: practitioner's configuration"
+    assert node_text(tree["0002"], tree) == "0002 0.600 completed: plateau+slow -> rate=0.2"
+    add(store, 0.2, 0.4)
+    assert node_text(store.tree["0003"], store.tree).endswith("plateau+slow -> unchanged")
+    add(store, 0.3, 0.4, "failed", "out of memory")
+    assert node_text(store.tree["0004"], store.tree).endswith("-> rate=0.3 (out of memory)")
+
+
+def test_the_budget_is_told_in_a_line(store: EventStore) -> None:
+    line = "agent rules | stages 2/6 | 12 s | 120 gpu-seconds | about 1.0 min left"
+    assert budget_line(store, Budget(stages=6), 2, "rules", 12.3) == line
+    assert budget_line(store, Budget(stages=None), 2, "rules", 12.3) == (
+        "agent rules | stages 2 | 12 s | 120 gpu-seconds"
+    )
+
+
+def test_of_a_large_tree_the_newest_stages_and_the_best_path_are_shown(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    console.print(tree_view(store.tree))
+    assert "no stages yet" in console.export_text()
+    for number in range(SHOWN_NODES + 10):
+        add(store, 0.1, 0.9 if number == 3 else 0.1, parent="0000" if number else None)
+    console.print(tree_view(store.tree))
+    lines = [line.strip("├└│─ ") for line in console.export_text().splitlines()]
+    assert [line.split()[1] for line in lines[:2]] == ["0000", "0003"], "the best path is marked"
+    assert [line.split()[0] for line in lines[2:]] == [f"{10 + i:04d}" for i in range(SHOWN_NODES)]
+
+
+def test_a_confirmation_is_told_in_a_line() -> None:
+    assert confirmation_line({"confirmation": None}).startswith("one seed; not confirmed")
+    against = {"practitioner": {"p_welch": 0.0314159}}
+    confirmation: dict[str, Any] = {
+        "seeds": [1, 2, 3],
+        "stages": 3,
+        "winner": "strategy-0003",
+        "strategies": {"strategy-0003": {"mean": 0.55, "stderr": 0.012, "against": against}},
+        "practitioner": {"mean": 0.45, "stderr": 0.011},
+        "base": {"mean": 0.3, "stderr": None},
+    }
+    line = "test on 3 fresh seeds: strategy-0003 0.550 ± 0.012, practitioner 0.450 ± 0.011, base 0.300"
+    said = confirmation_line({"confirmation": confirmation, "nodes": {"total": 4}})
+    assert said == f"{line}; against practitioner p = 0.031"
+    later = confirmation_line({"confirmation": confirmation, "nodes": {"total": 6}})
+    assert later == f"{said}; 2 stages later the search is not confirmed"
+    against["practitioner"]["p_welch"] = None  # type: ignore[assignment]
+    assert confirmation_line({"confirmation": confirmation, "nodes": {"total": 4}}) == line
+
+
+def test_a_search_keeps_its_group_when_it_moves_once_it_was_mirrored(tmp_path: Path) -> None:
+    searches = [tmp_path / name / "seed-0" for name in ("a", "b")]
+    for search in searches:
+        search.mkdir(parents=True)
+        (search / "tree.jsonl").write_text('{"event": "created"}\n')
+    groups = [group_of(search) for search in searches]
+    assert groups[0] != groups[1]
+    assert all(group.startswith("seed-0-") for group in groups)
+    write_json(memory_file(searches[0]), {"id": search_uid(searches[0])})
+    moved = searches[0].rename(tmp_path / "seed-0")
+    assert group_of(moved) == groups[0]
