@@ -7,15 +7,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import submitit
+from typing import TYPE_CHECKING, Any
 
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners import entry
 from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.runners.directory import DirectoryHandle
+
+if TYPE_CHECKING:
+    import submitit
 
 TIMEOUT_MIN = 60 * 24 * 30  # submitit wants a limit; the budget is what ends a stage
 
@@ -50,6 +51,8 @@ class LocalRunner(StageRunner):
 
     def start(self, spec: StageSpec) -> LocalHandle:
         """Start the stage's processes; they survive the driver."""
+        import submitit  # slow to import, and every launcher imports this module for its settings
+
         executor = submitit.LocalExecutor(folder=spec.directory / "submitit")
         executor.update_parameters(
             timeout_min=TIMEOUT_MIN,

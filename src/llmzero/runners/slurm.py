@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import submitit
-from submitit.core.utils import FailedJobError
-
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_json
 from llmzero.core.settings import setting
@@ -113,6 +110,8 @@ class SlurmRunner(StageRunner):
     def submit_waiting(self) -> None:
         """Submit as many of the waiting stages as may run now, in their order."""
         limit = self.settings.max_gpus
+        from submitit.core.utils import FailedJobError
+
         while self._waiting and time.monotonic() >= self._not_before:
             if limit is not None and (self.queue.alive + 1) * self.settings.devices > limit:
                 return
@@ -137,6 +136,8 @@ class SlurmRunner(StageRunner):
 
     def _submit(self, spec: StageSpec) -> str:
         code = snapshot(spec.directory.parent.parent / "code") if self.settings.snapshot else None
+        import submitit  # slow to import, and every launcher imports this module for its settings
+
         executor = submitit.SlurmExecutor(folder=spec.directory / "submitit")
         executor.update_parameters(**self.settings.parameters(spec.hparams, job_name(spec.directory), code))
         with outside_a_job():

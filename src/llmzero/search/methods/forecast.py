@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left, insort
+from functools import cached_property
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
-from llmzero.search.methods.gain_model import GainModel
 from llmzero.tree.tree import Node, Tree
+
+if TYPE_CHECKING:
+    from llmzero.search.methods.gain_model import GainModel
 
 CANDIDATES = 64  # at each depth, those with the best scores
 
@@ -34,10 +38,16 @@ class Forecast:
         self.exploration = exploration
         self.failure_penalty = failure_penalty
         self.failures_tolerated = failures_tolerated
-        self.model = GainModel()
         # By depth, sorted: (-score, id) of the open nodes.
         self._open: list[list[tuple[float, str]]] = [[] for _ in range(max_depth)]
         self._failures: dict[str, int] = {}
+
+    @cached_property
+    def model(self) -> GainModel:
+        """What the tree tells of gains. Numpy is imported with it, when the first stage has ended."""
+        from llmzero.search.methods.gain_model import GainModel
+
+        return GainModel()
 
     def created(self, tree: Tree, node: Node) -> None:
         """Do nothing: a running stage has no score yet."""

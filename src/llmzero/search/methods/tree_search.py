@@ -9,7 +9,9 @@ from typing import Protocol
 from llmzero.core.settings import setting
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, expand, practitioner_stage
+from llmzero.search.methods.forecast import Forecast
 from llmzero.search.methods.incremental import IncrementalMethod
+from llmzero.search.methods.uct import Uct
 from llmzero.tree.tree import ROOT, Node, Tree
 
 
@@ -157,10 +159,6 @@ class TreeSearch(IncrementalMethod):
 
 
 def _rule(settings: TreeSearchSettings, max_depth: int) -> SelectionRule:
-    # Imported here because numpy is slow to import, and every launcher imports this module for its settings.
-    from llmzero.search.methods.forecast import Forecast
-    from llmzero.search.methods.uct import Uct
-
     failures = settings.failure_penalty, settings.failures_tolerated
     if settings.selection == "uct":
         return Uct(settings.c_uct, settings.backup, *failures)
