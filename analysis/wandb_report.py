@@ -17,6 +17,7 @@ from analysis.wandb_report_text import as_text
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json
+from llmzero.core.metrics import listed, metric_catalogue
 from llmzero.mirrors.tracking.names import search_uid
 from llmzero.studies.tables import markdown
 from llmzero.tree.workspace import Workspace, read_config
@@ -31,10 +32,7 @@ examples:
   python -m analysis.wandb_report runs/countdown --print
   WANDB_API_KEY=... python -m analysis.wandb_report runs/study --entity lab
 """
-CURVES = (
-    *("val/score", "train/reward_mean", "train/entropy"),
-    *("train/kl", "train/grad_norm", "train/completion_length_mean"),
-)
+CURVES = 5  # metrics that are drawn: with the score they fill two rows of three
 WIDTH, HEIGHT = 24, 8  # of a report and of a row of panels, in units of the report's grid
 
 
@@ -134,7 +132,7 @@ def _one_search(search: Search) -> Iterator[Any]:
     path = expr.Config("node_id").isin(search.summary["best"]["path"])
     yield wr.H2(text="The best path")
     yield wr.MarkdownBlock(text=_table(("stage", "steps", "diagnosis", "changes", "score"), rows))
-    yield wr.PanelGrid(runsets=[_runs("the best path", [search], "stage", path)], panels=_curves())
+    yield wr.PanelGrid(runsets=[_runs("the best path", [search], "stage", path)], panels=_curves(search))
 
     changed = sorted({name for stage in search.stages for name in stage["changes"]})
     columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(f"hparams.{name}")) for name in changed]
@@ -143,7 +141,7 @@ def _one_search(search: Search) -> Iterator[Any]:
         title="Score by parameters", columns=[*columns, score], layout=wr.Layout(0, 2 * HEIGHT, WIDTH, HEIGHT)
     )
     yield wr.H2(text="All stages")
-    yield wr.PanelGrid(runsets=[_runs("stages", [search], "stage")], panels=[*_curves(), parameters])
+    yield wr.PanelGrid(runsets=[_runs("stages", [search], "stage")], panels=[*_curves(search), parameters])
 
 
 def _many_searches(searches: Sequence[Search]) -> Iterator[Any]:
@@ -155,7 +153,7 @@ def _many_searches(searches: Sequence[Search]) -> Iterator[Any]:
     yield wr.H2(text="The searches by method")
     yield wr.PanelGrid(runsets=[runs], panels=[*_progress(), best])
     yield wr.H2(text="Their stages")
-    yield wr.PanelGrid(runsets=[_runs("stages", searches, "stage")], panels=_curves())
+    yield wr.PanelGrid(runsets=[_runs("stages", searches, "stage")], panels=_curves(searches[0]))
 
 
 def _runs(name: str, searches: Sequence[Search], kind: str, *filters: Any) -> wr.Runset:
@@ -174,8 +172,10 @@ def _progress() -> list[Any]:
     ]
 
 
-def _curves() -> list[Any]:
-    """Return the line plots of `CURVES`, three in a row."""
+def _curves(search: Search) -> list[Any]:
+    """Return line plots of the score and the first metrics of the search's own report, three in a row."""
+    metrics = metric_catalogue(search.config["metrics"]["metrics"])
+    names = ["val/score", *(f"train/{name}" for name in listed(metrics.values(), "report")[:CURVES])]
     width = WIDTH // 3
     return [
         wr.LinePlot(
@@ -184,7 +184,7 @@ def _curves() -> list[Any]:
             y=[name],
             layout=wr.Layout(i % 3 * width, i // 3 * HEIGHT, width, HEIGHT),
         )
-        for i, name in enumerate(CURVES)
+        for i, name in enumerate(names)
     ]
 
 

@@ -40,7 +40,7 @@ def chain_of(config: ReplayConfig) -> SearchConfig:
     search = SearchConfig(**{each.name: getattr(config, each.name) for each in fields(SearchConfig)})
     if config.rule is not None:
         path = Path(config.rule).absolute()
-        load_rule("rule", path, config.catalogue)
+        load_rule("rule", path, config.catalogue, config.metric_catalogue)
         return rule_config(search, path, config.stages)
     stages = load_strategy(Path(config.strategy or "").absolute(), config.catalogue, config.transfer)
     for number, stage in enumerate(stages, 1):

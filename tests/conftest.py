@@ -13,9 +13,10 @@ import yaml
 from filelock import FileLock
 
 from llmzero.core.hparams import Catalogue
-from llmzero.core.metrics import metric_catalogue
+from llmzero.core.metrics import Metric, metric_catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+METRICS = metric_catalogue(yaml.safe_load((REPOSITORY / "conf/metrics.yaml").read_text())["metrics"])
 
 # A test gets the mark of the first of these sets that holds a fixture of it, its file, or its name. `make test`
 # leaves marked tests out.
@@ -117,5 +118,5 @@ def catalogue(entries: dict[str, Any]) -> Catalogue:
 
 
 @pytest.fixture(scope="session")
-def metrics() -> Any:
-    return metric_catalogue(yaml.safe_load((REPOSITORY / "conf/metrics.yaml").read_text())["metrics"])
+def metrics() -> dict[str, Metric]:
+    return METRICS

@@ -23,6 +23,7 @@ from llmzero.core.stage import StageDir, StageResult, ValidationPoint
 from llmzero.mirrors.report import write_report
 from llmzero.mirrors.report_data import Detail, report_data
 from llmzero.tree.store import EventStore
+from tests.conftest import METRICS
 
 HOSTILE = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=2">\'"`${window.pwned=3}`<!--\u2028\ud800{{7*7}}'
 SHOWN = HOSTILE.replace("\ud800", "")  # a lone surrogate has no rendering of its own
@@ -268,7 +269,7 @@ class SearchBuilder:
             )
 
     def report(self, *, live: bool = False) -> Path:
-        write_report(self.path, self.store, self.catalogue, live=live)
+        write_report(self.path, self.store, self.catalogue, METRICS, live=live)
         return self.path / "report.html"
 
 
@@ -627,7 +628,11 @@ def test_the_data_cannot_end_its_script(search: Any) -> None:
 def test_curves_are_thinned_to_their_ends(search: Any) -> None:
     builder = search(2, steps=400)
     data = report_data(
-        builder.path, builder.store, builder.catalogue, Detail(points=50, rollouts=2, excerpt=20, text=20)
+        builder.path,
+        builder.store,
+        builder.catalogue,
+        METRICS,
+        Detail(points=50, rollouts=2, excerpt=20, text=20),
     )
     curves = data["nodes"][1]["curves"]
     assert curves["rows"] == 400
@@ -639,7 +644,7 @@ def test_curves_are_thinned_to_their_ends(search: Any) -> None:
 def test_a_running_stage_shows_what_it_has_so_far(search: Any) -> None:
     builder = search(12)
     running = next(node for node in builder.store.tree if node.state == "running")
-    data = report_data(builder.path, builder.store, builder.catalogue, Detail.for_nodes(13))
+    data = report_data(builder.path, builder.store, builder.catalogue, METRICS, Detail.for_nodes(13))
     shown = next(node for node in data["nodes"] if node["id"] == running.node_id)
     assert shown["gpu_seconds"] == 9.5
     assert shown["score"] == pytest.approx(max(point[2] for point in shown["validation"]))

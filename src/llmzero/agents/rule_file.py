@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmzero.agents.rules import Move, apply, of_use, random_proposal
 from llmzero.core.hparams import Catalogue
+from llmzero.core.metrics import Metric
 from llmzero.core.settings import REQUIRED, setting
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
@@ -25,11 +27,13 @@ class RuleFileAgent:
     """Applies every clause whose condition holds for the stage; where that was tried from it, all but the last of them, and so on.
 
     Raises:
-        UserError: the file is missing, malformed, or does not fit the catalogue.
+        UserError: the file is missing, malformed, or does not fit the catalogues of tunables and metrics.
     """
 
-    def __init__(self, settings: RuleFileSettings, catalogue: Catalogue) -> None:
-        self.clauses = load_rule("agent.path", Path(settings.path).absolute(), catalogue)
+    def __init__(
+        self, settings: RuleFileSettings, catalogue: Catalogue, metric_catalogue: Mapping[str, Metric]
+    ) -> None:
+        self.clauses = load_rule("agent.path", Path(settings.path).absolute(), catalogue, metric_catalogue)
 
     def propose(self, evidence: Evidence) -> Proposal:
         """Return what the rule says of the stage; of one without dynamics it says nothing."""

@@ -1,26 +1,72 @@
-"""The catalogue of metrics: what each one means, and what an unhealthy value tells."""
+"""The catalogue of metrics: what each one means, what an unhealthy value tells, and where it is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+CATALOGUE_FILE = Path(__file__).resolve().parents[3] / "conf" / "metrics.yaml"
+FLAGS = ("table", "plot", "report", "title", "observable")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One column of `metrics.jsonl`. `healthy` is (low, high), None where there is no bound."""
+    """One column of `metrics.jsonl`; `conf/metrics.yaml` explains the fields.
+
+    Attributes:
+        healthy: (low, high), None where there is no bound.
+        table, report, observable: places in these lists, None where the metric is not in them.
+        plot: panel, and how the line is drawn; None where it is not plotted.
+        title: what a page calls it; None is its name.
+    """
 
     name: str
     unit: str | None
     meaning: str
     unhealthy: str
     healthy: tuple[float | None, float | None]
+    table: int | None = None
+    plot: tuple[str, str] | None = None
+    report: int | None = None
+    title: str | None = None
+    observable: int | None = None
 
 
 def metric_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
-    """Build the catalogue from `conf/metrics.yaml`."""
-    return {
-        name: Metric(**{**dict(entry), "name": name, "healthy": tuple(entry["healthy"])})
-        for name, entry in entries.items()
+    """Return the catalogue that the entries of `conf/metrics.yaml`, or of a file like it, describe."""
+    metrics = {}
+    for name, entry in with_flags(entries).items():
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
+        metrics[name] = Metric(name, **values)
+    return metrics
+
+
+def with_flags(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return a catalogue's entries; one without any flag, such as earlier versions had, gets those of `conf/metrics.yaml`."""
+    if any(flag in entry for entry in entries.values() for flag in FLAGS):
+        return {name: dict(entry) for name, entry in entries.items()}
+    usual = usual_entries()
+    flags = {
+        name: {flag: usual[name][flag] for flag in FLAGS if flag in usual.get(name, {})} for name in entries
     }
+    return {name: {**entry, **flags[name]} for name, entry in entries.items()}
+
+
+@cache
+def usual_entries() -> dict[str, dict[str, Any]]:
+    """Return the entries of `conf/metrics.yaml`."""
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(CATALOGUE_FILE.read_text(encoding="utf-8"))["metrics"]
+    return entries
+
+
+def listed(metrics: Iterable[Metric], flag: Literal["table", "report", "observable"]) -> list[str]:
+    """Return the names of the metrics that have a place in one of the lists, in its order."""
+    places = {metric.name: place for metric in metrics if (place := getattr(metric, flag)) is not None}
+    return sorted(places, key=places.__getitem__)

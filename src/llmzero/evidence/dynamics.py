@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import fmean, linear_regression
 from typing import Any, TypeGuard, TypeVar
 
-from llmzero.core.metrics import Metric
+from llmzero.core.metrics import Metric, listed
 from llmzero.core.stage import ValidationPoint, best_point
 from llmzero.evidence.diagnosis import slope
 from llmzero.evidence.evidence import Evidence
@@ -20,19 +20,6 @@ Points = list[tuple[int, float]]  # step and value
 Squares = Callable[[int, int], float]  # of the values from one index to before another
 T = TypeVar("T")
 
-TELLING = (
-    "reward_mean",
-    "train_score",
-    "kl",
-    "entropy",
-    "grad_norm",
-    "completion_length_mean",
-    "truncated_fraction",
-    "zero_variance_groups",
-    "clip_fraction_low",
-    "clip_fraction_high",
-    "learning_rate",
-)
 POSITIONS = ("step", "global_step")
 TOTAL_SECONDS = "gpu_seconds"
 LARGEST = 1e100  # what lies beyond is no measurement, and its square no float
@@ -316,7 +303,8 @@ def _is_healthy(value: float, metric: Metric) -> bool:
 
 
 def _table(evidence: Evidence, rows: int) -> str:
-    names = [name for name in TELLING if _moves(series(evidence, name))]
+    columns = listed(evidence.metric_catalogue.values(), "table")
+    names = [name for name in columns if _moves(series(evidence, name))]
     if not names:
         return ""
     lines = [

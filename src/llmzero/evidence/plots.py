@@ -25,6 +25,7 @@ LEGEND_LINE = 17.5  # points
 LEGEND_LETTERS = 22  # of labels that fit side by side
 EDGE = 0.09  # inches around each panel
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A5E", "#AA4499"  # told apart by the colour-blind too
+LINES = {"solid": (BLUE, "-"), "dashed": (ORANGE, "--")}
 CROWD = 60  # points from which on single ones get no marker
 SMALL_KL_NATS = 1e-3  # below it the axis is linear, as divergences begin at 0
 FLAT = 0.04  # of its level: what a curve varies by at least on its axis
@@ -71,23 +72,28 @@ class Panel:
 
     Attributes:
         title: with the unit.
-        curves: metrics, those that were recorded are drawn.
+        name: what metrics call it that are drawn in it; empty for the one that shows the validation points.
         includes: values that the vertical axis spans at least.
         extra: draws what is no curve, and may choose the scale.
     """
 
     title: str
-    curves: tuple[Curve, ...]
+    name: str = ""
     includes: tuple[float, ...] = ()
     extra: Callable[[Axes, Evidence], None] | None = None
 
+    def curves(self, evidence: Evidence) -> list[Curve]:
+        """Return the metrics of the catalogue that belong here and were recorded, those with solid lines first."""
+        return [
+            Curve(name, colour, style)
+            for line, (colour, style) in LINES.items()
+            for name, metric in evidence.metric_catalogue.items()
+            if metric.plot == (self.name, line) and series(evidence, name)
+        ]
+
     def recorded(self, evidence: Evidence) -> bool:
-        """Whether there is something to show; a panel without curves shows the validation points."""
-        return (
-            any(series(evidence, curve.metric) for curve in self.curves)
-            if self.curves
-            else bool(evidence.validation)
-        )
+        """Whether there is something to show."""
+        return bool(self.curves(evidence) if self.name else evidence.validation)
 
 
 def draw_plots(evidence: Evidence) -> list[Plot]:
@@ -146,7 +152,7 @@ def _caption(name: str, panels: Sequence[Panel], evidence: Evidence) -> str:
 
 def _draw(axes: Axes, panel: Panel, evidence: Evidence) -> None:
     """Draw a panel. A healthy range that all curves share is shaded, others are named in the curves' labels."""
-    ranges = {curve: _healthy(curve, evidence) for curve in panel.curves if series(evidence, curve.metric)}
+    ranges = {curve: evidence.metric_catalogue[curve.metric].healthy for curve in panel.curves(evidence)}
     shared = next(iter(ranges.values())) if len(set(ranges.values())) == 1 else None
     axes.margins(y=ROOM)
     for curve, healthy in ranges.items():
@@ -160,11 +166,6 @@ def _draw(axes: Axes, panel: Panel, evidence: Evidence) -> None:
         _mark_bounds(axes, healthy, GREEN if shared else curve.colour)
     _set_ticks(axes)
     _set_title(axes, panel.title)
-
-
-def _healthy(curve: Curve, evidence: Evidence) -> Range:
-    metric = evidence.metric_catalogue.get(curve.metric)
-    return metric.healthy if metric else (None, None)
 
 
 def _draw_curve(axes: Axes, curve: Curve, evidence: Evidence, healthy: str) -> None:
@@ -198,7 +199,7 @@ def _mark_bounds(axes: Axes, healthy: Range, colour: str) -> None:
 
 def _set_limits(axes: Axes, panel: Panel, evidence: Evidence) -> None:
     """Fix the limits: the same steps in every panel, and values that leave room and do not magnify what is flat."""
-    values = [value for curve in panel.curves for _, value in series(evidence, curve.metric)]
+    values = [value for curve in panel.curves(evidence) for _, value in series(evidence, curve.metric)]
     flat = (
         [edge + way * FLAT * abs(edge) for edge in (min(values), max(values)) for way in (-1, 1)]
         if values
@@ -282,34 +283,15 @@ def _gradient_scale(axes: Axes, evidence: Evidence) -> None:
 LEAST_SHARES = (0.0, 0.01)
 IMAGES = {
     "progress": (
-        Panel("Validation score (± 1 standard error)", (), extra=_validation),
-        Panel(
-            "Training reward and score", (Curve("reward_mean", BLUE, "-"), Curve("train_score", ORANGE, "--"))
-        ),
-        Panel(
-            "Completion length [tokens]",
-            (Curve("completion_length_mean", BLUE, "-"), Curve("completion_length_max", ORANGE, "--")),
-            extra=_length_limit,
-        ),
-        Panel(
-            "Truncated completions, quiet groups [share]",
-            (Curve("truncated_fraction", BLUE, "-"), Curve("zero_variance_groups", ORANGE, "--")),
-            LEAST_SHARES,
-        ),
+        Panel("Validation score (± 1 standard error)", extra=_validation),
+        Panel("Training reward and score", "reward"),
+        Panel("Completion length [tokens]", "length", extra=_length_limit),
+        Panel("Truncated completions, quiet groups [share]", "shares", LEAST_SHARES),
     ),
     "stability": (
-        Panel(
-            "KL divergence [nats]",
-            (Curve("kl", BLUE, "-"), Curve("offpolicy_kl", ORANGE, "--")),
-            (0.0, SMALL_KL_NATS),
-            _divergence_scale,
-        ),
-        Panel("Entropy of the policy [nats]", (Curve("entropy", BLUE, "-"),)),
-        Panel("Gradient norm before clipping", (Curve("grad_norm", BLUE, "-"),), extra=_gradient_scale),
-        Panel(
-            "Clipped tokens [share]",
-            (Curve("clip_fraction_low", BLUE, "-"), Curve("clip_fraction_high", ORANGE, "--")),
-            LEAST_SHARES,
-        ),
+        Panel("KL divergence [nats]", "divergence", (0.0, SMALL_KL_NATS), _divergence_scale),
+        Panel("Entropy of the policy [nats]", "entropy"),
+        Panel("Gradient norm before clipping", "gradient", extra=_gradient_scale),
+        Panel("Clipped tokens [share]", "clipping", LEAST_SHARES),
     ),
 }

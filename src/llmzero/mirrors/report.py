@@ -6,11 +6,13 @@ import base64
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 from llmzero.core.files import finite, write_atomic
 from llmzero.core.hparams import Catalogue
+from llmzero.core.metrics import Metric
 from llmzero.mirrors.report_data import Detail, report_data
 from llmzero.tree.store import EventStore
 
@@ -21,21 +23,21 @@ MIN_TEXT = 20  # characters
 _DATA_MARK = "@data@"
 
 
-def write_report(search_dir: Path, store: EventStore, catalogue: Catalogue, *, live: bool) -> None:
+def write_report(
+    search_dir: Path, store: EventStore, catalogue: Catalogue, metrics: Mapping[str, Metric], *, live: bool
+) -> None:
     """Write `report.html` atomically; a `live` page reloads itself and keeps its scroll position."""
     before, after = _shell(live)
-    write_atomic(
-        search_dir / "report.html", before + _payload(search_dir, store, catalogue) + after, sync=False
-    )
+    payload = _payload(search_dir, store, catalogue, metrics)
+    write_atomic(search_dir / "report.html", before + payload + after, sync=False)
 
 
-def _payload(search_dir: Path, store: EventStore, catalogue: Catalogue) -> str:
+def _payload(search_dir: Path, store: EventStore, catalogue: Catalogue, metrics: Mapping[str, Metric]) -> str:
     """Return the page's data as text that no HTML parser can leave: `<` never occurs in it."""
     detail = Detail.for_nodes(len(store.tree))
     while True:
-        text = json.dumps(
-            finite(report_data(search_dir, store, catalogue, detail)), separators=(",", ":"), allow_nan=False
-        )
+        data = finite(report_data(search_dir, store, catalogue, metrics, detail))
+        text = json.dumps(data, separators=(",", ":"), allow_nan=False)
         text = text.replace("<", "\\u003c")
         if len(text) <= DATA_LIMIT or detail.text < MIN_TEXT:
             return text

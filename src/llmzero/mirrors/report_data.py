@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from llmzero.core.files import read_json
 from llmzero.core.hparams import Catalogue, Parameter
+from llmzero.core.metrics import Metric, listed
 from llmzero.core.stage import StageDir
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT, Node
 
-CURVES = ("reward_mean", "entropy", "kl", "grad_norm", "completion_length_mean", "truncated_fraction")
 MIN_POINTS = 6
 
 T = TypeVar("T")
@@ -47,11 +47,18 @@ class Detail:
         )
 
 
-def report_data(search_dir: Path, store: EventStore, catalogue: Catalogue, detail: Detail) -> dict[str, Any]:
+def report_data(
+    search_dir: Path,
+    store: EventStore,
+    catalogue: Catalogue,
+    metrics: Mapping[str, Metric],
+    detail: Detail,
+) -> dict[str, Any]:
     """Return everything the page shows, as a JSON document."""
     tree = store.tree
     best = tree.best()
     path = tree.path(best.node_id) if best else []
+    curves = listed(metrics.values(), "report")
     finished = sorted((n for n in tree.stages() if n.final), key=lambda n: n.finished_order or 0)
     trajectory = zip(finished, store.trajectory, strict=True)
     return {
@@ -62,8 +69,11 @@ def report_data(search_dir: Path, store: EventStore, catalogue: Catalogue, detai
         "base_score": tree.root.score if ROOT in tree.nodes else None,
         "best_path": [node.node_id for node in path],
         "parameters": [_parameter(parameter, path) for parameter in catalogue.values()],
+        "curves": {name: metrics[name].title or name for name in curves},
         "trajectory": [{"id": node.node_id, **point} for node, point in trajectory],
-        "nodes": [_node(node, search_dir / "nodes" / node.node_id, catalogue, detail) for node in tree],
+        "nodes": [
+            _node(node, search_dir / "nodes" / node.node_id, catalogue, curves, detail) for node in tree
+        ],
     }
 
 
@@ -105,7 +115,9 @@ def _tick_values(parameter: Parameter) -> Sequence[Any]:
     return decades if low else [low, *decades]
 
 
-def _node(node: Node, directory: Path, catalogue: Catalogue, detail: Detail) -> dict[str, Any]:
+def _node(
+    node: Node, directory: Path, catalogue: Catalogue, curves: Sequence[str], detail: Detail
+) -> dict[str, Any]:
     stage = StageDir(directory)
     validation = node.result.validation if node.result else stage.validation()
     score = node.score if node.result else max((point.score for point in validation), default=None)
@@ -128,7 +140,7 @@ def _node(node: Node, directory: Path, catalogue: Catalogue, detail: Detail) -> 
         "proposal": _clipped(node.proposal, detail.text),
         "stop": _clipped(node.stop, detail.text),
         "validation": points,
-        "curves": _curves(stage, detail.points),
+        "curves": _curves(stage, curves, detail.points),
         "rollouts": _rollouts(stage, detail),
     }
 
@@ -141,11 +153,11 @@ def _cost(node: Node, stage: StageDir) -> dict[str, Any]:
     return {"seconds": status.get("seconds"), "gpu_seconds": status.get("gpu_seconds")}
 
 
-def _curves(stage: StageDir, points: int) -> dict[str, Any]:
-    """Return the training curves as columns over `step`, thinned to `points` rows; `rows` counts all."""
+def _curves(stage: StageDir, names: Sequence[str], points: int) -> dict[str, Any]:
+    """Return these metrics as columns over `step`, thinned to `points` rows; `rows` counts all."""
     rows = stage.metrics()
     shown = _thinned(rows, points)
-    present = [name for name in CURVES if any(row.get(name) is not None for row in shown)]
+    present = [name for name in names if any(row.get(name) is not None for row in shown)]
     columns = {name: [_short(row.get(name)) for row in shown] for name in present}
     return {"rows": len(rows), "step": [row["step"] for row in shown], **columns}
 

@@ -11,7 +11,7 @@ from llmzero.mirrors.report import write_report
 from llmzero.mirrors.summary import write_summary
 from llmzero.search.settings import SearchConfig
 from llmzero.strategies.derive_rule import derive, transitions
-from llmzero.strategies.rule import write_rule
+from llmzero.strategies.rule import observables, write_rule
 from llmzero.strategies.schedule import export_strategy
 from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace
@@ -59,10 +59,12 @@ class Outputs:
             if state == "finished" and name != "replay":
                 self._export_rule(store, source)
         if self.config.search.report:
-            write_report(self.workspace.path, store, self.catalogue, live=state == "running")
+            metrics = self.evidence.metric_catalogue
+            write_report(self.workspace.path, store, self.catalogue, metrics, live=state == "running")
         return summary
 
     def _export_rule(self, store: EventStore, source: dict[str, Any]) -> None:
         steps = transitions(store.tree, lambda node_id: self.evidence.of_ended(store.tree, node_id))
         counts = {"transitions": len(steps), "improved": sum(step.improved for step in steps)}
-        write_rule(self.workspace.rule_file, derive(steps, self.catalogue), {**source, **counts})
+        clauses = derive(steps, self.catalogue, observables(self.evidence.metric_catalogue))
+        write_rule(self.workspace.rule_file, clauses, {**source, **counts})

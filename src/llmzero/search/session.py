@@ -10,7 +10,6 @@ from llmzero.agents.base import AsksModel, EarlyStopper, Proposer
 from llmzero.agents.journal import CallJournal
 from llmzero.core.files import read_json
 from llmzero.core.hparams import Catalogue
-from llmzero.core.metrics import metric_catalogue
 from llmzero.core.parts import make
 from llmzero.evidence.evidence import Evidence, EvidenceBuilder
 from llmzero.evidence.proposal import Proposal
@@ -62,7 +61,7 @@ class Session:
         Raises:
             UserError: something in it cannot work.
         """
-        catalogue, metrics = config.catalogue, metric_catalogue(config.metrics["metrics"])
+        catalogue, metrics = config.catalogue, config.metric_catalogue
         workspace = Workspace(Path(config.search_dir).absolute())
         session = cls(
             config=config,
@@ -71,7 +70,14 @@ class Session:
             evidence=EvidenceBuilder(workspace.nodes, catalogue, metrics, config.seed, briefing(config)),
             runner=make(config.runner, "runner", workers=config.search.workers),
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
-            proposer=make(config.agent, "agent", name=None, llm=config.llm, catalogue=catalogue),
+            proposer=make(
+                config.agent,
+                "agent",
+                name=None,
+                llm=config.llm,
+                catalogue=catalogue,
+                metric_catalogue=metrics,
+            ),
             tracking=make(config.tracking, "tracking"),
             confirms=confirms,
         )

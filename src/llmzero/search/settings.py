@@ -7,6 +7,7 @@ from typing import Any
 
 from llmzero.agents.endpoint import LlmSettings
 from llmzero.core.hparams import Catalogue, catalogue_of
+from llmzero.core.metrics import Metric, metric_catalogue
 from llmzero.core.settings import REQUIRED, setting
 from llmzero.tree.budget import Budget
 
@@ -48,6 +49,11 @@ class StageConfig:
     def catalogue(self) -> Catalogue:
         """The tunables, with the bounds and defaults that model and algorithm bring along."""
         return catalogue_of(vars(self))
+
+    @property
+    def metric_catalogue(self) -> dict[str, Metric]:
+        """What is recorded of every step of training."""
+        return metric_catalogue(self.metrics["metrics"])
 
     @property
     def stage_groups(self) -> dict[str, Group]:

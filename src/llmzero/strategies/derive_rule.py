@@ -11,7 +11,7 @@ from typing import Any
 
 from llmzero.core.hparams import Catalogue, HParams, Parameter
 from llmzero.evidence.evidence import Evidence
-from llmzero.strategies.rule import OBSERVABLES, Clause, Condition, observed
+from llmzero.strategies.rule import Clause, Condition, observed
 from llmzero.tree.tree import Tree
 
 MIN_TRANSITIONS = 4  # fewer cannot be compared, two by two
@@ -55,18 +55,26 @@ def transitions(tree: Tree, evidence_of: Callable[[str], Evidence]) -> list[Tran
     return steps
 
 
-def derive(steps: Sequence[Transition], catalogue: Catalogue) -> list[Clause]:
-    """Return a clause for every parameter and direction that improved scores, the best supported first."""
+def derive(steps: Sequence[Transition], catalogue: Catalogue, observables: Sequence[str]) -> list[Clause]:
+    """Return a clause for every parameter and direction that improved scores, the best supported first.
+
+    Args:
+        steps: of one search.
+        catalogue: its tunables.
+        observables: what conditions may be about; of two that tell equally well the first is taken.
+    """
     clauses = [
         clause
         for parameter in catalogue.values()
         for up in (True, False)
-        if (clause := _clause(parameter, up, steps))
+        if (clause := _clause(parameter, up, steps, observables))
     ]
     return sorted(clauses, key=lambda clause: (clause.improved, clause.gain or 0.0), reverse=True)
 
 
-def _clause(parameter: Parameter, up: bool, steps: Sequence[Transition]) -> Clause | None:
+def _clause(
+    parameter: Parameter, up: bool, steps: Sequence[Transition], observables: Sequence[str]
+) -> Clause | None:
     """Return when to move a parameter up or down; None where that did not improve more often than not."""
     name = parameter.name
     moves = [
@@ -77,7 +85,7 @@ def _clause(parameter: Parameter, up: bool, steps: Sequence[Transition]) -> Clau
         return None
     growth = parameter.group == "capacity" and up
     condition = _stump(
-        moved, ("gain",) if growth else OBSERVABLES, ("at_most",) if growth else ("at_most", "at_least")
+        moved, ("gain",) if growth else observables, ("at_most",) if growth else ("at_most", "at_least")
     )
     basis = (
         "compared"

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmzero.core.documents import is_number, read_document, refuse, unknown_keys, write_document
 from llmzero.core.hparams import Catalogue, Parameter, suggestion
+from llmzero.core.metrics import Metric, listed
 from llmzero.evidence.diagnosis import late, ratio
 from llmzero.evidence.evidence import Evidence
 
@@ -21,25 +22,19 @@ HEADER = """\
 # moved this way; improved: those that gained; gain: their mean. Several parameters changed at a time, so a
 # clause tells of company, not of cause. docs/strategies.md explains.
 """
-METRICS = (
-    "kl",
-    "entropy",
-    "truncated_fraction",
-    "clip_fraction_low",
-    "clip_fraction_high",
-    "zero_variance_groups",
-)
-OBSERVABLES = (
-    "gain",
-    *(f"late {metric}" for metric in METRICS),
-    *(f"late/early {metric}" for metric in METRICS),
-)
 CLAUSE_KEYS = ("parameter", "notches", "factor", "when", "support", "improved", "gain", "basis")
+
+
+def observables(metrics: Mapping[str, Metric]) -> list[str]:
+    """Return what conditions may observe: the gain of a stage, and the late levels of some metrics of a catalogue."""
+    names = listed(metrics.values(), "observable")
+    return ["gain", *(f"late {name}" for name in names), *(f"late/early {name}" for name in names)]
 
 
 def observed(evidence: Evidence) -> dict[str, float]:
     """Return the observables of a finished stage: its gain over its parent, and late levels of metrics."""
-    recorded = [metric for metric in METRICS if evidence.column(metric)]
+    names = listed(evidence.metric_catalogue.values(), "observable")
+    recorded = [name for name in names if evidence.column(name)]
     gain = {} if evidence.stage.gain is None else {"gain": evidence.stage.gain}
     levels = {f"late {metric}": late(evidence, metric) for metric in recorded}
     return {**gain, **levels, **{f"late/early {metric}": ratio(evidence, metric) for metric in recorded}}
@@ -47,7 +42,7 @@ def observed(evidence: Evidence) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Condition:
-    """A bound on one of `OBSERVABLES`; what was not recorded meets none."""
+    """A bound on one of the `observables`; what was not recorded meets none."""
 
     observe: str
     at_most: float | None = None
@@ -101,11 +96,11 @@ def write_rule(path: Path, clauses: Sequence[Clause], provenance: Mapping[str, A
     )
 
 
-def load_rule(key: str, path: Path, catalogue: Catalogue) -> list[Clause]:
+def load_rule(key: str, path: Path, catalogue: Catalogue, metrics: Mapping[str, Metric]) -> list[Clause]:
     """Read and check a rule; `key` is the option that named it.
 
     Raises:
-        UserError: the file is missing or malformed, has no clause, or names what the catalogue does not have.
+        UserError: the file is missing or malformed, has no clause, or names what the catalogues do not have.
     """
     entries = read_document(key, path, FORMAT, ("provenance", "clauses"))["clauses"]
     if not isinstance(entries, list) or not entries:
@@ -123,13 +118,13 @@ def load_rule(key: str, path: Path, catalogue: Catalogue) -> list[Clause]:
         [
             f"clause {number}: {text}"
             for number, entry in enumerate(entries, 1)
-            for text in _problems(entry, catalogue)
+            for text in _problems(entry, catalogue, observables(metrics))
         ],
     )
     return [Clause(**{**entry, "when": Condition(**entry["when"])}) for entry in entries]
 
 
-def _problems(entry: Any, catalogue: Catalogue) -> list[str]:
+def _problems(entry: Any, catalogue: Catalogue, observable: Sequence[str]) -> list[str]:
     """Return what is wrong with a clause."""
     if not isinstance(entry, dict) or not isinstance(entry.get("when"), dict):
         return [f"{entry!r}: must be a mapping with parameter, notches or factor, and when"]
@@ -138,8 +133,8 @@ def _problems(entry: Any, catalogue: Catalogue) -> list[str]:
         *(f"when.{text}" for text in unknown_keys(entry["when"], ("observe", "at_most", "at_least"))),
     ]
     name, observe = str(entry.get("parameter")), str(entry["when"].get("observe"))
-    if observe not in OBSERVABLES:
-        problems.append(f"when.observe={observe}: cannot be observed{suggestion(observe, OBSERVABLES)}")
+    if observe not in observable:
+        problems.append(f"when.observe={observe}: cannot be observed{suggestion(observe, observable)}")
     bounds = [entry["when"][side] for side in ("at_most", "at_least") if side in entry["when"]]
     if len(bounds) != 1 or not is_number(bounds[0]):
         problems.append(f"when={entry['when']}: must have at_most or at_least, a number")

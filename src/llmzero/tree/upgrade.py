@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmzero.core.metrics import usual_entries, with_flags
+
 # Classes that have moved since, by the beginning of their names.
 MOVED = {
     "llmzero.tracking.": "llmzero.mirrors.tracking.",
@@ -22,6 +24,11 @@ LLM_PARTS = ("llmzero.agents.llm.LlmAgent", "llmzero.agents.llm_stopper.LlmStopp
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a search's configuration as this version would have written it."""
     new = {key: _with_new_names(value) for key, value in config.items()}
+    metrics = (new.get("metrics") or {}).get("metrics") or {}
+    if (
+        with_flags(metrics) == usual_entries()
+    ):  # our own catalogue, from before its metrics said where they are shown
+        new["metrics"]["metrics"] = with_flags(metrics)
     if "llm" in new:
         return new
     for group in ("agent", "stopper"):

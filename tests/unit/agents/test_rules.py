@@ -15,6 +15,7 @@ from llmzero.evidence.diagnosis import diagnose, slope
 from llmzero.evidence.evidence import Evidence, StageView
 from llmzero.evidence.fit import MIN_DISTANCE
 from llmzero.evidence.proposal import PATHOLOGIES
+from tests.conftest import METRICS
 
 CALM = {
     "entropy": 0.5,
@@ -67,7 +68,7 @@ def evidence(
         incumbent_score=max(scores, default=None),
         steps=steps,
         catalogue=catalogue,
-        metric_catalogue={},
+        metric_catalogue=METRICS,
         seed="0/0002",
     )
 

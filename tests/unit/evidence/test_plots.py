@@ -20,12 +20,19 @@ from matplotlib.text import Text
 from PIL import Image
 
 from llmzero.core.hparams import Catalogue
-from llmzero.core.metrics import Metric
+from llmzero.core.metrics import Metric, metric_catalogue, usual_entries
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.plots import BLUE, GREEN, IMAGES, ORANGE, PURPLE, draw_figure, draw_plots
+from tests.conftest import METRICS
 from tests.unit.evidence.test_dynamics import staged
 
-DRAWN = {curve.metric for panels in IMAGES.values() for panel in panels for curve in panel.curves}
+DRAWN = {metric.name for metric in METRICS.values() if metric.plot}
+PLAIN = (
+    "unit",
+    "healthy",
+    "meaning",
+    "unhealthy",
+)  # what a catalogue said of a metric before there were flags
 
 CAPITAL = 0.729  # height of a capital letter of the font, in ems
 
@@ -232,10 +239,31 @@ def test_healthy_ranges_that_differ_are_named_with_their_curves(evidence: Eviden
     assert not axes.patches
 
 
-def test_without_a_metric_catalogue_nothing_is_called_healthy(evidence: Evidence) -> None:
-    plots = draw_plots(replace(evidence, metric_catalogue={}))
+def test_a_catalogue_without_flags_is_drawn_as_ours(evidence: Evidence) -> None:
+    bare = {name: {key: entry[key] for key in PLAIN} for name, entry in usual_entries().items()}
+    plots = draw_plots(replace(evidence, metric_catalogue=metric_catalogue(bare)))
+    assert plots == draw_plots(evidence)
+
+
+def test_a_metric_is_drawn_where_its_catalogue_says(evidence: Evidence, metrics: dict[str, Metric]) -> None:
+    moved = {**metrics, "loss": replace(metrics["loss"], plot=("entropy", "dashed"))}
+    rows = [{**row, "loss": 0.5} for row in evidence.metrics]
+    figure = drawn("stability", replace(evidence, metrics=rows, metric_catalogue=moved))
+    assert [label.partition(" ")[0] for label in labels(axes_of(figure, "Entropy"))][:2] == [
+        "entropy",
+        "loss",
+    ]
+    (plot,) = draw_plots(replace(evidence, metric_catalogue={}))
+    assert plot.caption.endswith("Validation score (± 1 standard error).")
+
+
+def test_without_healthy_ranges_nothing_is_called_healthy(
+    evidence: Evidence, metrics: dict[str, Metric]
+) -> None:
+    bare = {name: replace(metric, healthy=(None, None)) for name, metric in metrics.items()}
+    plots = draw_plots(replace(evidence, metric_catalogue=bare))
     assert [plot.caption for plot in plots] == [plot.caption for plot in draw_plots(evidence)]
-    for axes in drawn("stability", replace(evidence, metric_catalogue={})).axes:
+    for axes in drawn("stability", replace(evidence, metric_catalogue=bare)).axes:
         assert not any("healthy" in label for label in labels(axes))
         assert GREEN not in [line.get_color() for line in axes.lines]
 

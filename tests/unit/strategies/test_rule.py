@@ -12,9 +12,12 @@ from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult
 from llmzero.strategies.derive_rule import Transition, derive, transitions
-from llmzero.strategies.rule import Clause, Condition, load_rule, observed, write_rule
+from llmzero.strategies.rule import Clause, Condition, load_rule, observables, observed, write_rule
 from llmzero.tree.tree import ROOT, Node, Tree
+from tests.conftest import METRICS
 from tests.unit.agents.test_rules import evidence
+
+OBSERVABLES = observables(METRICS)
 
 
 def step(
@@ -53,7 +56,7 @@ def test_capacity_is_raised_by_a_notch_where_the_gain_falls_below_what_told_the_
         step(catalogue, {"prompts_per_step": 64}, {"gain": 0.06, "late entropy": 0.5}, -0.01),
         step(catalogue, {"prompts_per_step": 64}, {"gain": 0.08, "late entropy": 0.5}, None),
     ]
-    clauses = derive(steps, catalogue)
+    clauses = derive(steps, catalogue, OBSERVABLES)
     assert clauses == [
         Clause(
             "prompts_per_step",
@@ -89,7 +92,7 @@ def test_regularization_moves_by_the_factor_seen_where_a_metric_passed_the_thres
         step(catalogue, {"kl_coef": 0.002}, {}, -0.02),
         step(catalogue, {"kl_coef": 0.0005}, {"late kl": 0.01}, 0.01),
     ]
-    up, down = derive(steps, catalogue)
+    up, down = derive(steps, catalogue, OBSERVABLES)
     assert up == Clause(
         "kl_coef", Condition("late kl", at_least=0.5), None, 4.0, 3, 3, 0.03, "transitions: 5, compared"
     )
@@ -111,7 +114,9 @@ def test_choices_move_by_the_notches_seen_and_from_zero_a_factor_is_assumed(cata
         step(catalogue, {"group_size": 4}, {}, 0.02, group_size=16),
         step(catalogue, {"weight_decay": 0.0}, {}, 0.02, weight_decay=0.1),
     ]
-    moves = {clause.parameter: clause.notches or clause.factor for clause in derive(steps, catalogue)}
+    moves = {
+        clause.parameter: clause.notches or clause.factor for clause in derive(steps, catalogue, OBSERVABLES)
+    }
     assert moves == {
         "minibatches": 2,
         "reference": 1,
@@ -123,9 +128,9 @@ def test_choices_move_by_the_notches_seen_and_from_zero_a_factor_is_assumed(cata
 
 def test_what_failed_as_often_as_it_paid_off_is_no_part_of_the_rule(catalogue: Catalogue) -> None:
     even = [step(catalogue, {"kl_coef": 0.01}, {}, 0.02), step(catalogue, {"kl_coef": 0.01}, {}, -0.02)]
-    assert derive(even, catalogue) == []
+    assert derive(even, catalogue, OBSERVABLES) == []
     on_the_best_path = [replace(even[0], weight=2.0), even[1]]
-    (clause,) = derive(on_the_best_path, catalogue)
+    (clause,) = derive(on_the_best_path, catalogue, OBSERVABLES)
     assert (clause.support, clause.improved, clause.gain) == (2, 1, 0.0)
 
 
@@ -134,7 +139,7 @@ def test_a_split_that_tells_no_more_than_a_guess_is_not_taken(catalogue: Catalog
         step(catalogue, {"kl_coef": 0.01}, {"gain": gain, "late kl": gain}, 0.02)
         for gain in (0.01, 0.02, 0.03, 0.04)
     ]
-    (clause,) = derive(steps, catalogue)
+    (clause,) = derive(steps, catalogue, OBSERVABLES)
     assert (clause.when, clause.basis) == (
         Condition("gain", at_most=0.04),
         "transitions: 4, no condition tells them apart",
@@ -147,8 +152,9 @@ def test_one_success_among_many_failures_is_no_clause(catalogue: Catalogue) -> N
         step(catalogue, {"kl_coef": 0.01}, {"late kl": level}, 0.02 if level == 0.9 else -0.02)
         for level in (0.1, 0.2, 0.3, 0.4, 0.9)
     ]
-    assert derive(steps, catalogue) == []
-    (clause,) = derive([*steps, step(catalogue, {"kl_coef": 0.01}, {"late kl": 0.8}, 0.02)], catalogue)
+    assert derive(steps, catalogue, OBSERVABLES) == []
+    another = step(catalogue, {"kl_coef": 0.01}, {"late kl": 0.8}, 0.02)
+    (clause,) = derive([*steps, another], catalogue, OBSERVABLES)
     assert (clause.when, clause.support) == (Condition("late kl", at_least=0.6), 2)
 
 
@@ -209,6 +215,7 @@ def test_a_catalogue_with_names_of_its_own_has_rules_as_well() -> None:
     clauses = derive(
         [step(odd, {"colour": "blue"}, {"gain": 0.1}, 0.2), step(odd, {"colour": "red"}, {"gain": 0.3}, 0.2)],
         odd,
+        OBSERVABLES,
     )
     assert [(clause.notches, clause.when) for clause in clauses] == [
         (1, Condition("gain", at_most=0.1)),
@@ -232,10 +239,10 @@ def test_what_is_written_is_read_again(catalogue: Catalogue, tmp_path: Path) -> 
         step(catalogue, {"kl_coef": 0.004, "minibatches": 2}, {"gain": 0.02}, 0.02),
         step(catalogue, {"prompts_per_step": 64}, {}, -0.01),
     ]
-    clauses = derive(steps, catalogue)
+    clauses = derive(steps, catalogue, OBSERVABLES)
     write_rule(tmp_path / "rule.yaml", clauses, {"seed": 0})
     assert len(clauses) == 2
-    assert load_rule("rule", tmp_path / "rule.yaml", catalogue) == clauses
+    assert load_rule("rule", tmp_path / "rule.yaml", catalogue, METRICS) == clauses
 
 
 @pytest.mark.parametrize(
@@ -280,7 +287,7 @@ def test_a_problem_is_named_with_file_clause_key_value_and_what_is_allowed(
 ) -> None:
     path = write(tmp_path / "rule.yaml", CLAUSE, clause)
     with pytest.raises(UserError, match=message) as caught:
-        load_rule("rule", path, catalogue)
+        load_rule("rule", path, catalogue, METRICS)
     assert str(caught.value).startswith(f"rule={path}:")
 
 
@@ -289,7 +296,7 @@ def test_a_rule_without_a_clause_is_refused(catalogue: Catalogue, tmp_path: Path
         UserError,
         match="must be a list of at least one clause; a search in which no change paid off finds none",
     ):
-        load_rule("rule", write(tmp_path / "rule.yaml"), catalogue)
+        load_rule("rule", write(tmp_path / "rule.yaml"), catalogue, METRICS)
 
 
 # --- the agent ---
@@ -306,7 +313,7 @@ def test_the_agent_applies_the_first_clause_of_each_parameter_whose_condition_ho
         {"parameter": "group_size", "notches": 1, "when": {"observe": "late/early kl", "at_least": 1.5}},
         {"parameter": "prompts_per_step", "notches": 1, "when": {"observe": "gain", "at_most": 1.0}},
     )
-    proposal = RuleFileAgent(RuleFileSettings(path=str(path)), catalogue).propose(
+    proposal = RuleFileAgent(RuleFileSettings(path=str(path)), catalogue, METRICS).propose(
         evidence(catalogue, [0.3], kl=(0.1, 0.5))
     )
     assert proposal.changes == {"kl_coef": 0.003, "group_size": 16}
@@ -326,7 +333,7 @@ def test_where_the_whole_rule_was_tried_the_agent_takes_a_part_of_it_then_nothin
         {"parameter": "group_size", "notches": 1, "when": {"observe": "late kl", "at_least": 0.5}},
     )
     agent, facts, tried = (
-        RuleFileAgent(RuleFileSettings(path=str(path)), catalogue),
+        RuleFileAgent(RuleFileSettings(path=str(path)), catalogue, METRICS),
         evidence(catalogue, [0.3], kl=0.6),
         [],
     )

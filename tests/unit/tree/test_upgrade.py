@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from llmzero.cli import composed
+from llmzero.core.metrics import FLAGS, metric_catalogue
 from llmzero.core.settings import read
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.upgrade import upgraded
 from llmzero.tree.workspace import differences
+from tests.conftest import METRICS
 
 # Settings of a language model as agents and early stoppers had them before there was the group `llm`.
 ENDPOINT = {
@@ -112,3 +114,20 @@ def test_classes_that_moved_have_their_new_names_and_no_other_is_touched() -> No
         },
         "runner": {"_target_": "mine.tracking.Runner"},
     }
+
+
+def test_a_catalogue_of_metrics_from_before_its_flags_is_the_one_of_today() -> None:
+    new = compose_search("agent=rules")
+    old = deepcopy(new)
+    for entry in old["metrics"]["metrics"].values():
+        for flag in FLAGS:
+            entry.pop(flag, None)
+    before = deepcopy(old)
+    assert differences(old, new), "they differ until the old one is upgraded"
+    assert differences(upgraded(old), new) == ""
+    assert old == before
+    old["metrics"]["metrics"]["kl"]["healthy"] = [0.0, 9.0]
+    assert upgraded(old)["metrics"] == old["metrics"], "a catalogue of somebody's own stays as it is"
+    assert metric_catalogue(old["metrics"]["metrics"])["kl"].table == METRICS["kl"].table, (
+        "and is shown as ours"
+    )

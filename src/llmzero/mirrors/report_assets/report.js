@@ -8,10 +8,6 @@
     running: "M6 0l6 6l-6 6l-6-6z", queued: "M6 1a5 5 0 1 0 0 10a5 5 0 1 0 0-10zM6 2.6a3.4 3.4 0 1 1 0 6.8a3.4 3.4 0 1 1 0-6.8z",
   };
   const GROUPS = ["capacity", "regularization", "optimization"];
-  const CURVES = {
-    reward_mean: "Training reward", entropy: "Entropy (nats a token)", kl: "KL to the reference (nats a token)",
-    grad_norm: "Gradient norm", completion_length_mean: "Completion length (tokens)", truncated_fraction: "Truncated completions (share)",
-  };
   const RADIAL_FROM = 80; // leaves; more rows than this do not fit the tree's height
 
   const nodes = new Map(data.nodes.map((node) => [node.id, { ...node, children: [] }]));
@@ -516,11 +512,11 @@
       ...base({ formatter: ([point]) => atStep(point), trigger: "axis", axisPointer: { lineStyle: { color: colors.faint } } }),
       grid: small, xAxis: axis({ splitLine: { show: false }, min: 0 }), yAxis: axis(scale), series: [line(points, colors.accent, { showSymbol: points.length === 1 })],
     });
-    return figure(CURVES[name], "", range(values), option);
+    return figure(data.curves[name], "", range(values), option);
   }
 
   function panelCurves(node) {
-    const present = Object.keys(CURVES).filter((name) => node.curves[name]);
+    const present = Object.keys(data.curves).filter((name) => node.curves[name]);
     const figures = [...(node.validation.length ? [validationFigure(node)] : []), ...present.map((name) => curveFigure(node, name))];
     const thinned = node.curves.rows > node.curves.step.length ? el("p", { class: "hint" }, `${node.curves.step.length} of ${node.curves.rows} steps are drawn`) : null;
     const content = figures.length ? el("div", { class: "curves" }, figures.map(({ element }) => element)) : none("No validation and no metrics yet.");
