@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from llmzero.cli import composed
-from llmzero.evidence.evidence import EvidenceBuilder
+from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from llmzero.agents.stopper import NeverStop
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult, StageSpec, StageStatus, ValidationPoint
-from llmzero.evidence.evidence import EvidenceBuilder
+from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.methods.base import MethodContext

@@ -56,6 +56,18 @@ class Shown:
     history: bool = True
     metrics: bool = True
 
+    @property
+    def sections(self) -> set[str]:
+        """The sections of evidence that the agent is shown. One that is not named here, no agent sees."""
+        sections = {"stage", "setting", "budget", "catalogue", "path"}
+        if self.history:
+            sections |= {"tried"}
+        if self.metrics:
+            sections |= {"outcomes", "dynamics", "rollouts"}
+        if self.history and self.metrics:
+            sections |= {"incumbent", "predictions"}
+        return sections
+
 
 class Prompts:
     """The templates, each looked for in the user's folder first.
@@ -93,7 +105,7 @@ def conversation(
     Raises:
         UserError: the budget is too small even for the least that can be shown.
     """
-    evidence = without(evidence, shown)
+    evidence = evidence.only(shown.sections)
     images = [_image(plot.png) for plot in draw_plots(evidence)] if shown.images else []
     for portion in portions(len(evidence.history) + 1):  # with the base model
         values = {**texts(evidence, shown, portion), "images": len(images)}
@@ -105,24 +117,6 @@ def conversation(
     raise UserError(
         f"max_prompt_tokens={budget}: the shortest prompt takes about {needed} tokens; raise it, or shorten the templates and catalogues"
     )
-
-
-def without(evidence: Evidence, shown: Shown) -> Evidence:
-    """Return the evidence less what an ablation hides."""
-    if not shown.history:
-        evidence = replace(
-            evidence, history=[], children=[], best_path=[], predictions=[], incumbent_score=None
-        )
-    if not shown.metrics:
-        views = {
-            name: [_blind(view) for view in getattr(evidence, name)]
-            for name in ("path", "children", "history", "best_path")
-        }
-        nothing = dict.fromkeys(("metrics", "validation", "rollouts", "predictions"), ())
-        unknown = dict.fromkeys(("start_score", "incumbent_score", "best_step"))
-        blind: dict[str, Any] = {"stage": _blind(evidence.stage), **views, **nothing, **unknown}
-        evidence = replace(evidence, **blind)
-    return evidence
 
 
 def portions(stages: int) -> Iterator[Portion]:
@@ -240,10 +234,6 @@ def _cause(cause: Mapping[str, Any]) -> str:
     )
     drivers = ", ".join(f"{name}={value_text(value)}" for name, value in (cause.get("hparams") or {}).items())
     return f" ({cause['kind'].replace('_', ' ')} during {cause.get('phase', 'training')}{size}{'; driven by ' + drivers if drivers else ''})"
-
-
-def _blind(view: StageView) -> StageView:
-    return replace(view, score=None, gain=None, diagnosis=(), rationale="", error=None, cause=None)
 
 
 # --- the rest ---

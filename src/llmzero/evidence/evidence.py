@@ -1,42 +1,81 @@
-"""What every agent sees of a search: training dynamics, the path, what was tried, what is left. Validation data only."""
+"""What every agent sees of a search, in sections that an agent may be shown or not. Validation data only."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from statistics import fmean
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Self
 
 from llmzero.core.hparams import Catalogue, HParams
 from llmzero.core.metrics import Metric
-from llmzero.core.stage import StageDir, StageStatus, ValidationPoint
-from llmzero.tree.tree import Node, Tree
+from llmzero.core.stage import ValidationPoint
 
-PREDICTIONS_KEPT = 12  # of the latest stages whose agent said what it expected
+SECTIONS = {
+    "stage": "the stage in question, its checkpoints, and what is to be decided about it",
+    "setting": "what is trained and how",
+    "budget": "what is left",
+    "catalogue": "hyperparameters that may change, and metrics that are recorded",
+    "path": "configurations of the stages from the root to the one in question",
+    "tried": "configurations of the other stages of the search",
+    "outcomes": "what came of stages: scores, gains, errors, and what agents wrote about them",
+    "incumbent": "the best validation score of the search so far",
+    "dynamics": "metrics and validation points of the stage in question",
+    "rollouts": "sampled completions of the stage in question",
+    "predictions": "what agents expected of earlier stages, and what came",
+}
+
+
+def of(section: str, default: Any = MISSING) -> Any:
+    """Return a dataclass field that belongs to a section; without the section it holds its default."""
+    metadata = {"section": section}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Sectioned:
+    """A dataclass whose fields belong to sections. A field of no section, or of one that is not named, is hidden."""
+
+    def only(self, sections: Collection[str]) -> Self:
+        """Return a copy with these sections, of the dataclasses in it as well; everything else holds its default.
+
+        Raises:
+            TypeError: a field without a default would be hidden.
+        """
+        shown = {
+            each.name: _only(getattr(self, each.name), sections)
+            for each in fields(self)  # type: ignore[arg-type]
+            if each.metadata.get("section") in sections
+        }
+        return type(self)(**shown)
+
+
+def _only(value: Any, sections: Collection[str]) -> Any:
+    if isinstance(value, Sectioned):
+        return value.only(sections)
+    return [_only(item, sections) for item in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
-class StageView:
+class StageView(Sectioned):
     """A stage as agents see it. `gain` is its best score less its parent's; `changes` are against the parent."""
 
-    node_id: str
-    depth: int
-    state: str
-    hparams: HParams
-    changes: HParams
-    diagnosis: tuple[str, ...]
-    score: float | None
-    gain: float | None
-    error: str | None
-    parent_id: str | None = None
-    agent: str = ""
-    rationale: str = ""
-    resume: str | int = "best"
-    cause: Mapping[str, Any] | None = None
-    gpu_seconds: float = 0.0
+    node_id: str = of("stage")
+    depth: int = of("stage")
+    state: str = of("stage")
+    hparams: HParams = of("stage")
+    changes: HParams = of("stage")
+    diagnosis: tuple[str, ...] = of("outcomes", ())
+    score: float | None = of("outcomes", None)
+    gain: float | None = of("outcomes", None)
+    error: str | None = of("outcomes", None)
+    parent_id: str | None = of("stage", None)
+    agent: str = of("stage", "")
+    rationale: str = of("outcomes", "")
+    resume: str | int = of("stage", "best")
+    cause: Mapping[str, Any] | None = of("outcomes", None)
+    gpu_seconds: float = of("stage", 0.0)
 
 
 @dataclass(frozen=True)
@@ -58,46 +97,48 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(Sectioned):
     """The facts before a decision.
 
     Attributes:
         stage: the stage in question: the parent of the one to be proposed, or the running one to be judged.
-        start_score: the score the stage began with.
-        validation: its validation points so far, and `metrics`, a dict for each of its steps.
-        path: stages from the root to it.
+        steps: planned steps of a stage.
+        node_id: the stage that is to be created or judged.
+        seed: for an agent that draws; the same for the same decision of the same search.
+        checkpoints: steps of `stage` at which there is a checkpoint, the best one's in `best_step`.
+        setting: what is trained and how, in a few words by name.
+        budget_left: what remains of each limited resource.
+        path: stages from the root to `stage`.
         children: what was already tried from it.
         history: every stage of the search, in order of creation.
-        incumbent_score: the best validation score of the search so far; `best_path` are the stages that led to it.
-        steps: planned steps of a stage.
-        budget_left: what remains of each limited resource.
-        seed: for an agent that draws; the same for the same decision of the same search.
-        node_id: the stage that is to be created or judged.
-        checkpoints: steps of `stage` at which there is a checkpoint, the best one's in `best_step`.
+        best_path: the stages that led to the best score of the search, `incumbent_score`.
+        start_score: the score the stage began with.
+        validation: its validation points so far.
+        metrics: a dict for each of its steps.
+        rollouts: sampled completions with prompt, reward and step.
         predictions: what agents expected of earlier stages, and what came.
-        setting: what is trained and how, in a few words by name.
     """
 
-    stage: StageView
-    start_score: float | None
-    validation: Sequence[ValidationPoint]
-    metrics: Sequence[dict[str, Any]]
-    rollouts: Sequence[dict[str, Any]]
-    path: Sequence[StageView]
-    children: Sequence[StageView]
-    history: Sequence[StageView]
-    incumbent_score: float | None
-    steps: int
-    catalogue: Catalogue
-    metric_catalogue: dict[str, Metric]
-    budget_left: dict[str, float] = field(default_factory=dict)
-    seed: str = ""
-    node_id: str = ""
-    best_path: Sequence[StageView] = ()
-    checkpoints: Sequence[int] = ()
-    best_step: int | None = None
-    predictions: Sequence[Prediction] = ()
-    setting: Mapping[str, str] = field(default_factory=dict)
+    stage: StageView = of("stage")
+    steps: int = of("stage")
+    catalogue: Catalogue = of("catalogue")
+    metric_catalogue: dict[str, Metric] = of("catalogue")
+    node_id: str = of("stage", "")
+    seed: str = of("stage", "")
+    checkpoints: Sequence[int] = of("stage", ())
+    setting: Mapping[str, str] = of("setting", {})
+    budget_left: dict[str, float] = of("budget", {})
+    path: Sequence[StageView] = of("path", ())
+    children: Sequence[StageView] = of("tried", ())
+    history: Sequence[StageView] = of("tried", ())
+    best_path: Sequence[StageView] = of("tried", ())
+    incumbent_score: float | None = of("incumbent", None)
+    start_score: float | None = of("dynamics", None)
+    validation: Sequence[ValidationPoint] = of("dynamics", ())
+    metrics: Sequence[dict[str, Any]] = of("dynamics", ())
+    best_step: int | None = of("dynamics", None)
+    rollouts: Sequence[dict[str, Any]] = of("rollouts", ())
+    predictions: Sequence[Prediction] = of("predictions", ())
 
     def rng(self) -> random.Random:
         """Return a random generator that is the same whenever this decision is taken again."""
@@ -106,140 +147,3 @@ class Evidence:
     def column(self, metric: str) -> list[float]:
         """Return a metric's values over the steps of the stage, missing ones left out."""
         return [row[metric] for row in self.metrics if row.get(metric) is not None]
-
-
-@dataclass(frozen=True)
-class EvidenceBuilder:
-    """Gathers evidence from the tree and the stage directories."""
-
-    nodes_dir: Path
-    catalogue: Catalogue
-    metric_catalogue: dict[str, Metric]
-    seed: int
-    setting: Mapping[str, str] = field(default_factory=dict)
-    _ended: dict[str, StageView] = field(
-        default_factory=dict
-    )  # views of stages that have ended: they change no more
-
-    def for_proposal(self, tree: Tree, node_id: str, budget_left: dict[str, float]) -> Evidence:
-        """Return the evidence for proposing a child of a node: everything its directory tells so far."""
-        node, stage = tree[node_id], StageDir(self.nodes_dir / node_id)
-        return self._evidence(
-            tree,
-            node,
-            node_id=tree.next_id(),
-            validation=node.result.validation if node.result else stage.validation(),
-            metrics=stage.metrics(),
-            rollouts=stage.rollouts(),
-            budget_left=budget_left,
-            checkpoints=[int(path.name.removeprefix("step_")) for path in stage.complete_checkpoints()],
-            best_step=node.result.best_step if node.result else None,
-            predictions=self._predictions(tree),
-        )
-
-    def of_ended(self, tree: Tree, node_id: str) -> Evidence:
-        """Return what a stage that has ended tells by itself: its changes, its gain and its metrics."""
-        node = tree[node_id]
-        assert node.result is not None
-        return Evidence(
-            stage=self._view(tree, node),
-            start_score=None,
-            validation=node.result.validation,
-            metrics=StageDir(self.nodes_dir / node_id).metrics(),
-            rollouts=(),
-            path=(),
-            children=(),
-            history=(),
-            incumbent_score=None,
-            steps=node.steps,
-            catalogue=self.catalogue,
-            metric_catalogue=self.metric_catalogue,
-        )
-
-    def for_stopping(self, tree: Tree, node_id: str, status: StageStatus) -> Evidence:
-        """Return the evidence for judging a running node: its validation trajectory."""
-        return self._evidence(
-            tree, tree[node_id], node_id=node_id, validation=status.validation, metrics=[], rollouts=[]
-        )
-
-    def _evidence(self, tree: Tree, node: Node, **facts: Any) -> Evidence:
-        best = tree.best()
-        return Evidence(
-            stage=self._view(tree, node),
-            start_score=tree[node.parent_id].score if node.parent_id else None,
-            path=[self._view(tree, n) for n in tree.path(node.node_id)],
-            children=[self._view(tree, n) for n in tree.children(node.node_id)],
-            history=[self._view(tree, n) for n in tree.stages()],
-            best_path=[self._view(tree, n) for n in tree.path(best.node_id)] if best else [],
-            incumbent_score=best.score if best else None,
-            steps=node.steps,
-            catalogue=self.catalogue,
-            metric_catalogue=self.metric_catalogue,
-            seed=f"{self.seed}/{tree.next_id()}",
-            setting=self.setting,
-            **facts,
-        )
-
-    def _view(self, tree: Tree, node: Node) -> StageView:
-        view = self._ended.get(node.node_id) or self._new_view(tree, node)
-        if node.usable:
-            self._ended[node.node_id] = view
-        return view
-
-    def _new_view(self, tree: Tree, node: Node) -> StageView:
-        parent = tree[node.parent_id] if node.parent_id else None
-        return StageView(
-            node_id=node.node_id,
-            depth=node.depth,
-            state=node.state,
-            hparams=node.hparams,
-            changes=self.catalogue.changes(parent.hparams, node.hparams) if parent else {},
-            diagnosis=tuple(node.proposal.get("diagnosis", ())),
-            score=node.score,
-            gain=_gain(node, parent),
-            error=node.result.error if node.result else None,
-            parent_id=node.parent_id,
-            agent=node.proposal.get("agent", ""),
-            rationale=node.proposal.get("rationale", ""),
-            resume=node.proposal.get("resume", "best"),
-            cause=node.result.cause if node.result else None,
-            gpu_seconds=node.result.gpu_seconds if node.result else 0.0,
-        )
-
-    def _predictions(self, tree: Tree) -> list[Prediction]:
-        """Return the latest stages that have ended and of which their agent said what it expected."""
-        told = islice(
-            (node for node in reversed(tree.stages()) if node.final and node.proposal.get("expected")),
-            PREDICTIONS_KEPT,
-        )
-        return [self._prediction(node, tree[node.parent_id]) for node in told if node.parent_id][::-1]
-
-    def _prediction(self, node: Node, parent: Node) -> Prediction:
-        expected = node.proposal["expected"]
-        before, after = (StageDir(self.nodes_dir / n.node_id).metrics() for n in (parent, node))
-        moved = [(name, way, _moved(name, way, before, after)) for name, way in expected["metrics"].items()]
-        return Prediction(
-            node_id=node.node_id,
-            expected_score=expected["score"],
-            score=node.score,
-            probability=expected["probability"],
-            improved=(_gain(node, parent) or 0.0) > 0,
-            metrics=tuple((name, way, hit) for name, way, hit in moved if hit is not None),
-        )
-
-
-def _gain(node: Node, parent: Node | None) -> float | None:
-    return None if parent is None or node.score is None or parent.score is None else node.score - parent.score
-
-
-def _moved(
-    metric: str, way: str, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
-) -> bool | None:
-    """Whether the late level of a metric went `up` or `down` as expected; None where it cannot be told."""
-    levels = [
-        [row[metric] for row in rows[-max(1, len(rows) // 3) :] if row.get(metric) is not None]
-        for rows in (before, after)
-    ]
-    if not all(levels):
-        return None
-    return (fmean(levels[1]) > fmean(levels[0])) == (way == "up")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llmzero.agents.base import AsksModel
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
-from llmzero.evidence.evidence import EvidenceBuilder
+from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.runners.base import StageRunner
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.budget import Budget, Ledger

@@ -15,7 +15,7 @@ from llmzero.agents.base import EarlyStopper
 from llmzero.core.errors import UserError
 from llmzero.core.files import append_jsonl, write_json
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
-from llmzero.evidence.evidence import EvidenceBuilder
+from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal, Resume
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.methods.base import Expansion, SearchMethod, WatchingMethod

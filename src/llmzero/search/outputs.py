@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from llmzero.core.hparams import Catalogue
-from llmzero.evidence.evidence import EvidenceBuilder
+from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.mirrors.report import write_report
 from llmzero.mirrors.summary import write_summary
 from llmzero.search.settings import SearchConfig

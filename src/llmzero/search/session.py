@@ -11,7 +11,8 @@ from llmzero.agents.journal import CallJournal
 from llmzero.core.files import read_json
 from llmzero.core.hparams import Catalogue
 from llmzero.core.parts import make
-from llmzero.evidence.evidence import Evidence, EvidenceBuilder
+from llmzero.evidence.builder import EvidenceBuilder
+from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
 from llmzero.mirrors.display import Display
 from llmzero.runners.base import StageRunner

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from llmzero.agents.text import estimated_tokens
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageDir, StageResult, ValidationPoint
-from llmzero.evidence.evidence import Evidence, EvidenceBuilder, Prediction, StageView
+from llmzero.evidence.builder import EvidenceBuilder
+from llmzero.evidence.evidence import SECTIONS, Evidence, Prediction, StageView, of
 from llmzero.evidence.proposal import Expected, Proposal
 from llmzero.tree.store import EventStore
 from tests.unit.agents.test_rules import evidence, points
@@ -164,6 +166,55 @@ def test_the_blind_see_no_number_that_was_measured(facts: Evidence) -> None:
     blind = replace(ALL, metrics=False)
     assert text(measured(0.123), blind) == text(measured(0.987), blind)
     assert text(measured(0.123)) != text(measured(0.987))
+
+
+@dataclass(frozen=True)
+class MoreEvidence(Evidence):
+    """Evidence of a later version, which has more fields."""
+
+    forgotten: str = "nothing"
+    graded: str = of("grades", "nothing")
+    entropies: str = of("dynamics", "nothing")
+
+
+@dataclass(frozen=True)
+class MoreView(StageView):
+    """Likewise of a stage."""
+
+    forgotten: str = "nothing"
+    graded: str = of("grades", "nothing")
+    peak: str = of("outcomes", "nothing")
+
+
+def test_a_new_field_is_shown_to_nobody_who_was_not_given_its_section(
+    facts: Evidence, tmp_path: Path
+) -> None:
+    """Whatever a template asks for, it is not in the evidence that it gets."""
+    views = {
+        name: [
+            MoreView(**vars(v), forgotten="leaks-0", graded="leaks-1", peak="leaks-2")
+            for v in getattr(facts, name)
+        ]
+        for name in ("path", "children", "history", "best_path")
+    }
+    stage = MoreView(**vars(facts.stage), forgotten="leaks-0", graded="leaks-1", peak="leaks-2")
+    known = {**vars(facts), **views, "stage": stage}
+    more = MoreEvidence(**known, forgotten="leaks-3", graded="leaks-4", entropies="leaks-5")
+    for name in ("proposer", "proposer_system"):
+        usual = (PROMPTS / f"{name}.jinja").read_text()
+        (tmp_path / f"{name}.jinja").write_text(usual + "\nAll: {{ evidence }}")
+
+    def leaks(shown: Shown) -> set[str]:
+        return set(re.findall(r"leaks-\d", text(more, shown, budget=10**6, prompts=str(tmp_path))))
+
+    assert leaks(replace(ALL, metrics=False)) == set()
+    assert leaks(replace(ALL, metrics=False, history=False, descriptions=False)) == set()
+    assert leaks(ALL) == {"leaks-2", "leaks-5"}, "only sections that are named"
+
+
+def test_every_field_belongs_to_a_section_and_every_section_is_shown_to_somebody() -> None:
+    sections = [each.metadata.get("section") for kind in (Evidence, StageView) for each in fields(kind)]
+    assert set(sections) == set(SECTIONS) == ALL.sections
 
 
 def test_images_come_with_the_text_only_where_they_are_wanted(facts: Evidence) -> None:

@@ -14,8 +14,8 @@ from llmzero.cli import composed
 from llmzero.core.errors import UserError
 from llmzero.core.settings import read
 from llmzero.core.stage import StageDir, StageResult, StageSpec
+from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.diagnosis import diagnose
-from llmzero.evidence.evidence import EvidenceBuilder
 from llmzero.runners.simulated import SimulatedHandle, SimulatedRunner, SimulatedRunnerSettings
 from llmzero.runners.simulation.drive import REFERENCE, drive_of
 from llmzero.runners.simulation.landscape import LANDSCAPES

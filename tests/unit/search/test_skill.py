@@ -18,7 +18,7 @@ from llmzero.agents.reply import Reply
 from llmzero.agents.transcript import CALLS_KEPT, RESULT_KEPT, Transcript, tool_calls
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
-from llmzero.evidence.evidence import EvidenceBuilder
+from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, StopRequest
 from llmzero.search.methods.skill import Skill, SkillSettings

@@ -1,0 +1,145 @@
+"""Gathers evidence from the tree of a search and the directories of its stages, and from nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from llmzero.core.hparams import Catalogue
+from llmzero.core.metrics import Metric
+from llmzero.core.stage import StageDir, StageStatus
+from llmzero.evidence.evidence import Evidence, Prediction, StageView
+from llmzero.tree.tree import Node, Tree
+
+PREDICTIONS_SHOWN = 12  # of the latest stages whose agent said what it expected
+
+
+@dataclass(frozen=True)
+class EvidenceBuilder:
+    """Gathers evidence from the tree and the stage directories."""
+
+    nodes_dir: Path
+    catalogue: Catalogue
+    metric_catalogue: dict[str, Metric]
+    seed: int
+    setting: Mapping[str, str] = field(default_factory=dict)
+    _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they stay
+
+    def for_proposal(self, tree: Tree, node_id: str, budget_left: dict[str, float]) -> Evidence:
+        """Return the evidence for proposing a child of a node: everything its directory tells so far."""
+        node, stage = tree[node_id], StageDir(self.nodes_dir / node_id)
+        return self._evidence(
+            tree,
+            node,
+            node_id=tree.next_id(),
+            validation=node.result.validation if node.result else stage.validation(),
+            metrics=stage.metrics(),
+            rollouts=stage.rollouts(),
+            budget_left=budget_left,
+            checkpoints=[int(path.name.removeprefix("step_")) for path in stage.complete_checkpoints()],
+            best_step=node.result.best_step if node.result else None,
+            predictions=self._predictions(tree),
+        )
+
+    def of_ended(self, tree: Tree, node_id: str) -> Evidence:
+        """Return what a stage that has ended tells by itself: its changes, its gain and its metrics."""
+        node = tree[node_id]
+        assert node.result is not None
+        return Evidence(
+            stage=self._view(tree, node),
+            validation=node.result.validation,
+            metrics=StageDir(self.nodes_dir / node_id).metrics(),
+            steps=node.steps,
+            catalogue=self.catalogue,
+            metric_catalogue=self.metric_catalogue,
+        )
+
+    def for_stopping(self, tree: Tree, node_id: str, status: StageStatus) -> Evidence:
+        """Return the evidence for judging a running node: its validation trajectory."""
+        return self._evidence(tree, tree[node_id], node_id=node_id, validation=status.validation)
+
+    def _evidence(self, tree: Tree, node: Node, **facts: Any) -> Evidence:
+        best = tree.best()
+        return Evidence(
+            stage=self._view(tree, node),
+            start_score=tree[node.parent_id].score if node.parent_id else None,
+            path=[self._view(tree, n) for n in tree.path(node.node_id)],
+            children=[self._view(tree, n) for n in tree.children(node.node_id)],
+            history=[self._view(tree, n) for n in tree.stages()],
+            best_path=[self._view(tree, n) for n in tree.path(best.node_id)] if best else [],
+            incumbent_score=best.score if best else None,
+            steps=node.steps,
+            catalogue=self.catalogue,
+            metric_catalogue=self.metric_catalogue,
+            seed=f"{self.seed}/{tree.next_id()}",
+            setting=self.setting,
+            **facts,
+        )
+
+    def _view(self, tree: Tree, node: Node) -> StageView:
+        view = self._ended.get(node.node_id) or self._new_view(tree, node)
+        if node.usable:
+            self._ended[node.node_id] = view
+        return view
+
+    def _new_view(self, tree: Tree, node: Node) -> StageView:
+        parent = tree[node.parent_id] if node.parent_id else None
+        return StageView(
+            node_id=node.node_id,
+            depth=node.depth,
+            state=node.state,
+            hparams=node.hparams,
+            changes=self.catalogue.changes(parent.hparams, node.hparams) if parent else {},
+            diagnosis=tuple(node.proposal.get("diagnosis", ())),
+            score=node.score,
+            gain=_gain(node, parent),
+            error=node.result.error if node.result else None,
+            parent_id=node.parent_id,
+            agent=node.proposal.get("agent", ""),
+            rationale=node.proposal.get("rationale", ""),
+            resume=node.proposal.get("resume", "best"),
+            cause=node.result.cause if node.result else None,
+            gpu_seconds=node.result.gpu_seconds if node.result else 0.0,
+        )
+
+    def _predictions(self, tree: Tree) -> list[Prediction]:
+        """Return the latest stages that have ended and of which their agent said what it expected."""
+        latest = islice(
+            (node for node in reversed(tree.stages()) if node.final and node.proposal.get("expected")),
+            PREDICTIONS_SHOWN,
+        )
+        return [self._prediction(node, tree[node.parent_id]) for node in latest if node.parent_id][::-1]
+
+    def _prediction(self, node: Node, parent: Node) -> Prediction:
+        expected = node.proposal["expected"]
+        before, after = (StageDir(self.nodes_dir / n.node_id).metrics() for n in (parent, node))
+        moved = [(name, way, _moved(name, way, before, after)) for name, way in expected["metrics"].items()]
+        return Prediction(
+            node_id=node.node_id,
+            expected_score=expected["score"],
+            score=node.score,
+            probability=expected["probability"],
+            improved=(_gain(node, parent) or 0.0) > 0,
+            metrics=tuple((name, way, hit) for name, way, hit in moved if hit is not None),
+        )
+
+
+def _gain(node: Node, parent: Node | None) -> float | None:
+    return None if parent is None or node.score is None or parent.score is None else node.score - parent.score
+
+
+def _moved(
+    metric: str, way: str, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
+) -> bool | None:
+    """Whether the late level of a metric went `up` or `down` as expected; None where it cannot be told."""
+    levels = [
+        [row[metric] for row in rows[-max(1, len(rows) // 3) :] if row.get(metric) is not None]
+        for rows in (before, after)
+    ]
+    if not all(levels):
+        return None
+    return (fmean(levels[1]) > fmean(levels[0])) == (way == "up")
