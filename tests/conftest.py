@@ -18,8 +18,8 @@ from llmzero.core.metrics import Metric, metric_catalogue
 REPOSITORY = Path(__file__).resolve().parents[1]
 METRICS = metric_catalogue(yaml.safe_load((REPOSITORY / "conf/metrics.yaml").read_text())["metrics"])
 
-# A test gets the mark of the first of these sets that holds a fixture of it, its file, or its name. `make test`
-# leaves marked tests out.
+# A test gets the mark of the first of these sets that holds a fixture of it, its file or its name.
+# `make test` leaves out all marked tests.
 TIERS = {
     "slurm": {"cluster"},
     "slow": {
@@ -53,13 +53,11 @@ TIERS = {
 QUICK_S = 5.0  # what a test without a mark may take
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # a worker has one core, and one thread gives the same bits every time
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has one core; the bits are the same every time
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they touch, and begin with the slowest files: no worker is to end long after the other."""
+    """Mark tests by what they touch. The slowest files begin, so that all workers end at about the same time."""
     order = [*TIERS, None]
     first: dict[Path, int] = defaultdict(lambda: len(TIERS))
     for item in items:

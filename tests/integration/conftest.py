@@ -25,8 +25,8 @@ from llmzero.config import LAUNCHERS
 from llmzero.core.errors import UserError
 from tests.conftest import REPOSITORY, made_once
 
-# 1 layer of width 64, taught careless answers alone: it writes well-formed expressions often enough that rewards
-# differ and gradients flow, which is all that the tests need of it.
+# 1 layer of width 64, taught careless answers alone: it writes well-formed expressions often enough that
+# rewards differ and gradients flow, which is all that the tests need of it.
 MICRO = [
     "model.recipe.layers=1",
     "model.recipe.hidden_size=64",
@@ -92,7 +92,7 @@ def launch(environment: dict[str, str]) -> Run:
 
 @pytest.fixture(scope="session")
 def run_here(environment: dict[str, str]) -> Run:
-    """Do in this process what a launcher does, and return the same: it spares a start of one to two seconds."""
+    """Do in this process what a launcher does in its own, and return the same; that spares its start."""
 
     def run(launcher: str, *overrides: str, ok: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         if overrides[0] == "--config-dir":
@@ -137,7 +137,7 @@ def spec(run_here: Run, root: Path, shared: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def run_stages(environment: dict[str, str], spec: dict[str, Any]) -> Stages:
-    """Run stages one after another in the same `size` processes, given by directory and their changes of `spec`."""
+    """Run stages one after another in the same processes, given by directory and changes of `spec`."""
 
     def run(wanted: dict[Path, dict[str, Any]], size: int = 1) -> None:
         for directory, changes in wanted.items():

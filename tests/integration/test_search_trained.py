@@ -1,4 +1,4 @@
-"""Whole searches that train for real, and what they do when they, or their stages, are killed at random moments."""
+"""Whole searches that train for real, also where they or their stages are killed at random moments."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_search_trains_for_real(trained: Path) -> None:
 
 
 def test_two_processes_a_stage_within_a_disk_quota(launch: Run, root: Path, tmp_path: Path) -> None:
-    """Stages side by side below the base model, with a checkpoint each: weights and optimizer, 1 and 2 in size.
+    """Stages side by side below the base model, with one checkpoint each: weights of size 1, optimizer of 2.
 
     So the base model takes 1, the practitioner's stage and the best one 3 each, all others 1 without their
     optimizer states.

@@ -1,4 +1,4 @@
-"""Parts as somebody writes them elsewhere. Names of their settings are names of ours too, with other types and bounds."""
+"""Parts from outside the repository: names of their settings are ours too, with other types and bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration tree: every combination composes, bad input is refused with its key and what is allowed."""
+"""The configuration tree: all combinations compose, bad input is refused with its key and what is allowed."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def overrides_of(row: Mapping[str, str]) -> list[str]:
 
 
 def covering_array() -> list[dict[str, str]]:
-    """Choices of an option for every group such that each possible pair of options stands together in at least one.
+    """Return choices of an option for every group, such that each possible pair of options occurs in one.
 
-    Greedy: begin with an open pair, then give each further group the option that closes most open pairs with those
-    chosen.
+    Greedy: begin with an open pair, then give each further group the option that closes most open pairs with
+    those chosen.
     """
     every = {group: [(group, option) for option in options] for group, options in OPTIONS.items()}
     pairs = {
@@ -254,7 +254,7 @@ NUMBERS = [key for key, bound in BOUNDS.items() if isinstance(bound, tuple)]
 
 @cache
 def documents() -> list[tuple[str, dict[str, Any]]]:
-    """Resolved configurations, with their launchers, in which every option of every group stands once or more."""
+    """Return resolved configurations and their launchers, in which every option of every group occurs."""
     register()
     longest = max(len(options) for options in OPTIONS.values())
     rows = [
