@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from analysis.commands import command_parser
@@ -34,7 +34,11 @@ def pull(source: str, directory: Path) -> list[Path]:
         UserError: the source has none, or cannot be read.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        archives = _offline(Path(source)) if Path(source).is_dir() else _online(source, Path(scratch))
+        archives: Iterable[Path]
+        if Path(source).is_dir():
+            archives = sorted(Path(source).rglob(f"offline-run-*-{SEARCH_RUN}/files/{FILES}"))
+        else:
+            archives = _online(source, Path(scratch))
         # Each archive is unpacked before the next is downloaded under the same name.
         searches = [_unpack(archive, directory) for archive in archives]
     if not searches:
@@ -42,11 +46,6 @@ def pull(source: str, directory: Path) -> list[Path]:
             f"{source}: holds no run of a search with its {FILES}; that run is written when the search ends"
         )
     return searches
-
-
-def _offline(folder: Path) -> Iterator[Path]:
-    """Yield the archives of the offline runs of searches below a folder."""
-    yield from sorted(folder.rglob(f"offline-run-*-{SEARCH_RUN}/files/{FILES}"))
 
 
 def _online(source: str, scratch: Path) -> Iterator[Path]:

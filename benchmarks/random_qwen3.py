@@ -1,4 +1,4 @@
-"""Qwen3 with weights at random and a token a character: what costs as much as the real one, without a network."""
+"""Qwen3 with random weights and one token for each character: as costly as the real one, and no download."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.cache import made_once
+from benchmarks.cache import cached_directory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LONGEST = 40_960  # tokens of context
+CONTEXT = 40_960  # tokens
 SMALL = {
     "num_hidden_layers": 2,
     "hidden_size": 64,
@@ -24,8 +24,12 @@ SMALL = {
 
 
 def random_qwen3_directory(small: bool) -> Path:
-    """Return a Hugging Face directory with Qwen3-0.6B's architecture in bfloat16, or that of `SMALL`; the first call makes it."""
-    return made_once(
+    """Return a Hugging Face directory in bfloat16, which the first call makes.
+
+    Args:
+        small: take the architecture `SMALL` in place of Qwen3-0.6B's.
+    """
+    return cached_directory(
         "random_qwen3_small" if small else "random_qwen3_0_6b",
         lambda directory: _build(SMALL if small else {}, directory),
     )
@@ -38,15 +42,14 @@ def _build(changes: dict[str, int], directory: Path) -> None:
     from llmzero.tasks.countdown import Countdown
 
     tokenizer = character_tokenizer(Countdown.alphabet)
-    described: dict[str, Any] = yaml.safe_load((REPOSITORY / "conf/model/qwen3_0_6b.yaml").read_text())[
-        "architecture"
-    ]
+    model_config = yaml.safe_load((REPOSITORY / "conf/model/qwen3_0_6b.yaml").read_text())
+    architecture: dict[str, Any] = model_config["architecture"] | changes
     ids = {
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": None,
     }
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(Qwen3Config(**described | changes, max_position_embeddings=LONGEST, **ids))
+    model = Qwen3ForCausalLM(Qwen3Config(**architecture, max_position_embeddings=CONTEXT, **ids))
     model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)

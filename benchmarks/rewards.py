@@ -1,9 +1,8 @@
 #!/usr/bin/env python
-"""How fast rewards are, and what they make of completions that try to break them.
+"""Measures how fast rewards are, and what completions that try to break them earn.
 
 Usage: PYTHONPATH=. python benchmarks/rewards.py [COMPLETIONS [TASK ...]]
-
-The default is 100000 completions a task, which takes half an hour; writes benchmarks/results/rewards.json.
+By default 100,000 completions for every task: half an hour. Writes benchmarks/results/rewards.json.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from llmzero.tasks.verified import Verified
 RESULTS = Path(__file__).resolve().parent / "results/rewards.json"
 SIZES: dict[str, Any] = {"train_size": 200, "val_size": 200, "test_size": 20}
 BATCH = 1000
-HONEST_S = 3.0  # seconds for which honest answers are judged
+HONEST_S = 3.0  # seconds for which correct answers are judged
 TASKS: dict[str, Callable[[], Any]] = {
     "countdown nano": lambda: Countdown(CountdownSettings(difficulty="nano", **SIZES)),
     "countdown full": lambda: Countdown(CountdownSettings(difficulty="full", **SIZES)),
@@ -44,7 +43,7 @@ TASKS: dict[str, Callable[[], Any]] = {
     "jsonl numeric": lambda: Verified("numeric", TIMEOUT_S, workers=1),
     "jsonl math": lambda: Verified("math", workers=2, timeout_s=1.0),
 }
-# What completions that try to break a reward are made of.
+# Adversarial completions are concatenations of these.
 PIECES = [
     *(
         "<answer>",
@@ -99,7 +98,7 @@ PIECES = [
 
 
 def adversarial(rng: random.Random, example: Example) -> str:
-    """Return a completion of odd pieces, some of them of the prompt; half of them state an answer."""
+    """Return a concatenation of `PIECES` and words of the prompt, half of the time between answer tags."""
     own = example.prompt.split() or [""]
     begin, end = rng.choice([("", ""), ("<answer>", "</answer>")])
     text = "".join(
@@ -109,43 +108,41 @@ def adversarial(rng: random.Random, example: Example) -> str:
 
 
 def main() -> None:
-    """Measure the named tasks, or all, and add them to the results."""
+    """Measure the tasks of the command line, or all, and add them to the results."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in sys.argv[2:] or TASKS:
         task = TASKS[name]()
-        results[name] = measured(task, count)
+        results[name] = measure(task, count)
         print(name, results[name], flush=True)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def measured(task: Task, count: int) -> dict[str, Any]:
-    """Return how many honest answers are judged a second, and what `count` adversarial completions earn."""
+def measure(task: Task, count: int) -> dict[str, Any]:
+    """Return how many correct answers are judged a second, and what `count` adversarial completions earn."""
     examples = (
         task.split("val")
         if hasattr(task, "split")
         else [Example(str(n), f"What is {n} + 1?", str(n + 1)) for n in range(200)]
     )
-    return {"honest_a_second": round(speed(task, examples)), **attacked(task, examples, count)}
+    return {"honest_a_second": round(speed(task, examples)), **attack(task, examples, count)}
 
 
 def speed(task: Task, examples: Sequence[Example]) -> float:
-    """Return answers judged a second."""
-    completions = [
-        task.demonstration(example)
-        if hasattr(task, "demonstration")
-        else f"<answer>{example.answer}</answer>"
-        for example in examples
-    ]
-    rewards_of(task, examples, completions)  # starts processes
+    """Return how many correct answers are judged a second."""
+    if hasattr(task, "demonstration"):
+        answers = [task.demonstration(example) for example in examples]
+    else:
+        answers = [f"<answer>{example.answer}</answer>" for example in examples]
+    rewards_of(task, examples, answers)  # starts the worker processes
     judged, began = 0, time.perf_counter()
     while time.perf_counter() - began < HONEST_S:
-        judged += len(rewards_of(task, examples, completions))
+        judged += len(rewards_of(task, examples, answers))
     return judged / (time.perf_counter() - began)
 
 
-def attacked(task: Task, examples: Sequence[Example], count: int) -> dict[str, Any]:
-    """Return what adversarial completions earn; each that counts as right is printed, to be looked at."""
+def attack(task: Task, examples: Sequence[Example], count: int) -> dict[str, Any]:
+    """Return what adversarial completions earn; print each that counts as correct, for inspection."""
     rng, right, highest, began = random.Random(0), 0, 0.0, time.perf_counter()
     for start in range(0, count, BATCH):
         batch = [rng.choice(examples) for _ in range(min(BATCH, count - start))]

@@ -1,8 +1,11 @@
 #!/usr/bin/env python
-"""What a search itself costs as its tree grows to 10,000 stages; writes benchmarks/results/search_scale.json.
+"""Measures the overhead of a search as its tree grows to 10,000 stages.
 
-An iteration is what the driver adds to a stage: the method's choice, three events in the log (one of them waits for the disk), the
-tree, the ledger. Nothing is trained, and the agent's answer is there at once. Each method runs in a process of its own.
+Usage: python benchmarks/search_scale.py   (writes benchmarks/results/search_scale.json)
+
+An iteration is what the driver does for a stage: the method's choice, three events in the log (one of them
+waits for the disk), the tree, the ledger. Nothing is trained, and the agent answers at once. Each method runs
+in a process of its own.
 """
 
 from __future__ import annotations
@@ -31,29 +34,35 @@ from llmzero.tree.tree import Tree
 
 RESULTS = Path(__file__).parent / "results" / "search_scale.json"
 STAGES = 10_000
-WINDOWS = (100, 300, 1000, 3000, 10_000)  # sizes of the tree around which an iteration is measured
+SIZES = (100, 300, 1000, 3000, 10_000)  # of the tree; iterations at trees within 10 % of each are averaged
 METHODS = ("llmzero", "paper")
 STEPS = 16
 
 
 def main() -> None:
     """Measure every method and print a table."""
-    found = {
+    measurements = {
         name: json.loads(
             subprocess.run([sys.executable, __file__, name], capture_output=True, check=True).stdout
         )
         for name in METHODS
     }
-    RESULTS.write_text(json.dumps({"stages": STAGES, "methods": found}, indent=2) + "\n")
-    for name, figures in found.items():
+    RESULTS.write_text(json.dumps({"stages": STAGES, "methods": measurements}, indent=2) + "\n")
+    for name, figures in measurements.items():
         sizes = ", ".join(f"{size}: {ms:.2f}" for size, ms in figures["iteration_ms"].items())
         print(
-            f"{name:8} ms an iteration at a tree of {sizes}; restart {figures['restart_s']:.2f} s; memory {figures['memory_mib']:.0f} MiB"
+            f"{name:8} ms an iteration at a tree of {sizes}; "
+            f"restart {figures['restart_s']:.2f} s; memory {figures['memory_mib']:.0f} MiB"
         )
 
 
-def measured(name: str) -> dict[str, Any]:
-    """Return milliseconds an iteration by size of the tree, seconds of a restart, and the memory of log, tree, ledger and method in MiB."""
+def measure(name: str) -> dict[str, Any]:
+    """Measure a method.
+
+    Returns:
+        Milliseconds an iteration by the size of the tree, seconds of a restart and of reading the log, the
+        memory of log, tree, ledger and method in MiB, and the log's size in MiB.
+    """
     config = composed(
         "search", SearchConfig, ["experiment=simulated", f"search={name}", f"budget.stages={STAGES}"]
     )
@@ -71,10 +80,10 @@ def measured(name: str) -> dict[str, Any]:
         restart = time.perf_counter() - began
         log_size = path.stat().st_size
         memory = psutil.Process().memory_info().rss - before
-    waiting = {size: _around(seconds, size) for size in WINDOWS}
+    windows = {size: seconds[int(size * 0.9) - 1 : int(size * 1.1)] for size in SIZES}
     return {
-        "iteration_ms": {size: round(1e3 * fmean(values), 3) for size, values in waiting.items()},
-        "iteration_median_ms": {size: round(1e3 * median(values), 3) for size, values in waiting.items()},
+        "iteration_ms": {size: round(1e3 * fmean(values), 3) for size, values in windows.items()},
+        "iteration_median_ms": {size: round(1e3 * median(values), 3) for size, values in windows.items()},
         "restart_s": round(restart, 3),
         "reading_the_log_s": round(read, 3),
         "memory_mib": round(memory / 2**20, 1),
@@ -106,11 +115,9 @@ def _add(
     proposal: Proposal,
     score: float,
 ) -> None:
-    """Log what the driver logs of a stage from its creation to its end."""
-    node_id, checkpoint = (
-        store.tree.next_id(),
-        f"runs/a/nodes/{store.tree.next_id()}/checkpoints/step_{STEPS:05d}",
-    )
+    """Append the events that the driver appends for a stage, from its creation to its end."""
+    node_id = store.tree.next_id()
+    checkpoint = f"runs/a/nodes/{node_id}/checkpoints/step_{STEPS:05d}"
     fields = {
         "node_id": node_id,
         "parent_id": parent_id,
@@ -131,11 +138,6 @@ def _add(
     store.append("finished", elapsed=1.0, node_id=node_id, result=result.to_dict())
 
 
-def _around(seconds: list[float], size: int) -> list[float]:
-    """Return the iterations at trees of about that size."""
-    return seconds[int(size * 0.9) - 1 : int(size * 1.1)]
-
-
 def _method(search: SearchSettings, catalogue: Catalogue) -> SearchMethod:
     def propose(tree: Tree, node_id: str) -> Proposal:
         rng, parent = random.Random(len(tree)), tree[node_id].hparams
@@ -150,6 +152,6 @@ def _method(search: SearchSettings, catalogue: Catalogue) -> SearchMethod:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(measured(sys.argv[1])))
+        print(json.dumps(measure(sys.argv[1])))
     else:
         main()

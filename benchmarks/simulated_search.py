@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""What a simulated search of 16 stages costs, with agents and without; writes benchmarks/results/simulated_search.json.
+"""Measures the cost of a simulated search of 16 stages; writes benchmarks/results/simulated_search.json.
 
-Milliseconds of processor time in this process: searches of the simulator studies, one after another, without a report. The agents'
-share is evidence, proposals and the early stopper's decisions. TMPDIR says where the searches write.
+The cost is milliseconds of processor time in this process, with agents and without: searches as in the
+simulator studies, one after another, without a report. The agents' share is evidence, proposals and the
+decisions of the early stopper. The searches write to TMPDIR.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ AGENTS = ("random", "rules")
 
 
 class Stopwatch:
-    """Sums the processor time spent in functions; one that another one calls counts once."""
+    """Sums the processor time of watched functions; one that another watched function calls counts once."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._inside = False
 
     def watch(self, owner: Any, *names: str) -> None:
-        """Watch functions of an object or a class."""
+        """Replace methods of an object or a class by watched ones."""
         for name in names:
             setattr(owner, name, self._watched(getattr(owner, name)))
 
@@ -59,41 +60,43 @@ def main() -> None:
     """Measure both agents and print a line for each."""
     stopwatch = Stopwatch()
     stopwatch.watch(EvidenceBuilder, "for_proposal", "for_stopping")
-    found = {agent: measured(agent, stopwatch) for agent in AGENTS}
-    RESULTS.write_text(json.dumps({"stages": STAGES, "searches": SEARCHES, "agents": found}, indent=2) + "\n")
-    for agent, figures in found.items():
+    measurements = {agent: measure(agent, stopwatch) for agent in AGENTS}
+    RESULTS.write_text(
+        json.dumps({"stages": STAGES, "searches": SEARCHES, "agents": measurements}, indent=2) + "\n"
+    )
+    for agent, figures in measurements.items():
         print(
-            f"agent={agent:8} {figures['search_ms']:.0f} ms a search, {figures['besides_agents_ms']:.0f} besides agents"
+            f"agent={agent:8} {figures['search_ms']:.0f} ms a search, "
+            f"{figures['besides_agents_ms']:.0f} besides agents"
         )
 
 
-def measured(agent: str, stopwatch: Stopwatch) -> dict[str, float]:
-    """Return the median milliseconds of a search, and of what it does besides agents."""
-    whole, rest = [], []
+def measure(agent: str, stopwatch: Stopwatch) -> dict[str, float]:
+    """Return the median milliseconds of a search, with agents and without."""
+    whole, without_agents = [], []
     with tempfile.TemporaryDirectory() as directory:
         for seed in range(SEARCHES):
-            config = _config(agent, seed, Path(directory) / str(seed))
-            spent, agents = time.process_time(), stopwatch.seconds
+            overrides = [
+                "experiment=simulated",
+                f"agent={agent}",
+                f"budget.stages={STAGES}",
+                "search.report=false",
+                f"seed={seed}",
+                f"search_dir={directory}/{seed}",
+            ]
+            config = composed("search", SearchConfig, overrides)
+            began, agents_before = time.process_time(), stopwatch.seconds
             session = Session.from_config(config)
             stopwatch.watch(session.proposer, "propose")
             stopwatch.watch(session.stopper, "decide")
             with contextlib.redirect_stdout(io.StringIO()):
                 session.run()
-            whole.append(time.process_time() - spent)
-            rest.append(whole[-1] - (stopwatch.seconds - agents))
-    return {"search_ms": round(1000 * median(whole), 1), "besides_agents_ms": round(1000 * median(rest), 1)}
-
-
-def _config(agent: str, seed: int, search_dir: Path) -> SearchConfig:
-    overrides = [
-        "experiment=simulated",
-        f"agent={agent}",
-        f"budget.stages={STAGES}",
-        "search.report=false",
-        f"seed={seed}",
-        f"search_dir={search_dir}",
-    ]
-    return composed("search", SearchConfig, overrides)
+            whole.append(time.process_time() - began)
+            without_agents.append(whole[-1] - (stopwatch.seconds - agents_before))
+    return {
+        "search_ms": round(1000 * median(whole), 1),
+        "besides_agents_ms": round(1000 * median(without_agents), 1),
+    }
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Break a search on SLURM at random moments and check that nothing is lost: `python benchmarks/slurm_faults.py [FAULTS]`.
+"""Breaks searches on SLURM at random moments and checks that nothing is lost.
 
-Needs `slurm/dev-cluster.sh up`. Searches of eight stages run one after another; every few seconds one of these happens: the driver is
-killed (and started again), a stage's process is killed, a node's slurmd is killed (and started again), a node goes down (and comes back), a
-running job is put back into the queue, a running job is cancelled. After each search every node has ended exactly once, the ledger is the
-sum of the results, and no job is left. Writes benchmarks/results/slurm_faults.json.
+Usage: PYTHONPATH=. python benchmarks/slurm_faults.py [FAULTS]   (needs `slurm/dev-cluster.sh up`)
+Writes benchmarks/results/slurm_faults.json.
+
+Searches of eight stages run one after another. Every few seconds one of these happens: the driver is killed
+(and started again), a stage's process is killed, a node's slurmd is killed (and started again), a node goes
+down (and comes back), a running job is requeued, a running job is cancelled. After each search every node has
+ended exactly once, the ledger is the sum of the results, and no job is left.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ OVERRIDES = [
 
 
 class Trial:
-    """A search that is broken while it runs."""
+    """A search into which faults are injected while it runs."""
 
     def __init__(self, search: Path, rng: random.Random) -> None:
         self.search, self.rng = search, rng
@@ -56,8 +59,8 @@ class Trial:
             "stage killed": self.kill_stage,
             "slurmd killed": self.kill_slurmd,
             "node down": self.take_node_down,
-            "job requeued": lambda: self.to_a_job("scontrol", "requeue"),
-            "job cancelled": lambda: self.to_a_job("scancel"),
+            "job requeued": lambda: self.run_on_a_job("scontrol", "requeue"),
+            "job cancelled": lambda: self.run_on_a_job("scancel"),
         }
 
     def _drive(self) -> subprocess.Popen[bytes]:
@@ -67,7 +70,7 @@ class Trial:
             )
 
     def run(self, faults: int) -> Counter[str]:
-        """Inject up to so many faults until the search has ended."""
+        """Inject up to `faults` faults until the search has ended; return the number of each kind."""
         done: Counter[str] = Counter()
         while self.driver.poll() is None:
             time.sleep(self.rng.uniform(1, 8))
@@ -88,7 +91,7 @@ class Trial:
         return True
 
     def kill_stage(self) -> bool:
-        """Kill a process that trains."""
+        """Kill the process of a stage."""
         pids = [
             StageDir(self.search / "nodes" / node_id).status().get("pid") for node_id in self._unfinished()
         ]
@@ -106,7 +109,7 @@ class Trial:
         return True
 
     def take_node_down(self) -> bool:
-        """Declare a node broken, and whole again."""
+        """Set a node down, and resume it."""
         node = self.rng.choice(("n1", "n2"))
         subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=fault"], check=True)
         time.sleep(self.rng.uniform(0, 3))
@@ -115,15 +118,15 @@ class Trial:
         )  # it may have come back by itself
         return True
 
-    def to_a_job(self, *words: str) -> bool:
-        """Do something to a running job."""
-        found = subprocess.run(
+    def run_on_a_job(self, *words: str) -> bool:
+        """Run a command on a running job."""
+        listing = subprocess.run(
             ["squeue", "-h", "--me", "-t", "RUNNING", "-o", "%A %j"],
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        jobs = [line.split()[0] for line in found.splitlines() if " llmzero-" in line]
+        jobs = [line.split()[0] for line in listing.splitlines() if " llmzero-" in line]
         if jobs:
             subprocess.run(
                 [*words, self.rng.choice(jobs)], check=False, capture_output=True
@@ -139,7 +142,7 @@ class Trial:
         )
 
     def check(self) -> dict[str, int]:
-        """Check what is promised of every search; return how its nodes ended."""
+        """Assert that nothing was lost; return how many nodes ended in each state."""
         store = EventStore(self.search / "tree.jsonl", repair=False)
         events = [json.loads(line) for line in (self.search / "tree.jsonl").read_text().splitlines()]
         finished = [event["node_id"] for event in events if event["event"] == "finished"]
@@ -162,13 +165,13 @@ class Trial:
 
 
 def main(faults: int) -> None:
-    """Run searches until there were so many faults."""
-    rng, place = random.Random(0), Path(mkdtemp())
+    """Run searches until `faults` faults were injected."""
+    rng, folder = random.Random(0), Path(mkdtemp())
     done: Counter[str] = Counter()
     nodes: Counter[str] = Counter()
     searches = 0
     while done.total() < faults:
-        trial = Trial(place / f"search-{searches}", rng)
+        trial = Trial(folder / f"search-{searches}", rng)
         done += trial.run(faults - done.total())
         nodes.update(trial.check())
         searches += 1

@@ -1,8 +1,10 @@
-"""What SLURM adds to a stage, and what 500 jobs cost the driver: `python benchmarks/slurm_overhead.py`.
+"""Measures what SLURM adds to a stage, and what 500 jobs cost the driver.
 
-Needs `slurm/dev-cluster.sh up`. A stage is started by hand and as a job by turns; what counts is the time to its first step, and for a job
-the part of it before its process begins. Then 500 stages that only sleep are submitted at once and watched to their end. Writes
-benchmarks/results/slurm_overhead.json.
+Usage: PYTHONPATH=. python benchmarks/slurm_overhead.py   (needs `slurm/dev-cluster.sh up`)
+Writes benchmarks/results/slurm_overhead.json.
+
+A stage is started by hand and as a job in turn; measured is the time to its first step. Then 500 stages that
+only sleep are submitted at once and polled until they have ended.
 """
 
 from __future__ import annotations
@@ -31,42 +33,40 @@ JOBS = 500
 
 
 def sleep_a_little(directory: str, **_: Any) -> None:
-    """Stand for a stage."""
+    """Entry point of a stage that trains nothing."""
     time.sleep(1)
     StageDir(Path(directory)).write_result(StageResult("completed", [], None, None, None, 1.0, 1.0))
 
 
 def main() -> None:
     """Measure both."""
-    place = Path(mkdtemp())
-    found = {"first_step_s": first_steps(place), "jobs": many_jobs(place / "many")}
-    write_json(RESULT, found)
+    folder = Path(mkdtemp())
+    measurements = {"first_step_s": first_steps(folder), "jobs": many_jobs(folder / "many")}
+    write_json(RESULT, measurements)
     print(RESULT.read_text())
 
 
-def first_steps(place: Path) -> dict[str, float]:
-    """Return the median seconds to a stage's first step, by hand and as a job, and of those until a job's process begins."""
-    spec = _spec(place)
+def first_steps(folder: Path) -> dict[str, float]:
+    """Return the median seconds to a stage's first step, started by hand and as a job."""
+    document = _stage_document(folder)
     times: dict[str, list[float]] = {"by hand": [], "as a job": []}
     for _ in range(ROUNDS):
-        times["by hand"].append(_until_first_step(_stage(place / "hand", spec), _by_hand))
-        times["as a job"].append(_until_first_step(_stage(place / "nodes/0001", spec), _as_a_job))
+        times["by hand"].append(_until_first_step(_stage(folder / "hand", document), _by_hand))
+        times["as a job"].append(_until_first_step(_stage(folder / "nodes/0001", document), _as_a_job))
     return {name: round(median(seconds), 2) for name, seconds in times.items()}
 
 
-def _spec(place: Path) -> dict[str, Any]:
-    subprocess.run(
-        [*command("train"), *MICRO, "steps=0", f"stage_dir={place}/root"], check=True, capture_output=True
-    )
-    resume = f"resume_from={place}/root/checkpoints/step_00000"
-    subprocess.run(
-        [*command("train"), *MICRO, "steps=0", resume, f"stage_dir={place}/spec"],
-        check=True,
-        capture_output=True,
-    )
-    found: dict[str, Any] = json.loads((place / "spec/stage.json").read_text()) | {"steps": 1}
-    found["hparams"] |= FEW
-    return found
+def _stage_document(folder: Path) -> dict[str, Any]:
+    """Return the content of a `stage.json` for one step from a new base checkpoint."""
+    for name, overrides in (
+        ("root", []),
+        ("stage", [f"resume_from={folder}/root/checkpoints/step_00000"]),
+    ):
+        line = [*command("train"), *MICRO, "steps=0", *overrides, f"stage_dir={folder}/{name}"]
+        subprocess.run(line, check=True, capture_output=True)
+    document: dict[str, Any] = json.loads((folder / "stage/stage.json").read_text()) | {"steps": 1}
+    document["hparams"] |= FEW
+    return document
 
 
 def _stage(directory: Path, spec: dict[str, Any]) -> StageDir:
@@ -99,7 +99,7 @@ def _until_first_step(stage: StageDir, start: Callable[[StageDir], None]) -> flo
 
 
 def many_jobs(nodes: Path) -> dict[str, float]:
-    """Return what submitting and watching many jobs costs."""
+    """Return what submitting and polling many jobs costs."""
     calls = _count_calls()
     runner = SlurmRunner(
         SlurmRunnerSettings(entry_point="benchmarks.slurm_overhead.sleep_a_little", cpus_per_task=1)
@@ -129,7 +129,7 @@ def many_jobs(nodes: Path) -> dict[str, float]:
 
 
 def _count_calls() -> list[int]:
-    """Count from now on what SLURM is asked."""
+    """Count the calls of SLURM commands from now on, in the first element of the list returned."""
     calls, ask = [0], slurm_queue._lines
 
     def counted(*words: str) -> list[str]:

@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Our GRPO step and sampler on a CPU, side by side with TRL's GRPOTrainer and transformers' generate.
+"""Compares our GRPO step and sampler on a CPU with TRL's GRPOTrainer and transformers' generate.
 
-Steps are compared as benchmarks/side_by_side.py does it, in two processes by turns. The same is done with the two samplers inside
-one process. Ratios are theirs by ours, of medians: above 1 we are faster; peak memory is ours by theirs.
+Steps are compared by benchmarks/side_by_side.py, in two processes in turn; the two samplers in turn inside
+one process. Ratios are the median of theirs divided by the median of ours: above 1 we are faster. Peak memory
+is ours divided by theirs.
 
 Usage: python benchmarks/trainer_cpu.py   (six minutes; writes benchmarks/results/trainer_cpu.json)
 """
@@ -23,29 +24,22 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.side_by_side import (  # noqa: E402
-    Setting,
-    answer,
-    compare_steps,
-    model_directory,
-    ratio,
-    seconds,
-    task_of,
-    worker,
-)
+from benchmarks.setting import Setting, model_directory, task_of  # noqa: E402
+from benchmarks.side_by_side import compare_steps, ratio, seconds  # noqa: E402
+from benchmarks.worker import answer, worker  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks/results/trainer_cpu.json"
 SETTINGS = {
     "nano": Setting(
         "nano", "nano", 64, 16, 32, 1e-4, 8, updates=4
-    ),  # the batch that the strategies of nano searches end with
+    ),  # the batch of the last stages in good strategies of the nano model
     "smollm2": Setting("smollm2", "full", 4, 8, 32, 1e-6, 3),
 }
 
 
 def main() -> None:
-    """Measure everything and write it down."""
-    found: dict[str, Any] = {
+    """Measure everything and write the results."""
+    report: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "settings": {},
         "ratios": {},
@@ -55,23 +49,23 @@ def main() -> None:
         steps = seconds(answers)
         with worker("benchmarks.trainer_cpu:sampling", setting) as ask:
             sampled = ask("")
-        found["settings"][name] = {
+        report["settings"][name] = {
             **asdict(setting),
             "step_seconds": steps,
             "peak_memory_mib": memory,
             "sampling_seconds": sampled,
         }
-        found["ratios"] |= {
+        report["ratios"] |= {
             f"{name}_step": ratio(steps),
             f"{name}_sampling": ratio(sampled[str(setting.max_tokens)]),
         }
-        found["ratios"][f"{name}_peak_memory"] = round(memory["ours"] / memory["theirs"], 2)
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+        report["ratios"][f"{name}_peak_memory"] = round(memory["ours"] / memory["theirs"], 2)
+    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
 
 
 def sampling(setting: Setting) -> None:
-    """Answer with the seconds that our sampler and transformers' generate take for the same prompts, by turns, at several lengths."""
+    """Answer with the seconds of our sampler and of transformers' generate for the same prompts."""
     import torch
 
     from llmzero.grpo.policy import encode_prompts, load_model, load_tokenizer
@@ -86,7 +80,7 @@ def sampling(setting: Setting) -> None:
     engine.start(_Weights(model, tokenizer))
     tokenizer.padding_side = "left"
     batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
-    found: dict[str, dict[str, list[float]]] = {}
+    samplers: dict[str, dict[str, list[float]]] = {}
     for length in sorted({setting.max_tokens // 2, setting.max_tokens}):
         limits = {
             "max_new_tokens": length,
@@ -94,7 +88,7 @@ def sampling(setting: Setting) -> None:
             "top_k": 0,
             "num_return_sequences": setting.group_size,
         }
-        sides = found[str(length)] = {"ours": [], "theirs": []}
+        sides = samplers[str(length)] = {"ours": [], "theirs": []}
         for turn in range(setting.rounds + 1):
             spent = timed(partial(engine.generate, prompts, Sampling(length, 1.0, setting.group_size, turn)))
             with torch.no_grad():
@@ -102,11 +96,11 @@ def sampling(setting: Setting) -> None:
             if turn:
                 sides["ours"].append(spent)
                 sides["theirs"].append(reference)
-    answer(found)
+    answer(samplers)
 
 
 class _Weights:
-    """A model in one piece, as our sampler wants to see it."""
+    """An unpartitioned model with the interface that our sampler expects."""
 
     partitioned = False
 

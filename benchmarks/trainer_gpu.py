@@ -1,18 +1,21 @@
 #!/usr/bin/env python
-"""Our GRPO step on one GPU beside TRL's, and our update alone beside prime-rl's published figure.
+"""Compares our GRPO step on one GPU with TRL's, and our update alone with prime-rl's published figure.
 
-`step`: whole steps with colocated vLLM in bfloat16, compared as benchmarks/side_by_side.py does it: two processes share the GPU and
-take steps by turns, each with a small share for its vLLM; by calculation both fit into 80 GB. TRL holds weights and optimizer in
-bfloat16 alone, as it does by default for such a checkpoint; we keep float32 master weights. Neither corrects for the sampler's mismatch.
-Phases, shares and tokens a second are ours.
+`step`: whole steps with colocated vLLM in bfloat16, compared by benchmarks/side_by_side.py. Two processes
+share the GPU and take steps in turn, each with a small share of memory for its vLLM; by calculation both fit
+into 80 GB. TRL holds weights and optimizer in bfloat16 alone, as it does by default for such a checkpoint; we
+hold float32 master weights. Neither corrects for the mismatch between sampler and trainer. Phases, shares and
+tokens a second are ours.
 
-`trainer`: updates on two made-up completions that fill 16,384 tokens each, one a micro-batch, with activations recomputed, as prime-rl
-does in its benchmark. MFU counts 6 N + 12 L H d T floating-point operations a token, as torchtitan does: N parameters, without those of
-an input embedding that is not the output layer too; L layers, H heads of d dimensions, T tokens a sequence; no discount for the causal
-mask, nothing for recomputation. prime-rl's 11.1 % takes the hidden size for H d, half of it for this model; by our count it is 17.9 %.
+`trainer`: updates on two completions of random tokens that fill 16,384 tokens each, one a micro-batch, with
+activation recomputation, as in prime-rl's benchmark. MFU counts 6 N + 12 L H d T floating-point operations a
+token, as torchtitan does: N parameters, without an input embedding that is not the output layer as well; L
+layers, H heads of d dimensions, T tokens a sequence; no discount for the causal mask, nothing for
+recomputation. prime-rl's 11.1 % takes the hidden size for H d, which is half of it for this model; by our
+count it is 17.9 %.
 
-The model is Qwen3-0.6B with weights at random, so nothing is downloaded; rewards are drawn by lot, so gradients are not 0.
-Memory is what the GPU holds, CUDA's context included.
+The model is Qwen3-0.6B with random weights, so nothing is downloaded. Rewards are random, so that gradients
+are not 0. Memory is that of the GPU, CUDA's context included.
 
 Usage: python benchmarks/trainer_gpu.py           (some minutes; writes benchmarks/results/trainer_gpu.json)
        python benchmarks/trainer_gpu.py --smoke   (half a minute on a CPU; tiny, and writes nothing)
@@ -38,18 +41,10 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.side_by_side import (  # noqa: E402
-    Answer,
-    Setting,
-    compare_steps,
-    model_directory,
-    our_trainer,
-    own_memory,
-    ratio,
-    seconds,
-    serve,
-    worker,
-)
+from benchmarks.our_trainer import our_trainer  # noqa: E402
+from benchmarks.setting import Setting, model_directory  # noqa: E402
+from benchmarks.side_by_side import compare_steps, own_memory, ratio, seconds  # noqa: E402
+from benchmarks.worker import Answer, serve, worker  # noqa: E402
 from llmzero.grpo.batch import Sample  # noqa: E402
 from llmzero.planning.architecture import Architecture  # noqa: E402
 from llmzero.tasks.base import Example, Reward  # noqa: E402
@@ -66,7 +61,7 @@ PEAK_TFLOPS = {
     "A100": 312,
 }  # dense bfloat16; the first that fits
 PUBLISHED = 11_900.0  # tokens a second of prime-rl's update on one H100
-LOT = "benchmarks.trainer_gpu.Lottery"
+RANDOM_REWARDS = "benchmarks.trainer_gpu.RandomRewards"
 
 ON_GPU = ("model=qwen3_0_6b", "hardware=one_80gb")
 TRL_ON_GPU = {
@@ -87,30 +82,32 @@ SHARED = (
 )  # 8 rows, as TRL's
 ALONE = ("rollout=torch", "trainer.activation_checkpointing=true")
 SETTINGS = {
-    "step": Setting("qwen3_0_6b", "nano", 16, 8, 1024, 2e-6, 4, (*ON_GPU, *SHARED), TRL_ON_GPU, LOT),
+    "step": Setting(
+        "qwen3_0_6b", "nano", 16, 8, 1024, 2e-6, 4, (*ON_GPU, *SHARED), TRL_ON_GPU, RANDOM_REWARDS
+    ),
     "trainer": Setting(
         "qwen3_0_6b", "nano", 2, 1, 16_000, 2e-6, 5, (*ON_GPU, *ALONE, "trainer.micro_batch_tokens=16384")
     ),
 }
 SMOKE = {
-    "step": Setting("qwen3_small", "nano", 4, 2, 8, 1e-4, 1, task=LOT),
+    "step": Setting("qwen3_small", "nano", 4, 2, 8, 1e-4, 1, task=RANDOM_REWARDS),
     "trainer": Setting(
         "qwen3_small", "nano", 2, 1, 48, 1e-4, 2, ("model=hf", *ALONE, "trainer.micro_batch_tokens=64")
     ),
 }
 
 
-class Lottery(Countdown):
-    """Countdown with rewards at random: a model with weights at random never writes an expression."""
+class RandomRewards(Countdown):
+    """Countdown with random rewards: a model with random weights never writes an expression."""
 
     def reward(self, example: Example, completion: str) -> Reward:
-        """Draw a reward."""
+        """Return a random reward."""
         value = random.random()
         return Reward(value, {"format": value, "correct": value})
 
 
 def main() -> None:
-    """Measure both and write it down; without a GPU say so and end with status 2."""
+    """Measure both and write the results; exit with status 2 where there is no GPU."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -126,14 +123,14 @@ def main() -> None:
         print("benchmarks/trainer_gpu.py needs a GPU; --smoke runs the same code on a CPU", file=sys.stderr)
         sys.exit(NO_GPU)
     settings = SMOKE if smoke else SETTINGS
-    found = {
+    report = {
         "machine": machine(),
         "step": step_report(settings["step"]),
         "trainer": update_report(settings["trainer"]),
     }
     if not smoke:
-        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+        RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
 
 
 def device() -> str | None:
@@ -144,7 +141,7 @@ def device() -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on besides our own code."""
+    """Return the hardware and the versions that the figures depend on."""
     vllm = packages_distributions()["vllm"][0]  # its builds have names of their own
     versions = {name: version(name) for name in ("torch", "transformers", "deepspeed", "trl", vllm)}
     return {"gpu": device(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
@@ -154,7 +151,7 @@ def machine() -> dict[str, Any]:
 
 
 def step_report(setting: Setting) -> dict[str, Any]:
-    """Compare whole steps with TRL's; medians over ours."""
+    """Compare whole steps with TRL's; return medians over our steps."""
     answers, memory = compare_steps(setting)
     ours, spent = answers["ours"], seconds(answers)
     return {
@@ -171,7 +168,7 @@ def step_report(setting: Setting) -> dict[str, Any]:
 
 
 def rate(answers: Sequence[Answer], *counts: str) -> float:
-    """Return the median over steps of these counts by the step's seconds."""
+    """Return the median over steps of the sum of these counts divided by the step's seconds."""
     return float(median(sum(answer[name] for name in counts) / answer["seconds"] for answer in answers))
 
 
@@ -182,7 +179,7 @@ def update_report(setting: Setting) -> dict[str, Any]:
     """Measure updates of full sequences; MFU is null where the device's peak is unknown."""
     with worker("benchmarks.trainer_gpu:update", setting) as ask:
         answers = [ask(""), *(ask("step") for _ in range(setting.rounds + 1))]
-    timed = answers[2:]  # without getting ready, and without the first update
+    timed = answers[2:]  # without the start, and without the first update
     tokens_per_second = rate(timed, "tokens")
     architecture = Architecture.from_config(
         json.loads((model_directory(setting.model) / "config.json").read_text())
@@ -214,17 +211,17 @@ def flops_per_token(architecture: Architecture, length: int) -> int:
 
 
 def update(setting: Setting) -> None:
-    """Take updates on the same made-up completions at every request."""
+    """Take an update on the same random completions for every request."""
     with our_trainer(setting) as trainer:
         sequence = trainer.settings.micro_batch_tokens
-        samples = made_up(setting, sequence, trainer.policy.model.config.vocab_size)
+        samples = random_samples(setting, sequence, trainer.policy.model.config.vocab_size)
         counts = {"sequence": sequence, "tokens": sum(sample.length for sample in samples)}
         step = partial(trainer.updater.update, samples, 0, 0, setting.learning_rate)
         serve(step, lambda _: counts, shares_gpu=False)
 
 
-def made_up(setting: Setting, sequence: int, vocabulary: int) -> list[Sample]:
-    """Return completions of random tokens that fill `sequence` tokens with their prompts; advantages alternate."""
+def random_samples(setting: Setting, sequence: int, vocabulary: int) -> list[Sample]:
+    """Return random completions with alternating advantages, each `sequence` tokens long with its prompt."""
     rng = random.Random(0)
     sampled = [-math.log(vocabulary)] * setting.max_tokens
     samples = []

@@ -24,7 +24,7 @@ from analysis.tables import Tables
 from analysis.transfer import transfer_matrix
 from llmzero.core.errors import UserError
 from tests.conftest import REPOSITORY
-from tests.unit.analysis.test_analysis import search
+from tests.unit.analysis.searches import simulated_search
 
 HOSTILE = (
     '</td></table><script>window.pwned=1</script><img src=x onerror="window.pwned=2">'
@@ -46,7 +46,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "search.test_incumbents=true",
                     "budget.stages=8",
                 ]
-                search(folder / task / method / f"seed-{seed}", *overrides)
+                simulated_search(folder / task / method / f"seed-{seed}", *overrides)
     command = [
         sys.executable,
         "launchers/transfer.py",
@@ -121,7 +121,7 @@ def test_scaling_tells_each_model_apart(tables: Tables) -> None:
 
 def test_figures_are_left_out_where_the_searches_do_not_tell(tables: Tables, tmp_path: Path) -> None:
     assert "scaling" not in draw(tables)
-    lone = search(tmp_path / "begun", "budget.stages=1")
+    lone = simulated_search(tmp_path / "begun", "budget.stages=1")
     (lone / "test.json").unlink()
     assert "test_over_cost" not in draw(load([lone]))
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.side_by_side import Meter, own_memory
+from benchmarks.meter import Meter
+from benchmarks.side_by_side import own_memory
 from benchmarks.trainer_gpu import PHASES, flops_per_token
 from llmzero.planning.architecture import Architecture
 from tests.conftest import REPOSITORY
