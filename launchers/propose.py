@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Ask an agent about a stage of a search, and start nothing: `python launchers/propose.py search_dir=runs/a node=0003 agent=openai ...`."""
+"""Asks an agent about a stage of a search, and starts nothing.
+
+`python launchers/propose.py search_dir=runs/a node=0003 agent=openai ...`
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from llmzero.tree.workspace import Workspace, read_config
 
 
 def run(config: ProposeConfig) -> None:
-    """Print the agent's proposal for a child of `node`; with `dry_run=true` the prompt that a language model would get."""
+    """Print the agent's proposal for a child of `node`; with `dry_run=true` a language model's prompt."""
     session = Session.from_config(_of_search(config))
     store = EventStore(session.workspace.tree_file, repair=False)
     if config.node not in store.tree.nodes:

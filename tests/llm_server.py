@@ -42,7 +42,10 @@ def _text(messages: list[dict[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """One POST to /v1/chat/completions; the names of headers are in lower case, `ignored` are forms that the endpoint does not notice."""
+    """One POST to /v1/chat/completions.
+
+    Names of headers are in lower case; `ignored` are forms that the endpoint does not notice.
+    """
 
     body: dict[str, Any]
     headers: dict[str, str] = field(default_factory=dict)
@@ -202,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.busy_with(request):
             answer = self.server.answer(request)
             last = self._begin(answer, _encoded(request, answer))
-        # A client that has the whole answer may ask again at once: the request is over before the last bytes go out.
+        # A client that has the whole answer may ask again at once, so the request ends before the last bytes.
         self.wfile.write(last)
 
     def _reply(self, answer: Answer) -> None:
@@ -243,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
         return last
 
     def _pause(self, seconds: float) -> None:
-        """Wait; the connection becomes readable when the client hangs up and when the server stops, since nobody sends ahead."""
+        """Wait; the connection becomes readable when the client hangs up or the server stops."""
         if select.select([self.connection], [], [], seconds)[0]:
             raise ConnectionAbortedError
 
@@ -262,7 +265,7 @@ class LLMServer(ThreadingHTTPServer):
         mind: called for every request that is not refused, from several threads at once.
         forms: the answer forms that the endpoint supports; others get status 400.
         silent_forms: forms that it accepts and ignores.
-        api_key: what requests must bear, if given.
+        api_key: what requests must bear; None for anything.
         models: names that GET /v1/models lists.
         rejects: keys of the body that get status 400.
 
@@ -349,11 +352,12 @@ class LLMServer(ThreadingHTTPServer):
 
     def unauthorized(self, headers: dict[str, str]) -> Answer | None:
         """Refuse a request without the right key."""
-        given = headers.get("authorization", "")
-        if self.api_key is None or given == f"Bearer {self.api_key}":
+        authorization = headers.get("authorization", "")
+        if self.api_key is None or authorization == f"Bearer {self.api_key}":
             return None
-        wrong = f"Incorrect API key provided: {given.removeprefix('Bearer ')}. You can find your API key in your account settings."
-        return Answer(status=401, error=wrong if given else "You didn't provide an API key.")
+        key = authorization.removeprefix("Bearer ")
+        wrong = f"Incorrect API key provided: {key}. You can find your API key in your account settings."
+        return Answer(status=401, error=wrong if authorization else "You didn't provide an API key.")
 
     def _unsupported(self, request: Request) -> Answer | None:
         forms = [
@@ -404,7 +408,10 @@ def _proposal(rng: random.Random, schema: dict[str, Any]) -> dict[str, Any]:
             "Entropy falls slowly.",
         ],
         "diagnosis": ["plateau"],
-        "rationale": "The policy still moves, but the score does not follow. A modest change should show whether it can rise again.",
+        "rationale": (
+            "The policy still moves, but the score does not follow. "
+            "A modest change should show whether it can rise again."
+        ),
         "changes": [
             {
                 "name": o["name"]["enum"][0],
@@ -476,11 +483,11 @@ def junk(rng: random.Random, depth: int = 0) -> Any:
     return items if kind == 2 else {_word(rng): item for item in items}
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _positions(value: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(value, dict | list):
         for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
             yield value, key
-            yield from _places(item)
+            yield from _positions(item)
 
 
 def _change(rng: random.Random, container: Any, key: Any) -> None:
@@ -500,12 +507,12 @@ def _rename_or_repeat(rng: random.Random, container: Any, key: Any) -> None:
 
 def _mutated(rng: random.Random, value: dict[str, Any]) -> str:
     for _ in range(rng.randrange(1, 4)):
-        places = list(_places(value))
-        if places:
-            rng.choice([_change, _drop, _rename_or_repeat])(rng, *rng.choice(places))
+        positions = list(_positions(value))
+        if positions:
+            rng.choice([_change, _drop, _rename_or_repeat])(rng, *rng.choice(positions))
     text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
-    place = rng.randrange(len(text))
-    return rng.choice([text, text, text, text[:place], text[:place] + _word(rng) + text[place:]])
+    position = rng.randrange(len(text))
+    return rng.choice([text, text, text, text[:position], text[:position] + _word(rng) + text[position:]])
 
 
 def _truncated(rng: random.Random, value: dict[str, Any]) -> str:
@@ -572,7 +579,10 @@ TEXTS: dict[str, Callable[[random.Random, dict[str, Any]], str]] = {
 
 # Ill manners: everything around the text
 
-HTML = b"<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
+HTML = (
+    b"<html><head><title>502 Bad Gateway</title></head>"
+    b"<body><center><h1>502 Bad Gateway</h1></center></body></html>"
+)
 REFUSAL = {"role": "assistant", "content": None, "refusal": "I'm sorry, I can't assist with that."}
 FIXED = {
     "null content": Answer(),
@@ -692,8 +702,8 @@ class Hostile:
     def __call__(self, request: Request) -> Answer:
         with self._lock:
             count = self.drawn.total()
-            turn, place = divmod(count, len(self.manners))
-            name = random.Random(f"{self._seed}/{turn}").sample(self.manners, len(self.manners))[place]
+            turn, position = divmod(count, len(self.manners))
+            name = random.Random(f"{self._seed}/{turn}").sample(self.manners, len(self.manners))[position]
             self.drawn[name] += 1
         return self._manners[name](random.Random(f"{self._seed}//{count}"), request)
 

@@ -1,4 +1,7 @@
-"""Whole searches by language models over real HTTP, through the launcher: sound minds, hostile ones, kills, budgets, replays."""
+"""Whole searches by language models over real HTTP, through the launcher.
+
+Models are sound or hostile; drivers are killed, budgets spent, searches replayed.
+"""
 
 from __future__ import annotations
 
@@ -79,14 +82,14 @@ def test_a_search_shows_the_models_own_words_and_charges_its_calls(run_here: Run
     )
     assert max(len(request.images) for request in asked) == 2
     events = calls_of(search)
-    found = summary(search)["budget"]
-    assert found["llm_calls"] == len(events) == len(asked)
+    spent = summary(search)["budget"]
+    assert spent["llm_calls"] == len(events) == len(asked)
     assert {event["name"].partition("/")[0] for event in events} == {f"{i:04d}" for i in range(2, 7)}, (
         "the practitioner's stage asks nobody"
     )
-    assert found["llm_tokens"] == sum(event["tokens"] for event in events)
-    assert found["llm_dollars"] == pytest.approx(sum(event["dollars"] for event in events), abs=1e-3)
-    assert found["llm_dollars"] > 0
+    assert spent["llm_tokens"] == sum(event["tokens"] for event in events)
+    assert spent["llm_dollars"] == pytest.approx(sum(event["dollars"] for event in events), abs=1e-3)
+    assert spent["llm_dollars"] > 0
     proposal = json.loads((search / "nodes/0003/proposal.json").read_text())
     assert proposal["agent"] == "scripted"
     assert proposal["expected"]["probability"] == 0.6
@@ -107,7 +110,7 @@ def test_a_search_shows_the_models_own_words_and_charges_its_calls(run_here: Run
 
 
 def test_a_search_that_trains_shows_its_model_real_dynamics(launch: Run, tmp_path: Path) -> None:
-    """Two stages at a time, trained for real, and asked about with text, plots and rollouts of the policy itself."""
+    """Two stages at a time are trained, and asked about with text, plots and rollouts of the policy."""
     search = tmp_path / "s"
     with LLMServer(scripted) as server:
         launch(
@@ -193,7 +196,10 @@ def test_the_key_is_nowhere_in_a_search_directory(launch: Run, tmp_path: Path) -
 def test_kills_lose_no_reply_and_pay_for_none_twice(
     run_here: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """With one worker the interrupted search is the uninterrupted one; only a reply that was under way at a kill is asked for again."""
+    """With one worker the interrupted search is the uninterrupted one.
+
+    Only a reply that was under way at a kill is asked for again.
+    """
 
     def slow(request: Request) -> Answer:
         return Answer(content=scripted(request).content, delay_s=0.05)
@@ -272,7 +278,10 @@ def test_a_budget_of_calls_ends_the_search_after_the_call_that_spends_it(
 
 
 def test_a_gullible_model_cannot_be_talked_out_of_bounds(run_here: Run, tmp_path: Path) -> None:
-    """A mind that does whatever stands in the rollouts: values beyond bounds, other files, a larger budget, the end of a fence."""
+    """A model that does whatever stands in the rollouts.
+
+    They order values beyond bounds, other files, a larger budget, the end of a fence.
+    """
 
     def gullible(request: Request) -> Answer:
         orders = re.findall(r"ORDER: (\{.*\})", request.text)
@@ -304,7 +313,7 @@ def test_a_gullible_model_cannot_be_talked_out_of_bounds(run_here: Run, tmp_path
 
 
 def test_a_wall_of_memory_is_found_and_kept_away_from(run_here: Run, tmp_path: Path) -> None:
-    """The practitioner's configuration runs out of memory; the agent reads why and finds a configuration that fits."""
+    """The practitioner's configuration runs out of memory; the agent reads why and finds one that fits."""
 
     def careful(request: Request) -> Answer:
         """Halves the batch whenever the evidence tells of memory, and asks for the largest otherwise."""
@@ -457,10 +466,10 @@ def test_an_agent_is_tried_on_a_stage_without_starting_anything(run_here: Run, t
     ).stdout
     assert "Propose the stage 0004 that continues 0001." in prompt
     with LLMServer(scripted) as server:
-        found = json.loads(run_here("propose", *where, *asking(server)).stdout)
+        proposal = json.loads(run_here("propose", *where, *asking(server)).stdout)
         assert server.requests[0].last_user in prompt
-    assert found["agent"] == "scripted"
-    assert catalogue_of_search(search).problems(found["changes"]) == []
+    assert proposal["agent"] == "scripted"
+    assert catalogue_of_search(search).problems(proposal["changes"]) == []
     assert json.loads(run_here("propose", *where).stdout)["agent"] == "rules"
     assert {file: file.read_bytes() for file in search.rglob("*") if file.is_file()} == before
     missing = run_here("propose", f"search_dir={search}", "node=0009", ok=False)

@@ -1,4 +1,4 @@
-"""`search=skill`: a language model runs a whole search in one session of tool calls, over real HTTP and through the launcher."""
+"""`search=skill` over real HTTP: a language model runs a whole search in one session of tool calls."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def reckless(request: Request) -> Answer:
 
 
 def assert_any_endpoint_takes(messages: list[dict[str, Any]]) -> None:
-    """One system message, then the user, no two of the user in a row, and every call followed by its result."""
+    """One system message, then the user, no two of the user in a row, every call followed by its result."""
     roles = [message["role"] for message in messages]
     assert roles[:2] == ["system", "user"]
     assert roles.count("system") == 1

@@ -1,4 +1,4 @@
-"""What a language model may answer: the schema made from the catalogue, and the review that lets nothing else through."""
+"""Answers of a language model: their schema, made from the catalogue, and their review, which bounds them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.fit import known_not_to_fit, nearly_equal
 from llmzero.evidence.proposal import PATHOLOGIES, Expected, Proposal, Resume
 
-PARAGRAPH, SENTENCE, PHRASE = 4000, 500, 80  # characters kept of a model's words
+PARAGRAPH, SENTENCE, PHRASE = 4000, 500, 80  # characters of a model's words that are stored
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number"}
 MOST = 40  # changes, observations and diagnoses that are looked at
 
@@ -24,7 +24,8 @@ class Review:
 
     Attributes:
         complaints: what is wrong with it, for the model to mend.
-        proposal: what can be used of it, with `notes` on what was clamped or left out; None where nothing can.
+        proposal: what can be used of it, with `notes` on what was clamped or left out; None where
+            nothing can.
     """
 
     complaints: tuple[str, ...]
@@ -32,7 +33,7 @@ class Review:
 
 
 def answer_schema(evidence: Evidence) -> dict[str, Any]:
-    """Return the JSON schema of a proposal: the catalogue's names and bounds, the checkpoints there are, the metrics recorded."""
+    """Return the JSON schema of a proposal, with the names and bounds of the catalogue."""
 
     def text(most: int) -> dict[str, Any]:
         return {"type": "string", "maxLength": most}
@@ -125,7 +126,7 @@ def _change_schema(parameter: Parameter) -> dict[str, Any]:
 
 
 def _changes(entries: Any, evidence: Evidence) -> tuple[HParams, dict[str, str], list[str], list[str]]:
-    """Return the changes that can be used, their reasons, complaints, and notes on what was clamped or left out."""
+    """Return usable changes, their reasons, complaints, and notes on what was clamped or left out."""
     if not isinstance(entries, list):
         return {}, {}, ["`changes` must be a list of objects with name, value and reason."], []
     wanted: HParams = {}
@@ -205,13 +206,15 @@ def _blocked(changes: HParams, resume: Resume, evidence: Evidence) -> list[str]:
             if name in failed.hparams
         )
         return [
-            f"This needs at least the memory of {failed.node_id} ({sizes}), which ran out of it. Propose something smaller."
+            f"This needs at least the memory of {failed.node_id} ({sizes}), which ran out of it. "
+            "Propose something smaller."
         ]
     for child in nearly_equal(evidence, new):
         if child.resume == resume:
             outcome = f"scored {child.score:.3f}" if child.score is not None else child.state
             return [
-                f"This is nearly the configuration of {child.node_id}, which was tried from the same checkpoint ({outcome}). Propose another."
+                f"This is nearly the configuration of {child.node_id}, which was tried from the same "
+                f"checkpoint ({outcome}). Propose another."
             ]
     return []
 
@@ -262,11 +265,11 @@ def _expected(value: Any, evidence: Evidence) -> Expected | None:
         for e in entries
         if e.get("direction") in ("up", "down") and isinstance(e.get("name"), str)
     }
-    known = {name: way for name, way in directions.items() if name in evidence.metric_catalogue}
-    found = Expected(
+    recorded = {name: way for name, way in directions.items() if name in evidence.metric_catalogue}
+    expected = Expected(
         share(value.get("score")),
         share(value.get("probability")),
-        known,
+        recorded,
         clean(value.get("effect") or "", SENTENCE),
     )
-    return None if found == Expected() else found
+    return None if expected == Expected() else expected

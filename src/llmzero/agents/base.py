@@ -29,7 +29,10 @@ class EarlyStopper(Protocol):
 
 @runtime_checkable
 class AsksModel(Protocol):
-    """An agent, of either kind, that calls a language model: its calls are stored and charged, and its set-up is checked before a search."""
+    """A proposer or early stopper that calls a language model.
+
+    Its calls are stored and charged, and its set-up is checked before a search.
+    """
 
     endpoint: Endpoint
 

@@ -1,4 +1,4 @@
-"""Dialects: how an endpoint is asked for JSON. Which one it understands is found out from its first replies."""
+"""Dialects: how an endpoint is asked for JSON, which its first replies tell."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from llmzero.agents.text import json_object
 
 Form = Literal["bounded", "strict", "tool", "plain"]
 
-# Forms of a request for JSON, the most binding first: a schema with bounds on the lengths of texts, which keep small models
-# from rambling but which not every endpoint knows; a schema without them; the arguments of a tool; a request in words.
+# Forms of a request for JSON, the most binding first: a schema with bounds on the lengths of texts, which
+# keep small models from rambling but which not every endpoint knows; a schema without them; the arguments
+# of a tool; a request in words.
 FORMS: tuple[Form, ...] = ("bounded", "strict", "tool", "plain")
 ANSWER_TOOL = "answer"
 UNSUPPORTED = (
@@ -26,7 +27,7 @@ UNSUPPORTED = (
 
 @dataclass(frozen=True)
 class Dialect:
-    """How an endpoint is asked: the form of JSON answers, and the name of the field that limits their length."""
+    """How an endpoint is asked: the form of JSON answers, and the field that limits their length."""
 
     form: Form = "bounded"
     limit: str = "max_completion_tokens"
@@ -74,7 +75,7 @@ class DialectSearch:
     def after_refusal(
         self, dialect: Dialect, status: int, complaint: str, wants_json: bool
     ) -> Dialect | None:
-        """Return what to try after a refusal with an HTTP status; None where that is no question of the dialect."""
+        """Return what to try after a refusal with an HTTP status; None where no other dialect would help."""
         open_question = wants_json or dialect.limit in complaint
         if self._settled or status not in UNSUPPORTED or not open_question:
             return None
@@ -90,7 +91,7 @@ class DialectSearch:
 
 
 def with_schema(messages: Sequence[Message], schema: dict[str, Any]) -> list[Message]:
-    """Return the messages with the schema at the end of the first, for endpoints that know no other way to ask for JSON."""
+    """Return the messages with the schema at the end of the first: JSON is asked for in words."""
     request = (
         "\n\nAnswer with one JSON object and nothing else. It keeps this JSON schema:\n"
         f"<answer-schema>\n{json.dumps(schema)}\n</answer-schema>"

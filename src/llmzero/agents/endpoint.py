@@ -1,8 +1,8 @@
-"""A language model behind an OpenAI-compatible endpoint: one call in, a reply out, whatever the endpoint does.
+"""A language model behind an OpenAI-compatible endpoint: a call gets a reply or an error, whatever happens.
 
-Calls are retried with back-off by the openai client, bounded in time and size (reply.py), limited in number at one time
-(slots.py), refused for a while after repeated failure (breaker.py), and stored and charged by the journal (journal.py). How
-the endpoint wants to be asked for JSON is found out once (dialects.py).
+Calls are retried with back-off by the openai client, bounded in time and size (reply.py), limited in number
+at one time (slots.py), refused for a while after repeated failure (breaker.py), and stored and charged by the
+journal (journal.py). The first replies tell how the endpoint has to be asked for JSON (dialects.py).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ BODY_TRIES = 2  # for a reply that breaks off: the client itself retries all els
 
 
 class CallError(Exception):
-    """There is no reply: the endpoint is silent, ill, out of budget, or the call was not made because it has been so."""
+    """There is no reply: the endpoint failed, has failed repeatedly before, or the budget is spent."""
 
 
 @dataclass
 class LlmSettings:
-    """`llm`: a language model behind an OpenAI-compatible endpoint, for whichever of agent, early stopper and method asks one."""
+    """`llm`: the language model that agent, early stopper and search method ask, if they ask one."""
 
     model: str | None = setting(None, "its name at the endpoint")
     base_url: str | None = setting(None, "e.g. http://localhost:8000/v1; null is OpenAI's own")
@@ -96,8 +96,8 @@ class Endpoint:
             raise UserError("llm.model: needs the name of a model, e.g. llm.model=NAME llm.base_url=URL")
         if urlsplit(settings.base_url or "").password:
             raise UserError(
-                f"llm.base_url of model {self.model} contains a password; put it into an environment variable and "
-                "name that in llm.api_key_env"
+                f"llm.base_url of model {self.model} contains a password; put it into an environment "
+                "variable and name that in llm.api_key_env"
             )
 
     @property
@@ -125,8 +125,9 @@ class Endpoint:
             return
         if self.settings.api_key_env and not self._key:
             raise UserError(
-                f"llm.api_key_env={self.settings.api_key_env}: this environment variable, which holds the key for "
-                f"model {self.model}, is not set; set it, or give llm.api_key_env=null where the endpoint wants no key"
+                f"llm.api_key_env={self.settings.api_key_env}: this environment variable, which holds the "
+                f"key for model {self.model}, is not set; set it, or give llm.api_key_env=null where the "
+                "endpoint wants no key"
             )
         try:
             self._openai().with_options(timeout=10, max_retries=0).models.list()
@@ -237,7 +238,7 @@ class Endpoint:
     def _answer(
         self, messages: Sequence[Message], schema: dict[str, Any] | None, tools: Sequence[dict[str, Any]]
     ) -> tuple[Reply, Dialect]:
-        """Return the reply to a conversation, and the dialect that got it; find that out where it is not known yet."""
+        """Return the reply to a conversation, and the dialect that got it; try others after a refusal."""
         from openai import APIStatusError
 
         dialect, wants_json = self._dialects.dialect, schema is not None
@@ -269,7 +270,7 @@ class Endpoint:
             return reply, dialect
 
     def _send(self, request: dict[str, Any]) -> Reply:
-        """Send a request, and again where the reply breaks off or is garbled: the client has retried all else by itself."""
+        """Send a request, and again where the reply breaks off or is garbled; the client retries all else."""
         from openai import APIConnectionError, APIStatusError
 
         completions = self._openai().chat.completions

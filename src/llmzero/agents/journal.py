@@ -1,4 +1,4 @@
-"""Every call of a language model, stored beside its node, charged once, and found again by a restart or a replay."""
+"""Calls of a language model: stored beside their stage, charged once, read again by a restart or replay."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CallId:
 
 @dataclass(frozen=True)
 class CallJournal:
-    """Writes `nodes/<id>/calls/<purpose>-<subject>-<n>.json`, n counting the calls of one purpose and subject.
+    """Writes `nodes/<id>/calls/<purpose>-<subject>-<n>.json`; n counts calls of one purpose and subject.
 
     Attributes:
         nodes: the directory of all stages.
@@ -59,7 +59,7 @@ class CallJournal:
         return read_json(call_file(self.nodes, name))
 
     def write(self, name: str, record: dict[str, Any]) -> None:
-        """Make a call durable, then charge it. One that was refused and not made is kept too: a replay has to meet it."""
+        """Make a call durable, then charge it. A refused one is written, too: a replay has to meet it."""
         write_record(self.nodes, name, record)
         self._charge(name, record)
 
@@ -77,7 +77,7 @@ class CallJournal:
 
 @dataclass(frozen=True)
 class Tape:
-    """A cassette: calls outside the search directory, laid out as in one, so that a search's own directory is one.
+    """A cassette: calls outside the search directory, laid out as in one; any search directory is one.
 
     Attributes:
         mode: `record` writes every call there too, `replay` answers from there alone.
@@ -106,8 +106,8 @@ class Tape:
         if record is None:
             file = call_file(self.directory / "nodes", name)
             raise UserError(
-                f"llm.cassette=replay: {file} does not exist: the search took another way than the recorded one; "
-                "llm.cassette=null (in another search_dir) asks the endpoint instead"
+                f"llm.cassette=replay: {file} does not exist: the search took another way than the recorded "
+                "one; llm.cassette=null (in another search_dir) asks the endpoint instead"
             )
         return record
 
@@ -119,7 +119,7 @@ def call_file(nodes: Path, name: str) -> Path:
 
 
 def write_record(nodes: Path, name: str, record: dict[str, Any]) -> None:
-    """Write a call; images go into files of their own beside it, and their names stand in their places."""
+    """Write a call; images go into files beside it, whose names replace them."""
     file = call_file(nodes, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     for message in record["messages"]:

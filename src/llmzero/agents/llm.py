@@ -1,4 +1,4 @@
-"""The proposer that is a language model: asks, has its answer mended, and never lets it out of the catalogue's bounds."""
+"""The proposer that is a language model, whose answers are mended, and kept within the catalogue's bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmzero.core.settings import setting
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
 
-SAID_KEPT = 4000  # characters of an answer that are shown again when it has to be mended
+ANSWER_SHOWN = 4000  # characters of an answer that are shown again when it has to be mended
 
 
 @dataclass
@@ -39,8 +39,9 @@ class LlmAgentSettings:
 class LlmAgent:
     """Proposes by asking a language model.
 
-    An answer that cannot be used goes back with precise complaints, `repairs` times. After that values are clamped and the rest
-    left out, where something remains; else the rule-based agent proposes. The proposal's `notes` say so in either case.
+    An answer that cannot be used goes back with precise complaints, `repairs` times. After that values are
+    clamped and the rest left out, where something remains; else the rule-based agent proposes. The proposal's
+    `notes` say so in either case.
     """
 
     def __init__(self, settings: LlmAgentSettings, llm: LlmSettings) -> None:
@@ -53,7 +54,7 @@ class LlmAgent:
         self._rules = RuleAgent() if settings.metrics else RandomAgent()
 
     def check(self, evidence: Evidence) -> None:
-        """Make a prompt of the evidence at a search's beginning: a broken template or too small a budget shows at once."""
+        """Raise `UserError` where no prompt can be made: a template is broken, or its budget too small."""
         self.prompt(evidence)
 
     def prompt(self, evidence: Evidence) -> list[dict[str, Any]]:
@@ -66,33 +67,37 @@ class LlmAgent:
         prompt, schema = self.prompt(evidence), answer_schema(evidence)
         messages = prompt
         replies: list[Reply] = []
-        found, why = Review((), None), ""
+        answer, why = Review((), None), ""
         for _ in range(1 + self.settings.repairs):
             try:
                 replies.append(self.endpoint.ask(call, messages, schema=schema))
             except CallError as error:
                 why = str(error)
                 break
-            found = self._review(replies[-1], evidence)
-            if not found.complaints:
+            answer = self._review(replies[-1], evidence)
+            if not answer.complaints:
                 break
-            messages = [*prompt, *self._complaint(replies[-1], found)]
-        return _charged(self._settled(found, why, evidence), replies)
+            messages = [*prompt, *self._complaint(replies[-1], answer)]
+        return _charged(self._settled(answer, why, evidence), replies)
 
     def _review(self, reply: Reply, evidence: Evidence) -> Review:
-        found = review(json_object(reply.text, "changes"), evidence, self.endpoint.model)
+        answer = review(json_object(reply.text, "changes"), evidence, self.endpoint.model)
         cut = ("Your reply was cut at its greatest length; answer more briefly.",) if reply.cut else ()
-        return replace(found, complaints=(*cut, *found.complaints)) if found.complaints else found
+        return replace(answer, complaints=(*cut, *answer.complaints)) if answer.complaints else answer
 
-    def _complaint(self, reply: Reply, found: Review) -> list[dict[str, Any]]:
-        said = {"role": "assistant", "content": clean(reply.text, SAID_KEPT) or "(nothing)"}
-        return [said, {"role": "user", "content": self.prompts.render("repair", complaints=found.complaints)}]
+    def _complaint(self, reply: Reply, answer: Review) -> list[dict[str, Any]]:
+        said = {"role": "assistant", "content": clean(reply.text, ANSWER_SHOWN) or "(nothing)"}
+        return [
+            said,
+            {"role": "user", "content": self.prompts.render("repair", complaints=answer.complaints)},
+        ]
 
-    def _settled(self, found: Review, why: str, evidence: Evidence) -> Proposal:
+    def _settled(self, answer: Review, why: str, evidence: Evidence) -> Proposal:
         """Return what can be used of the last answer, or else a proposal by rules."""
-        if found.proposal is not None:
-            return replace(found.proposal, notes=(*found.proposal.notes, why)) if why else found.proposal
-        reason = why or " ".join(found.complaints)
+        if answer.proposal is not None:
+            notes = (*answer.proposal.notes, *([why] if why else []))
+            return replace(answer.proposal, notes=notes)
+        reason = why or " ".join(answer.complaints)
         proposal = self._rules.propose(evidence)
         return replace(
             proposal,

@@ -17,7 +17,7 @@ from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import StopDecision
 
 ROWS = 40  # validation points that are shown at most
-REASON_KEPT = 1000  # characters
+REASON_LIMIT = 1000  # characters
 
 SCHEMA = {
     "type": "object",
@@ -45,7 +45,7 @@ class LlmStopperSettings(StopperSettings):
 
 
 class LlmStopper:
-    """Asks a language model whether a running stage is hopeless. Without a usable answer `stopper=curve` judges in its place."""
+    """Asks a language model whether a stage is hopeless; without a usable answer `stopper=curve` decides."""
 
     def __init__(self, settings: LlmStopperSettings, llm: LlmSettings) -> None:
         self.endpoint = Endpoint(llm)
@@ -55,7 +55,7 @@ class LlmStopper:
         self._statistics = CurveStopper(CurveStopperSettings(min_step=settings.min_step))
 
     def check(self, evidence: Evidence) -> None:
-        """Make a prompt of a made-up trajectory: a broken template shows at once."""
+        """Raise `UserError` where no prompt can be made of a made-up trajectory: a template is broken."""
         point = ValidationPoint(self.min_step, self.min_step, 0.5, 0.01, 100, 1.0)
         self._messages(replace(evidence, validation=[point], incumbent_score=0.5))
 
@@ -74,11 +74,10 @@ class LlmStopper:
         try:
             return _decision(self.endpoint.ask(call, self._messages(evidence), schema=SCHEMA).text)
         except (CallError, ValueError) as error:
-            found = self._statistics.decide(evidence)
-            return replace(
-                found,
-                reason=f"by statistics, in place of {self.endpoint.model} ({clean(error, REASON_KEPT)}): {found.reason}",
-            )
+            decision = self._statistics.decide(evidence)
+            cause = clean(error, REASON_LIMIT)
+            reason = f"by statistics, in place of {self.endpoint.model} ({cause}): {decision.reason}"
+            return replace(decision, reason=reason)
 
     def _messages(self, evidence: Evidence) -> list[dict[str, Any]]:
         dynamics = dynamics_text(replace(evidence, metrics=[]), rows=ROWS)
@@ -100,4 +99,4 @@ def _decision(text: str) -> StopDecision:
         raise ValueError("the answer says neither stop nor go on")
     chance = share(value.get("probability"))
     details = {"probability": chance} if chance is not None else {}
-    return StopDecision(value["stop"], clean(value.get("reason") or "no reason given", REASON_KEPT), details)
+    return StopDecision(value["stop"], clean(value.get("reason") or "no reason given", REASON_LIMIT), details)

@@ -1,7 +1,8 @@
 """Evidence as a prompt: Jinja templates that users can edit, filled with texts that keep a budget of tokens.
 
-Where everything does not fit, the oldest is summarised first: stages in full become a line each, lines become a count; once few
-lines are left, there are fewer and shorter rollouts and tables with fewer rows, before the last lines go.
+Where everything does not fit, the oldest is summarised first: stages in full become a line each, lines become
+a count; once few lines are left, there are fewer and shorter rollouts and tables with fewer rows, before the
+last lines go.
 """
 
 from __future__ import annotations
@@ -25,13 +26,20 @@ from llmzero.evidence.proposal import PATHOLOGIES
 
 PROMPTS = Path(__file__).resolve().parents[3] / "conf" / "agent" / "prompts"
 TOKENS_AN_IMAGE = 1100  # of 1024 x 768 pixels, by the arithmetic of today's endpoints
-LINES_KEPT = 8  # stages in a line each, of every kind, before rollouts and tables are shortened
-WORDS_KEPT = 400  # characters of a stage's rationale or error
+FEW_LINES = 8  # stages in a line each, of every kind, before rollouts and tables are shortened
+WORDS_LIMIT = 400  # characters of a stage's rationale or error
 
 
 @dataclass(frozen=True)
 class Portion:
-    """How much a prompt shows: the newest stages in full, the newest in a line, rollouts and their characters, rows of tables."""
+    """How much a prompt shows.
+
+    Attributes:
+        full: the newest stages that are shown with all their words.
+        listed: the newest that have a line, those in full among them.
+        rollouts: number of sampled rollouts, each text of up to `characters`.
+        rows: of tables over steps.
+    """
 
     full: int
     listed: int
@@ -93,14 +101,15 @@ class Prompts:
         try:
             return self._environment.get_template(f"{name}.jinja").render(**values).strip()
         except TemplateError as error:
-            where = f"{getattr(error, 'filename', None) or name + '.jinja'}, line {getattr(error, 'lineno', None) or '?'}"
-            raise UserError(f"prompt template {where}: {error}") from error
+            file = getattr(error, "filename", None) or f"{name}.jinja"
+            line = getattr(error, "lineno", None) or "?"
+            raise UserError(f"prompt template {file}, line {line}: {error}") from error
 
 
 def conversation(
     prompts: Prompts, name: str, evidence: Evidence, shown: Shown, budget: int
 ) -> list[dict[str, Any]]:
-    """Return the messages `<name>_system` and `<name>` with the evidence, in at most `budget` tokens by estimate.
+    """Return the messages `<name>_system` and `<name>` with the evidence, in about `budget` tokens at most.
 
     Raises:
         UserError: the budget is too small even for the least that can be shown.
@@ -115,7 +124,8 @@ def conversation(
             content = [{"type": "text", "text": user}, *images] if images else user
             return [{"role": "system", "content": system}, {"role": "user", "content": content}]
     raise UserError(
-        f"max_prompt_tokens={budget}: the shortest prompt takes about {needed} tokens; raise it, or shorten the templates and catalogues"
+        f"max_prompt_tokens={budget}: the shortest prompt takes about {needed} tokens; raise it, or shorten "
+        "the templates and catalogues"
     )
 
 
@@ -125,13 +135,13 @@ def portions(stages: int) -> Iterator[Portion]:
     yield most
     for full in _halves(most.full):
         yield replace(most, full=full)
-    lines = [listed for listed in _halves(most.listed) if listed >= LINES_KEPT]
+    lines = [listed for listed in _halves(most.listed) if listed >= FEW_LINES]
     for listed in lines:
         yield replace(most, full=0, listed=listed)
-    kept = lines[-1] if lines else most.listed
+    fewest = lines[-1] if lines else most.listed
     for rollouts, characters, rows in ((4, 800, 10), (3, 500, 8), (2, 300, 6), (1, 200, 4), (0, 0, 3)):
-        yield Portion(0, kept, rollouts, characters, rows)
-    for listed in _halves(kept):
+        yield Portion(0, fewest, rollouts, characters, rows)
+    for listed in _halves(fewest):
         yield Portion(0, listed, 0, 0, 3)
 
 
@@ -172,7 +182,7 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
 
 
 def stage_list(views: Sequence[StageView], hparams: Mapping[str, HParams], portion: Portion) -> str:
-    """Return stages, the newest in full, older ones in a line, the oldest as a count with the best and the worst of them."""
+    """Return stages: the newest in full, older ones in a line, the oldest as a count."""
     counted = views[: max(0, len(views) - portion.listed)]
     lines = [_counted(counted)] if counted else []
     for i, view in enumerate(views[len(counted) :], len(counted)):
@@ -199,17 +209,18 @@ def _line(view: StageView, before: HParams | None) -> str:
         f"; the diagnosis of {view.parent_id} was {', '.join(view.diagnosis)}" if view.diagnosis else ""
     )
     resumed = f" at {view.resume}" if view.resume != "best" else ""
-    return f"{view.node_id} from {view.parent_id}{resumed}: {changes} -> {view.state}{cause}, {score}{gain}{cost}{diagnosis}"
+    outcome = f"{view.state}{cause}, {score}{gain}{cost}{diagnosis}"
+    return f"{view.node_id} from {view.parent_id}{resumed}: {changes} -> {outcome}"
 
 
 def _words(view: StageView) -> str:
     """Return the agent's reasons and the stage's error, quoted: neither is to be trusted."""
     reasons = (
-        f"\n  {view.agent or 'its agent'} wrote: {one_line(view.rationale, WORDS_KEPT)!r}"
+        f"\n  {view.agent or 'its agent'} wrote: {one_line(view.rationale, WORDS_LIMIT)!r}"
         if view.rationale
         else ""
     )
-    error = f"\n  error: {one_line(view.error, WORDS_KEPT)!r}" if view.error else ""
+    error = f"\n  error: {one_line(view.error, WORDS_LIMIT)!r}" if view.error else ""
     return reasons + error
 
 
@@ -233,14 +244,15 @@ def _cause(cause: Mapping[str, Any]) -> str:
         else ""
     )
     drivers = ", ".join(f"{name}={value_text(value)}" for name, value in (cause.get("hparams") or {}).items())
-    return f" ({cause['kind'].replace('_', ' ')} during {cause.get('phase', 'training')}{size}{'; driven by ' + drivers if drivers else ''})"
+    kind, phase = cause["kind"].replace("_", " "), cause.get("phase", "training")
+    return f" ({kind} during {phase}{size}{'; driven by ' + drivers if drivers else ''})"
 
 
 # --- the rest ---
 
 
 def predictions_text(predictions: Sequence[Prediction]) -> str:
-    """Return what was expected of earlier stages beside what came, and how well expectations are calibrated."""
+    """Return expectations of earlier stages beside outcomes, and how well they are calibrated."""
     if not predictions:
         return ""
     errors = [
@@ -251,10 +263,12 @@ def predictions_text(predictions: Sequence[Prediction]) -> str:
     briers = [(p.probability - p.improved) ** 2 for p in predictions if p.probability is not None]
     hits = [hit for p in predictions for _, _, hit in p.metrics]
     summary = [
-        f"scores were expected {fmean(errors):+.3f} too high on average (mean absolute error {fmean(map(abs, errors)):.3f})"
+        f"scores were expected {fmean(errors):+.3f} too high on average "
+        f"(mean absolute error {fmean(map(abs, errors)):.3f})"
         if errors
         else "",
-        f"probabilities of an improvement have a Brier score of {fmean(briers):.2f} (0 is perfect, 0.25 a coin)"
+        f"probabilities of an improvement have a Brier score of {fmean(briers):.2f} "
+        "(0 is perfect, 0.25 a coin)"
         if briers
         else "",
         f"{sum(hits)} of {len(hits)} metrics moved as expected" if hits else "",
@@ -281,14 +295,15 @@ def _prediction(p: Prediction) -> str:
 
 def _rollouts(rollouts: Sequence[Mapping[str, Any]], portion: Portion) -> str:
     """Return the latest sampled rollouts, fenced as the untrusted texts that they are."""
-    kept = rollouts[max(0, len(rollouts) - portion.rollouts) :] if portion.rollouts else []
-    return "\n\n".join(fenced(_rollout(row, portion.characters), "rollout") for row in kept)
+    latest = rollouts[max(0, len(rollouts) - portion.rollouts) :] if portion.rollouts else []
+    return "\n\n".join(fenced(_rollout(row, portion.characters), "rollout") for row in latest)
 
 
 def _rollout(row: Mapping[str, Any], characters: int) -> str:
     reward = row.get("reward")
-    head = f"step {row.get('step')}, reward {value_text(reward) if isinstance(reward, int | float) else one_line(reward, 80)}"
-    return f"{head}\nprompt: {clean(row.get('prompt') or '', characters)}\ncompletion: {clean(row.get('completion') or '', characters)}"
+    amount = value_text(reward) if isinstance(reward, int | float) else one_line(reward, 80)
+    prompt, completion = (clean(row.get(name) or "", characters) for name in ("prompt", "completion"))
+    return f"step {row.get('step')}, reward {amount}\nprompt: {prompt}\ncompletion: {completion}"
 
 
 def _budget(evidence: Evidence) -> str:
@@ -307,7 +322,7 @@ def _metrics(evidence: Evidence) -> str:
 
 
 def _hparams(evidence: Evidence, descriptions: bool) -> str:
-    """Return the catalogue by group: present value, what is allowed, the practitioner's value, and what it does."""
+    """Return the tunables by group: present value, allowed values, the practitioner's value, and meaning."""
     groups: dict[str, list[Parameter]] = {}
     for parameter in evidence.catalogue.values():
         groups.setdefault(parameter.group, []).append(parameter)

@@ -24,7 +24,7 @@ class RuleFileSettings:
 
 
 class RuleFileAgent:
-    """Applies every clause whose condition holds for the stage; where that was tried from it, all but the last of them, and so on.
+    """Applies every clause whose condition holds; where that was tried, all but the last, and so on.
 
     Raises:
         UserError: the file is missing, malformed, or does not fit the catalogues of tunables and metrics.

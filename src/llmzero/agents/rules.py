@@ -1,8 +1,8 @@
 """The rule-based agent: an expert system that diagnoses a stage and answers with a coordinated change.
 
-It reads the same evidence as a language model would. Each diagnosis suggests *moves*, each a set of parameter shifts that
-belong together; the agent takes the move that promises most, by the diagnosis and by how the same move has paid off earlier
-in this search, and that has not been tried from this stage.
+It reads the same evidence as a language model would. Each diagnosis suggests *moves*, each a set of parameter
+shifts that belong together; the agent takes the move that promises most, by the diagnosis and by how the same
+move has paid off earlier in this search, and that has not been tried from this stage.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AgentSettings:
 
 @dataclass(frozen=True)
 class Move:
-    """Parameter shifts that belong together: factors for numbers (x2 doubles), notches for choices (+1 the next larger)."""
+    """Parameter shifts that belong together: factors of numbers, notches of choices (+1: the next larger)."""
 
     why: str
     factors: Mapping[str, float]
@@ -91,7 +91,7 @@ REMEDIES = {
 
 
 class RuleAgent:
-    """Proposes by rules; where the catalogue has none of the names they know, it varies parameters at random by group."""
+    """Proposes by rules; at random where the catalogue has none of the names that they use."""
 
     def propose(self, evidence: Evidence) -> Proposal:
         """Return the most promising move that was not tried from this stage."""
@@ -111,7 +111,7 @@ class RuleAgent:
 
 
 class RandomAgent:
-    """Knows nothing: changes one to three parameters at random. The null against which diagnosis is measured."""
+    """Changes one to three parameters at random: the null against which diagnosis is measured."""
 
     def propose(self, evidence: Evidence) -> Proposal:
         """Return a random change."""
@@ -142,7 +142,7 @@ def _record(evidence: Evidence, move: str) -> list[float]:
 
 
 def _is_move(move: Move, view: StageView, catalogue: Catalogue) -> bool:
-    """Whether a stage changed the move's parameters (those the catalogue has), all of them in its direction, and no others."""
+    """Whether a stage changed all parameters of the move that the catalogue has, and no others."""
     wanted = {name: factor - 1 for name, factor in move.factors.items()} | dict(move.notches)
     wanted = {name: direction for name, direction in wanted.items() if name in catalogue}
     if not view.changes or not set(view.changes) <= set(wanted):
@@ -180,7 +180,7 @@ def of_use(evidence: Evidence, changes: HParams) -> bool:
 
 
 def random_proposal(evidence: Evidence, agent: str, diagnosis: tuple[str, ...], why: str) -> Proposal:
-    """Draw one to three parameters anew, until the result is neither the parent's configuration nor a sibling's."""
+    """Draw one to three parameters anew, until the configuration is neither the parent's nor a sibling's."""
     rng, catalogue = evidence.rng(), evidence.catalogue
 
     def draws() -> HParams:

@@ -16,7 +16,7 @@ POLL_S = 0.1
 
 @contextmanager
 def slot(endpoint: str, slots: int) -> Iterator[None]:
-    """Hold one of an endpoint's slots, each a locked file; wait for one. The kernel frees the slots of dead processes.
+    """Wait for one of an endpoint's slots and hold it. Each is a locked file, which the kernel frees.
 
     Args:
         endpoint: any text that names it; processes that give the same one share its slots.

@@ -49,8 +49,8 @@ class CurveStopperSettings(StopperSettings):
 class CurveStopper:
     """Stops a stage whose validation curve has no realistic chance of passing the best score of the search.
 
-    A line through the stage's points, its start included, is carried on at its *optimistic* slope to the stage's end; score curves bend
-    down, so a line is generous.
+    A line through the stage's points, its start included, is carried on at its *optimistic* slope to the end
+    of the stage; score curves bend down, so a line is generous.
     """
 
     def __init__(self, settings: CurveStopperSettings) -> None:
@@ -91,7 +91,7 @@ class CurveStopper:
 
 
 def _trajectory(evidence: Evidence) -> list[ValidationPoint]:
-    """Return the stage's validation points, after the score it began with, whose error is taken to be the first point's."""
+    """Return the stage's validation points after its start, which gets the first point's error."""
     points = list(evidence.validation)
     if points and evidence.start_score is not None:
         points.insert(0, replace(points[0], step=0, score=evidence.start_score))

@@ -1,4 +1,4 @@
-"""Text to and from language models: what is safe to keep, what is data and no instruction, and JSON wherever it hides."""
+"""Text to and from language models: cleaned, cut, fenced off as data, and searched for JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import re
 import unicodedata
 from typing import Any
 
-CHARACTERS_A_TOKEN = 2.5  # of prompts full of numbers, by a tokenizer that takes each digit for itself: others need fewer tokens
+# Of prompts full of numbers, by a tokenizer that takes each digit for itself: others need fewer tokens.
+CHARACTERS_A_TOKEN = 2.5
 SEARCHED = 400_000  # characters of a reply in which JSON is looked for
-STARTS = 200  # places at which a JSON object may begin
+STARTS = 200  # braces at which a JSON object may begin
 
 
 def estimated_tokens(text: str) -> int:
@@ -20,10 +21,10 @@ def estimated_tokens(text: str) -> int:
 
 
 def clean(text: Any, limit: int) -> str:
-    """Return a text without control characters, lone surrogates and escape sequences, cut to `limit` characters."""
+    """Return a text without control characters and lone surrogates, cut to `limit` characters."""
     whole = str(text)[: 4 * limit]
-    kept = "".join(c for c in whole if c in "\n\t" or unicodedata.category(c)[0] != "C")
-    return kept if len(kept) <= limit else f"{kept[: limit - 3].rstrip()}..."
+    printable = "".join(c for c in whole if c in "\n\t" or unicodedata.category(c)[0] != "C")
+    return printable if len(printable) <= limit else f"{printable[: limit - 3].rstrip()}..."
 
 
 def one_line(text: Any, limit: int) -> str:
@@ -38,21 +39,21 @@ def fenced(text: str, kind: str) -> str:
 
 
 def json_object(text: str, key: str) -> dict[str, Any] | None:
-    """Return the last JSON object in a text that has a key (or any, for an empty one), whatever stands around it; None without one.
+    """Return the last JSON object in a text that has a key, or any for an empty key, or None.
 
-    Objects inside others do not count: the last one that stands by itself is the answer, what comes before it are drafts.
+    Objects inside others do not count. What comes before the last one are taken to be drafts.
     """
-    decoder, found, position, text = json.JSONDecoder(), None, 0, text[:SEARCHED]
+    decoder, answer, position, text = json.JSONDecoder(), None, 0, text[:SEARCHED]
     for _ in range(STARTS):
         start = text.find("{", position)
         if start < 0:
             break
         try:
             value, position = decoder.raw_decode(text, start)
-            found = value if not key or key in value else found
+            answer = value if not key or key in value else answer
         except (ValueError, RecursionError):
             position = start + 1
-    return found
+    return answer
 
 
 def share(value: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""A conversation with a language model that calls tools: on disk message by message, so that it outlives its process."""
+"""A conversation with a language model that calls tools, on disk message by message."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ class Call:
 
 
 class Transcript:
-    """The messages of a session, and what follows from them: calls without a result, costs, stages started and stopped.
+    """The messages of a session, and what follows from them: calls without a result, costs, stages stopped.
 
-    Every record of the file has a `message` or an `error` (no reply came), and facts: `turn`, `calls` and costs of a reply; `stage`
-    that was started; `stop`, `told` and `finished` of a result; `again` where a lost model is asked once more. A record that names a
-    stage which does not exist was written just before its process was killed: it and what follows never happened.
+    Every record of the file has a `message` or an `error` (no reply came), and facts: `turn`, `calls` and
+    costs of a reply; `stage` that was started; `stop`, `told` and `finished` of a result; `again` where a
+    lost model is asked once more. A record that names a stage which does not exist was written just before
+    its process was killed: it and what follows never happened.
 
     Args:
         stages: ids of the stages that exist.
@@ -65,12 +66,12 @@ class Transcript:
         self.called = False  # whether a call was ever made in the protocol's own way
         self.finished = False
         self.error = ""  # why there was no reply to the last turn; empty where there was one
-        self.told: dict[str, int] = {}
+        self.reported: dict[str, int] = {}  # by stage, validation points that the model was told of
         self.stops: dict[str, str] = {}
         self.spent: list[
             tuple[int, float]
         ] = []  # tokens and dollars of the replies since a stage was started
-        self._results: list[int] = []  # places of results among the messages
+        self._results: list[int] = []  # indices of results among the messages
         records = list(
             takewhile(
                 lambda record: record.get("stage") is None or record["stage"] in stages, read_jsonl(file)
@@ -103,7 +104,7 @@ class Transcript:
         self._append({**record, "tokens": reply.tokens, "dollars": reply.dollars})
 
     def miss(self, error: str) -> None:
-        """Add that no reply came. Where it is the tools that an endpoint refuses, none are offered from now on."""
+        """Add that no reply came. Where an endpoint refuses tools, none are offered from now on."""
         refused = self.tools and not self.called and "tool" in error
         self._append({"turn": self.turns + 1, "error": error, **({"tools": False} if refused else {})})
 
@@ -113,15 +114,15 @@ class Transcript:
         self._append({"message": call.result(clean(text, RESULT_KEPT)), "call": call.call_id, **facts})
 
     def sent(self, budget: int) -> list[Message]:
-        """Return the messages to be sent, in about `budget` tokens: old results become a stub, then the oldest turns go."""
+        """Return the messages to be sent, in about `budget` tokens: old results go, then the oldest turns."""
         messages = [dict(message) for message in self.messages]
         excess = sum(map(_tokens, messages)) - budget
-        for place in self._results[:-1]:
+        for i in self._results[:-1]:
             if excess <= 0:
                 break
-            before = _tokens(messages[place])
-            messages[place]["content"] = f"(left out: {len(messages[place]['content'])} characters)"
-            excess -= before - _tokens(messages[place])
+            before = _tokens(messages[i])
+            messages[i]["content"] = f"(left out: {len(messages[i]['content'])} characters)"
+            excess -= before - _tokens(messages[i])
         return _merged(_newest(messages, budget) if excess > 0 else messages)
 
     def _append(self, record: dict[str, Any]) -> None:
@@ -142,7 +143,7 @@ class Transcript:
             self.stops |= record["stop"]
         if record.get("again"):
             self.misses = 0
-        self.told |= record.get("told", {})
+        self.reported |= record.get("told", {})
         self.finished |= record.get("finished", False)
 
     def _count(self, record: dict[str, Any]) -> None:
@@ -160,13 +161,16 @@ class Transcript:
 
 
 def tool_calls(reply: Reply, turn: int) -> list[Call]:
-    """Return the calls in a reply: those of the protocol, or else one JSON object in the text, {"tool": ..., "arguments": ...}.
+    """Return the calls in a reply: those of the protocol, or else a JSON object of tool and arguments.
 
-    Names, ids and arguments are made such that every endpoint takes them back: some want ids of nine letters, some read arguments.
+    Names, ids and arguments are made such that every endpoint takes them back: some want ids of nine letters,
+    some read arguments.
     """
     native: list[tuple[Any, Any]] = [(name, arguments) for _, name, arguments in reply.tool_calls]
-    found = json_object(reply.text, "tool") or json_object(reply.text, "arguments") if not native else None
-    made = native or ([(found.get("tool", found.get("name")), found.get("arguments", {}))] if found else [])
+    written = json_object(reply.text, "tool") or json_object(reply.text, "arguments") if not native else None
+    made = native or (
+        [(written.get("tool", written.get("name")), written.get("arguments", {}))] if written else []
+    )
     calls = []
     for i, (name, arguments) in enumerate(made[:CALLS_KEPT]):
         usable, problem = _arguments(arguments)
@@ -183,7 +187,7 @@ def tool_calls(reply: Reply, turn: int) -> list[Call]:
 
 
 def _arguments(sent: Any) -> tuple[str, str]:
-    """Return arguments as the text of a JSON object, empty where they are none, and what is wrong with them."""
+    """Return arguments as the text of a JSON object, and what is wrong with them (if so, it is empty)."""
     try:
         value = json.loads(sent or "{}") if isinstance(sent, str) else sent
         text = json.dumps(finite(value))

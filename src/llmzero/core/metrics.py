@@ -20,7 +20,7 @@ class Metric:
 
     Attributes:
         healthy: (low, high), None where there is no bound.
-        table, report, observable: places in these lists, None where the metric is not in them.
+        table, report, observable: positions in these lists; None where the metric is not in them.
         plot: panel, and how the line is drawn; None where it is not plotted.
         title: what a page calls it; None is its name.
     """
@@ -49,7 +49,10 @@ def metric_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Metr
 
 
 def with_flags(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return a catalogue's entries; one without any flag, such as earlier versions had, gets those of `conf/metrics.yaml`."""
+    """Return a catalogue's entries, those of one without any flag with the flags of `conf/metrics.yaml`.
+
+    Catalogues in the search directories of earlier versions have none.
+    """
     if any(flag in entry for entry in entries.values() for flag in FLAGS):
         return {name: dict(entry) for name, entry in entries.items()}
     usual = usual_entries()
@@ -67,6 +70,8 @@ def usual_entries() -> dict[str, dict[str, Any]]:
 
 
 def listed(metrics: Iterable[Metric], flag: Literal["table", "report", "observable"]) -> list[str]:
-    """Return the names of the metrics that have a place in one of the lists, in its order."""
-    places = {metric.name: place for metric in metrics if (place := getattr(metric, flag)) is not None}
-    return sorted(places, key=places.__getitem__)
+    """Return the names of the metrics of one of the lists, in its order."""
+    positions = {
+        metric.name: position for metric in metrics if (position := getattr(metric, flag)) is not None
+    }
+    return sorted(positions, key=positions.__getitem__)

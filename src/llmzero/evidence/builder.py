@@ -135,7 +135,7 @@ def _gain(node: Node, parent: Node | None) -> float | None:
 def _moved(
     metric: str, way: str, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
 ) -> bool | None:
-    """Whether the late level of a metric went `up` or `down` as expected; None where it cannot be told."""
+    """Whether the late level of a metric went `up` or `down` as expected; None where a level is missing."""
     levels = [
         [row[metric] for row in rows[-max(1, len(rows) // 3) :] if row.get(metric) is not None]
         for rows in (before, after)

@@ -21,13 +21,13 @@ STRONG_KL_COEF = 0.02
 
 
 def diagnose(evidence: Evidence) -> list[str]:
-    """Return the pathologies of a finished stage, gravest first; `healthy` or `untrained` where there is none."""
+    """Return the pathologies of a finished stage, gravest first; else `healthy` or `untrained`."""
     if evidence.stage.state == "failed":
         return ["failure"]
     if not evidence.metrics:
         return ["untrained"]
     gain, noise = score_gain(evidence)
-    found = {
+    pathologies = {
         "regression": gain < -noise,
         "kl_blowup": late(evidence, "kl") > KL_BLOWUP_NATS and gain < noise,
         "entropy_collapse": ratio(evidence, "entropy") < ENTROPY_COLLAPSE_RATIO,
@@ -39,11 +39,11 @@ def diagnose(evidence: Evidence) -> list[str]:
         "slow_progress": _still(evidence) and gain < 2 * noise,
         "plateau": gain < noise,
     }
-    return [name for name, present in found.items() if present] or ["healthy"]
+    return [name for name, present in pathologies.items() if present] or ["healthy"]
 
 
 def score_gain(evidence: Evidence) -> tuple[float, float]:
-    """Return how far the later validation points lie above the stage's start, and the standard error of that difference."""
+    """Return how far the later validation points lie above the stage's start, and its standard error."""
     points = evidence.validation
     if not points or evidence.start_score is None:
         return 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Training dynamics as text: what a reader needs of a stage's validation points and metrics, in few words and numbers.
+"""Training dynamics as text: a stage's validation points and metrics in few words and numbers.
 
 Numbers have three significant digits, steps count from the start of the stage.
 """
@@ -27,13 +27,15 @@ NEGLIGIBLE = 1e-9  # rounding errors, and shares and divergences that nobody act
 NOISY_SHARE = 0.1  # noise over range above which single values mislead
 BOUND_TOLERANCE = 1e-3  # of a healthy bound: less than three digits show
 MIN_SEGMENT = 3  # values: fewer make a spike and no level
-CHANGE_PENALTY = 3.5  # times log(n) for a change point; BIC's 2 for place and level finds too many among dozens of short series
+# Times log(n) for a change point; BIC's 2, for position and level, finds too many in dozens of short series.
+CHANGE_PENALTY = 3.5
 LINE_PENALTY = 1.0
 RESIDUAL_FLOOR = 1e-12  # mean square, of a range of 1: far below any noise, above rounding
 
 HEADER = (
-    "first -> last value; means of the first and last third where noisy; relative change of these; slope a step ± standard error; "
-    "extremes; levels between change points; last values; three digits each; UNHEALTHY is what is so over the last third"
+    "first -> last value; means of the first and last third where noisy; relative change of these; "
+    "slope a step ± standard error; extremes; levels between change points; last values; three digits each; "
+    "UNHEALTHY is what is so over the last third"
 )
 
 
@@ -42,7 +44,8 @@ def dynamics_text(evidence: Evidence, *, rows: int = 12) -> str:
 
     Args:
         evidence: of the stage.
-        rows: most lines of the validation trajectory and of the table over steps (at least 2); what is more is thinned evenly.
+        rows: most lines of the validation trajectory and of the table over steps (at least 2); longer ones
+            are thinned evenly.
     """
     sections = [_validation(evidence, rows), _metrics(evidence), _table(evidence, rows)]
     return (
@@ -56,29 +59,29 @@ def dynamics_text(evidence: Evidence, *, rows: int = 12) -> str:
 
 def series(evidence: Evidence, metric: str) -> Points:
     """Return the steps at which a metric has a finite value, with the values in the metric's unit."""
-    found = [(step, _value(row, metric)) for step, row in numbered_rows(evidence)]
-    return [(step, value) for step, value in found if value is not None]
+    points = [(step, _value(row, metric)) for step, row in numbered_rows(evidence)]
+    return [(step, value) for step, value in points if value is not None]
 
 
 def numbered_rows(evidence: Evidence) -> list[tuple[int, dict[str, Any]]]:
-    """Return the rows of metrics with their steps, counted where a row does not tell its own."""
-    told = [_value(row, "step") for row in evidence.metrics]
+    """Return the rows of metrics with their steps, counted where a row has none."""
+    steps = [_value(row, "step") for row in evidence.metrics]
     return [
         (i if step is None else int(step), row)
-        for i, (step, row) in enumerate(zip(told, evidence.metrics, strict=True), 1)
+        for i, (step, row) in enumerate(zip(steps, evidence.metrics, strict=True), 1)
     ]
 
 
 def thinned(items: Sequence[T], most: int) -> list[T]:
     """Return at most `most` items (at least 2), evenly spaced, the first and the last among them."""
-    kept = max(2, most)
-    if len(items) <= kept:
+    count = max(2, most)
+    if len(items) <= count:
         return list(items)
-    return [items[round(i * (len(items) - 1) / (kept - 1))] for i in range(kept)]
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
 def number(value: float) -> str:
-    """Return a number with three significant digits, without an exponent below a million; whole ones there in full."""
+    """Return a number with three significant digits, below a million without exponent; whole ones in full."""
     if abs(value) < 1e6 and value == int(value):
         return str(int(value))
     text = f"{value:.3g}"
@@ -169,12 +172,12 @@ def _extent(evidence: Evidence) -> str:
 
 
 def _recorded(evidence: Evidence) -> list[str]:
-    """Return the names of the metrics in the rows, those of the catalogue first and in its order; text and flags are none."""
-    found = dict.fromkeys(
+    """Return the names of the numeric metrics in the rows, those of the catalogue first and in its order."""
+    recorded = dict.fromkeys(
         name for row in evidence.metrics for name, value in row.items() if value is None or _is_number(value)
     )
-    known = [name for name in evidence.metric_catalogue if name in found]
-    return [name for name in dict.fromkeys([*known, *found]) if name not in POSITIONS]
+    first = [name for name in evidence.metric_catalogue if name in recorded]
+    return [name for name in dict.fromkeys([*first, *recorded]) if name not in POSITIONS]
 
 
 def _is_timing(name: str) -> bool:
@@ -182,15 +185,15 @@ def _is_timing(name: str) -> bool:
 
 
 def _timing_line(evidence: Evidence, names: Sequence[str]) -> str:
-    found = {name: [value for _, value in series(evidence, name)] for name in names}
+    columns = {name: [value for _, value in series(evidence, name)] for name in names}
     means = [
         f"{name} {number(fmean(values))}"
-        for name, values in found.items()
+        for name, values in columns.items()
         if values and name != TOTAL_SECONDS
     ]
     total = [
         f"{TOTAL_SECONDS} {number(values[-1])} in all"
-        for name, values in found.items()
+        for name, values in columns.items()
         if values and name == TOTAL_SECONDS
     ]
     return f"time [s], means a step: {', '.join([*means, *total])}"
@@ -276,14 +279,15 @@ def _gaps(evidence: Evidence, points: Points) -> str:
     present = {step for step, _ in points}
     missing = [step for step, _ in numbered_rows(evidence) if step not in present]
     return (
-        f"missing or not finite at {len(missing)} of {len(evidence.metrics)} steps, first at step {missing[0]}"
+        f"missing or not finite at {len(missing)} of {len(evidence.metrics)} steps, "
+        f"first at step {missing[0]}"
         if missing
         else ""
     )
 
 
 def _mark(points: Points, metric: Metric) -> str:
-    """Return whether a metric lies outside its healthy range over the last third of the stage, or did so at some step."""
+    """Return whether a metric lies outside its healthy range over the last third, or did so at some step."""
     outside = [step for step, value in points if not _is_healthy(value, metric)]
     if not outside:
         return ""
@@ -327,11 +331,12 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 
 def change_points(values: Sequence[float], most: int = 2) -> list[int]:
-    """Return the indices at which the level of a series changes, in order: each is the first of its new level.
+    """Return the indices at which the level of a series changes, in order: each is the first of a new level.
 
-    Binary segmentation of the mean (Scott and Knott, 1974), with the number of changes chosen by a BIC with a penalty that is
-    stricter than usual. Levels are at least MIN_SEGMENT values long. A constant or noisy series has no change points, and
-    neither has one that is better described by a straight line, such as a ramp, or by one level and a single outlier.
+    Binary segmentation of the mean (Scott and Knott, 1974), with the number of changes chosen by a BIC with a
+    penalty that is stricter than usual. Levels are at least MIN_SEGMENT values long. A constant or noisy
+    series has no change points, and neither has one that is better described by a straight line, such as a
+    ramp, or by one level and a single outlier.
 
     Args:
         values: finite, in any unit.
@@ -354,15 +359,12 @@ def change_points(values: Sequence[float], most: int = 2) -> list[int]:
 
 
 def _split(bounds: list[int], squares: Squares) -> list[int]:
-    """Return the bounds with the one more that lowers the sum of squares most; unchanged where all segments are too short."""
-    places = [(a, i, b) for a, b in pairwise(bounds) for i in range(a + MIN_SEGMENT, b - MIN_SEGMENT + 1)]
-    if not places:
+    """Return the bounds and the one that lowers the sum of squares most, where there is room for one."""
+    cuts = [(a, i, b) for a, b in pairwise(bounds) for i in range(a + MIN_SEGMENT, b - MIN_SEGMENT + 1)]
+    if not cuts:
         return bounds
     _, best, _ = min(
-        places,
-        key=lambda place: (
-            squares(place[0], place[1]) + squares(place[1], place[2]) - squares(place[0], place[2])
-        ),
+        cuts, key=lambda cut: squares(cut[0], cut[1]) + squares(cut[1], cut[2]) - squares(cut[0], cut[2])
     )
     return sorted([*bounds, best])
 
@@ -376,7 +378,7 @@ def _scaled(values: Sequence[float]) -> list[float]:
 
 
 def _squares(values: Sequence[float]) -> Squares:
-    """Return a function of (a, b): the sum of squared differences of values[a:b] to their mean, at once by prefix sums."""
+    """Return a function of (a, b): the sum of squared differences of values[a:b] to their mean."""
     sums, squares = [0.0], [0.0]
     for value in values:
         sums.append(sums[-1] + value)

@@ -35,10 +35,10 @@ def of(section: str, default: Any = MISSING) -> Any:
 
 
 class Sectioned:
-    """A dataclass whose fields belong to sections. A field of no section, or of one that is not named, is hidden."""
+    """A dataclass whose fields belong to sections. A field of no section is never shown."""
 
     def only(self, sections: Collection[str]) -> Self:
-        """Return a copy with these sections, of the dataclasses in it as well; everything else holds its default.
+        """Return a copy with these sections, also of its dataclasses; everything else holds its default.
 
         Raises:
             TypeError: a field without a default would be hidden.
@@ -59,7 +59,7 @@ def _only(value: Any, sections: Collection[str]) -> Any:
 
 @dataclass(frozen=True)
 class StageView(Sectioned):
-    """A stage as agents see it. `gain` is its best score less its parent's; `changes` are against the parent."""
+    """A stage as agents see it. `gain` and `changes` are against its parent."""
 
     node_id: str = of("stage")
     depth: int = of("stage")

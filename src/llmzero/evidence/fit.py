@@ -1,4 +1,4 @@
-"""What earlier stages tell about configurations that need not be tried: too close to a sibling, or too large for the memory."""
+"""Configurations that need not be tried: too close to a sibling, or too large for the memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def nearly_equal(evidence: Evidence, hparams: Mapping[str, Value]) -> list[Stage
 
 
 def known_not_to_fit(evidence: Evidence, hparams: Mapping[str, Value]) -> StageView | None:
-    """Return an earlier stage that ran out of memory and was nowhere larger than a configuration; None where there is none.
+    """Return an earlier stage that ran out of memory and was nowhere larger than a configuration, or None.
 
     Larger is meant in the hyperparameters that the failure named as those that drive memory.
     """

@@ -1,6 +1,7 @@
 """Training dynamics as plots, for models that see and for people.
 
-Images have 1024 x 768 pixels, as the short side is what vision models scale to; letters are at least 12 pixels high there.
+Images have 1024 x 768 pixels, as the short side is what vision models scale to; letters are at least 12
+pixels high there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ TEXT, TITLE, HEADLINE = 12.0, 14.0, 16.0  # points of 1.39 pixels; capitals are 
 LEGEND_LINE = 17.5  # points
 LEGEND_LETTERS = 22  # of labels that fit side by side
 EDGE = 0.09  # inches around each panel
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#007A5E", "#AA4499"  # told apart by the colour-blind too
+BLUE, ORANGE, GREEN, PURPLE = (
+    "#0072B2",
+    "#D55E00",
+    "#007A5E",
+    "#AA4499",
+)  # the colour-blind see them as different, too
 LINES = {"solid": (BLUE, "-"), "dashed": (ORANGE, "--")}
 CROWD = 60  # points from which on single ones get no marker
 SMALL_KL_NATS = 1e-3  # below it the axis is linear, as divergences begin at 0
@@ -83,7 +89,7 @@ class Panel:
     extra: Callable[[Axes, Evidence], None] | None = None
 
     def curves(self, evidence: Evidence) -> list[Curve]:
-        """Return the metrics of the catalogue that belong here and were recorded, those with solid lines first."""
+        """Return the recorded metrics that the catalogue puts here, those with solid lines first."""
         return [
             Curve(name, colour, style)
             for line, (colour, style) in LINES.items()
@@ -97,7 +103,7 @@ class Panel:
 
 
 def draw_plots(evidence: Evidence) -> list[Plot]:
-    """Return the images `progress` and `stability` of a stage, each left out where nothing of it was recorded.
+    """Return the images `progress` and `stability` of a stage, unless nothing in them was recorded.
 
     The same evidence gives the same bytes.
     """
@@ -112,7 +118,7 @@ def draw_plots(evidence: Evidence) -> list[Plot]:
 
 
 def draw_figure(name: str, panels: Sequence[Panel], evidence: Evidence) -> Figure:
-    """Return panels as a figure of 1024 x 768 pixels: two beside each other from three on, the last alone on its row if odd."""
+    """Return panels as a figure of 1024 x 768 pixels: from three on, two in a row, an odd last one alone."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -144,14 +150,15 @@ def _png(figure: Figure) -> bytes:
 
 
 def _caption(name: str, panels: Sequence[Panel], evidence: Evidence) -> str:
-    return f"{name.capitalize()} of stage {evidence.stage.node_id} over its steps: {'; '.join(panel.title for panel in panels)}."
+    titles = "; ".join(panel.title for panel in panels)
+    return f"{name.capitalize()} of stage {evidence.stage.node_id} over its steps: {titles}."
 
 
 # --- panels ---
 
 
 def _draw(axes: Axes, panel: Panel, evidence: Evidence) -> None:
-    """Draw a panel. A healthy range that all curves share is shaded, others are named in the curves' labels."""
+    """Draw a panel. A healthy range that all curves share is shaded; others stand in the curves' labels."""
     ranges = {curve: evidence.metric_catalogue[curve.metric].healthy for curve in panel.curves(evidence)}
     shared = next(iter(ranges.values())) if len(set(ranges.values())) == 1 else None
     axes.margins(y=ROOM)
@@ -198,7 +205,7 @@ def _mark_bounds(axes: Axes, healthy: Range, colour: str) -> None:
 
 
 def _set_limits(axes: Axes, panel: Panel, evidence: Evidence) -> None:
-    """Fix the limits: the same steps in every panel, and values that leave room and do not magnify what is flat."""
+    """Fix the limits: the same steps in every panel, and values such that a flat curve looks flat."""
     values = [value for curve in panel.curves(evidence) for _, value in series(evidence, curve.metric)]
     flat = (
         [edge + way * FLAT * abs(edge) for edge in (min(values), max(values)) for way in (-1, 1)]
@@ -225,7 +232,7 @@ def _set_ticks(axes: Axes) -> None:
 
 
 def _set_title(axes: Axes, title: str) -> None:
-    """Put the legend between title and axes, where it hides nothing; two labels stand side by side where they fit."""
+    """Put the legend between title and axes, where it hides nothing; two labels side by side if they fit."""
     labels = axes.get_legend_handles_labels()[1]
     columns = 2 if max(map(len, labels)) <= LEGEND_LETTERS else 1
     axes.set_title(title, fontsize=TITLE, loc="left", pad=6 + LEGEND_LINE * -(-len(labels) // columns))
@@ -236,7 +243,7 @@ def _set_title(axes: Axes, title: str) -> None:
 
 
 def _validation(axes: Axes, evidence: Evidence) -> None:
-    """Draw validation points with error bars of one standard error, where the stage began, and the best of the search."""
+    """Draw validation points with standard errors, where the stage began, and the search's best."""
     points = evidence.validation
     steps, scores, errors = [p.step for p in points], [p.score for p in points], [p.stderr for p in points]
     axes.plot(steps, scores, color=BLUE, linewidth=2.5, marker="o", markersize=6, label="score")

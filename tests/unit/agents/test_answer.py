@@ -96,15 +96,15 @@ def test_what_the_schema_allows_passes_the_review_unless_it_changes_nothing(
     for i in range(300):
         value = sensible(random.Random(i), schema)
         jsonschema.validate(value, schema)
-        found = review(value, facts, "m")
+        answer = review(value, facts, "m")
         wanted = {c["name"]: c["value"] for c in value["changes"]}
         if wanted.items() <= facts.stage.hparams.items():
-            assert found.proposal is None
-            assert "Nothing is changed" in found.complaints[0]
+            assert answer.proposal is None
+            assert "Nothing is changed" in answer.complaints[0]
         else:
-            assert found.complaints == ()
-            assert found.proposal is not None
-            assert found.proposal.changes == {
+            assert answer.complaints == ()
+            assert answer.proposal is not None
+            assert answer.proposal.changes == {
                 name: v for name, v in wanted.items() if v != facts.stage.hparams[name]
             }
 
@@ -168,22 +168,22 @@ def test_what_the_schema_allows_passes_the_review_unless_it_changes_nothing(
 def test_each_fault_is_named_and_what_is_sound_is_kept(
     facts: Evidence, value: Any, complaint: str, changes: dict[str, Any] | None, note: str | None
 ) -> None:
-    found = review(value, facts, "m")
-    assert any(complaint in text for text in found.complaints), found.complaints
-    assert (found.proposal and found.proposal.changes) == changes
-    if note and found.proposal:
-        assert any(note in text for text in found.proposal.notes)
+    answer = review(value, facts, "m")
+    assert any(complaint in text for text in answer.complaints), answer.complaints
+    assert (answer.proposal and answer.proposal.changes) == changes
+    if note and answer.proposal:
+        assert any(note in text for text in answer.proposal.notes)
 
 
 def test_values_are_written_as_the_catalogue_writes_them(facts: Evidence) -> None:
-    found = review(reply(("group_size", 16.0), ("kl_coef", 0), ("warmup_steps", 3.0)), facts, "m").proposal
-    assert found is not None
-    assert {name: (value, type(value)) for name, value in found.changes.items()} == {
+    proposal = review(reply(("group_size", 16.0), ("kl_coef", 0), ("warmup_steps", 3.0)), facts, "m").proposal
+    assert proposal is not None
+    assert {name: (value, type(value)) for name, value in proposal.changes.items()} == {
         "group_size": (16, int),
         "kl_coef": (0.0, float),
         "warmup_steps": (3, int),
     }
-    assert found.reasons == dict.fromkeys(found.changes, "because")
+    assert proposal.reasons == dict.fromkeys(proposal.changes, "because")
 
 
 def test_the_checkpoint_of_a_step_is_best_or_last_where_it_is_that(facts: Evidence) -> None:
@@ -191,16 +191,16 @@ def test_the_checkpoint_of_a_step_is_best_or_last_where_it_is_that(facts: Eviden
         review(reply(("group_size", 16), resume_from=step), facts, "m").proposal
         for step in (4, 8, 12, "last")
     ]
-    assert [found and found.resume for found in resumes] == [4, "best", "last", "last"]
+    assert [proposal and proposal.resume for proposal in resumes] == [4, "best", "last", "last"]
 
 
 def test_near_duplicates_of_siblings_are_sent_back_unless_they_resume_elsewhere(facts: Evidence) -> None:
     facts = replace(facts, children=[child(facts, group_size=16)])
-    found = review(reply(("group_size", 16)), facts, "m")
-    assert found.proposal is None
+    answer = review(reply(("group_size", 16)), facts, "m")
+    assert answer.proposal is None
     assert (
         "nearly the configuration of 0005, which was tried from the same checkpoint (scored 0.400)"
-        in found.complaints[0]
+        in answer.complaints[0]
     )
     assert review(reply(("group_size", 16), resume_from="last"), facts, "m").complaints == ()
     assert review(reply(("group_size", 16), ("learning_rate", 5e-4)), facts, "m").complaints == ()
@@ -226,20 +226,20 @@ def test_what_ran_out_of_memory_is_not_tried_again_by_any_agent(
 
 
 def test_expectations_are_kept_where_they_mean_something(facts: Evidence) -> None:
-    told = {
+    expected = {
         "score": 0.5,
         "probability": 2,
         "metrics": [{"name": "kl", "direction": "up"}, {"name": "luck", "direction": "up"}, 3],
         "effect": "more",
     }
-    found = review(reply(("group_size", 16), expected=told), facts, "m").proposal
-    assert found is not None
-    assert found.expected is not None
+    proposal = review(reply(("group_size", 16), expected=expected), facts, "m").proposal
+    assert proposal is not None
+    assert proposal.expected is not None
     assert (
-        found.expected.score,
-        found.expected.probability,
-        found.expected.metrics,
-        found.expected.effect,
+        proposal.expected.score,
+        proposal.expected.probability,
+        proposal.expected.metrics,
+        proposal.expected.effect,
     ) == (0.5, None, {"kl": "up"}, "more")
 
 
@@ -248,24 +248,24 @@ def test_ten_thousand_hostile_replies_never_leave_the_bounds(facts: Evidence, ca
     schema = answer_schema(facts)
     used = 0
     for i in range(10_000):
-        found = review(json_object(Hostile.text(random.Random(i), schema), "changes"), facts, "m")
-        if found.proposal is None:
-            assert found.complaints
+        answer = review(json_object(Hostile.text(random.Random(i), schema), "changes"), facts, "m")
+        if answer.proposal is None:
+            assert answer.complaints
             continue
         used += 1
-        new = {**facts.stage.hparams, **found.proposal.changes}
+        new = {**facts.stage.hparams, **answer.proposal.changes}
         assert catalogue.problems(new) == []
-        assert found.proposal.changes
-        assert found.proposal.resume in ("best", "last", 4)
+        assert answer.proposal.changes
+        assert answer.proposal.resume in ("best", "last", 4)
         assert all(
-            catalogue.distance(new, c.hparams) >= MIN_DISTANCE or c.resume != found.proposal.resume
+            catalogue.distance(new, c.hparams) >= MIN_DISTANCE or c.resume != answer.proposal.resume
             for c in facts.children
         )
         words = [
-            found.proposal.rationale,
-            *found.proposal.diagnosis,
-            *found.proposal.observations,
-            *found.proposal.notes,
+            answer.proposal.rationale,
+            *answer.proposal.diagnosis,
+            *answer.proposal.observations,
+            *answer.proposal.notes,
         ]
         assert all(text.isprintable() or set(text) & {"\n", "\t"} for text in words)
         assert sum(map(len, words)) < 60_000

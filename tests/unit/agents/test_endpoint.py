@@ -319,10 +319,10 @@ def test_a_call_whose_driver_was_killed_before_it_was_charged_is_charged_once(tm
     lost: Ledger = []
     with LLMServer(good) as server:
         ask(endpoint(server.url, tmp_path, lost, price_input=1.0, price_output=1.0))
-    found: Ledger = []
+    settled: Ledger = []
     for _ in range(2):
-        journal(tmp_path, found).settle()
-    assert found == lost
+        journal(tmp_path, settled).settle()
+    assert settled == lost
 
 
 def test_a_spent_budget_makes_no_call(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The proposer and the early stopper that are language models: what goes back to the model, and who answers where it cannot."""
+"""Proposer and early stopper that are language models: what is sent back, and who answers in their place."""
 
 from __future__ import annotations
 
@@ -40,10 +40,15 @@ def test_an_answer_goes_back_with_what_is_wrong_and_comes_again_mended(
     facts: Evidence, tmp_path: Path
 ) -> None:
     with LLMServer(script([USELESS, CLAMPABLE, SOUND])) as server:
-        found = agent(server, tmp_path).propose(facts)
+        proposal = agent(server, tmp_path).propose(facts)
         first, second, third = (request.body["messages"] for request in server.requests)
-    assert (found.agent, found.changes, found.calls, found.notes) == ("m", {"group_size": 16}, 3, ())
-    assert found.tokens > 0
+    assert (proposal.agent, proposal.changes, proposal.calls, proposal.notes) == (
+        "m",
+        {"group_size": 16},
+        3,
+        (),
+    )
+    assert proposal.tokens > 0
     assert second[:2] == third[:2] == first, "the prompt stays, and only the last answer is discussed"
     assert [message["role"] for message in third] == ["system", "user", "assistant", "user"]
     assert json.loads(second[2]["content"]) == USELESS
@@ -55,11 +60,11 @@ def test_after_the_last_repair_what_is_sound_is_taken_and_the_rest_noted(
     facts: Evidence, tmp_path: Path
 ) -> None:
     with LLMServer(script([CLAMPABLE])) as server:
-        found = agent(server, tmp_path, repairs=1).propose(facts)
+        proposal = agent(server, tmp_path, repairs=1).propose(facts)
         assert len(server.requests) == 2
-    assert (found.agent, found.changes, found.calls) == ("m", {"learning_rate": 1e-3}, 2)
-    assert found.notes[0] == "learning_rate=5.0: must be float from 1e-05 to 0.001. Clamped to 0.001."
-    assert "luck: unknown parameter" in found.notes[1]
+    assert (proposal.agent, proposal.changes, proposal.calls) == ("m", {"learning_rate": 1e-3}, 2)
+    assert proposal.notes[0] == "learning_rate=5.0: must be float from 1e-05 to 0.001. Clamped to 0.001."
+    assert "luck: unknown parameter" in proposal.notes[1]
 
 
 @pytest.mark.parametrize("metrics_shown", [True, False])
@@ -67,12 +72,12 @@ def test_where_nothing_can_be_used_rules_propose_or_chance_where_the_model_is_bl
     facts: Evidence, tmp_path: Path, metrics_shown: bool
 ) -> None:
     with LLMServer(script([USELESS])) as server:
-        found = agent(server, tmp_path, metrics=metrics_shown).propose(facts)
+        proposal = agent(server, tmp_path, metrics=metrics_shown).propose(facts)
         assert len(server.requests) == 3
     name = "rules" if metrics_shown else "random"
-    assert found.agent == name
-    assert found.calls == 3
-    (note,) = found.notes
+    assert proposal.agent == name
+    assert proposal.calls == 3
+    (note,) = proposal.notes
     assert note.startswith(f"{name} proposed in place of m: luck: unknown parameter")
 
 
@@ -80,9 +85,9 @@ def test_a_failure_after_an_answer_keeps_what_the_answer_was_good_for(
     facts: Evidence, tmp_path: Path
 ) -> None:
     with LLMServer(script([CLAMPABLE, Answer(status=500, error="gone")])) as server:
-        found = agent(server, tmp_path).propose(facts)
-    assert (found.agent, found.changes, found.calls) == ("m", {"learning_rate": 1e-3}, 1)
-    assert "gone" in found.notes[-1]
+        proposal = agent(server, tmp_path).propose(facts)
+    assert (proposal.agent, proposal.changes, proposal.calls) == ("m", {"learning_rate": 1e-3}, 1)
+    assert "gone" in proposal.notes[-1]
 
 
 def test_an_answer_that_was_cut_is_asked_for_more_briefly(facts: Evidence, tmp_path: Path) -> None:

@@ -293,10 +293,10 @@ def test_the_server_stops_amid_a_silence(answer: Answer) -> None:
 
 def test_a_stopped_server_answers_nobody() -> None:
     with LLMServer(script(["here"])) as server:
-        kept = client(server)
-        assert kept.models.list().data
+        connected = client(server)
+        assert connected.models.list().data
     with pytest.raises(openai.APIConnectionError):
-        kept.models.list()
+        connected.models.list()
 
 
 def test_a_script_is_followed_and_its_last_answer_stays() -> None:

@@ -1,4 +1,4 @@
-"""What a language model gets to read: all of the evidence within its budget, nothing of the test split, and no ablated part."""
+"""Prompts: all of the evidence within their budget, nothing of the test split, and no ablated part."""
 
 from __future__ import annotations
 
@@ -97,13 +97,15 @@ def test_the_prompt_holds_what_an_engineer_would_ask_for(facts: Evidence, catalo
         "Mean entropy of the policy a token",  # what a metric means
         "3+4+36",  # rollouts
         "- 0036 from 0001: learning_rate 2e-05 -> 0.00037",  # a sibling
-        "failed (out of memory during update, 3.00 GiB more were asked for; driven by max_completion_length=32)",
+        "failed (out of memory during update, 3.00 GiB more were asked for; "
+        "driven by max_completion_length=32)",
         "'CUDA out of memory'",
         "m wrote: 'reason-39'",  # the best path
         "- stages left: 5",
         "- llm dollars left: 0.5",
         "Countdown difficulty=nano",
-        "- 0038: score expected 0.500, came 0.400, improvement held 90% likely and it came; entropy down: yes",
+        "- 0038: score expected 0.500, came 0.400, improvement held 90% likely and it came; "
+        "entropy down: yes",
         "The best validation score of the search so far is 0.239",
         "kl_blowup: the divergence from the reference jumped",
     ):
@@ -198,8 +200,8 @@ def test_a_new_field_is_shown_to_nobody_who_was_not_given_its_section(
         for name in ("path", "children", "history", "best_path")
     }
     stage = MoreView(**vars(facts.stage), forgotten="leaks-0", graded="leaks-1", peak="leaks-2")
-    known = {**vars(facts), **views, "stage": stage}
-    more = MoreEvidence(**known, forgotten="leaks-3", graded="leaks-4", entropies="leaks-5")
+    values = {**vars(facts), **views, "stage": stage}
+    more = MoreEvidence(**values, forgotten="leaks-3", graded="leaks-4", entropies="leaks-5")
     for name in ("proposer", "proposer_system"):
         usual = (PROMPTS / f"{name}.jinja").read_text()
         (tmp_path / f"{name}.jinja").write_text(usual + "\nAll: {{ evidence }}")
@@ -258,15 +260,15 @@ def test_untrusted_text_stays_inside_its_fence(facts: Evidence) -> None:
 
 
 def test_expectations_are_compared_with_what_came() -> None:
-    told = [
+    predictions = [
         Prediction("0001", 0.5, 0.4, 0.8, True, (("kl", "up", True), ("entropy", "up", False))),
         Prediction("0002", 0.6, 0.7, 0.4, False),
         Prediction("0003", None, None, None, False),
     ]
-    said = predictions_text(told).splitlines()
+    said = predictions_text(predictions).splitlines()
     assert (
-        said[0]
-        == "- 0001: score expected 0.500, came 0.400, improvement held 80% likely and it came; kl up: yes, entropy up: no"
+        said[0] == "- 0001: score expected 0.500, came 0.400, improvement held 80% likely and it came; "
+        "kl up: yes, entropy up: no"
     )
     assert said[2] == "- 0003: score expected nothing said, came no score"
     assert "expected +0.000 too high on average (mean absolute error 0.100)" in said[3]
@@ -342,15 +344,15 @@ def search(tmp_path: Path, catalogue: Catalogue) -> Path:
 def test_no_test_score_can_reach_an_agent(
     search: Path, catalogue: Catalogue, metrics: Any, opened: list[str]
 ) -> None:
-    """Everything that evidence is made of is read from the directories of stages, and from nowhere else in the search directory."""
+    """Evidence is read from the directories of stages, and from nowhere else in the search directory."""
     tree = EventStore(search / "tree.jsonl", repair=False).tree
     builder = EvidenceBuilder(search / "nodes", catalogue, metrics, 0)
     opened.clear()
     for node_id in tree.nodes:
-        found = builder.for_proposal(tree, node_id, {"stages": 1.0})
-        prompt = text(found)
-        conversation(Prompts(None), "proposer", found, Shown(images=True), 24_000)
-        assert str(SENTINEL) not in prompt + repr(found)
+        gathered = builder.for_proposal(tree, node_id, {"stages": 1.0})
+        prompt = text(gathered)
+        conversation(Prompts(None), "proposer", gathered, Shown(images=True), 24_000)
+        assert str(SENTINEL) not in prompt + repr(gathered)
     read = {Path(path).relative_to(search).parts[0] for path in opened if path.startswith(str(search))}
     assert read == {"nodes"}
 
@@ -359,14 +361,14 @@ def test_predictions_are_made_from_what_the_stages_recorded(
     search: Path, catalogue: Catalogue, metrics: Any
 ) -> None:
     tree = EventStore(search / "tree.jsonl", repair=False).tree
-    found = EvidenceBuilder(search / "nodes", catalogue, metrics, 0).for_proposal(tree, "0002", {})
-    assert found.predictions == [
+    gathered = EvidenceBuilder(search / "nodes", catalogue, metrics, 0).for_proposal(tree, "0002", {})
+    assert gathered.predictions == [
         Prediction("0002", 0.5, 0.4, 0.7, True, (("kl", "up", True), ("entropy", "up", False)))
     ]
-    assert found.checkpoints == [4]
-    assert [v.node_id for v in found.best_path] == ["0000", "0001", "0002"]
-    assert found.node_id == "0003"
-    path = text(found).partition("# The path so far")[2]
+    assert gathered.checkpoints == [4]
+    assert [v.node_id for v in gathered.best_path] == ["0000", "0001", "0002"]
+    assert gathered.node_id == "0003"
+    path = text(gathered).partition("# The path so far")[2]
     assert (
         path.index("- 0000: the base model, score 0.200")
         < path.index("- 0001 from 0000: no change")

@@ -70,11 +70,11 @@ def build(catalogue: Catalogue, metrics: dict[str, Metric]) -> Build:
 
 def line(text: str, metric: str) -> str:
     """Return what the text says of a metric."""
-    found = [
+    lines = [
         candidate for candidate in text.splitlines() if candidate.startswith((f"{metric} [", f"{metric}:"))
     ]
-    assert len(found) == 1, text
-    return found[0].split(": ", 1)[1]
+    assert len(lines) == 1, text
+    return lines[0].split(": ", 1)[1]
 
 
 def table(text: str) -> list[list[str]]:
@@ -87,7 +87,8 @@ def table(text: str) -> list[list[str]]:
 
 def test_the_validation_trajectory_is_told_point_by_point(build: Build) -> None:
     assert dynamics_text(build([0.3, 0.5, 0.4])).splitlines() == [
-        "Validation score ± standard error (n examples); the stage began at 0.25, the last number is the difference to it:",
+        "Validation score ± standard error (n examples); the stage began at 0.25, "
+        "the last number is the difference to it:",
         "step 5: 0.3 ± 0.01 (n 500), +0.05",
         "step 10: 0.5 ± 0.01 (n 500), +0.25",
         "step 15: 0.4 ± 0.01 (n 500), +0.15",
@@ -110,11 +111,11 @@ def test_a_long_trajectory_is_thinned_and_keeps_both_ends_and_the_best_score(bui
 
 
 @pytest.mark.parametrize(
-    ("most", "kept"),
+    ("most", "items"),
     [(2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10))), (50, list(range(10))), (0, [0, 9])],
 )
-def test_thinning_is_even_and_keeps_both_ends(most: int, kept: list[int]) -> None:
-    assert thinned(range(10), most) == kept
+def test_thinning_is_even_and_keeps_both_ends(most: int, items: list[int]) -> None:
+    assert thinned(range(10), most) == items
 
 
 # --- metrics ---
@@ -123,7 +124,8 @@ def test_thinning_is_even_and_keeps_both_ends(most: int, kept: list[int]) -> Non
 def test_a_metric_is_described_by_the_numbers_that_matter(build: Build) -> None:
     # slope 4 / 5; the residuals' sum of squares is 5 - 0.8^2 5 = 1.8, hence an error of sqrt(1.8 / 5 / 2)
     assert line(dynamics_text(build(columns={"kl": [1.0, 3.0, 2.0, 4.0]})), "kl") == (
-        "1 -> 4 (+300%); slope +0.8 ± 0.424; min 1 (step 1), max 4 (step 4); last 3, 2, 4; UNHEALTHY (healthy: 0 to 1) at 3 of 4 steps"
+        "1 -> 4 (+300%); slope +0.8 ± 0.424; min 1 (step 1), max 4 (step 4); last 3, 2, 4; "
+        "UNHEALTHY (healthy: 0 to 1) at 3 of 4 steps"
     )
 
 
@@ -165,7 +167,7 @@ def test_units_and_order_are_the_catalogues_and_strangers_come_last(build: Build
         "loss": [0.0, 0.1],
     }
     lines = dynamics_text(build(columns=columns)).splitlines()
-    assert [found.split(":")[0] for found in lines[1:5]] == [
+    assert [line.split(":")[0] for line in lines[1:5]] == [
         "entropy [nats]",
         "kl [nats]",
         "loss",
@@ -192,8 +194,8 @@ def test_a_metric_of_another_catalogue_is_told_in_its_unit_and_range(build: Buil
 def test_what_is_unhealthy_is_marked_and_loudly_where_it_is_so_of_late(
     build: Build, values: list[float], mark: str | None
 ) -> None:
-    found = line(dynamics_text(build(columns={"truncated_fraction": values})), "truncated_fraction")
-    assert found.endswith(f"; {mark}") if mark else "healthy" not in found.lower()
+    shown = line(dynamics_text(build(columns={"truncated_fraction": values})), "truncated_fraction")
+    assert shown.endswith(f"; {mark}") if mark else "healthy" not in shown.lower()
 
 
 def test_a_lower_bound_alone_is_watched_too(build: Build) -> None:
@@ -236,10 +238,10 @@ def test_times_share_a_line_of_means_with_the_stages_total(build: Build) -> None
     }
     lines = dynamics_text(build(columns=columns)).splitlines()
     assert (
-        "time [s], means a step: step_seconds 2, seconds_update 1, seconds_dreaming 0.25, gpu_seconds 13 in all"
-        in lines
+        "time [s], means a step: step_seconds 2, seconds_update 1, seconds_dreaming 0.25, "
+        "gpu_seconds 13 in all" in lines
     )
-    assert sum("seconds" in found for found in lines) == 1
+    assert sum("seconds" in text for text in lines) == 1
 
 
 # --- table ---
@@ -313,7 +315,7 @@ def test_any_rows_give_a_text_of_bounded_length(
     assert text
     assert "inf" not in text
     assert len(table(text)) <= most + 1
-    assert sum(found.startswith("step ") and ":" in found for found in text.splitlines()) <= most
+    assert sum(each.startswith("step ") and ":" in each for each in text.splitlines()) <= most
 
 
 @pytest.mark.parametrize(
@@ -380,8 +382,8 @@ def test_noise_has_almost_never_a_change_point(n: int) -> None:
 @pytest.mark.parametrize("at", [4, 12, 20])
 def test_a_clear_step_is_found_within_one_index(at: int) -> None:
     for seed in range(40):
-        found = change_points([value + 8.0 * (i >= at) for i, value in enumerate(noise(seed, 25))])
-        assert min(abs(place - at) for place in found) <= 1
+        changes = change_points([value + 8.0 * (i >= at) for i, value in enumerate(noise(seed, 25))])
+        assert min(abs(index - at) for index in changes) <= 1
 
 
 def test_a_bump_has_two_change_points_and_as_many_as_are_asked_for() -> None:
@@ -408,9 +410,9 @@ def test_the_first_split_is_that_of_an_exhaustive_search(series: list[int], shar
         return sum(pvariance(part) * len(part) for part in (stepped[:i], stepped[i:]))
 
     stepped = [value + 15.0 * (i >= share * len(series)) for i, value in enumerate(series)]
-    found = change_points(stepped, most=1)
-    assume(found)
-    assert squares(found[0]) == pytest.approx(
+    changes = change_points(stepped, most=1)
+    assume(changes)
+    assert squares(changes[0]) == pytest.approx(
         min(squares(i) for i in range(MIN_SEGMENT, len(series) - MIN_SEGMENT + 1)), abs=1e-6
     )
 
@@ -418,10 +420,10 @@ def test_the_first_split_is_that_of_an_exhaustive_search(series: list[int], shar
 @settings(max_examples=200, deadline=None)
 @given(series=st.lists(st.floats(-1e6, 1e6), max_size=40), most=st.integers(0, 4))
 def test_levels_are_long_enough_and_scale_does_not_matter(series: list[float], most: int) -> None:
-    found = change_points(series, most)
-    assert len(found) <= most
-    assert all(b - a >= MIN_SEGMENT for a, b in pairwise([0, *found, len(series)])) or not found
-    assert change_points([1024.0 * value for value in series], most) == found
+    changes = change_points(series, most)
+    assert len(changes) <= most
+    assert all(b - a >= MIN_SEGMENT for a, b in pairwise([0, *changes, len(series)])) or not changes
+    assert change_points([1024.0 * value for value in series], most) == changes
 
 
 def test_the_levels_are_the_means_between_change_points() -> None:
@@ -431,7 +433,10 @@ def test_the_levels_are_the_means_between_change_points() -> None:
 
 
 def test_importing_it_loads_no_numpy() -> None:
-    code = "import sys, llmzero.evidence.dynamics; print([name for name in ('numpy', 'matplotlib') if name in sys.modules])"
+    code = (
+        "import sys, llmzero.evidence.dynamics; "
+        "print([name for name in ('numpy', 'matplotlib') if name in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

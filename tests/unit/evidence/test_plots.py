@@ -92,8 +92,8 @@ def drawn(name: str, evidence: Evidence) -> Figure:
 
 
 def axes_of(figure: Figure, title: str) -> Axes:
-    (found,) = [axes for axes in figure.axes if axes.get_title("left").startswith(title)]
-    return found
+    (match,) = [axes for axes in figure.axes if axes.get_title("left").startswith(title)]
+    return match
 
 
 def labels(axes: Axes) -> list[str]:
@@ -327,7 +327,10 @@ def test_any_rows_can_be_drawn_without_a_warning(
 
 
 def test_importing_it_loads_no_plotting_library() -> None:
-    code = "import sys, llmzero.evidence.plots; print([name for name in ('numpy', 'matplotlib') if name in sys.modules])"
+    code = (
+        "import sys, llmzero.evidence.plots; "
+        "print([name for name in ('numpy', 'matplotlib') if name in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -121,7 +121,7 @@ class Skill:
             return None
         if call.problem:
             return Outcome(f"Nothing was done. {call.problem}")
-        return self.tools.run(call.name, json.loads(call.arguments), tree, talk.told)
+        return self.tools.run(call.name, json.loads(call.arguments), tree, talk.reported)
 
     def _turn(self, tree: Tree, talk: Transcript) -> None:
         """Ask the model for its next reply."""
