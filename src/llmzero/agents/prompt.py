@@ -197,10 +197,11 @@ def _line(view: StageView, before: HParams | None) -> str:
         return f"{view.node_id}: the base model" + (
             f", score {view.score:.3f}" if view.score is not None else ""
         )
-    changes = (
-        ", ".join(f"{name} {_before(before, name)}{value_text(new)}" for name, new in view.changes.items())
-        or "no change"
-    )
+    values = {name: value_text(value) for name, value in (before or {}).items()}
+    changes = [
+        f"{name} {f'{values[name]} ->' if name in values else '='} {value_text(new)}"
+        for name, new in view.changes.items()
+    ]
     score = f"score {view.score:.3f}" if view.score is not None else "no score"
     gain = f" ({view.gain:+.3f} against its parent)" if view.gain is not None else ""
     cause = _cause(view.cause) if view.cause else ""
@@ -210,7 +211,7 @@ def _line(view: StageView, before: HParams | None) -> str:
     )
     resumed = f" at {view.resume}" if view.resume != "best" else ""
     outcome = f"{view.state}{cause}, {score}{gain}{cost}{diagnosis}"
-    return f"{view.node_id} from {view.parent_id}{resumed}: {changes} -> {outcome}"
+    return f"{view.node_id} from {view.parent_id}{resumed}: {', '.join(changes) or 'no change'} -> {outcome}"
 
 
 def _words(view: StageView) -> str:
@@ -343,10 +344,6 @@ def _halves(number: int) -> Iterator[int]:
     while number:
         number //= 2
         yield number
-
-
-def _before(before: HParams | None, name: str) -> str:
-    return f"{value_text(before[name])} -> " if before and name in before else "= "
 
 
 def _image(png: bytes) -> dict[str, Any]:

@@ -27,16 +27,20 @@ def diagnose(evidence: Evidence) -> list[str]:
     if not evidence.metrics:
         return ["untrained"]
     gain, noise = score_gain(evidence)
+    norms = evidence.column("grad_norm")
+    clipped = late(evidence, "clip_fraction_low") + late(evidence, "clip_fraction_high")
+    still = late(evidence, "kl") < STILL_KL_NATS
+    regularised = evidence.stage.hparams.get("kl_coef", 0.0) >= STRONG_KL_COEF
     pathologies = {
         "regression": gain < -noise,
         "kl_blowup": late(evidence, "kl") > KL_BLOWUP_NATS and gain < noise,
         "entropy_collapse": ratio(evidence, "entropy") < ENTROPY_COLLAPSE_RATIO,
         "entropy_explosion": ratio(evidence, "entropy") > ENTROPY_EXPLOSION_RATIO and gain < noise,
-        "unstable_gradients": _spikes(evidence.column("grad_norm")),
+        "unstable_gradients": bool(norms) and max(norms) > GRADIENT_SPIKE_RATIO * median(norms),
         "truncation": late(evidence, "truncated_fraction") > TRUNCATED_SHARE,
         "no_reward_variance": late(evidence, "zero_variance_groups") > QUIET_GROUPS_SHARE,
-        "over_regularised": _over_regularised(evidence) and gain < noise,
-        "slow_progress": _still(evidence) and gain < 2 * noise,
+        "over_regularised": regularised and still and gain < noise,
+        "slow_progress": still and clipped < STILL_CLIP_SHARE and gain < 2 * noise,
         "plateau": gain < noise,
     }
     return [name for name, present in pathologies.items() if present] or ["healthy"]
@@ -77,18 +81,3 @@ def slope(points: Sequence[ValidationPoint]) -> tuple[float, float]:
     value = sum((s - centre) * p.score for s, p in zip(steps, points, strict=True)) / spread
     error = sum(((s - centre) * p.stderr) ** 2 for s, p in zip(steps, points, strict=True)) ** 0.5 / spread
     return value, error
-
-
-def _spikes(norms: Sequence[float]) -> bool:
-    return bool(norms) and max(norms) > GRADIENT_SPIKE_RATIO * median(norms)
-
-
-def _still(evidence: Evidence) -> bool:
-    clipped = late(evidence, "clip_fraction_low") + late(evidence, "clip_fraction_high")
-    return late(evidence, "kl") < STILL_KL_NATS and clipped < STILL_CLIP_SHARE
-
-
-def _over_regularised(evidence: Evidence) -> bool:
-    return (
-        evidence.stage.hparams.get("kl_coef", 0.0) >= STRONG_KL_COEF and late(evidence, "kl") < STILL_KL_NATS
-    )

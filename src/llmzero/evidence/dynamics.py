@@ -130,14 +130,13 @@ def _validation(evidence: Evidence, rows: int) -> str:
         if start is not None
         else ""
     )
-    lines = [_validation_line(point, start) for point in thinned(points, rows)]
+    lines = [
+        f"step {point.step}: {number(point.score)} ± {number(point.stderr)} (n {point.n})"
+        + (f", {_signed(point.score - start)}" if start is not None else "")
+        for point in thinned(points, rows)
+    ]
     summary = f"{_validation_slope(points)}best {number(best.score)} at step {best.step}"
     return "\n".join([f"Validation score ± standard error (n examples){began}:", *lines, summary])
-
-
-def _validation_line(point: ValidationPoint, start: float | None) -> str:
-    difference = f", {_signed(point.score - start)}" if start is not None else ""
-    return f"step {point.step}: {number(point.score)} ± {number(point.stderr)} (n {point.n}){difference}"
 
 
 def _validation_slope(points: Sequence[ValidationPoint]) -> str:
@@ -162,13 +161,10 @@ def _metrics(evidence: Evidence) -> str:
             lines.append(_line(evidence, name))
         elif name == timings[0]:
             lines.append(_timing_line(evidence, timings))
-    return "\n".join([f"Metrics of {_extent(evidence)} ({HEADER}):", *lines])
-
-
-def _extent(evidence: Evidence) -> str:
     steps = [step for step, _ in numbered_rows(evidence)]
+    extent = f"steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"step {steps[0]}"
     planned = f" of {evidence.steps} planned" if evidence.steps else ""
-    return f"steps {steps[0]} to {steps[-1]}{planned}" if len(steps) > 1 else f"step {steps[0]}{planned}"
+    return "\n".join([f"Metrics of {extent}{planned} ({HEADER}):", *lines])
 
 
 def _recorded(evidence: Evidence) -> list[str]:
@@ -220,9 +216,9 @@ def _course(points: Points) -> str:
             if 0 < peak < NEGLIGIBLE
             else f"{number(values[0])} throughout"
         )
-    return "; ".join(
-        filter(None, [_ends(values), _slope(points), _extremes(points), _levels(points), _last(values)])
-    )
+    last = f"last {', '.join(map(number, values[-3:]))}"
+    parts = [_ends(values), _slope(points), _extremes(points), _levels(points), last]
+    return "; ".join(filter(None, parts))
 
 
 def _is_still(values: Sequence[float]) -> bool:
@@ -270,10 +266,6 @@ def _levels(points: Points) -> str:
     return f"level {', '.join([means[0], *later])}" if later else ""
 
 
-def _last(values: Sequence[float]) -> str:
-    return f"last {', '.join(map(number, values[-3:]))}"
-
-
 def _gaps(evidence: Evidence, points: Points) -> str:
     """Return where a metric has no finite value although its step has a row."""
     present = {step for step, _ in points}
@@ -307,24 +299,20 @@ def _is_healthy(value: float, metric: Metric) -> bool:
 
 
 def _table(evidence: Evidence, rows: int) -> str:
-    columns = listed(evidence.metric_catalogue.values(), "table")
-    names = [name for name in columns if _moves(series(evidence, name))]
+    """Return a table over steps of the metrics that the catalogue puts there, as far as they change."""
+    columns = {
+        name: [value for _, value in series(evidence, name)]
+        for name in listed(evidence.metric_catalogue.values(), "table")
+    }
+    names = [name for name, values in columns.items() if len(values) > 1 and not _is_still(values)]
     if not names:
         return ""
-    lines = [
-        f"{step} | {' | '.join(_cell(row, name) for name in names)}"
-        for step, row in thinned(numbered_rows(evidence), rows)
-    ]
-    return "\n".join([f"step | {' | '.join(names)}", *lines])
-
-
-def _moves(points: Points) -> bool:
-    return len(points) > 1 and not _is_still([value for _, value in points])
-
-
-def _cell(row: dict[str, Any], name: str) -> str:
-    value = _value(row, name)
-    return "-" if value is None else number(value)
+    lines = [f"step | {' | '.join(names)}"]
+    for step, row in thinned(numbered_rows(evidence), rows):
+        values = [_value(row, name) for name in names]
+        cells = ["-" if value is None else number(value) for value in values]
+        lines.append(" | ".join([str(step), *cells]))
+    return "\n".join(lines)
 
 
 # --- change points ---

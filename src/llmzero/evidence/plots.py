@@ -110,11 +110,13 @@ def draw_plots(evidence: Evidence) -> list[Plot]:
     recorded = {
         name: [panel for panel in panels if panel.recorded(evidence)] for name, panels in IMAGES.items()
     }
-    return [
-        Plot(name, _caption(name, panels, evidence), _png(draw_figure(name, panels, evidence)))
-        for name, panels in recorded.items()
-        if panels
-    ]
+    plots = []
+    for name, panels in recorded.items():
+        if panels:
+            titles = "; ".join(panel.title for panel in panels)
+            caption = f"{name.capitalize()} of stage {evidence.stage.node_id} over its steps: {titles}."
+            plots.append(Plot(name, caption, _png(draw_figure(name, panels, evidence))))
+    return plots
 
 
 def draw_figure(name: str, panels: Sequence[Panel], evidence: Evidence) -> Figure:
@@ -147,11 +149,6 @@ def _png(figure: Figure) -> bytes:
     buffer = BytesIO()
     canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _caption(name: str, panels: Sequence[Panel], evidence: Evidence) -> str:
-    titles = "; ".join(panel.title for panel in panels)
-    return f"{name.capitalize()} of stage {evidence.stage.node_id} over its steps: {titles}."
 
 
 # --- panels ---
