@@ -100,7 +100,7 @@ def run_here(environment: dict[str, str]) -> Run:
         code, out, err = 0, io.StringIO(), io.StringIO()
         with patch.dict(os.environ, {**environment, **env}), redirect_stdout(out), redirect_stderr(err):
             try:
-                config = composed(launcher, LAUNCHERS[launcher], overrides)
+                config: Any = composed(launcher, LAUNCHERS[launcher], overrides)
                 import_module(f"launchers.{launcher}").run(config)
             except (UserError, HydraException, OmegaConfBaseException) as error:
                 code = BAD_INPUT
