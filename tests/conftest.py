@@ -57,7 +57,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has one core; the bits
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they touch. The slowest files begin, so that all workers end at about the same time."""
+    """Mark tests by what they touch. The slowest files begin, so that all workers end at the same time."""
     order = [*TIERS, None]
     first: dict[Path, int] = defaultdict(lambda: len(TIERS))
     for item in items:

@@ -1,4 +1,4 @@
-"""Reads what an offline W&B run recorded: a LevelDB log (32 KiB blocks of checksummed fragments) of protobuf records."""
+"""Reads an offline W&B run: a LevelDB log (32 KiB blocks of checksummed fragments) of protobuf records."""
 
 from __future__ import annotations
 

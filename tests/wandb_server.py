@@ -1,7 +1,7 @@
-"""A local server of the W&B protocol that records what the real client sends it, and gives it back to the public API.
+"""A local server of the W&B protocol: it records what the real client sends, for the public API to read.
 
-It knows the operations that runs, files, artifacts and reports need; any other is answered with an error, as by an older server.
-It draws nothing and knows no users, so it says nothing about W&B's pages and permissions.
+It knows the operations that runs, files, artifacts and reports need; any other is answered with an error, as
+by an older server. It draws nothing and knows no users, so it says nothing about W&B's pages and permissions.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
-    """Return a message about an unknown key, with those that there are, or where a language model's has its place."""
+    """Return a message about an unknown key, with the keys that exist, or with `llm.KEY` for one of those."""
     group, _, name = str(error.full_key).partition(".")
     if group in ("agent", "stopper") and name in {each.name for each in fields(LlmSettings)}:
         return f"{error.full_key}: unknown key; language models are configured by llm.{name}"

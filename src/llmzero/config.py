@@ -301,7 +301,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def label(*files: str | None) -> str:
-    """Return the stem of the first file that is not null; for strategy.yaml and rule.yaml, of its directory."""
+    """Return the stem of the first file given, or its directory's for strategy.yaml and rule.yaml."""
     path = Path(next((file for file in files if file), ""))
     return path.absolute().parent.name if path.stem in ("strategy", "rule") else path.stem
 

@@ -25,7 +25,10 @@ from llmzero.mirrors.report_data import Detail, report_data
 from llmzero.tree.store import EventStore
 from tests.conftest import METRICS
 
-HOSTILE = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=2">\'"`${window.pwned=3}`<!--\u2028\ud800{{7*7}}'
+HOSTILE = (
+    '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=2">'
+    "'\"`${window.pwned=3}`<!--\u2028\ud800{{7*7}}"
+)
 SHOWN = HOSTILE.replace("\ud800", "")  # a lone surrogate has no rendering of its own
 ENTRIES: dict[str, dict[str, Any]] = {
     "max_completion_length": {

@@ -236,7 +236,8 @@ class Driver:
     def _collect(self) -> bool:
         """Poll every running stage once; return whether anything was new.
 
-        Stages that have ended since the last poll are processed in the order of their ends, and workers get their
+        Stages that have ended since the last poll are processed in the order of their ends, and workers get
+        their
         next stages before the next end is processed: decisions do not depend on when stages are polled.
         """
         changed = False

@@ -26,7 +26,7 @@ CLAUSE_KEYS = ("parameter", "notches", "factor", "when", "support", "improved", 
 
 
 def observables(metrics: Mapping[str, Metric]) -> list[str]:
-    """Return what conditions may observe: the gain of a stage, and the late levels of some metrics of a catalogue."""
+    """Return what conditions may observe: a stage's gain, and the late levels of the catalogue's metrics."""
     names = listed(metrics.values(), "observable")
     return ["gain", *(f"late {name}" for name in names), *(f"late/early {name}" for name in names)]
 

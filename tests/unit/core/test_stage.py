@@ -123,7 +123,8 @@ def test_a_log_that_is_shortened_is_never_seen_shorter_than_it_becomes(tmp_path:
     stage = StageDir(tmp_path)
     append_jsonl(stage.metrics_file, [{"step": s} for s in range(1, 9)])
     before = stage.metrics_file.stat().st_ino
-    code = f"from pathlib import Path; from llmzero.core.stage import StageDir\nwhile True: StageDir(Path({str(tmp_path)!r})).truncate_after(5)"
+    code = "from pathlib import Path; from llmzero.core.stage import StageDir\n"
+    code += f"while True: StageDir(Path({str(tmp_path)!r})).truncate_after(5)"
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
         while stage.metrics_file.stat().st_ino == before:
