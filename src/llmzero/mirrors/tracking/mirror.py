@@ -132,7 +132,7 @@ class Mirror:
         return open_run()
 
     def _fork_point(self, node: Node, history: list[dict[str, float]]) -> str | None:
-        """Return the parent's run and the last step that the child's curve shares with it; None without one."""
+        """Return the parent's run and the last step that it shares with the child's; None without one."""
         if not self._forks or node.parent_id is None or not history or history[0]["global_step"] < 1:
             return None
         return f"{self._run_id(node.parent_id)}?_step={int(history[0]['global_step']) - 1}"
