@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -411,3 +412,17 @@ def test_a_stage_that_is_stopped_ends_at_its_last_validation(tmp_path: Path) -> 
         result = handle.result()
         assert (result.state, result.validation[-1].step) == ("stopped", steps)
         assert result.last_checkpoint == tmp_path / str(polls) / f"checkpoints/step_{steps:05d}"
+
+
+def test_a_result_that_cannot_be_written_whole_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a full disk: the file of a stage that has ended must not be one that nobody can read."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("llmzero.core.files.os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        ran(simulated(), spec(tmp_path / "0001"))
+    assert not list(tmp_path.rglob("result.json"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from llmzero.core.files import read_json
+from llmzero.core.files import read_json, write_atomic
 from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
 from llmzero.runners.simulation.costs import step_seconds, validation_seconds
 from llmzero.runners.simulation.drive import REFERENCE, drive_of
@@ -191,7 +191,8 @@ class Training:
         )
 
     def _written(self, result: StageResult) -> StageResult:
-        _write(self.stage.result_file, json.dumps(result.to_dict()))
+        # Whole or not at all, on a full disk too: the stage has ended where there is a result.
+        write_atomic(self.stage.result_file, json.dumps(result.to_dict()), sync=False)
         return result
 
 
