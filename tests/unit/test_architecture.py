@@ -6,7 +6,7 @@ import ast
 import subprocess
 import sys
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, TIERS
 
 HEAVY = ("torch", "transformers", "deepspeed", "vllm", "wandb", "openai", "matplotlib", "scipy")
 
@@ -41,3 +41,14 @@ def test_functions_fit_on_a_screen_and_are_annotated() -> None:
                 assert node.end_lineno is not None
                 assert node.end_lineno - node.lineno < 80, f"{file}:{node.lineno} {node.name}"
                 assert node.returns is not None, f"{file}:{node.lineno} {node.name}"
+
+
+def test_every_name_of_a_tier_is_that_of_a_test_a_file_or_a_fixture() -> None:
+    files = [*REPOSITORY.glob("tests/**/*.py")]
+    names = {file.name for file in files}
+    for file in files:
+        functions = (
+            node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)
+        )
+        names |= {function.name for function in functions}
+    assert set().union(*TIERS.values()) <= names

@@ -100,13 +100,13 @@ class Engine(Protocol):
         ...
 
     def release(self) -> None:
-        """Give accelerator memory back until the next `load_weights`: an update follows."""
+        """Release accelerator memory until the next `load_weights`: an update follows."""
         ...
 
     def load_weights(self, weights: Weights) -> None:
-        """Take the policy's weights after an update and get ready to sample."""
+        """Load the policy's weights after an update and get ready to sample."""
         ...
 
     def close(self) -> None:
-        """Let go of processes and memory."""
+        """Release processes and memory."""
         ...

@@ -48,7 +48,7 @@ class TorchEngine:
         self._check()
 
     def load_weights(self, weights: Weights) -> None:
-        """Take the policy's weights: nothing is to be done where the engine samples with the model that is
+        """Load the policy's weights: nothing is to be done where the engine samples with the model that is
         trained.
         """
         if not weights.partitioned and not hasattr(weights.model, "peft_config"):
@@ -69,7 +69,7 @@ class TorchEngine:
         """Do nothing: a GPU's cache lives no longer than `generate`, a CPU's is kept for the next call."""
 
     def close(self) -> None:
-        """Let go of the copy and of the cache's memory."""
+        """Release the copy and the memory of the cache."""
         self._copy = None
         self._storage.clear()
 

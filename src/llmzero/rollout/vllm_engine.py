@@ -204,13 +204,13 @@ class VllmEngine:
         return result
 
     def release(self) -> None:
-        """Give the GPU memory back, weights included: new ones follow. A CPU's vLLM cannot."""
+        """Release the GPU memory, weights included: new ones follow. A CPU's vLLM cannot."""
         if torch.cuda.is_available():
             self._llm.sleep(level=2)
             self._asleep = True
 
     def load_weights(self, weights: Weights) -> None:
-        """Take the policy's weights, a layer at a time; the memory of the key-value cache comes back after
+        """Load the policy's weights, a layer at a time; the memory of the key-value cache comes back after
         that.
         """
         if self._asleep:

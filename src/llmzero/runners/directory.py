@@ -20,7 +20,7 @@ class DirectoryHandle(ABC):
         """Whether the stage may still write a result."""
 
     def lost(self) -> str:
-        """Say what became of a stage that ended without a result."""
+        """Return what became of a stage that ended without a result."""
         return "the process died without a result"
 
     @property

@@ -69,7 +69,7 @@ class InlineRunner(StageRunner):
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Hold the stage's lock, as a stage's own process does."""
+    """Hold the stage's lock while the block runs, as a stage's own process does."""
     with (directory / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -77,7 +77,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def _logged(file: Path) -> Iterator[None]:
-    """Let everything that is printed go to a file, also what libraries print past Python."""
+    """Redirect all output to a file, also what libraries print past Python."""
     streams = {1: sys.stdout, 2: sys.stderr}
     originals = {descriptor: os.dup(descriptor) for descriptor in streams}
     with file.open("a") as log:

@@ -200,7 +200,7 @@ class SlurmHandle(DirectoryHandle):
         self._stage.write_result(self._stage.failure("stopped before it began", 0.0, 0.0))
 
     def lost(self) -> str:
-        """Say how a job ended that left no result."""
+        """Return how a job ended that left no result."""
         return f"job {self.job_id} ended without a result: {self._job.state}"
 
     @property

@@ -36,12 +36,7 @@ from llmzero.grpo.loss import LOSSES, LossSettings, Totals, grpo_loss, sampler_c
 from llmzero.grpo.nano import character_tokenizer
 from llmzero.tasks.base import Reward
 
-pytest.importorskip("trl")
-datasets = pytest.importorskip("datasets")
-
-from trl import GRPOConfig, GRPOTrainer  # noqa: E402
-from trl.trainer.utils import split_tensor_dict  # noqa: E402
-
+# TRL is imported where it is used: else each worker would wait for it while it collects the tests.
 CPU = torch.device("cpu")
 PROMPTS, GROUP = 2, 4
 ROWS = PROMPTS * GROUP
@@ -129,6 +124,9 @@ def trl_trainer(
     **options: Any,
 ) -> Any:
     """A real trainer whose generation is replaced by the given completions."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     accumulation = options.pop("gradient_accumulation_steps", 1)
     config = GRPOConfig(
@@ -146,7 +144,7 @@ def trl_trainer(
         temperature=TEMPERATURE,
         **options,
     )
-    data = datasets.Dataset.from_dict({"prompt": ["1+1="] * 8, "value": [0.0] * 8})
+    data = Dataset.from_dict({"prompt": ["1+1="] * 8, "value": [0.0] * 8})
     trainer = GRPOTrainer(
         model=load(checkpoint),
         reward_funcs=value_of,
@@ -184,6 +182,8 @@ def gradients(model: Any) -> dict[str, Tensor]:
 
 
 def theirs(trainer: Any, batch: dict[str, Any], parts: int = 1) -> Found:
+    from trl.trainer.utils import split_tensor_dict
+
     moved(trainer.model, seed=1)
     total = 0.0
     for part in split_tensor_dict(batch, parts):
@@ -433,6 +433,8 @@ def test_one_of_two_minibatches_has_trls_gradient(
     """`dapo` and `cispo` divide by the tokens of the rollout batch over its updates, the others by what the
     minibatch has.
     """
+    from trl.trainer.utils import split_tensor_dict
+
     trainer = trl_trainer(checkpoint, rollout, tmp_path, steps_per_generation=2, **options_of(loss))
     batch = trl_batch(trainer)
     samples = our_samples(checkpoint, rollout, batch["advantages"], with_reference=False)

@@ -65,7 +65,7 @@ class SearchMethod(Protocol):
         ...
 
     def tell(self, tree: Tree, node: Node) -> None:
-        """Take in the end of a stage."""
+        """Record the end of a stage."""
         ...
 
 

@@ -40,7 +40,7 @@ class Chains(IncrementalMethod):
         return node.usable and node.depth < self.context.max_depth
 
     def chain_ended(self, tree: Tree, node: Node) -> None:
-        """Take in the last stage of a chain that is not continued."""
+        """Record the last stage of a chain that is not continued."""
 
     def ask(self, tree: Tree) -> Expansion | None:
         """Return the next stage of the oldest chain that can be continued, else the first of a new chain."""

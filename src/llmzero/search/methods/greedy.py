@@ -26,11 +26,11 @@ class Greedy(IncrementalMethod):
         self._running: Counter[str] = Counter()  # children that run, by their parent
 
     def created(self, tree: Tree, node: Node) -> None:
-        """Let the parent wait."""
+        """Count one more running child of the parent."""
         self._running[node.parent_id or ""] += 1
 
     def ended(self, tree: Tree, node: Node) -> None:
-        """Let the parent wait no longer, and open the stage for expansion."""
+        """Count one less, and let the stage be expanded."""
         self._running[node.parent_id or ""] -= 1
         if node.usable and node.depth < self.context.max_depth:
             insort(self._open, (-(node.score or 0.0), int(node.node_id), node.node_id))

@@ -20,14 +20,14 @@ class IncrementalMethod(ABC):
 
     @abstractmethod
     def created(self, tree: Tree, node: Node) -> None:
-        """Take in a stage that was decided on."""
+        """Record a stage that was decided on."""
 
     @abstractmethod
     def ended(self, tree: Tree, node: Node) -> None:
-        """Take in a stage that ended."""
+        """Record a stage that ended."""
 
     def catch_up(self, tree: Tree) -> None:
-        """Take in what has happened since the last call; in the first call, everything."""
+        """Process what has happened since the last call; in the first call, everything."""
         for node in tree.since(self._created):
             self._created += 1
             self.created(tree, node)
@@ -36,5 +36,5 @@ class IncrementalMethod(ABC):
             self.ended(tree, node)
 
     def tell(self, tree: Tree, node: Node) -> None:
-        """Take in the stage's end."""
+        """Record the stage's end."""
         self.catch_up(tree)

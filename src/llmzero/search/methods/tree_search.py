@@ -61,19 +61,19 @@ class SelectionRule(Protocol):
     """
 
     def created(self, tree: Tree, node: Node) -> None:
-        """Take in a stage that was decided on."""
+        """Record a stage that was decided on."""
         ...
 
     def ended(self, tree: Tree, node: Node) -> None:
-        """Take in a stage that ended."""
+        """Record a stage that ended."""
         ...
 
     def opened(self, tree: Tree, node: Node) -> None:
-        """Take in a node that may get a child from now on."""
+        """Record a node that may get a child from now on."""
         ...
 
     def closed(self, tree: Tree, node: Node) -> None:
-        """Take in a node that may get no more children."""
+        """Record a node that may get no more children."""
         ...
 
     def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
