@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from llmzero.agents.base import AsksModel, Proposer
+from llmzero.agents.endpoint import LlmSettings
 from llmzero.agents.journal import CallJournal
 from llmzero.agents.llm import LlmAgent
 from llmzero.cli import launch
@@ -39,16 +40,23 @@ def run(config: ProposeConfig) -> None:
 
 
 def _of_search(config: ProposeConfig) -> SearchConfig:
-    """Return the configuration that the search ran with, but for the agent."""
+    """Return the configuration that the search ran with, but for the agent and what is set of its model.
+
+    Early stoppers are not asked, so there is none.
+    """
     file = Workspace(Path(config.search_dir)).config_file
     if not file.is_file():
         raise UserError(f"search_dir={config.search_dir}: holds no search")
-    stored = read_config(file) | {
-        "llm": vars(config.llm),
+    stored = read_config(file)
+    defaults = vars(LlmSettings())
+    llm = {name: value for name, value in vars(config.llm).items() if value != defaults[name]}
+    wanted = {
+        "llm": stored.get("llm", {}) | llm,
         "agent": config.agent,
+        "stopper": {"_target_": "llmzero.agents.stopper.NeverStop"},
         "search_dir": config.search_dir,
     }
-    return read(SearchConfig, stored, "")
+    return read(SearchConfig, stored | wanted, "")
 
 
 def _prompt(agent: Proposer, evidence: Evidence) -> str:

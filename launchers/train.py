@@ -26,14 +26,16 @@ def run(config: TrainConfig) -> float | None:
     stage = StageDir(directory)
     if stage.result_file.exists():
         raise UserError(f"stage_dir={directory}: this stage has ended already; choose another stage_dir")
+    from llmzero.grpo.console import show_progress
+    from llmzero.grpo.loss import loss_of
+    from llmzero.grpo.main import run_stage
+
+    loss_of(config.algorithm["loss"])  # refused before the directory is taken
     rank, _, _ = identity()
     if rank == 0 and not stage.has_spec():
         stage.write_spec(spec_of(config, directory))
     while not stage.has_spec():
         time.sleep(WAIT_S)
-    from llmzero.grpo.console import show_progress
-    from llmzero.grpo.main import run_stage
-
     with show_progress(stage) if rank == 0 else nullcontext():
         result = run_stage(directory)
     if result is None:

@@ -7,7 +7,7 @@ here, before anything is computed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -209,7 +209,8 @@ PARTS: Mapping[str, tuple[str | None, type]] = {
     "rollout_torch": ("llmzero.rollout.torch_engine.TorchEngine", TorchEngineSettings),
     "rollout_vllm": ("llmzero.rollout.vllm_engine.VllmEngine", VllmEngineSettings),
     "rollout_vllm_server": ("llmzero.rollout.vllm_server.VllmServerEngine", VllmServerSettings),
-    "agent": (None, AgentSettings),
+    "agent_rules": ("llmzero.agents.rules.RuleAgent", AgentSettings),
+    "agent_random": ("llmzero.agents.rules.RandomAgent", AgentSettings),
     "agent_llm": ("llmzero.agents.llm.LlmAgent", LlmAgentSettings),
     "agent_rule_file": ("llmzero.agents.rule_file.RuleFileAgent", RuleFileSettings),
     "stopper_curve": ("llmzero.agents.stopper.CurveStopper", CurveStopperSettings),
@@ -266,14 +267,22 @@ def settings_help(*, _root_: DictConfig) -> str:
     lines = []
     for key, each in explained(max(launchers, key=lambda kind: len(fields(kind)))):
         group = OmegaConf.select(_root_, key)
-        part = _settings_type(key, group) if isinstance(group, DictConfig) else None
-        inside = [(f"{key}.{name}", inner) for name, inner in explained(part)] if part else [(key, each)]
-        for name, inner in inside:
+        for name, explanation in _settings_inside(key, group) or [(key, each)]:
             value = OmegaConf.select(_root_, name)
             text = _as_yaml(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
-            limits = f" ({allowed(inner)})" if allowed(inner) else ""
-            lines.append(f"{f'{name}={text}':<44} {inner.metadata.get('explanation', '')}{limits}".rstrip())
+            limits = f" ({allowed(explanation)})" if explanation and allowed(explanation) else ""
+            meaning = explanation.metadata.get("explanation", "") if explanation else ""
+            lines.append(f"{f'{name}={text}':<44} {meaning}{limits}".rstrip())
     return "\n".join(lines).replace("$", "$$")  # Hydra substitutes variables in what it prints
+
+
+def _settings_inside(key: str, group: Any) -> list[tuple[str, Field[Any] | None]]:
+    """Return keys of a group with their declarations; of a part from outside, its keys as they are."""
+    if not isinstance(group, DictConfig):
+        return []
+    if part := _settings_type(key, group):
+        return [(f"{key}.{name}", each) for name, each in explained(part)]
+    return [(f"{key}.{name!s}", None) for name in group] if "_target_" in group else []
 
 
 def changed_settings(config: StageConfig) -> list[str]:
@@ -295,7 +304,7 @@ def changed_settings(config: StageConfig) -> list[str]:
 
 def _as_yaml(value: Any) -> str:
     """Return a value as the command line takes it; mappings with entries are abbreviated."""
-    if isinstance(value, Mapping) and value:
+    if is_dataclass(value) or (isinstance(value, Mapping) and value):
         return "{...}"
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
 

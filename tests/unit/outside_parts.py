@@ -21,7 +21,18 @@ VALUES = {
 }
 
 
-class Part:
+class Protocols:
+    """What a search asks of an agent, an early stopper, a method and tracking."""
+
+    interval_s = 1.0
+
+    def _never(self, *_: Any) -> Any:
+        raise AssertionError("these parts are made, and not used")
+
+    propose = decide = ask = tell = start = finish = _never
+
+
+class Part(Protocols):
     """Takes its settings one by one."""
 
     def __init__(
@@ -52,7 +63,7 @@ class PartSettings:
     timeout_s: int = setting(1)
 
 
-class PartWithSettings:
+class PartWithSettings(Protocols):
     """Takes them as an object."""
 
     def __init__(self, settings: PartSettings) -> None:
@@ -61,15 +72,15 @@ class PartWithSettings:
 
 class _Runner(StageRunner):
     def start(self, spec: StageSpec) -> Any:
-        raise NotImplementedError
+        raise AssertionError("these parts are made, and not used")
 
     def attach(self, spec: StageSpec) -> None:
         return None
 
 
-class Runner(Part, _Runner):
+class Runner(_Runner, Part):
     """A runner that takes its settings one by one."""
 
 
-class RunnerWithSettings(PartWithSettings, _Runner):
+class RunnerWithSettings(_Runner, PartWithSettings):
     """A runner that takes them as an object."""

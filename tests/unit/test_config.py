@@ -455,3 +455,29 @@ def test_a_wrong_setting_of_an_outside_part_is_refused_by_its_own_bounds(seam: s
     group = {"_target_": f"tests.unit.outside_parts.{kind}WithSettings", **VALUES, "temperature": 11}
     with pytest.raises(UserError, match=rf"{seam}\.temperature=11: must be at most 10"):
         make(group, seam)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+budget.foo=1", r"budget\.foo: unknown key; known there: stages, seconds"),
+        ("+agent.foo=1", r"agent\.foo: unknown key; known there: name"),
+        ("search_dir=", r"search_dir: needs a value"),
+        ("stopper.audit_fraction=7", r"stopper\.audit_fraction=7\.0: must be from 0 to 1"),
+        ("runner._target_=argparse.Namespace", r"runner\._target_=argparse\.Namespace: must derive from"),
+        ("runner._target_=builtins.dict", r"runner\._target_=builtins\.dict: its parameters are not known"),
+        (
+            "tracking._target_=fractions.Fraction",
+            r"tracking\._target_=fractions\.Fraction: lacks start",
+        ),
+        ("hparams.parameters.learning_rate.low=a", r"hparams\.parameters\.learning_rate\.low='a': must be a"),
+        ("hparams.parameters=null", r"hparams\.parameters=None: must be a mapping"),
+        ("+model.hparams.group_size=3", r"model\.hparams\.group_size=3: must be a mapping"),
+        ("metrics.metrics.kl=1", r"metrics\.metrics: must be a mapping"),
+        ("+metrics.metrics.foo={}", r"metrics\.metrics\.foo: lacks healthy, meaning, unhealthy, unit"),
+    ],
+)
+def test_odd_values_are_refused_with_their_key(override: str, message: str) -> None:
+    with pytest.raises(Exception, match=message) as refused:
+        Session.from_config(composed("search", SearchConfig, ["experiment=simulated", override]))
+    assert isinstance(refused.value, UserError)

@@ -40,3 +40,17 @@ def test_a_dry_run_lists_what_is_not_at_its_default() -> None:
     assert "search.workers=3 (default 2)" in changed["search.workers"]
     assert "stages that run at the same time" in changed["search.workers"]
     assert "budget.stages" not in changed
+
+
+def test_settings_of_every_model_and_machine_can_be_listed() -> None:
+    lines = changed_settings(composed("search", SearchConfig, ["model=qwen3_0_6b", "hardware=one_80gb"]))
+    assert any(line.startswith("model.architecture={...} (default null)") for line in lines)
+
+
+def test_help_shows_the_keys_of_a_part_from_outside() -> None:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = ["runner._target_=theirs.Runner", "+runner.depth=7"]
+        config = compose("search", overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        assert "\nrunner.depth=7\n" in settings_help(_root_=config)

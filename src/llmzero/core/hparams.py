@@ -137,12 +137,14 @@ class Catalogue(Mapping[str, Parameter]):
         Raises:
             UserError: an entry or an override is malformed.
         """
+        for name, entry in _mapping("hparams.parameters", entries).items():
+            _mapping(f"hparams.parameters.{name}", entry)
         merged = {name: dict(entry) for name, entry in entries.items()}
         for owner, changed in (overrides or {}).items():
             for name, changes in changed.items():
                 if name not in merged:
                     raise UserError(f"{owner}.hparams.{name}: unknown parameter{suggestion(name, merged)}")
-                merged[name] |= dict(changes)
+                merged[name] |= _mapping(f"{owner}.hparams.{name}", changes)
         return cls({name: _parameter(name, entry) for name, entry in merged.items()})
 
     def __getitem__(self, name: str) -> Parameter:
@@ -178,7 +180,7 @@ class Catalogue(Mapping[str, Parameter]):
         Raises:
             UserError: a value is unknown or not allowed; the message lists all of them.
         """
-        if problems := self.problems(values):
+        if problems := self.problems(_mapping("values", values)):
             raise UserError("; ".join(problems))
         return {**self.defaults(), **values}
 
@@ -221,9 +223,18 @@ def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
     return parameter
 
 
+def _mapping(where: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}={value!r}: must be a mapping of names to values")
+    return value
+
+
 def _check_range(where: str, parameter: Parameter) -> None:
     if parameter.choices is None:
         low, high = parameter.low, parameter.high
+        for bound, value in (("low", low), ("high", high)):
+            if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+                raise UserError(f"{where}.{bound}={value!r}: must be a number")
         if parameter.kind == "choice" or low is None or high is None or low >= high:
             raise UserError(f"{where}: needs choices, or low < high")
         if parameter.scale == "log" and low < 0:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from llmzero.core.errors import UserError
+
 CATALOGUE_FILE = Path(__file__).resolve().parents[3] / "conf" / "metrics.yaml"
+REQUIRED_FIELDS = {"unit", "meaning", "unhealthy", "healthy"}
 FLAGS = ("table", "plot", "report", "title", "observable")
 
 
@@ -39,11 +42,17 @@ class Metric:
 
 def metric_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     """Return the catalogue that the entries of `conf/metrics.yaml`, or of a file like it, describe."""
+    if not isinstance(entries, Mapping) or not all(isinstance(entry, Mapping) for entry in entries.values()):
+        raise UserError("metrics.metrics: must be a mapping of names to entries, as in conf/metrics.yaml")
     metrics = {}
     for name, entry in with_flags(entries).items():
+        if missing := REQUIRED_FIELDS - entry.keys():
+            raise UserError(f"metrics.metrics.{name}: lacks {', '.join(sorted(missing))}")
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
         }
+        if unknown := values.keys() - {each.name for each in fields(Metric)}:
+            raise UserError(f"metrics.metrics.{name}: unknown field {', '.join(sorted(unknown))}")
         metrics[name] = Metric(name, **values)
     return metrics
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, get_args
 
 from hydra.utils import get_object, instantiate
 
@@ -27,29 +27,57 @@ def make(group: Mapping[str, Any], where: str, **offered: Any) -> Any:
         offered: what else there is to give; a constructor gets those that it has parameters for.
 
     Raises:
-        UserError: there is no such target, or a setting is wrong.
+        UserError: there is no such target, it cannot be made of the group's keys, or a setting is wrong.
     """
-    target = _target(where, str(group.get("_target_")))
-    parameters = inspect.signature(target).parameters
+    if not isinstance(group, Mapping) or not group.get("_target_"):
+        raise UserError(f"{where}: needs a `_target_`, the import path of a class or function")
+    target = _target(where, str(group["_target_"]))
+    signature = inspect.signature(target)
+    parameters = signature.parameters
     context = {name: value for name, value in offered.items() if name in parameters and name not in group}
-    kind = settings_type(target)
+    kind = settings_type(target) if "settings" not in group else None
     if kind is not None:
         return target(read(kind, group, where), **context)
-    values = {key: value for key, value in group.items() if key in parameters or key not in offered}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    values = {k: value for k, value in group.items() if takes_any or k in parameters or k not in offered}
+    try:
+        signature.bind(**{k: value for k, value in values.items() if not k.startswith("_")}, **context)
+    except TypeError as error:
+        raise UserError(f"{where}: {error}; {group['_target_']} takes {signature}") from error
     return instantiate(values, _partial_=True, _convert_="all")(**context)
 
 
 def settings_type(target: Callable[..., Any]) -> type[Any] | None:
     """Return the dataclass that annotates a constructor's parameter `settings`; None where there is none."""
-    function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
-    annotation = getattr(function, "__annotations__", {}).get("settings")
-    kind = function.__globals__.get(annotation) if isinstance(annotation, str) else annotation
-    return kind if isinstance(kind, type) and is_dataclass(kind) else None
+    parameter = inspect.signature(target).parameters.get("settings")
+    annotation = parameter.annotation if parameter else None
+    if isinstance(annotation, str):
+        annotation = _evaluated(annotation, target)
+    kinds = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+    return next((kind for kind in kinds if is_dataclass(kind)), None)
+
+
+def _evaluated(annotation: str, target: Any) -> Any:
+    """Return what an annotation of a constructor means, in the module that the constructor stands in."""
+    while isinstance(target, partial):
+        target = target.func
+    makers = (target.__init__, target.__new__) if isinstance(target, type) else (target,)  # type: ignore[misc]
+    scope = next((maker.__globals__ for maker in makers if hasattr(maker, "__globals__")), {})
+    return eval(annotation, dict(scope))
 
 
 @cache
 def _target(where: str, path: str) -> Any:
     try:
-        return get_object(path)
+        target = get_object(path)
     except Exception as error:  # whatever the import of somebody's module raises
         raise UserError(f"{where}._target_={path}: cannot be imported: {error.__cause__ or error}") from error
+    if not callable(target):
+        raise UserError(f"{where}._target_={path}: is no class or function")
+    try:
+        inspect.signature(target)
+    except ValueError as error:  # of some that are written in C
+        raise UserError(f"{where}._target_={path}: its parameters are not known") from error
+    if missing := getattr(target, "__abstractmethods__", None):
+        raise UserError(f"{where}._target_={path}: lacks {', '.join(sorted(missing))}")
+    return target

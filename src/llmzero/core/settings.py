@@ -60,13 +60,12 @@ def read(kind: type[S], values: Mapping[str, Any], where: str) -> S:
         UserError: a key is unknown, or a value is missing, of another type or not allowed.
     """
     own = {key: value for key, value in values.items() if not str(key).startswith("_")}
+    if unknown := _unknown_keys(kind, own, where):
+        raise UserError("\n".join(unknown))
     try:
         settings = dacite.from_dict(kind, own, dacite.Config(strict=True))
     except dacite.UnexpectedDataError as error:
-        names = ", ".join(each.name for each in fields(kind))  # type: ignore[arg-type]
-        raise UserError(
-            f"{_joined(where, ', '.join(sorted(error.keys)))}: unknown key; known there: {names}"
-        ) from error
+        raise UserError(f"{_joined(where, ', '.join(sorted(error.keys)))}: unknown key") from error
     except dacite.MissingValueError as error:
         raise UserError(f"{_joined(where, error.field_path)}: needs a value") from error
     except dacite.WrongTypeError as error:
@@ -118,10 +117,23 @@ def explained(kind: type[Any]) -> Iterator[tuple[str, Field[Any]]]:
             yield each.name, each
 
 
+def _unknown_keys(kind: type[Any], values: Mapping[str, Any], where: str) -> list[str]:
+    """Return a message for every key that a settings class, or one nested in it, does not have."""
+    nested = {each.name: each.default_factory for each in fields(kind)}
+    unknown = ", ".join(sorted(str(key) for key in values if key not in nested))
+    messages = (
+        [f"{_joined(where, unknown)}: unknown key; known there: {', '.join(nested)}"] if unknown else []
+    )
+    for key, value in values.items():
+        if is_dataclass(inner := nested.get(key)) and isinstance(value, Mapping):
+            messages += _unknown_keys(inner, value, _joined(where, key))
+    return messages
+
+
 def _problem(value: Any, each: Field[Any]) -> str | None:
     """Return what is wrong with a value, as what follows its key; None where nothing is."""
     low, high, choices = (each.metadata.get(name) for name in ("low", "high", "choices"))
-    if isinstance(value, str) and value == REQUIRED:
+    if isinstance(value, str) and (value == REQUIRED or (each.default == REQUIRED and not value.strip())):
         return f": needs a value, e.g. {each.name}=..."
     if value is None or not (choices or isinstance(value, int | float)):
         return None

@@ -123,13 +123,13 @@ class NanoRecipe:
     checkpoint.
     """
 
-    hidden_size: int = setting(128)
+    hidden_size: int = setting(128, low=1)
     layers: int = setting(4, low=1)
-    heads: int = setting(4)
-    intermediate_size: int = setting(384)
+    heads: int = setting(4, low=1)
+    intermediate_size: int = setting(384, low=1)
     steps: int = setting(240, "of the warm start", low=1)
-    batch_size: int = setting(64, "demonstrations a step")
-    learning_rate: float = setting(2e-3, "its peak")
+    batch_size: int = setting(64, "demonstrations a step", low=1)
+    learning_rate: float = setting(2e-3, "its peak", low=0)
     careless_share: float = setting(0.3, "share of the demonstrations that are careless", low=0, high=1)
     seed: int = setting(0, "of weights, of the order and of who is careless")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_json
+from llmzero.core.hparams import Catalogue
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
 from llmzero.runners.base import ENTRY_POINT, StageRunner
@@ -59,8 +60,10 @@ class SlurmRunnerSettings(JobResources):
 class SlurmRunner(StageRunner):
     """Stages as SLURM jobs. A job outlives the driver; the next driver looks it up by its name."""
 
-    def __init__(self, settings: SlurmRunnerSettings) -> None:
+    def __init__(self, settings: SlurmRunnerSettings, catalogue: Catalogue | None = None) -> None:
         self.settings = settings
+        if catalogue is not None:
+            settings.check_scale(catalogue)
         self.processes_per_node = settings.tasks
         if settings.max_gpus is not None and settings.max_gpus < settings.devices:
             raise UserError(f"runner.max_gpus={settings.max_gpus}: one stage takes {settings.devices}")

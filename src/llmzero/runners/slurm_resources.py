@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmzero.core.documents import is_number
 from llmzero.core.errors import UserError
-from llmzero.core.hparams import HParams
+from llmzero.core.hparams import HParams, suggestion
 from llmzero.core.settings import setting
 
+SCALED = ("timeout_min", "mem_gb")  # what may grow with hyperparameters
 EARLY_SIGNAL_S = 60  # SLURM may send a signal so much earlier than asked for
 
 
@@ -39,12 +43,28 @@ class JobResources:
     extra: dict[str, Any] = setting({}, "further flags of sbatch, e.g. {nice: 100, exclude: node7}")
 
     def __post_init__(self) -> None:
+        for resource, references in self.scale.items():
+            if resource not in SCALED:
+                raise UserError(f"runner.scale.{resource}: must be one of {', '.join(SCALED)}")
+            for name, reference in references.items():
+                if not is_number(reference) or not 0 < reference < math.inf:
+                    raise UserError(f"runner.scale.{resource}.{name}={reference}: must be a number above 0")
         if self.timeout_min * 60 <= self.signal_delay_s + EARLY_SIGNAL_S:
             raise UserError(
                 f"runner.timeout_min={self.timeout_min}: leaves no time to train; "
                 f"SLURM may signal {EARLY_SIGNAL_S} s before "
                 f"runner.signal_delay_s={self.signal_delay_s}"
             )
+
+    def check_scale(self, hparams: Iterable[str]) -> None:
+        """Raise `UserError` where `scale` names a hyperparameter that is not among these."""
+        names = list(hparams)
+        for resource, references in self.scale.items():
+            for name in references:
+                if name not in names:
+                    raise UserError(
+                        f"runner.scale.{resource}.{name}: no such hyperparameter{suggestion(name, names)}"
+                    )
 
     @property
     def tasks(self) -> int:
@@ -87,9 +107,5 @@ class JobResources:
 
     def _scaled(self, resource: str, value: float, hparams: HParams) -> float:
         for name, reference in self.scale.get(resource, {}).items():
-            if name not in hparams:
-                raise UserError(
-                    f"runner.scale.{resource}.{name}: no such hyperparameter; there are {', '.join(hparams)}"
-                )
             value *= max(1.0, hparams[name] / reference)
         return value

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from llmzero.agents.base import AsksModel
+from llmzero.core.documents import is_number
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.evidence.builder import EvidenceBuilder
@@ -12,6 +14,32 @@ from llmzero.runners.base import StageRunner
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.budget import Budget, Ledger
 from llmzero.tree.tree import ROOT, Node, Tree
+
+PROTOCOLS = {
+    "agent": ("propose",),
+    "stopper": ("interval_s", "decide"),
+    "search.method": ("ask", "tell"),
+    "tracking": ("start", "finish"),
+}
+
+
+def check_protocols(config: SearchConfig, parts: Mapping[str, Any]) -> None:
+    """Check that parts, by their group, have what a search asks of them; those from outside may lack some.
+
+    Raises:
+        UserError: one does not.
+    """
+    for group, part in parts.items():
+        target = (config.search.method if group == "search.method" else getattr(config, group))["_target_"]
+        if group == "runner" and not isinstance(part, StageRunner):
+            raise UserError(f"runner._target_={target}: must derive from llmzero.runners.base.StageRunner")
+        if missing := [name for name in PROTOCOLS.get(group, ()) if not hasattr(part, name)]:
+            raise UserError(f"{group}._target_={target}: lacks {', '.join(missing)}")
+    if not config.agent.get("name"):
+        raise UserError("agent.name: needs a value, which reports call the agent")
+    audited = config.stopper.get("audit_fraction")
+    if audited is not None and not (is_number(audited) and 0 <= audited <= 1):
+        raise UserError(f"stopper.audit_fraction={audited}: must be from 0 to 1")
 
 
 def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[AsksModel]) -> None:

@@ -17,7 +17,7 @@ from llmzero.evidence.proposal import Proposal
 from llmzero.mirrors.display import Display
 from llmzero.runners.base import StageRunner
 from llmzero.search.briefing import briefing
-from llmzero.search.checks import check_models, check_parts
+from llmzero.search.checks import check_models, check_parts, check_protocols
 from llmzero.search.confirm import Confirmation
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.final_test import FinalTest
@@ -69,7 +69,7 @@ class Session:
             workspace=workspace,
             catalogue=catalogue,
             evidence=EvidenceBuilder(workspace.nodes, catalogue, metrics, config.seed, briefing(config)),
-            runner=make(config.runner, "runner", workers=config.search.workers),
+            runner=make(config.runner, "runner", workers=config.search.workers, catalogue=catalogue),
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
             proposer=make(
                 config.agent,
@@ -82,6 +82,8 @@ class Session:
             tracking=make(config.tracking, "tracking"),
             confirms=confirms,
         )
+        parts = {"agent": session.proposer, "stopper": session.stopper, "search.method": session.method}
+        check_protocols(config, parts | {"tracking": session.tracking, "runner": session.runner})
         check_parts(config, session.runner, session.models)
         return session
 

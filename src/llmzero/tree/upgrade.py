@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from llmzero.core.metrics import usual_entries, with_flags
+
+log = logging.getLogger(__name__)
 
 # Classes that have moved since, by the beginning of their names.
 MOVED = {
@@ -34,7 +37,12 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     for group in ("agent", "stopper"):
         part = new.get(group) or {}
         if part.get("_target_") in LLM_PARTS:
-            new.setdefault("llm", {key: part[key] for key in ENDPOINT_KEYS if key in part})
+            llm = {key: part[key] for key in ENDPOINT_KEYS if key in part}
+            if new.setdefault("llm", llm).get("model") != llm.get("model"):
+                log.warning(
+                    "agent and early stopper of this search asked different models; both ask %s from now on",
+                    new["llm"].get("model"),
+                )
             new[group] = {key: value for key, value in part.items() if key not in ENDPOINT_KEYS}
     return new
 

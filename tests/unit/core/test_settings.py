@@ -192,13 +192,15 @@ def test_a_constructor_without_settings_gets_keywords_as_they_are() -> None:
     assert make(group("WithKeywords", share=1), "group", workers=7).workers == 7
 
 
-def test_of_what_is_offered_too_a_constructor_gets_what_it_has_parameters_for() -> None:
+def test_a_constructor_of_any_keywords_gets_all_keys_those_that_are_offered_too() -> None:
     values = {"share": 1, "name": "theirs", "nested": {"a": [1, 2]}}
-    assert make(group("WithAnything", **values), "group", name=None).anything == {
-        "share": 1,
-        "nested": {"a": [1, 2]},
-    }
+    assert make(group("WithAnything", **values), "group", name=None).anything == values
     assert make(group("WithAnything", **values), "group").anything == values
+
+
+def test_of_what_is_offered_too_a_constructor_gets_what_it_has_parameters_for() -> None:
+    part = make(group("WithKeywords", share=1, name="theirs"), "group", name=None)
+    assert not hasattr(part, "name")
 
 
 def test_a_parameter_settings_that_is_no_dataclass_is_a_keyword() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from llmzero.core.errors import UserError
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
 from llmzero.runners.slurm_queue import JobState, Queue
 from llmzero.runners.slurm_resources import JobResources
+from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
@@ -38,9 +40,29 @@ def test_resources_grow_with_hyperparameters_and_never_shrink() -> None:
     with pytest.raises(
         UserError,
         match=r"runner\.scale\.mem_gb\.none: no such hyperparameter; "
-        r"there are max_completion_length, group_size",
+        r"known: max_completion_length, group_size",
     ):
-        JobResources(mem_gb=1, scale={"mem_gb": {"none": 1}}).parameters(HPARAMS, "name", None)
+        JobResources(mem_gb=1, scale={"mem_gb": {"none": 1}}).check_scale(HPARAMS)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ({"seconds": {"group_size": 1}}, r"runner\.scale\.seconds: must be one of timeout_min, mem_gb"),
+        ({"mem_gb": {"group_size": 0}}, r"runner\.scale\.mem_gb\.group_size=0: must be a number above 0"),
+        ({"mem_gb": {"group_size": "a"}}, r"group_size=a: must be a number above 0"),
+        ({"mem_gb": {"group_size": float("nan")}}, r"group_size=nan: must be a number above 0"),
+    ],
+)
+def test_a_scale_that_cannot_work_is_refused(scale: dict[str, dict[str, Any]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        JobResources(scale=scale)
+
+
+def test_a_scale_by_an_unknown_hyperparameter_is_refused_before_a_search() -> None:
+    overrides = ["runner=slurm", "+runner.scale={timeout_min: {group_sise: 8}}"]
+    with pytest.raises(UserError, match=r"timeout_min\.group_sise: no such .*; did you mean group_size"):
+        Session.from_config(composed("search", SearchConfig, overrides))
 
 
 def test_the_example_profile_composes() -> None:
