@@ -388,7 +388,12 @@ def test_a_driver_that_is_a_job_goes_on_after_its_own_time_limit(
     search, sweep = tmp_path / "s", tmp_path / "sweep"
     overrides = [*QUICK, *TRAINED, "budget.stages=3", "search.stage_steps=20", f"search_dir={search}"]
     as_a_job = [f"hydra.sweep.dir={sweep}", "hydra/launcher=search_job", "hydra.launcher.mem_gb=null"]
-    waiting = subprocess.Popen(command("search", "--multirun", *overrides, *as_a_job), env=environment)
+    waiting = subprocess.Popen(
+        command("search", "--multirun", *overrides, *as_a_job),
+        env=environment,
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for(lambda: StageDir(search / "nodes/0001").metrics(), waiting)
     waiting.send_signal(signal.SIGINT)
     assert waiting.wait() == INTERRUPTED, "what waits for the job may be ended; the job goes on"
