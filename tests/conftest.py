@@ -40,6 +40,7 @@ TIERS = {
         "test_a_killed_comparison_goes_on_to_the_same_numbers",
         "test_a_failing_cell_is_reported_and_leaves_the_others_alone",
         "test_every_pair_of_options_composes_and_is_checked",
+        "test_every_stated_answer_earns_everything",
         "test_it_trains_for_real",
         "test_killing_a_simulated_search_twenty_times_changes_nothing",
         "test_killing_it_fifteen_times_changes_nothing",
