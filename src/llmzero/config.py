@@ -7,7 +7,7 @@ here, before anything is computed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -195,9 +195,8 @@ GROUPS: Mapping[str, type] = {
     "hardware": HardwareSettings,
 }
 
-# Class and settings of each part, by the name of its schema. Where several classes share settings, YAML names
-# the class.
-PARTS: Mapping[str, tuple[str | None, type]] = {
+# Class and settings of each part, by the name of its schema.
+PARTS: Mapping[str, tuple[str, type]] = {
     "task_countdown": ("llmzero.tasks.countdown.Countdown", CountdownSettings),
     "task_math": ("llmzero.tasks.mathematics.mathematics", MathSettings),
     "task_chem": ("llmzero.tasks.chemistry.chemistry", ChemistrySettings),
@@ -243,11 +242,7 @@ def register() -> None:
     for name, kind in {**LAUNCHERS, **GROUPS}.items():
         store.store(group="schema", name=name, node=kind)
     for name, (target, kind) in PARTS.items():
-        store.store(
-            group="schema",
-            name=name,
-            node=kind if hasattr(kind, "_target_") else _targeted(target or REQUIRED, kind),
-        )
+        store.store(group="schema", name=name, node=_targeted(target, kind))
 
 
 def _targeted(target: str, kind: type) -> type:
@@ -289,7 +284,7 @@ def changed_settings(config: StageConfig) -> list[str]:
     """Return a line for every setting with a default that has another value: value, default, explanation."""
     objects = [
         ("", config),
-        *((f"{where}.", read(kind, group, where)) for where, group, kind in settings_of(vars(config))),
+        *((f"{where}.", read(kind, group, where)) for where, group, kind in settings_of(asdict(config))),
     ]
     lines = []
     for prefix, settings in objects:
@@ -361,8 +356,7 @@ def runner_of(config: SearchConfig) -> StageRunner | None:
 
 def settings_of(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
     """Yield key, values and settings class of each group of ours; parts from outside check themselves."""
-    search = document.get("search")
-    method = search.get("method") if isinstance(search, Mapping) else getattr(search, "method", None)
+    method = (document.get("search") or {}).get("method")
     for where, group in {**document, "search.method": method}.items():
         kind = _settings_type(where, group) if isinstance(group, Mapping) else None
         if kind is not None:
@@ -371,5 +365,4 @@ def settings_of(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str,
 
 def _settings_type(where: str, group: Mapping[str, Any]) -> type | None:
     """Return the settings class of a group, by its key or `_target_`; None where it is not one of ours."""
-    ours = {target: kind for target, kind in PARTS.values() if target}
-    return GROUPS.get(where) or ours.get(str(group.get("_target_")))
+    return GROUPS.get(where) or dict(PARTS.values()).get(str(group.get("_target_")))

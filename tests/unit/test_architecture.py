@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Sequence
+
+import pytest
 
 from tests.conftest import REPOSITORY, TIERS
 
@@ -23,10 +26,20 @@ def test_the_search_half_loads_no_deep_learning_library() -> None:
         "mirrors.tracking",
         "studies.carry_out",
     )
+    assert loaded(modules, HEAVY) == "[]"
+
+
+@pytest.mark.parametrize("module", ["evidence.dynamics", "evidence.plots"])
+def test_evidence_loads_no_numpy_and_no_plotting_library(module: str) -> None:
+    assert loaded([module], ("numpy", "matplotlib")) == "[]"
+
+
+def loaded(modules: Sequence[str], libraries: tuple[str, ...]) -> str:
+    """Import modules of the package in a new process; return which of the libraries that loads."""
     code = f"import sys, {', '.join(f'llmzero.{name}' for name in modules)}\n"
-    code += f"print([name for name in {HEAVY} if name in sys.modules])"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "[]"
+    code += f"print([name for name in {libraries} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def test_functions_fit_on_a_screen_and_are_annotated() -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, pvariance
@@ -430,16 +428,3 @@ def test_the_levels_are_the_means_between_change_points() -> None:
     series = [0.1 * value + 5.0 * (i >= 15) for i, value in enumerate(noise(3, 30))]
     (at,) = change_points(series)
     assert fmean(series[at:]) - fmean(series[:at]) == pytest.approx(5.0, abs=0.2)
-
-
-def test_importing_it_loads_no_numpy() -> None:
-    code = (
-        "import sys, llmzero.evidence.dynamics; "
-        "print([name for name in ('numpy', 'matplotlib') if name in sys.modules])"
-    )
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
-    )
