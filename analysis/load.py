@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from analysis.commands import search_parser
 from analysis.tables import Rows, Tables
@@ -92,10 +90,9 @@ def _add_search(rows: Rows, directory: Path) -> None:
         UserError: a file of it cannot be read, or contradicts another; the message names it.
     """
     workspace = Workspace(directory)
-    config = _read(workspace.config_file, read_config)
-    _read(workspace.tree_file, read_jsonl)  # the event store would take a broken line for the end of the log
+    config = read_config(workspace.config_file)
     store = EventStore(workspace.tree_file, repair=False)
-    test = (_read(workspace.summary_file, read_json) or {}).get("test") or {}
+    test = (read_json(workspace.summary_file) or {}).get("test") or {}
     add_tree(
         rows,
         str(directory),
@@ -109,11 +106,11 @@ def _add_search(rows: Rows, directory: Path) -> None:
     for node in store.tree:
         key = {"search": str(directory), "node": node.node_id}
         stage = StageDir(workspace.nodes / node.node_id)
-        rows.steps.extend({**key, **row} for row in _read(stage.metrics_file, read_jsonl))
+        rows.steps.extend({**key, **row} for row in stage.metrics())
         if node.result:
             rows.validation.extend({**key, **vars(point)} for point in node.result.validation)
         else:  # the stage runs still
-            rows.validation.extend({**key, **row} for row in _read(stage.validation_file, read_jsonl))
+            rows.validation.extend({**key, **row} for row in read_jsonl(stage.validation_file))
 
 
 def _catalogue(path: Path, config: Mapping[str, Any]) -> Catalogue:
@@ -121,16 +118,6 @@ def _catalogue(path: Path, config: Mapping[str, Any]) -> Catalogue:
     if not isinstance(config, Mapping) or not (config.get("hparams") or {}).get("parameters"):
         raise UserError(f"{path}: hparams.parameters: missing; this is not the config.yaml of a search")
     return catalogue_of({"model": None, "algorithm": None, **config})
-
-
-def _read(path: Path, read: Callable[[Path], Any]) -> Any:
-    """Return the content of a file; one that is broken is named in the error."""
-    try:
-        return read(path)
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}); restore it or leave this search out"
-        ) from error
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from llmzero.cli import INTERRUPTED
+from llmzero.core.documents import dump_yaml
 from llmzero.core.stage import StageDir
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node
@@ -30,7 +31,7 @@ def stages_of(search_dir: Path) -> list[Node]:
 
 
 def write(path: Path, stages: list[dict[str, Any]]) -> Path:
-    path.write_text(yaml.safe_dump({"format": 1, "stages": stages}))
+    path.write_text(dump_yaml({"format": 1, "stages": stages}))
     return path
 
 
@@ -212,7 +213,7 @@ def test_a_rule_decides_on_every_stage_by_the_one_before(
         {"parameter": "learning_rate", "factor": 2.0, "when": {"observe": "late entropy", "at_least": 0.0}},
         {"parameter": "kl_coef", "factor": 2.0, "when": {"observe": "late kl", "at_least": 100.0}},
     ]
-    (tmp_path / "rule.yaml").write_text(yaml.safe_dump({"format": 1, "clauses": clauses}))
+    (tmp_path / "rule.yaml").write_text(dump_yaml({"format": 1, "clauses": clauses}))
     run_here("replay", *SIMULATED, f"rule={tmp_path}/rule.yaml", "stages=5", f"search_dir={tmp_path}/r")
     stages = stages_of(tmp_path / "r")
     assert [node.hparams["prompts_per_step"] for node in stages] == [64, 128, 256, 256, 256]

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
 
 from llmzero.cli import composed, resolved
 from llmzero.config import GROUPS, LAUNCHERS, PARTS, checked, register, settings_of
+from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.parts import make
 from llmzero.search.session import Session
@@ -417,7 +417,7 @@ def outside(request: pytest.FixtureRequest, tmp_path: Path) -> SearchConfig:
             group = {"name": "outside", "method": group}
         file = tmp_path / "conf" / seam.partition(".")[0] / "outside.yaml"
         file.parent.mkdir(parents=True)
-        file.write_text(yaml.safe_dump(group))
+        file.write_text(dump_yaml(group))
     chosen = [f"{seam.partition('.')[0]}=outside" for seam in SEAMS]
     place = [f"hydra.searchpath=[file://{tmp_path}/conf]", f"search_dir={tmp_path}/s"]
     return composed("search", SearchConfig, [*place, *chosen])

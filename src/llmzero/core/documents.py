@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from llmzero.core.errors import UserError
-from llmzero.core.files import write_atomic
+from llmzero.core.files import MAX_DEPTH, parsed, read_text, reading, too_deep, write_atomic
 from llmzero.core.hparams import suggestion
 
 
@@ -19,9 +18,64 @@ class _Loader(yaml.CSafeLoader):
     """Reads 1e-4 as the number that everyone means; YAML 1.1 wants 1.0e-4."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.CSafeDumper):
+    """Writes everything in full: an alias is refused on reading."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Return that nothing is written as a reference to what was written before."""
+        return True
+
+
+for each in (_Loader, _Dumper):
+    each.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+
+MAX_YAML_CHARACTERS = 20 * 1024**2
+
+
+def load_yaml(text: str) -> Any:
+    """Return the plain data of a YAML document. All YAML that was given to the project is read here.
+
+    Raises:
+        ValueError: it is no YAML, too long or too deep, or has aliases, which may stand for gigabytes.
+    """
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise ValueError(f"has {len(text)} characters, of at most {MAX_YAML_CHARACTERS}")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):  # event by event, as libyaml's composer recurses
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"aliases (*{event.anchor}) are not allowed; write out what they stand for")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"lists and mappings lie more than {MAX_DEPTH} deep within each other")
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"is no YAML: {' '.join(str(error).split())}") from error
+
+
+def dump_yaml(value: Any, **style: Any) -> str:
+    """Return plain data as a YAML document that `load_yaml` reads, keys in their order."""
+    if too_deep(value):
+        raise ValueError(f"lists and mappings lie more than {MAX_DEPTH} deep within each other")
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, **style)
+    return text
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping of a YAML file that a program wrote, such as a search's `config.yaml`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFileError: it holds anything else.
+    """
+    text = read_text(path)
+    with reading(path):
+        value = load_yaml(text)
+        if not isinstance(value, dict):
+            raise ValueError(f"must be a mapping, but is {type(value).__name__}")
+    return value
 
 
 def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> dict[str, Any]:
@@ -33,9 +87,9 @@ def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> d
     if not path.is_file():
         raise UserError(f"{key}={path}: no such file; a finished search writes one into its search_dir")
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{key}={path}: is no YAML: {' '.join(str(error).split())}") from error
+        document = load_yaml(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{key}={path}: {error}") from error
     if not isinstance(document, dict) or document.get("format") != number:
         version = document.get("format", "missing") if isinstance(document, dict) else "missing"
         raise UserError(
@@ -63,20 +117,16 @@ def read_lines(key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _object(where: str, line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: is no JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: must be an object, {{...}}")
-    return record
+        return parsed(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: must be a JSON object, {{...}} ({error})") from error
 
 
 def write_document(path: Path, header: str, document: dict[str, Any]) -> None:
     """Write a file that `read_document` reads, atomically; innermost lists and mappings take one line."""
     write_atomic(
         path,
-        header
-        + yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, width=120),
+        header + dump_yaml(document, default_flow_style=None, width=120),
         sync=False,
     )
 

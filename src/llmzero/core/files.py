@@ -1,25 +1,46 @@
-"""Files that survive a crash: atomic replacement, fsynced appends, a reader that skips a torn last line."""
+"""Files that survive a crash, and readers that refuse damaged ones.
+
+Replacement is atomic and appends are whole, or the error names the file and nothing of the attempt stays.
+Readers take nothing on trust: whatever is wrong with a file is a `DamagedFileError` that names it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from llmzero.core.errors import DamagedFileError
+
+T = TypeVar("T")
+
+MAX_DEPTH = 50  # of lists and mappings within each other: what the project writes has about ten
+MAX_BYTES = 512 * 1024**2  # of a file that is read at once
+NUMBER = (int, float)  # for `check`
 _SAFE = (str, int, bool, type(None))  # they hold no floats
+_WRONG_CONTENT = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
 def write_atomic(path: Path, text: str, *, sync: bool = True) -> None:
-    """Replace a file's content; a reader sees the old text or the new, with `sync` even after a power cut."""
+    """Replace a file's content; a reader sees the old text or the new, with `sync` even after a power cut.
+
+    Raises:
+        OSError: it names the file; the old content stays, and no temporary file does.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with _naming(path):
+        try:
+            temporary.unlink(missing_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            _write(descriptor, text.encode(errors="replace"), sync)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
@@ -27,40 +48,139 @@ def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
     write_atomic(path, json.dumps(finite(value), indent=2) + "\n", sync=sync)
 
 
-def append_jsonl(path: Path, records: Iterable[dict[str, Any]], *, sync: bool = False) -> None:
+def append_jsonl(path: Path, records: Iterable[Mapping[str, Any]], *, sync: bool = False) -> None:
     """Append records, one JSON object a line; with `sync` they are on disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_lines(records))
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
+    append(path, _lines(records), sync=sync)
 
 
-def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+def append(path: Path, text: str, *, sync: bool = False) -> None:
+    """Append to a file, creating it; an unfinished line that a killed process left at its end is cut off.
+
+    Raises:
+        OSError: it names the file, which holds what it held before.
+    """
+    with _naming(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        end = _cut_unfinished_line(descriptor)
+        try:
+            _write(descriptor, text.encode(errors="replace"), sync)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(path, end)
+            raise
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Replace a file's records atomically."""
     write_atomic(path, _lines(records))
 
 
-def _lines(records: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(finite(record)) + "\n" for record in records)
+def read_text(path: Path) -> str:
+    """Return the text of a file.
 
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a file that may still be written to: an unfinished last line is left out."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFileError: it is no regular file, too large, or not encoded as UTF-8.
+    """
+    size = path.stat().st_size
+    if not path.is_file() or size > MAX_BYTES:
+        raise DamagedFileError(path, f"it has {size} bytes" if path.is_file() else "it is no regular file")
+    with reading(path):
+        return path.read_text(encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object, or None where the file does not exist."""
+    """Return a JSON object, or None where the file does not exist.
+
+    Raises:
+        DamagedFileError: it holds anything else.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         return None
-    value: dict[str, Any] = json.loads(text)
+    with reading(path):
+        return parsed(text)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file that may still be written to: an unfinished last line is left out.
+
+    Raises:
+        DamagedFileError: a finished line is no JSON object.
+    """
+    return read_records(path, lambda record: record)
+
+
+def read_records(path: Path, kind: Callable[[dict[str, Any]], T]) -> list[T]:
+    """Return what `kind` makes of the records of a file, as `read_jsonl` reads them.
+
+    Raises:
+        DamagedFileError: a finished line is no JSON object, or `kind` raises; the message names the line.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except IsADirectoryError as error:
+        raise DamagedFileError(path, error) from error
+    records: list[T] = []
+    number = 0
+    with reading(path, lambda: number):
+        for line in lines:
+            number += 1
+            if line:
+                records.append(kind(parsed(line)))
+    return records
+
+
+def parsed(text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object that a text is.
+
+    Raises:
+        ValueError: it is none, or lists and mappings lie too deep within each other.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"must be an object, {{...}}, but is {type(value).__name__}")
+    if too_deep(value):
+        raise ValueError(f"lists and mappings lie more than {MAX_DEPTH} deep within each other")
     return value
+
+
+def too_deep(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Return whether lists and mappings lie more than `depth` deep within each other."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    return items is not None and (depth == 0 or any(too_deep(item, depth - 1) for item in items))
+
+
+@contextmanager
+def reading(path: Path | str, line: Callable[[], int] | None = None) -> Iterator[None]:
+    """Raise `DamagedFileError` for what the block finds wrong with the content of a file.
+
+    Args:
+        path: the file.
+        line: returns the line in hand, for the message; None names the file alone.
+    """
+    try:
+        yield
+    except _WRONG_CONTENT as error:
+        where = f"{path}:{line()}" if line else path
+        problem = f"{error} is missing" if isinstance(error, KeyError) else error or type(error).__name__
+        raise DamagedFileError(where, problem) from error
+
+
+def check(record: Mapping[str, Any], **kinds: tuple[type, ...]) -> None:
+    """Check the types of a record's fields; `bool` is no `int` here, and a number must be finite.
+
+    Raises:
+        ValueError: a field is missing or of another type.
+    """
+    for name, kind in kinds.items():
+        value = record.get(name)
+        if type(value) not in kind or (type(value) is float and value - value != 0):
+            wanted = " or ".join("null" if each is type(None) else each.__name__ for each in kind)
+            raise ValueError(f"{name}={str(value)[:100]}: must be of type {wanted}")
 
 
 def sync_directory(path: Path) -> None:
@@ -72,6 +192,12 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove_temporary(directory: Path) -> None:
+    """Delete what killed writers left in a directory that nobody writes to now."""
+    for file in directory.glob(".*.tmp"):
+        file.unlink(missing_ok=True)
+
+
 def finite(value: Any) -> Any:
     """Return the value with NaN and infinite floats replaced by None, at any depth."""
     if isinstance(value, float):
@@ -81,3 +207,45 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [item if type(item) in _SAFE else finite(item) for item in value]
     return value
+
+
+def _lines(records: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(finite(record)) + "\n" for record in records)
+
+
+def _write(descriptor: int, data: bytes, sync: bool) -> None:
+    """Write all bytes and close; a full disk may take a part of them, and may tell of it at the close."""
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if sync:
+            os.fsync(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+
+
+def _cut_unfinished_line(descriptor: int) -> int:
+    """Cut off what follows the last newline of a file; return its size then."""
+    size = end = os.fstat(descriptor).st_size
+    while end:
+        start = max(0, end - 65536) if end < size else end - 1  # as a rule the last byte is the newline
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        end = start + newline + 1 if newline >= 0 else start
+        if newline >= 0:
+            break
+    if end < size:
+        os.ftruncate(descriptor, end)
+    return end
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have an operating system's error name the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise

@@ -12,8 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from llmzero.core.documents import read_yaml
 from llmzero.core.files import (
     read_json,
     read_jsonl,
@@ -204,7 +203,7 @@ class StageDir:
         """Read `stage.json`, or the `stage.yaml` of an earlier version."""
         values = read_json(self.spec_file)
         if values is None:
-            values = yaml.load(self.earlier_spec_file.read_text(), Loader=yaml.CSafeLoader)
+            values = read_yaml(self.earlier_spec_file)
         return StageSpec.from_dict(values, self.path)
 
     def status(self) -> dict[str, Any]:

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from llmzero.cli import composed, explain
 from llmzero.config import StudyConfig
-from llmzero.core.documents import is_whole
+from llmzero.core.documents import dump_yaml, is_whole
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_atomic
 from llmzero.search.session import Session
@@ -54,9 +53,7 @@ class Pair:
     def claim(self) -> None:
         """Write the configuration into the folder, so that a later command cannot mix other searches in."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(
-            self._config_file, yaml.dump(asdict(self.config), Dumper=yaml.CSafeDumper, sort_keys=False)
-        )
+        write_atomic(self._config_file, dump_yaml(asdict(self.config)))
 
     @property
     def _config_file(self) -> Path:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import atexit
 import gc
-import json
+import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmzero.core.files import append_jsonl, write_atomic
+from llmzero.core.errors import DamagedFileError
+from llmzero.core.files import append_jsonl, parsed, write_atomic
 from llmzero.core.stage import StageResult, as_path
 from llmzero.tree.budget import Ledger
 from llmzero.tree.tree import Node, Tree
@@ -23,6 +24,7 @@ atexit.register(gc.unfreeze)
 # A node's creation is on the disk with the start that follows it, and a stage's end can be read from its
 # result.
 UNSYNCED = ("created", "finished")
+REPAIR = "`python launchers/repair.py SEARCH_DIR` makes the line again of the files of the stages"
 
 
 class EventStore:
@@ -141,18 +143,20 @@ def _frozen() -> Iterator[None]:
 
 
 def _read(path: Path, repair: bool) -> list[dict[str, Any]]:
-    """Return all events up to a torn or corrupt tail; `repair` moves the tail to another file, and warns."""
+    """Return all events up to an unfinished tail; `repair` moves the tail to another file, and warns.
+
+    Raises:
+        DamagedFileError: a line cannot be read although lines behind it can.
+    """
     if not path.exists():
         return []
     data = path.read_bytes()
-    events: list[dict[str, Any]] = []
-    good = 0
-    for line in data.splitlines(keepends=True):
-        event = _parse(line)
-        if event is None:
-            break
-        events.append(event)
-        good += len(line)
+    lines = data.splitlines(keepends=True)
+    parsed_lines = [_parse(line) for line in lines]
+    events = list(itertools.takewhile(lambda event: event is not None, parsed_lines))
+    if any(parsed_lines[len(events) :]):
+        raise DamagedFileError(f"{path}:{len(events) + 1}", "it is no event", REPAIR)
+    good = sum(map(len, lines[: len(events)]))
     if repair and good < len(data):
         saved = path.with_name(f"{path.name}.corrupt-{good}")
         saved.write_bytes(data[good:])
@@ -164,14 +168,15 @@ def _read(path: Path, repair: bool) -> list[dict[str, Any]]:
             len(events),
             saved.name,
         )
-    return events
+    return [event for event in events if event is not None]
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the event of a line; None for a line that is not finished, or not an event."""
     if not line.endswith(b"\n"):
         return None
     try:
-        event = json.loads(line)
-    except ValueError:
+        event = parsed(line)
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and "event" in event else None
+    return event if isinstance(event.get("event"), str) else None

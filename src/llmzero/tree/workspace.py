@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from llmzero.core.documents import dump_yaml, read_yaml
 from llmzero.core.errors import UserError
-from llmzero.core.files import write_atomic
+from llmzero.core.files import reading, remove_temporary, write_atomic
 from llmzero.tree.lease import Lease
 from llmzero.tree.upgrade import upgraded
 
@@ -67,10 +66,11 @@ class Workspace:
                 f"search_dir={self.path}: cannot be written ({error.strerror}); choose another search_dir"
             ) from error
         with Lease(self.lease_file).held():
+            remove_temporary(self.path)
             self.stop_file.unlink(missing_ok=True)
             if self.config_file.exists():
                 self.check_identity(config)
-            write_atomic(self.config_file, yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False))
+            write_atomic(self.config_file, dump_yaml(config))
             yield
 
     def check_identity(self, config: dict[str, Any]) -> None:
@@ -94,8 +94,14 @@ def workspace_argument(description: str) -> Workspace:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return a configuration that was written as YAML, by this version or an earlier one."""
-    return upgraded(yaml.load(path.read_text(), Loader=yaml.CSafeLoader))
+    """Return a configuration that was written as YAML, by this version or an earlier one.
+
+    Raises:
+        DamagedFileError: it is none.
+    """
+    config = read_yaml(path)
+    with reading(path):
+        return upgraded(config)
 
 
 def differences(

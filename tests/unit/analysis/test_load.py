@@ -17,6 +17,7 @@ from analysis.figures import draw
 from analysis.load import load
 from analysis.report import page
 from analysis.tables import Tables
+from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
 from llmzero.tree.store import EventStore
 from tests.unit.analysis.searches import assert_same_tables
@@ -116,11 +117,11 @@ def test_a_search_that_was_killed_is_read_as_far_as_it_got(real: Path, tmp_path:
         (
             "tree.jsonl",
             '{"event": "created", oops\n{"event": "ended", "elapsed": 0}\n',
-            "tree.jsonl: cannot be read",
+            "tree.jsonl:1: cannot be read",
         ),
         ("config.yaml", "hparams: [", "config.yaml: cannot be read"),
         ("config.yaml", "a: 1", "hparams.parameters: missing"),
-        ("nodes/0001/metrics.jsonl", "{]\n{}\n", "metrics.jsonl: cannot be read"),
+        ("nodes/0001/metrics.jsonl", "{]\n{}\n", "metrics.jsonl:1: cannot be read"),
     ],
 )
 def test_what_cannot_be_read_is_named(
@@ -149,7 +150,7 @@ def old_format(real: Path, tmp_path: Path) -> Path:
     config["agent"] = {"_target_": "llmzero.agents.llm.LlmAgent", "name": "openai", **llm}
     config["stopper"] = {"_target_": "llmzero.agents.llm_stopper.LlmStopper", "interval_s": 900.0, **llm}
     config["tracking"] = {"_target_": "llmzero.tracking.WandbTracking", "_convert_": "all", "mode": "offline"}
-    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (directory / "config.yaml").write_text(dump_yaml(config))
     for file in directory.glob("nodes/*/stage.*"):
         file.unlink()
     for node in (directory / "nodes").iterdir():

@@ -6,8 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
+from llmzero.core.documents import dump_yaml
 from llmzero.core.files import append_jsonl, read_jsonl, write_json
 from llmzero.core.stage import StageDir, StageResult, StageSpec, ValidationPoint, commit_checkpoint
 
@@ -48,7 +47,7 @@ def test_the_spec_of_an_earlier_version_is_read_until_it_is_written_anew(tmp_pat
         "0001", "0000", 1, stage.path, tmp_path / "c", {"learning_rate": 1e-05}, 25, 3, {"task": {}}
     )
     stage.path.mkdir()
-    (stage.path / "stage.yaml").write_text(yaml.safe_dump(spec.to_dict()))
+    (stage.path / "stage.yaml").write_text(dump_yaml(spec.to_dict()))
     assert stage.has_spec()
     assert stage.read_spec() == spec
     longer = replace(spec, steps=50)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from llmzero.cli import composed
+from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
 from llmzero.runners.slurm_queue import JobState, Queue
@@ -151,7 +152,7 @@ def test_a_controller_that_does_not_answer_ends_status_and_stop_in_a_sentence(an
     search = answers / "search"
     (search / "nodes").mkdir(parents=True)
     config = composed("search", SearchConfig, ["task=none", "model=none", "runner=slurm"])
-    (search / "config.yaml").write_text(yaml.safe_dump(asdict(config)))
+    (search / "config.yaml").write_text(dump_yaml(asdict(config)))
     store = EventStore(search / "tree.jsonl")
     store.append(
         "created",

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from llmzero.agents.rule_file import RuleFileAgent, RuleFileSettings
+from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult
@@ -230,7 +230,7 @@ CLAUSE = {"parameter": "kl_coef", "factor": 2.0, "when": {"observe": "late kl", 
 
 
 def write(path: Path, *clauses: Any) -> Path:
-    path.write_text(yaml.safe_dump({"format": 1, "provenance": {"seed": 0}, "clauses": list(clauses)}))
+    path.write_text(dump_yaml({"format": 1, "provenance": {"seed": 0}, "clauses": list(clauses)}))
     return path
 
 

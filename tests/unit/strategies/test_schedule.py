@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from llmzero.cli import composed
+from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult, ValidationPoint
@@ -21,7 +22,7 @@ HEADER = {"format": 1, "provenance": {}}
 
 
 def write(path: Path, stages: Any, **document: Any) -> Path:
-    path.write_text(yaml.safe_dump({**HEADER, "stages": stages, **document}))
+    path.write_text(dump_yaml({**HEADER, "stages": stages, **document}))
     return path
 
 
