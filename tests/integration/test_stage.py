@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llmzero.core.documents import dump_yaml
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
 
@@ -164,7 +165,7 @@ def test_a_stage_that_an_earlier_version_described_in_yaml_goes_on(
     (stage / "result.json").unlink()
     spec = json.loads((stage / "stage.json").read_text())
     (stage / "stage.json").unlink()
-    (stage / "stage.yaml").write_text(yaml.safe_dump({**spec, "steps": 10}))
+    (stage / "stage.yaml").write_text(dump_yaml({**spec, "steps": 10}))
     run_here("train", f"stage_dir={stage}")
     assert json.loads((stage / "result.json").read_text())["state"] == "completed"
     assert [row["step"] for row in read_lines(stage / "metrics.jsonl")] == list(range(1, 11))

@@ -1,5 +1,6 @@
 """What a stage asks SLURM for, and what the driver makes of SLURM's answers.
 
+from llmzero.core.documents import dump_yaml
 The SLURM here is a script; tests/integration has the real one.
 """
 

@@ -51,7 +51,7 @@ def test_a_restart_folds_the_same_tree_and_ledger(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [b'{"event": "crea', b"\x00\x00\x00", b'{"no": "event"}\n{"event": "ended"}\n', b"\xff\xfe\n"]
+    "damage", [b'{"event": "crea', b"\x00\x00\x00", b'{"no": "event"}\n{"no": "event"}\n', b"\xff\xfe\n"]
 )
 def test_a_corrupt_tail_is_cut_off_kept_and_warned_of(
     tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
