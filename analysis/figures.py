@@ -31,6 +31,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.linewidth": 1.3,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
 GRID_POINTS = 100
 TEST_SCORES = {"test_best": "best strategy", "test_practitioner": "practitioner", "test_base": "base model"}

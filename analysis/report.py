@@ -24,6 +24,7 @@ from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
 from llmzero.core.files import write_atomic
+from llmzero.core.text import visible
 from llmzero.studies.tables import comparison_table, transfer_table
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def _stage(stage: pd.Series[Any], node: str, changes: pd.DataFrame) -> dict[str,
 def _cell(value: Any) -> str:
     if pd.isna(value):
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else visible(value)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from llmzero.core.errors import UserError
+from llmzero.core.text import visible, visible_line
 
 Row = dict[str, Any]
 
@@ -72,7 +73,7 @@ class Tables:
                 f"{directory}: {missing[0]}.parquet is missing; "
                 "write the tables anew with python -m analysis.load"
             )
-        return cls(**{name: pd.read_parquet(directory / f"{name}.parquet") for name in COLUMNS})
+        return cls(**{name: shown(pd.read_parquet(directory / f"{name}.parquet")) for name in COLUMNS})
 
     @classmethod
     def concatenated(cls, parts: Iterable[Tables]) -> Tables:
@@ -106,5 +107,19 @@ class Rows:
         frames = {}
         for name, columns in COLUMNS.items():
             rows = getattr(self, name)
-            frames[name] = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
+            frames[name] = shown(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=list(columns))
         return Tables(**frames)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose words are safe to show: on one line, but for rationales, and without escapes.
+
+    Names of searches stay as they are: they are paths.
+    """
+    words = table.select_dtypes(["object", "string"]).columns.drop("search", errors="ignore")
+    return table.assign(**{name: table[name].map(_shown(name)) for name in words})
+
+
+def _shown(name: str) -> Callable[[Any], Any]:
+    write = visible if name == "rationale" else visible_line
+    return lambda value: write(value) if isinstance(value, str) else value

@@ -12,6 +12,7 @@ from llmzero.config import EvaluateConfig
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_jsonl
 from llmzero.core.stage import StageDir, StageSpec
+from llmzero.core.text import visible_line
 
 
 def run(config: EvaluateConfig) -> float | None:
@@ -48,7 +49,7 @@ def run(config: EvaluateConfig) -> float | None:
         result = run_stage(spec.directory)
         (line,) = read_jsonl(spec.directory / "validation.jsonl") or [{}]
     if result is None or result.error:
-        raise UserError(result.error if result else "interrupted")
+        raise UserError(visible_line(result.error) if result else "interrupted")
     name = "score" if config.samples == 1 else f"mean@{config.samples}"
     print(
         f"{config.split} {name} {line['score']:.4f} ± {line['stderr']:.4f} "
@@ -63,7 +64,7 @@ def run(config: EvaluateConfig) -> float | None:
 def _print_subtasks(split: str, subtasks: dict[str, tuple[float, float, int]]) -> None:
     """Print the score of each subtask, and their mean, in which each counts alike."""
     for name, (score, stderr, n) in subtasks.items():
-        print(f"{split} {name} {score:.4f} ± {stderr:.4f} (n={n})")
+        print(f"{split} {visible_line(name)} {score:.4f} ± {stderr:.4f} (n={n})")
     if subtasks:
         scores, errors, _ = zip(*subtasks.values(), strict=True)
         print(

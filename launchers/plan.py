@@ -12,14 +12,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from llmzero.cli import launch
 from llmzero.config import PlanConfig
 from llmzero.core.errors import UserError
 from llmzero.core.parts import make
 from llmzero.core.settings import read
+from llmzero.core.terminal import Terminal
+from llmzero.core.text import visible_line
 from llmzero.grpo.settings import (
     AlgorithmSettings,
     HardwareSettings,
@@ -161,16 +163,19 @@ def report(stage: MemoryModel, reasons: list[str]) -> dict[str, Any]:
 
 def show(config: PlanConfig, stages: Mapping[str, MemoryModel], reasons: Mapping[str, list[str]]) -> None:
     """Print a table for each column, then what does not fit and what would help."""
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Terminal(width=None if sys.stdout.isatty() else 150, soft_wrap=False)
     for name, stage in stages.items():
         asked = ", ".join(f"{key}={stage.values[key]}" for key in SHOWN)
-        console.print(f"[bold]{name}[/]: GiB on each GPU; {asked}", soft_wrap=True)
+        about = visible_line(f": GiB on each GPU; {asked}")
+        console.print(Text.assemble((name, "bold"), about), soft_wrap=True)
         console.print(gpu_table(stage))
         console.print(summary(stage, hardware_of(config)))
         for problem in reasons[name]:
-            console.print(f"[bold red]does not fit[/] {problem}", soft_wrap=True)
+            console.print(
+                Text.assemble(("does not fit", "bold red"), f" {visible_line(problem)}"), soft_wrap=True
+            )
         for remedy in remedies(stage) if problems(stage) else []:
-            console.print(f"  would help: {remedy}", soft_wrap=True, markup=False)
+            console.print(f"  would help: {visible_line(remedy)}", soft_wrap=True)
         console.print()
 
 

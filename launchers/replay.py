@@ -12,6 +12,7 @@ from pathlib import Path
 from llmzero.cli import launch
 from llmzero.config import ReplayConfig
 from llmzero.core.errors import UserError
+from llmzero.core.text import visible_line
 from llmzero.search.plan import describe
 from llmzero.search.replay import replay_config, rule_config
 from llmzero.search.session import Session
@@ -45,7 +46,7 @@ def chain_of(config: ReplayConfig) -> SearchConfig:
     stages = load_strategy(Path(config.strategy or "").absolute(), config.catalogue, config.transfer)
     for number, stage in enumerate(stages, 1):
         for note in stage.notes:
-            print(f"  stage {number}: {note}")
+            print(f"  stage {number}: {visible_line(note)}")
     return replay_config(search, stages)
 
 

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from llmzero.cli import run_command
 from llmzero.config import runner_of, stored_config
 from llmzero.core.files import read_json
 from llmzero.core.stage import StageDir
+from llmzero.core.terminal import Terminal
+from llmzero.core.text import visible_line
 from llmzero.mirrors.views import budget_line, tree_view
 from llmzero.runners.base import StageRunner
 from llmzero.tree.lease import is_alive
@@ -17,13 +18,15 @@ from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
 from llmzero.tree.workspace import Workspace, workspace_argument
 
+PHASE_LETTERS = 20  # one that took several lines could pass for another row
+
 
 def main() -> None:
     """Print the state of a search directory."""
     workspace = workspace_argument(__doc__)
     config = stored_config(workspace.config_file)
     store = EventStore(workspace.tree_file, repair=False)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal()
     console.print(tree_view(store.tree))
     console.print(under_way(workspace, store.tree, runner_of(config)))
     agent, workers = str(config.agent["name"]), config.search.workers
@@ -38,12 +41,12 @@ def under_way(workspace: Workspace, tree: Tree, runner: StageRunner | None) -> T
     table = Table.grid(padding=(0, 2))
     for node_id, stage in stages.items():
         heartbeat, points = stage.status(), stage.validation()
-        phase = f"{heartbeat.get('phase') or 'not begun'} {heartbeat.get('progress', 0.0):4.0%}"
+        phase = visible_line(heartbeat.get("phase") or "not begun")[:PHASE_LETTERS]
         last = f"val {points[-1].score:.3f}" if points else ""
         table.add_row(
             f"stage {node_id}",
-            descriptions.get(node_id, ""),
-            phase,
+            visible_line(descriptions.get(node_id, "")),
+            f"{phase} {heartbeat.get('progress', 0.0):4.0%}",
             last,
             f"{heartbeat.get('seconds', 0.0):.0f} s",
         )
@@ -54,10 +57,10 @@ def driver_line(workspace: Workspace, store: EventStore) -> str:
     """Return who drives the search, in a line."""
     if is_alive(workspace.lease_file):
         lease = read_json(workspace.lease_file) or {}
-        return f"driver: process {lease.get('pid')} on {lease.get('host')}"
+        return visible_line(f"driver: process {lease.get('pid')} on {lease.get('host')}")
     if store.ended:
         files = (workspace.report_file, workspace.summary_file)
-        return f"finished: {next(file for file in files if file.exists())}"
+        return visible_line(f"finished: {next(file for file in files if file.exists())}")
     return "no driver is running; the command that began the search goes on with it"
 
 

@@ -16,6 +16,7 @@ from llmzero.config import TrainConfig
 from llmzero.core.errors import UserError
 from llmzero.core.processes import identity
 from llmzero.core.stage import StageDir, StageSpec
+from llmzero.core.text import visible_line
 
 WAIT_S = 0.05  # between two looks for the specification that rank 0 writes
 
@@ -51,7 +52,7 @@ def run(config: TrainConfig) -> float | None:
         f"{result.seconds:.0f} s, in {directory}"
     )
     if result.error:
-        raise UserError(result.error)
+        raise UserError(visible_line(result.error))
     return result.best_score
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from llmzero.agents.endpoint import LlmSettings
 from llmzero.config import checked, register
 from llmzero.core.errors import UserError
+from llmzero.core.terminal import guard_output
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 C = TypeVar("C")
@@ -39,9 +41,11 @@ def launch(name: str, kind: type[C], run: Callable[[C], Any]) -> None:
     verbose = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole; Hydra's own printing would cut them
     register()
+    guard_output()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an interruption like Ctrl-C
 
     def job(config: DictConfig) -> Any:
+        guard_output()  # again, for the log's handlers that Hydra has set up by now
         with _for_a_reader():
             return run(checked(kind, resolved(config)))
 
@@ -55,18 +59,24 @@ def launch(name: str, kind: type[C], run: Callable[[C], Any]) -> None:
         message = explain(error)
         if verbose or message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        _print_error(message)
         sys.exit(BAD_INPUT)
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command that is not Hydra's; bad input ends it with a message and exit code 2."""
+    guard_output()
     try:
         with _for_a_reader():
             main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(str(error))
         sys.exit(BAD_INPUT)
+
+
+def _print_error(message: str) -> None:
+    """Print an error; its further lines are indented, so that none passes for output of another kind."""
+    print("error: " + re.sub(r"\n(?=\S)", "\n  ", message), file=sys.stderr)
 
 
 @contextmanager

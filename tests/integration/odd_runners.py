@@ -78,3 +78,10 @@ class WallRunner(SimulatedRunner):
                 "CUDA out of memory. Tried to allocate 8.00 GiB", 1.0, 1.0, cause
             )
         )
+
+
+class CursingRunner(SimulatedRunner):
+    """The base model fails with an error that gives orders to terminals."""
+
+    def start(self, spec: StageSpec) -> Any:
+        return Failed(StageDir(spec.directory).failure("\x1b[2J[/red]\nforged", 1.0, 1.0))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llmzero.core.stage import StageDir
+from llmzero.core.terminal import Terminal
 
 REFRESH_S = 0.5
 
@@ -18,13 +19,13 @@ def show_progress(stage: StageDir) -> Iterator[None]:
     """Show phase, progress, time left and the last validation score while the block runs."""
     ended = threading.Event()
     columns = (
-        TextColumn("{task.description:12}"),
+        TextColumn("{task.description:12}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:3.0f} %"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[last]}"),
+        TextColumn("{task.fields[last]}", markup=False),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=Terminal()) as progress:
         watcher = threading.Thread(target=_watch, args=(stage, progress, ended), daemon=True)
         watcher.start()
         try:

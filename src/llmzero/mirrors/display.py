@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from llmzero.core.stage import StageStatus
+from llmzero.core.terminal import Terminal
+from llmzero.core.text import visible_line
 from llmzero.mirrors.views import budget_line, confirmation_line, node_text, result_view, tree_view
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
@@ -28,7 +30,7 @@ class Display:
 
     def __init__(self, workspace: Workspace, budget: Budget, workers: int, agent: str) -> None:
         self.workspace, self.budget, self.workers, self.agent = workspace, budget, workers, agent
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Terminal()
         self._live: Live | None = None
         self._seen = 0  # nodes
         self._open: dict[str, str] = {}  # of those seen that have not ended: the state printed last
@@ -48,7 +50,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line above whatever is live."""
-        self.console.print(text)
+        self.console.print(visible_line(text))
 
     def update(self, store: EventStore, running: Mapping[str, StageStatus], elapsed: float) -> None:
         """Redraw, or print the lines that are new."""
@@ -69,7 +71,7 @@ class Display:
             ("strategy", self.workspace.strategy_file),
         ):
             if path.exists():
-                self.console.print(f"{what}: {path}")
+                self.console.print(f"{what}: {visible_line(path)}")
 
     def _print_news(self, tree: Tree) -> None:
         new = tree.since(self._seen)
@@ -92,7 +94,7 @@ class Display:
             table.add_row(
                 f"stage {node_id}",
                 bar,
-                f"{status.phase} {status.progress:4.0%}",
+                visible_line(f"{status.phase} {status.progress:4.0%}"),
                 last,
                 f"{status.seconds:.0f} s",
             )

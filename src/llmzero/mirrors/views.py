@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from llmzero.core.text import visible_line
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
@@ -27,7 +28,8 @@ def budget_line(store: EventStore, budget: Budget, workers: int, agent: str, ela
     """Return what a search has spent and how long it may still take, in a line."""
     ledger = store.ledger
     stages = f"{ledger.stages}/{budget.stages}" if budget.stages else str(ledger.stages)
-    line = f"agent {agent} | stages {stages} | {elapsed:.0f} s | {ledger.gpu_seconds:.0f} gpu-seconds"
+    spent = f"{elapsed:.0f} s | {ledger.gpu_seconds:.0f} gpu-seconds"
+    line = f"agent {visible_line(agent)} | stages {stages} | {spent}"
     if ledger.llm_calls:
         line += f" | {ledger.llm_calls} LLM calls, {ledger.llm_tokens} tokens, ${ledger.llm_dollars:.2f}"
     if ledger.stages and budget.stages:
@@ -62,9 +64,10 @@ def node_text(node: Node, tree: Tree) -> str:
         return f"{node.node_id} {score} {node.state}: the base model"
     unchanged = "practitioner's configuration" if node.hparams == tree.root.hparams else "unchanged"
     changes = ", ".join(f"{name}={value}" for name, value in changed(node, tree).items()) or unchanged
-    diagnosis = "+".join(node.proposal.get("diagnosis", ()))
+    diagnosis = "+".join(map(str, node.proposal.get("diagnosis", ())))
     error = f" ({node.result.error})" if node.result and node.result.error else ""
-    return f"{node.node_id} {score} {node.state}: {diagnosis + ' -> ' if diagnosis else ''}{changes}{error}"
+    told = f"{node.node_id} {score} {node.state}: {diagnosis + ' -> ' if diagnosis else ''}{changes}{error}"
+    return visible_line(told)
 
 
 def changed(node: Node, tree: Tree) -> dict[str, Any]:
@@ -73,9 +76,9 @@ def changed(node: Node, tree: Tree) -> dict[str, Any]:
     return {name: value for name, value in node.hparams.items() if parent.get(name) != value}
 
 
-def result_view(summary: dict[str, Any]) -> Table:
+def result_view(summary: dict[str, Any]) -> Group:
     """Return base, practitioner and best side by side."""
-    table = Table(title=f"search {escape(summary['search_id'])}: {summary['state']}", title_justify="left")
+    table = Table()
     for column in ("", "validation", "test", "steps", "gpu-seconds"):
         table.add_column(column)
     test = summary["test"] or {}
@@ -86,7 +89,8 @@ def result_view(summary: dict[str, Any]) -> Table:
         value = validation.get(name)
         spent = (str(entry["steps"]), f"{entry['gpu_seconds']:.0f}") if entry else ("-", "-")
         table.add_row(name, f"{value:.3f}" if value is not None else "-", measured, *spent)
-    return table
+    title = visible_line(f"search {summary['search_id']}: {summary['state']}")
+    return Group(Text(title, style="italic"), table)
 
 
 def confirmation_line(summary: dict[str, Any]) -> str:
@@ -110,7 +114,7 @@ def confirmation_line(summary: dict[str, Any]) -> str:
     )
     grown = summary["nodes"]["total"] - 1 - confirmation["stages"]
     later = f"; {grown} stages later the search is not confirmed" if grown else ""
-    return (
+    return visible_line(
         f"test on {len(confirmation['seeds'])} fresh seeds: {scores}"
         + (f"; against practitioner p = {p:.2g}" if p is not None else "")
         + later

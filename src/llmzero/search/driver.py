@@ -15,6 +15,7 @@ from llmzero.agents.base import EarlyStopper
 from llmzero.core.errors import UserError
 from llmzero.core.files import append_jsonl, write_json
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
+from llmzero.core.text import visible_line
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal, Resume
 from llmzero.runners.base import StageHandle, StageRunner
@@ -341,7 +342,7 @@ class Driver:
     def _require_root(self) -> None:
         root = self.store.tree[ROOT]
         if not root.usable:
-            error = root.result.error if root.result else "it never ran"
+            error = visible_line(root.result.error) if root.result else "it never ran"
             raise UserError(
                 f"the base model could not be prepared: {error}; "
                 f"see {self.workspace.nodes / ROOT / 'log.txt'}"

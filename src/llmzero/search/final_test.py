@@ -16,6 +16,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.files import write_json
 from llmzero.core.hparams import HParams
 from llmzero.core.stage import StageDir, StageResult, StageSpec, best_point
+from llmzero.core.text import visible_line
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.driver import POLL_S, RESTARTS
 from llmzero.tree.store import EventStore
@@ -162,7 +163,8 @@ class FinalTest:
         if result.state == "failed" and not may_fail:
             log = StageDir(measurement.spec.directory).log_file
             raise UserError(
-                f"the final test of {name} failed: {result.error}; see {log}, then run the same command again"
+                f"the final test of {name} failed: {visible_line(result.error)}; "
+                f"see {log}, then run the same command again"
             )
         self.store.charge_setup(name, result.gpu_seconds)
         return result

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from llmzero.agents.llm import LlmAgent
+from llmzero.core.text import visible_line
 from llmzero.search.session import Session
 
 
@@ -22,7 +23,7 @@ def describe(session: Session) -> str:
     groups = Counter(parameter.group for parameter in session.catalogue.values())
     lines = [
         f"LLMZero: search={search.name} agent={session.agent_name} seed={config.seed}",
-        f"  search_dir   {session.workspace.path}",
+        f"  search_dir   {visible_line(session.workspace.path)}",
         f"  task, model  {_target(config.task)}, {_target(config.model)}; runner {_target(config.runner)}",
         f"  budget       {limits}; {search.workers} at a time, {search.stage_steps} steps a stage, "
         f"depth up to {search.max_depth}",

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmzero.config import StudyConfig
 from llmzero.core.files import write_atomic, write_json
+from llmzero.core.text import visible_line
 from llmzero.studies.pool import run_study
 from llmzero.studies.study import Study
 
@@ -37,7 +38,7 @@ def carry_out(
     figures(study.directory, summary)
     print(f"{name}: {page}")
     for cell in failed:
-        print(f"failed: {cell}")
+        print(visible_line(f"failed: {cell}"))
     return FAILED if failed else 0
 
 

@@ -21,6 +21,8 @@ from rich.progress import (
 
 from llmzero.cli import INTERRUPTED
 from llmzero.config import StudyConfig
+from llmzero.core.terminal import Terminal
+from llmzero.core.text import visible_line
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.studies.jobs import job_array
@@ -64,7 +66,7 @@ def run_study(study: Study, config: StudyConfig) -> list[str]:
         TimeRemainingColumn(),
     )
     failed: list[str] = []
-    with Progress(*columns) as progress, executor as submit:
+    with Progress(*columns, console=Terminal()) as progress, executor as submit:
         done = len(study.cells) - len(unfinished)
         bar = progress.add_task("cells", total=len(study.cells), completed=done)
         jobs = submit([cell.config for cell in unfinished])
@@ -72,7 +74,7 @@ def run_study(study: Study, config: StudyConfig) -> list[str]:
             progress.advance(bar)
             if error is not None:
                 failed.append(f"{cell}: {error}")
-                progress.print(f"failed: {failed[-1]}", markup=False, highlight=False, soft_wrap=True)
+                progress.print(visible_line(f"failed: {failed[-1]}"), soft_wrap=True)
     return failed
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+from llmzero.core.text import visible_line
 
 Entry = dict[str, Any]
 NOTES = """\
@@ -94,9 +97,17 @@ def _gain(gain: Entry) -> str:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; all columns but the first are aligned to the right."""
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    """Return a Markdown table; all columns but the first are aligned to the right.
+
+    Cells are text: none can end its row, or become a link or a tag.
+    """
+    lines = [[_cell(cell) for cell in line] for line in (head, *rows)]
+    lines.insert(1, ["---", *("---:" for _ in head[1:])])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"[\\|<]|(?<=])\(", r"\\\g<0>", visible_line(text))
 
 
 def _interval(interval: Entry) -> str:

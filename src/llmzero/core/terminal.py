@@ -1,0 +1,85 @@
+"""The terminal's door: all that commands print passes here, so that text of others cannot give it orders."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, TextIO, cast
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from llmzero.core.text import visible, visible_line
+
+
+class GuardedStream:
+    """A text stream that writes out what a terminal would obey; everything else is the stream's own.
+
+    Args:
+        stream: the stream that the text goes to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text; a carriage return at its beginning stays, as progress bars of libraries need it."""
+        begin = "\r" if text.startswith("\r") else ""
+        self.stream.write(begin + visible(text.removeprefix("\r")))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts one after the other."""
+        for line in lines:
+            self.write(line)
+
+
+class OneLine(logging.Filter):
+    """Puts the message of a log record on one line, so that it cannot pass for another record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record through."""
+        with suppress(TypeError, ValueError):  # logging itself tells of arguments that do not fit
+            record.msg, record.args = visible_line(record.getMessage()), None
+        return True
+
+
+class Terminal(Console):
+    """A rich console that shows text as it is: no markup, no emoji codes, no escapes but rich's own.
+
+    Titles of panels and columns of progress bars read markup all the same: they take `Text` or markup=False.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        options = {"soft_wrap": True, **options}
+        super().__init__(file=unguarded(sys.stdout), markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as text, written out before its width counts."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of an object, their text written out."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def guard_output() -> None:
+    """Guard standard output, standard error and the handlers of the log that are there, for good."""
+    sys.stdout, sys.stderr = (
+        cast("TextIO", GuardedStream(unguarded(stream))) for stream in (sys.stdout, sys.stderr)
+    )
+    for handler in (*logging.getLogger().handlers, logging.lastResort):
+        if handler and not any(isinstance(each, OneLine) for each in handler.filters):
+            handler.addFilter(OneLine())
+
+
+def unguarded(stream: TextIO) -> TextIO:
+    """Return the stream behind a guard."""
+    return stream.stream if isinstance(stream, GuardedStream) else stream
