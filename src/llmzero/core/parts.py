@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import is_dataclass
 from functools import cache, partial
 from typing import Any, get_args
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 
 from llmzero.core.errors import UserError
 from llmzero.core.settings import read
@@ -19,7 +20,8 @@ def make(group: Mapping[str, Any], where: str, **offered: Any) -> Any:
 
     A constructor with a parameter `settings` that is annotated with a dataclass gets the group's keys as an
     object of that class, with types and bounds checked. Any other gets the keys as keyword arguments; of keys
-    that are also in `offered` only those that it has parameters for.
+    that are also in `offered` only those that it has parameters for. Values are given as they are: nothing in
+    them is interpolated or made in turn, as they may come from a file or a reply.
 
     Args:
         group: its keys; `_target_` names the class or function.
@@ -35,16 +37,20 @@ def make(group: Mapping[str, Any], where: str, **offered: Any) -> Any:
     signature = inspect.signature(target)
     parameters = signature.parameters
     context = {name: value for name, value in offered.items() if name in parameters and name not in group}
-    kind = settings_type(target) if "settings" not in group else None
+    kind = settings_type(target)
     if kind is not None:
         return target(read(kind, group, where), **context)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    values = {k: value for k, value in group.items() if takes_any or k in parameters or k not in offered}
+    values = {
+        key: deepcopy(value)
+        for key, value in group.items()
+        if not str(key).startswith("_") and (takes_any or key in parameters or key not in offered)
+    }
     try:
-        signature.bind(**{k: value for k, value in values.items() if not k.startswith("_")}, **context)
+        signature.bind(**values, **context)
     except TypeError as error:
         raise UserError(f"{where}: {error}; {group['_target_']} takes {signature}") from error
-    return instantiate(values, _partial_=True, _convert_="all")(**context)
+    return target(**values, **context)
 
 
 def settings_type(target: Callable[..., Any]) -> type[Any] | None:

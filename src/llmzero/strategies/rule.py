@@ -8,11 +8,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmzero.core.documents import is_number, read_document, refuse, unknown_keys, write_document
+from llmzero.core.documents import read_document, refuse, unknown_keys, write_document
+from llmzero.core.files import finite
 from llmzero.core.hparams import Catalogue, Parameter, suggestion
 from llmzero.core.metrics import Metric, listed
 from llmzero.evidence.diagnosis import late, ratio
 from llmzero.evidence.evidence import Evidence
+from llmzero.strategies.plain import (
+    LONGEST_TEXT,
+    MOST_ENTRIES,
+    Check,
+    is_count,
+    is_finite,
+    named,
+    not_plain,
+    or_null,
+    problems,
+    shown,
+)
 
 FORMAT = 1
 HEADER = """\
@@ -23,6 +36,15 @@ HEADER = """\
 # clause tells of company, not of cause. docs/strategies.md explains.
 """
 CLAUSE_KEYS = ("parameter", "notches", "factor", "when", "support", "improved", "gain", "basis")
+CLAUSE: Mapping[str, Check] = {  # what stands there for people
+    "support": (is_count, "an integer of at least 0"),
+    "improved": (is_count, "an integer of at least 0"),
+    "gain": (or_null(is_finite), "a finite number or null"),
+    "basis": (
+        lambda value: isinstance(value, str) and len(value) <= LONGEST_TEXT,
+        f"a text of up to {LONGEST_TEXT} characters",
+    ),
+}
 
 
 def observables(metrics: Mapping[str, Metric]) -> list[str]:
@@ -90,7 +112,7 @@ def write_rule(path: Path, clauses: Sequence[Clause], provenance: Mapping[str, A
         HEADER,
         {
             "format": FORMAT,
-            "provenance": dict(provenance),
+            "provenance": finite(dict(provenance)),
             "clauses": [clause.to_dict() for clause in clauses],
         },
     )
@@ -102,45 +124,47 @@ def load_rule(key: str, path: Path, catalogue: Catalogue, metrics: Mapping[str, 
     Raises:
         UserError: the file is missing or malformed, has no clause, or names what the catalogues do not have.
     """
-    entries = read_document(key, path, FORMAT, ("provenance", "clauses"))["clauses"]
-    if not isinstance(entries, list) or not entries:
+    document = read_document(key, path, FORMAT, ("provenance", "clauses"))
+    entries = document["clauses"]
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_ENTRIES:
         refuse(
             key,
             path,
             [
-                f"clauses={entries!r}: must be a list of at least one clause; "
-                "a search in which no change paid off finds none"
+                f"clauses={shown(entries)}: must be a list of at least one clause; "
+                f"a search in which no change paid off finds none, and none finds over {MOST_ENTRIES}"
             ],
         )
-    refuse(
-        key,
-        path,
-        [
-            f"clause {number}: {text}"
-            for number, entry in enumerate(entries, 1)
-            for text in _problems(entry, catalogue, observables(metrics))
-        ],
-    )
+    found = [
+        f"clause {number}: {text}"
+        for number, entry in enumerate(entries, 1)
+        for text in _problems(entry, catalogue, observables(metrics))
+    ]
+    refuse(key, path, [*not_plain("provenance", document.get("provenance")), *found])
     return [Clause(**{**entry, "when": Condition(**entry["when"])}) for entry in entries]
 
 
 def _problems(entry: Any, catalogue: Catalogue, observable: Sequence[str]) -> list[str]:
     """Return what is wrong with a clause."""
     if not isinstance(entry, dict) or not isinstance(entry.get("when"), dict):
-        return [f"{entry!r}: must be a mapping with parameter, notches or factor, and when"]
-    problems = [
-        *unknown_keys(entry, CLAUSE_KEYS),
-        *(f"when.{text}" for text in unknown_keys(entry["when"], ("observe", "at_most", "at_least"))),
+        return [f"{shown(entry)}: must be a mapping with parameter, notches or factor, and when"]
+    when, name = entry["when"], entry.get("parameter")
+    found = [
+        *unknown_keys(map(named, entry), CLAUSE_KEYS),
+        *(f"when.{text}" for text in unknown_keys(map(named, when), ("observe", "at_most", "at_least"))),
+        *problems(entry, CLAUSE),
     ]
-    name, observe = str(entry.get("parameter")), str(entry["when"].get("observe"))
+    observe = when.get("observe")
     if observe not in observable:
-        problems.append(f"when.observe={observe}: cannot be observed{suggestion(observe, observable)}")
-    bounds = [entry["when"][side] for side in ("at_most", "at_least") if side in entry["when"]]
-    if len(bounds) != 1 or not is_number(bounds[0]):
-        problems.append(f"when={entry['when']}: must have at_most or at_least, a number")
-    if name not in catalogue:
-        return [*problems, f"parameter={name}: unknown parameter{suggestion(name, catalogue)}"]
-    return problems + _size_problems(entry, catalogue[name])
+        found.append(
+            f"when.observe={named(observe)}: cannot be observed{suggestion(named(observe), observable)}"
+        )
+    bounds = [when[side] for side in ("at_most", "at_least") if side in when]
+    if len(bounds) != 1 or not is_finite(bounds[0]):
+        found.append(f"when={shown(when)}: must have at_most or at_least, a number")
+    if not isinstance(name, str) or name not in catalogue:
+        return [*found, f"parameter={named(name)}: unknown parameter{suggestion(named(name), catalogue)}"]
+    return found + _size_problems(entry, catalogue[name])
 
 
 def _size_problems(entry: Mapping[str, Any], parameter: Parameter) -> list[str]:
@@ -148,15 +172,15 @@ def _size_problems(entry: Mapping[str, Any], parameter: Parameter) -> list[str]:
     factor, notches = entry.get("factor"), entry.get("notches")
     if parameter.choices is None:
         key, other, allowed = "factor", "notches", "a number above 0 other than 1"
-        right = is_number(factor) and factor > 0 and factor != 1
+        right = is_finite(factor) and factor > 0 and factor != 1
     else:
         key, other, allowed = "notches", "factor", "an integer other than 0"
-        right = is_number(notches) and isinstance(notches, int) and notches != 0
-    problems = []
+        right = is_finite(notches) and isinstance(notches, int) and notches != 0
+    found = []
     if not right:
-        problems.append(
-            f"{key}={entry.get(key)!r}: must be {allowed}, as {parameter.name} is {parameter.allowed}"
+        found.append(
+            f"{key}={shown(entry.get(key))}: must be {allowed}, as {parameter.name} is {parameter.allowed}"
         )
     if other in entry:
-        problems.append(f"{other}={entry[other]!r}: {parameter.name} moves by {key}")
-    return problems
+        found.append(f"{other}={shown(entry[other])}: {parameter.name} moves by {key}")
+    return found

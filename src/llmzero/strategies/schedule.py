@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from llmzero.core.documents import is_whole, read_document, refuse, unknown_keys, write_document
+from llmzero.core.documents import read_document, refuse, unknown_keys, write_document
+from llmzero.core.errors import UserError
+from llmzero.core.files import finite
 from llmzero.core.hparams import Catalogue, HParams
 from llmzero.core.transfer import Source, transferred
 from llmzero.evidence.proposal import Resume
+from llmzero.strategies.plain import (
+    ALLOWED_WORDS,
+    MOST_ENTRIES,
+    SCALAR,
+    Check,
+    are_words,
+    is_count,
+    is_finite,
+    is_scalar,
+    named,
+    not_plain,
+    or_null,
+    problems,
+    shown,
+    words,
+)
 from llmzero.tree.tree import Node, Tree
 
 FORMAT = 1
@@ -23,6 +42,7 @@ HEADER = """\
 # The rest is for people. docs/strategies.md explains.
 """
 
+NODE_ID = re.compile(r"[0-9]{4,12}")
 REMEDIES = {
     "values": (
         "edit the file, or give transfer=relative, which moves values from the bounds of their source "
@@ -73,11 +93,27 @@ class StrategyStage:
             changes=catalogue.changes(tree[node.parent_id].hparams, node.hparams),
             resume=node.proposal.get("resume", "best"),
             stop_at=node.result.validation[-1].step if node.state == "stopped" else None,
-            diagnosis=tuple(node.proposal.get("diagnosis", ())),
+            diagnosis=words(node.proposal.get("diagnosis")),
             node_id=node.node_id,
             best_step=node.result.best_step,
             score=node.score,
         )
+
+    @classmethod
+    def read(cls, values: Any, where: str) -> StrategyStage:
+        """Return the stage that `to_dict` wrote; `where` is its key, for messages.
+
+        Raises:
+            UserError: a field is missing, unknown, or of another type.
+        """
+        names = [each.name for each in fields(cls)]
+        found = _form_problems(values, names)
+        if not found and "hparams" not in values:
+            found = ["hparams: missing"]
+        if found:
+            raise UserError("\n".join(f"{where}: {text}" for text in found))
+        texts = {name: tuple(values.get(name, ())) for name in ("diagnosis", "notes")}
+        return cls(**{**values, **texts})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, as YAML keeps them."""
@@ -95,6 +131,24 @@ STAGE_KEYS = (
     "best_step",
     "score",
 )
+STAGE: Mapping[str, Check] = {
+    "steps": (lambda value: is_count(value) and value >= 1, "an integer of at least 1"),
+    "stop_at": (or_null(lambda value: is_count(value) and value >= 1), "an integer from 1 to steps"),
+    "resume": (lambda value: value in ("best", "last") or is_count(value), "best, last, or a step"),
+    "diagnosis": (are_words, ALLOWED_WORDS),
+    "hparams": (lambda value: isinstance(value, dict), "a mapping of names to values"),
+    "changes": (lambda value: isinstance(value, dict), "a mapping of names to values"),
+    "node_id": (
+        or_null(lambda value: isinstance(value, str) and NODE_ID.fullmatch(value) is not None),
+        "the number of a node in quotes, such as '0002', or null",
+    ),
+    "best_step": (or_null(is_count), "a step or null"),
+    "score": (or_null(is_finite), "a finite number or null"),
+    "notes": (
+        lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value),
+        "a list of texts",
+    ),
+}
 
 
 def strategy_of(tree: Tree, node: Node, catalogue: Catalogue) -> list[StrategyStage]:
@@ -114,7 +168,11 @@ def export_strategy(
     write_document(
         path,
         HEADER,
-        {"format": FORMAT, "provenance": {**provenance, **asdict(Source.of(catalogue))}, "stages": stages},
+        {
+            "format": FORMAT,
+            "provenance": finite({**provenance, **asdict(Source.of(catalogue))}),
+            "stages": stages,
+        },
     )
 
 
@@ -126,14 +184,15 @@ def load_strategy(path: Path, catalogue: Catalogue, transfer: str = "values") ->
     """
     document = read_document("strategy", path, FORMAT, ("provenance", "stages"))
     entries = document["stages"]
-    if not isinstance(entries, list) or not entries:
-        refuse("strategy", path, [f"stages={entries!r}: must be a list of at least one stage"])
-    refuse(
-        "strategy",
-        path,
-        _numbered(_form_problems(entry) or _name_problems(entry, catalogue) for entry in entries),
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_ENTRIES:
+        allowed = f"a list of at least one stage, and at most {MOST_ENTRIES}"
+        refuse("strategy", path, [f"stages={shown(entries)}: must be {allowed}"])
+    provenance = document.get("provenance")
+    found = _numbered(
+        _form_problems(entry, STAGE_KEYS) or _name_problems(entry, catalogue) for entry in entries
     )
-    source = _source(path, document.get("provenance"), transfer)
+    refuse("strategy", path, [*not_plain("provenance", provenance), *found])
+    source = _source(path, provenance, transfer)
     moved = [_moved(entry, source, catalogue) for entry in entries]
     forbidden = _numbered(
         catalogue.problems(entry["hparams"] if "hparams" in entry else entry["changes"]) for entry in moved
@@ -148,34 +207,23 @@ def _numbered(problems: Iterable[Sequence[str]]) -> list[str]:
     return [f"stage {number}: {text}" for number, texts in enumerate(problems, 1) for text in texts]
 
 
-def _form_problems(entry: Any) -> list[str]:
-    """Return what is wrong with a stage whatever the catalogue."""
+def _form_problems(entry: Any, known: Sequence[str]) -> list[str]:
+    """Return what is wrong with a stage whatever the catalogue; `known` are the keys that it may have."""
     if not isinstance(entry, dict):
-        return [f"{entry!r}: must be a mapping with steps, and hparams or changes"]
-    checks = {
-        "steps": (is_whole(entry.get("steps"), 1), "an integer of at least 1"),
-        "stop_at": (
-            entry.get("stop_at") is None or is_whole(entry["stop_at"], 1),
-            "an integer from 1 to steps",
-        ),
-        "resume": (
-            entry.get("resume", "best") in ("best", "last") or is_whole(entry["resume"], 0),
-            "best, last, or a step",
-        ),
-        "diagnosis": (isinstance(entry.get("diagnosis", []), list), "a list of words"),
-        "hparams": (isinstance(entry.get("hparams", {}), dict), "a mapping of names to values"),
-        "changes": (isinstance(entry.get("changes", {}), dict), "a mapping of names to values"),
-    }
-    problems = [
-        f"{name}={entry.get(name)!r}: must be {allowed}"
-        for name, (right, allowed) in checks.items()
-        if not right
+        return [f"{shown(entry)}: must be a mapping with steps, and hparams or changes"]
+    found = problems({"steps": None, **entry}, STAGE)
+    found += [
+        f"{group}.{named(name)}={shown(value)}: must be {SCALAR}"
+        for group in ("hparams", "changes")
+        if isinstance(entry.get(group), dict)
+        for name, value in entry[group].items()
+        if not is_scalar(value)
     ]
-    if not problems and entry.get("stop_at") is not None and entry["stop_at"] > entry["steps"]:
-        problems = [f"stop_at={entry['stop_at']}: must be an integer from 1 to steps={entry['steps']}"]
+    if not found and entry.get("stop_at") is not None and entry["stop_at"] > entry["steps"]:
+        found = [f"stop_at={entry['stop_at']}: must be an integer from 1 to steps={entry['steps']}"]
     if "hparams" not in entry and "changes" not in entry:
-        problems.append("needs hparams or changes; `changes: {}` trains on as before")
-    return unknown_keys(entry, STAGE_KEYS) + problems
+        found.append("needs hparams or changes; `changes: {}` trains on as before")
+    return unknown_keys(map(named, entry), known) + found
 
 
 def _name_problems(entry: dict[str, Any], catalogue: Catalogue) -> list[str]:
@@ -183,7 +231,7 @@ def _name_problems(entry: dict[str, Any], catalogue: Catalogue) -> list[str]:
     changes = entry.get("changes", {})
     hparams = entry.get("hparams", changes)
     unknown = catalogue.problems(
-        {str(name): value for name, value in {**changes, **hparams}.items() if name not in catalogue}
+        {named(name): value for name, value in {**changes, **hparams}.items() if name not in catalogue}
     )
     contradictory = [name for name in changes if name not in hparams or hparams[name] != changes[name]]
     return unknown + [

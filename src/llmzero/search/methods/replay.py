@@ -21,11 +21,18 @@ class ReplaySettings:
 
 
 class ReplayMethod(SingleChain):
-    """One chain of the stages of a strategy."""
+    """One chain of the stages of a strategy.
+
+    Raises:
+        UserError: a stage has a field that is unknown, missing or of another type.
+    """
 
     def __init__(self, settings: ReplaySettings, context: MethodContext) -> None:
         super().__init__(context)
-        self.stages = [StrategyStage(**stage) for stage in settings.stages.values()]
+        self.stages = [
+            StrategyStage.read(stage, f"search.method.stages.{number}")
+            for number, stage in settings.stages.items()
+        ]
 
     def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return the next stage of the schedule."""
