@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Measures how fast rewards are, and what completions that try to break them earn.
+"""Measures how fast rewards are, what completions that try to break them earn, and what endless ones cost.
 
 Usage: PYTHONPATH=. python benchmarks/rewards.py [COMPLETIONS [TASK ...]]
-By default 100,000 completions for every task: half an hour. Writes benchmarks/results/rewards.json.
+By default 100,000 completions for every task: half an hour. The task `time-outs` takes two minutes alone.
+Writes benchmarks/results/rewards.json.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from llmzero.tasks.verified import Verified
 RESULTS = Path(__file__).resolve().parent / "results/rewards.json"
 SIZES: dict[str, Any] = {"train_size": 200, "val_size": 200, "test_size": 20}
 BATCH = 1000
+TIME_OUTS = "time-outs"
+BOMB, HONEST = "\\boxed{9^{9^{9^{9}}}}", "\\boxed{\\frac{14}{2}}"  # the first never ends; of 7
+LIMIT_S = 2.0  # of a call that may never end
 HONEST_S = 3.0  # seconds for which correct answers are judged
 TASKS: dict[str, Callable[[], Any]] = {
     "countdown nano": lambda: Countdown(CountdownSettings(difficulty="nano", **SIZES)),
@@ -111,9 +115,8 @@ def main() -> None:
     """Measure the tasks of the command line, or all, and add them to the results."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in sys.argv[2:] or TASKS:
-        task = TASKS[name]()
-        results[name] = measure(task, count)
+    for name in sys.argv[2:] or (*TASKS, TIME_OUTS):
+        results[name] = time_outs() if name == TIME_OUTS else measure(TASKS[name](), count)
         print(name, results[name], flush=True)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -159,6 +162,27 @@ def attack(task: Task, examples: Sequence[Example], count: int) -> dict[str, Any
         "adversarial_a_second": round(count / (time.perf_counter() - began)),
         "right": right,
         "highest_reward": highest,
+    }
+
+
+def time_outs() -> dict[str, Any]:
+    """Return what answers that never end cost, in units of the limit of one call: alone and in batches."""
+    task = Verified("math", LIMIT_S, workers=1)
+    example = Example("1", "What is 14 / 2?", "7")
+
+    def limits(*texts: str) -> float:
+        began = time.perf_counter()
+        found = [reward.value for reward in task.rewards([example] * len(texts), texts)]
+        assert found == [float(text == HONEST) for text in texts]
+        return round((time.perf_counter() - began) / LIMIT_S, 3)
+
+    limits(HONEST)  # starts the processes
+    return {
+        "limit_s": LIMIT_S,
+        "one": [limits(BOMB) for _ in range(4)],
+        "honest_one_after_it": limits(HONEST),
+        "batch_of_4": limits(*[BOMB] * 4),
+        "batch_of_64_honest_and_64_endless": limits(*[BOMB, HONEST] * 64),
     }
 
 

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
-import multiprocessing
-import resource
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
 
-if TYPE_CHECKING:
-    from pebble import ProcessPool
+from llmzero.core.errors import UserError
+from llmzero.tasks.guard_process import MORE, PID, READY, VALUE_BYTES
 
-MEMORY_BYTES = 2 * 1024**3  # of one process
-CALLS_A_PROCESS = 10_000  # after which a process is replaced
+CALLS_A_WORKER = 10_000  # after which a worker is replaced
+QUICK_S = 0.1  # what nearly every call needs far less than
+TIMEOUTS_A_WORKER = 12  # that a batch may wait for
+UNFINISHED = object()  # in place of a value: the call took too long, or its process died
+Call = tuple[int, tuple[Any, ...]]  # its number in the batch, and the arguments
+log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Calls a function in a pool of processes, each call with a time and a memory limit.
+    """Calls a function in processes of their own, each call with a limit of time and memory.
+
+    The calls of a batch get a moment each. Those that are not done by then are made again afterwards, with
+    their whole limit, until the batch has waited for `TIMEOUTS_A_WORKER` limits in each of its processes. So
+    calls that never end keep no other call from its value: only what is itself slow may go without one.
 
     Args:
-        function: a function of a module, so that another process can import it.
+        function: a function of a module, so that another process can import it. Its values are numbers,
+            texts, or anything else that JSON can hold.
         timeout_s: seconds that one call may take.
         workers: processes, started with the first call.
-        example: arguments of a first call in every process, which has no limits: imports then do not count
-            against a call.
+        example: arguments of a first call, which has no limits: imports then do not count against a call.
     """
 
     def __init__(
@@ -34,39 +49,202 @@ class Guard:
         workers: int,
         example: tuple[Any, ...] | None = None,
     ) -> None:
-        self.function, self.timeout_s, self.workers, self.example = function, timeout_s, workers, example
-        self._pool: ProcessPool | None = None
+        self.function, self.timeout_s, self.example = function, timeout_s, example
+        self._workers = [_Worker() for _ in range(workers)]
+        self._forks: _Forks | None = None
 
     def __call__(self, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Return the values in the order of the arguments; None for a call that fails or exceeds a limit."""
-        if self._pool is None:
-            from pebble import ProcessPool
+        """Return the values in the order of the arguments; None for a call that fails or exceeds a limit.
 
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(
-                self.workers, CALLS_A_PROCESS, _prepare, (self.function, self.example), context=context
-            )
+        Raises:
+            UserError: the function cannot be imported or called at all.
+        """
+        values: list[Any] = [None] * len(arguments)
+        quick = min(QUICK_S, self.timeout_s)
+        try:
+            slow = self._fill(values, enumerate(arguments), quick)
+            if quick < self.timeout_s:
+                self._fill(values, [(i, arguments[i]) for i in slow], self.timeout_s, self._budget_s)
+        except BaseException:
+            self.close()  # a value that is still under way must not be taken for a later call's
+            raise
+        return values
+
+    @property
+    def _budget_s(self) -> float:
+        return TIMEOUTS_A_WORKER * self.timeout_s * len(self._workers)
+
+    def _fill(
+        self,
+        values: list[Any],
+        calls: Iterable[Call],
+        limit: float,
+        budget: float = float("inf"),
+    ) -> list[int]:
+        """Make numbered calls and put their values in place; return the numbers of those not finished.
+
+        Args:
+            values: filled at the calls' numbers.
+            calls: numbers and arguments.
+            limit: seconds for one call.
+            budget: seconds in unfinished calls after which no more are made.
+        """
+        waiting, unfinished = deque(calls), []
+        for number, value, seconds in self._values(waiting, limit):
+            if value is not UNFINISHED:
+                values[number] = value
+                continue
+            unfinished.append(number)
+            budget -= seconds
+            if budget <= 0 and waiting:
+                self._warn(len(waiting))
+                waiting.clear()
+        return sorted(unfinished)
+
+    def _warn(self, left: int) -> None:
+        log.warning(
+            "%d answers of a batch earn nothing unjudged: checking those before them took longer than "
+            "task.timeout_s=%g too often",
+            left,
+            self.timeout_s,
+        )
+
+    def _values(self, waiting: deque[Call], limit: float) -> Iterator[tuple[int, Any, float]]:
+        """Make waiting calls, each as soon as a worker is free, until none waits or runs.
+
+        Yields:
+            number: of a call that ended.
+            value: what it returned, or `UNFINISHED`.
+            seconds: that it took.
+        """
+        free: list[_Worker] = list(self._workers)
+        busy: list[_Worker] = []
+        while waiting or busy:
+            while waiting and free:
+                busy.append(self._started(free.pop(), waiting.popleft()))
+            first = min(worker.began for worker in busy)
+            wait([worker.calls for worker in busy], max(0.0, first + limit - time.monotonic()))
+            for worker in list(busy):
+                seconds, died = time.monotonic() - worker.began, False
+                if worker.calls.poll():
+                    value = worker.value()
+                    died = value is UNFINISHED
+                elif seconds < limit:
+                    continue
+                else:
+                    value = UNFINISHED
+                busy.remove(worker)
+                free.append(worker)
+                if worker.spent or value is UNFINISHED:
+                    worker.end()
+                if died and worker.made > 1:
+                    waiting.appendleft(worker.call)  # perhaps it died of what earlier calls left behind
+                else:
+                    yield worker.call[0], value, seconds
+
+    def _started(self, worker: _Worker, call: Call) -> _Worker:
+        """Begin a call in a worker's process, or in a new one where that has ended."""
+        if self._forks is None:
+            self._forks = _Forks(self.function, self.example)
             atexit.register(self.close)
-        calls = [self._pool.schedule(self.function, each, timeout=self.timeout_s) for each in arguments]
-        return [_value(call) for call in calls]
+        try:
+            worker.start(call, self._forks)
+        except OSError:  # it has died since its last call
+            worker.end()
+            worker.start(call, self._forks)
+        return worker
 
     def close(self) -> None:
         """End the processes."""
-        if self._pool is not None:
-            self._pool.stop()  # type: ignore[no-untyped-call]
-            self._pool.join()
-            self._pool = None
+        for worker in self._workers:
+            worker.end()
+        if self._forks is not None:
+            self._forks.close()
+            self._forks = None
+            atexit.unregister(self.close)
 
 
-def _prepare(function: Callable[..., Any], example: tuple[Any, ...] | None) -> None:
-    logging.disable(logging.WARNING)
-    if example is not None:
-        function(*example)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+class _Forks:
+    """The process that has imported the function, and forks workers."""
+
+    def __init__(self, function: Callable[..., Any], example: tuple[Any, ...] | None) -> None:
+        self.control, theirs = socket.socketpair()
+        # The order of sets follows from this seed, and some values from that: they are the same anywhere.
+        environment = {"PYTHONHASHSEED": "0", **os.environ}
+        start = f"import sys; sys.path[:] = {sys.path!r}; from llmzero.tasks.guard_process import main; "
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", f"{start}main({theirs.fileno()}, {os.getpid()})"],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env=environment,
+        )
+        theirs.close()
+        answer = self._introduce(function, example)
+        if answer != READY.decode():
+            self.close()
+            raise UserError(
+                f"task.verifier: {function.__module__}.{function.__qualname__} cannot be called "
+                f"in a process of its own: {answer}"
+            )
+
+    def _introduce(self, function: Callable[..., Any], example: tuple[Any, ...] | None) -> str:
+        messages = Connection(os.dup(self.control.fileno()))
+        try:
+            messages.send_bytes(pickle.dumps((function, example)))
+            return messages.recv_bytes().decode()
+        except (EOFError, OSError):
+            return f"its process ended with status {self.process.wait()}"
+        finally:
+            messages.close()
+
+    def fork(self, descriptor: int) -> int:
+        """Return the id of a new worker that answers at a socket."""
+        socket.send_fds(self.control, [PID.pack(0)], [descriptor])
+        answer = self.control.recv(PID.size, socket.MSG_WAITALL)
+        if len(answer) < PID.size:
+            raise RuntimeError("the process that starts verifiers was ended from outside")
+        return int(PID.unpack(answer)[0])
+
+    def end(self, worker: int) -> None:
+        """Kill a worker."""
+        self.control.sendall(PID.pack(worker))
+
+    def close(self) -> None:
+        """End it, and with it all workers."""
+        self.control.close()
+        self.process.wait()
 
 
-def _value(call: Any) -> Any:
-    try:
-        return call.result()
-    except Exception:  # a timeout, a process that died, or whatever the function raises
-        return None
+class _Worker:
+    """A process that makes one call after the other, and the call that it is making."""
+
+    def __init__(self) -> None:
+        self.process: int | None = None
+        self.spent, self.made, self.began = False, 0, 0.0
+
+    def start(self, call: Call, forks: _Forks) -> None:
+        """Begin a call, in a new process where there is none."""
+        if self.process is None:
+            ours, theirs = socket.socketpair()
+            self.calls, self.forks = Connection(ours.detach()), forks
+            self.process = forks.fork(theirs.fileno())
+            theirs.close()
+            self.spent, self.made = False, 0
+        self.call, self.made, self.began = call, self.made + 1, time.monotonic()
+        self.calls.send_bytes(pickle.dumps(call[1]))
+
+    def value(self) -> Any:
+        """Return the value of the call; `UNFINISHED` where the process has died."""
+        try:
+            answer = self.calls.recv_bytes(VALUE_BYTES + len(MORE))
+        except (EOFError, OSError):
+            return UNFINISHED
+        self.spent = self.made >= CALLS_A_WORKER or not answer.startswith(MORE)
+        return json.loads(answer[len(MORE) :])
+
+    def end(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.calls.close()
+            self.forks.end(self.process)
+            self.process = None

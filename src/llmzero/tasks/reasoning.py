@@ -15,6 +15,7 @@ from llmzero.tasks.base import Example, Reward, weighted
 from llmzero.tasks.generated import DEFAULT_SIZES, PATIENCE
 from llmzero.tasks.guard import Guard
 from llmzero.tasks.packages import require
+from llmzero.tasks.reasoning_answers import restrict
 from llmzero.tasks.settings import CheckedTaskSettings
 from llmzero.tasks.splits import Split, content_id, split_of
 from llmzero.tasks.template import prompt_template
@@ -126,11 +127,16 @@ def generator(dataset: str, config: str, seed: int, size: int) -> Any:
 
 
 def score(dataset: str, config: str, answer: str, entry: dict[str, Any] | None) -> float:
-    """Return the data set's own score of an answer; without an entry only create the verifier."""
+    """Return the data set's own score of an answer; without an entry only create the verifier.
+
+    Nothing in the answer is executed: this changes what its process evaluates, so call it in one of a guard.
+    """
     verifier = _verifier(dataset, config)
     return float(verifier.score_answer(answer, entry)) if entry is not None else 0.0
 
 
 @cache
 def _verifier(dataset: str, config: str) -> Any:
-    return generator(dataset, config, 0, 1)
+    verifier = generator(dataset, config, 0, 1)
+    restrict()
+    return verifier
