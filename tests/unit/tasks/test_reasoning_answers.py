@@ -1,4 +1,4 @@
-"""Answers that are code, given to every verifier of reasoning-gym. All of them run in a process of their own."""
+"""Answers that are code, given to every verifier of reasoning-gym, in a process of their own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CODE = [
     "[[c for c in [open('ran', 'w')]]]",
     "(lambda: open('ran', 'w'))()",
     "eval('open(chr(114) + chr(97) + chr(110), chr(119))')",
-    "exec('open(\"ran\", \"w\")')",
+    'exec(\'open("ran", "w")\')',
     "sympify(\"open('ran', 'w')\")",
     "Tuple(\"open('ran', 'w')\")",
     "lambdify(x, \"open('ran', 'w')\")(1)",
@@ -35,7 +35,7 @@ CODE = [
 
 
 def main(datasets: list[str]) -> None:
-    """Print what every data set gives its own answer, before and after its verifier was restricted; run code."""
+    """Print what data sets give their own answers, before and after they are restricted; try to run code."""
     from llmzero.tasks import reasoning
 
     entries = {name: reasoning.generator(name, "{}", 0, 1)[0] for name in datasets}
