@@ -68,8 +68,9 @@ def sync(searches: Iterable[Path], target: Target) -> bool:
     complete = True
     for search_dir in searches:
         print(f"{search_dir}:", flush=True)
-        command = target.tracking(search_dir).command(search_dir)
-        complete &= subprocess.run(command, check=False).returncode == 0
+        tracking = target.tracking(search_dir)
+        command, environment = tracking.command(search_dir), tracking.environment()
+        complete &= subprocess.run(command, env=environment, check=False).returncode == 0
     return complete
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from llmzero.cli import INTERRUPTED, launch
 from llmzero.config import TrainConfig
 from llmzero.core.errors import UserError
+from llmzero.core.files import make_private
 from llmzero.core.processes import identity
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.core.text import visible_line
@@ -34,7 +35,9 @@ def run(config: TrainConfig) -> float | None:
     loss_of(config.algorithm["loss"])  # refused before the directory is taken
     rank, _, _ = identity()
     if rank == 0 and not stage.has_spec():
-        stage.write_spec(spec_of(config, directory))
+        spec = spec_of(config, directory)
+        make_private(directory)
+        stage.write_spec(spec)
     while not stage.has_spec():
         time.sleep(WAIT_S)
     with show_progress(stage) if rank == 0 else nullcontext():

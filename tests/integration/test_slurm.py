@@ -117,7 +117,7 @@ def run(
     stage.mkdir(parents=True)
     (stage / "stage.json").write_text(json.dumps(spec))
     asked = {"cpus_per_task": 1, "poll_s": 0.3, "grace_s": 2.0, **settings}
-    runner = SlurmRunner(SlurmRunnerSettings(entry_point=ENTRY_POINT, **asked))
+    runner = SlurmRunner(SlurmRunnerSettings(**{"entry_point": ENTRY_POINT, **asked}))
     handle = runner.start(StageDir(stage).read_spec())
     meanwhile(stage)
     wait_for(lambda: handle.poll().final)
@@ -252,6 +252,19 @@ def test_jobs_run_the_code_as_it_was_at_their_submission(spec: dict[str, Any], t
     second = handle.start(StageDir(again).read_spec())
     wait_for(lambda: second.poll().final)
     assert "the snapshot is what runs" in str(second.result().error)
+
+
+def test_jobs_get_no_key_that_they_have_no_use_for(
+    spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "WANDB_API_KEY", "HF_TOKEN", "JUDGE_TOKEN", "KEYBOARD"):
+        monkeypatch.setenv(name, f"value of {name}")
+    stage = tmp_path / "nodes/0001"
+    result = run(spec, stage, entry_point="tests.integration.recorders.environment", pass_env=["JUDGE_TOKEN"])
+    assert result.state == "completed", result.error
+    given = json.loads((stage / "environment.json").read_text())
+    values = {value for value in given.values() if value.startswith("value of")}
+    assert values == {"value of JUDGE_TOKEN", "value of KEYBOARD"}
 
 
 # --- whole searches ---

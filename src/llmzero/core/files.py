@@ -183,6 +183,12 @@ def check(record: Mapping[str, Any], **kinds: tuple[type, ...]) -> None:
             raise ValueError(f"{name}={str(value)[:100]}: must be of type {wanted}")
 
 
+def make_private(path: Path) -> None:
+    """Create a directory that only its owner may enter; one that exists keeps its permissions."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY)

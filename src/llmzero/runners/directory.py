@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
 
 LOG_TAIL_CHARS = 2000
+
+
+def submitit_folder(stage: Path) -> Path:
+    """Return the folder for submitit's files, without pickles of earlier attempts.
+
+    A process loads whatever pickle it finds under its number, and numbers come again.
+    """
+    folder = stage / "submitit"
+    if folder.is_symlink():
+        folder.unlink()
+    for pickle in folder.glob("*.pkl"):
+        pickle.unlink()
+    return folder
 
 
 class DirectoryHandle(ABC):

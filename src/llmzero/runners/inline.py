@@ -31,6 +31,8 @@ class InlineRunnerSettings:
 class InlineRunner(StageRunner):
     """Stages in this very process: `start` returns once the stage has ended, so none can be stopped early.
 
+    They share the driver's memory and environment, its keys among them.
+
     SIGTERM and SIGUSR2 make the stage checkpoint after the step in hand and end the driver; the same command
     goes on from there.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners import entry
 from llmzero.runners.base import ENTRY_POINT, StageRunner
-from llmzero.runners.directory import DirectoryHandle
+from llmzero.runners.directory import DirectoryHandle, submitit_folder
+from llmzero.runners.environment import PASS_ENV, hidden, withheld
 
 if TYPE_CHECKING:
     import submitit
@@ -34,6 +35,7 @@ class LocalRunnerSettings:
     processes_per_stage: int | None = setting(
         None, "data-parallel processes of a stage; null is one a GPU, or one", low=1
     )
+    pass_env: list[str] = setting([], PASS_ENV)
 
 
 class LocalRunner(StageRunner):
@@ -41,10 +43,13 @@ class LocalRunner(StageRunner):
 
     Args:
         workers: stages that run side by side, where the settings do not say.
+        secrets: environment variables with secrets of the driver's, whatever their names.
     """
 
-    def __init__(self, settings: LocalRunnerSettings, workers: int = 1) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: LocalRunnerSettings, workers: int = 1, secrets: Collection[str] = ()
+    ) -> None:
+        self.settings, self.secrets = settings, secrets
         self.processes_per_node = settings.processes_per_stage or max(1, settings.gpus_per_stage)
         share = (settings.workers or workers) * self.processes_per_node
         self.threads = settings.threads or max(1, (os.cpu_count() or 1) // share)
@@ -53,13 +58,13 @@ class LocalRunner(StageRunner):
         """Start the stage's processes; they survive the driver."""
         import submitit  # slow to import, and every launcher imports this module for its settings
 
-        executor = submitit.LocalExecutor(folder=spec.directory / "submitit")
+        executor = submitit.LocalExecutor(folder=submitit_folder(spec.directory))
         executor.update_parameters(
             timeout_min=TIMEOUT_MIN,
             gpus_per_node=self.settings.gpus_per_stage,
             tasks_per_node=self.processes_per_node,
         )
-        with _interrupts_ignored():
+        with _interrupts_ignored(), hidden(withheld(spec, self.settings.pass_env, self.secrets)):
             job = executor.submit(entry.run, str(spec.directory), self.settings.entry_point, self.threads)
         return LocalHandle(spec, job)
 

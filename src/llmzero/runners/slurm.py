@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from llmzero.core.hparams import Catalogue
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
 from llmzero.runners.base import ENTRY_POINT, StageRunner
-from llmzero.runners.directory import DirectoryHandle
+from llmzero.runners.directory import DirectoryHandle, submitit_folder
+from llmzero.runners.environment import PASS_ENV, hidden, withheld
 from llmzero.runners.slurm_job import run_job
 from llmzero.runners.slurm_queue import JOB_FILE, JobState, Queue, cancel, job_name, jobs_of
 from llmzero.runners.slurm_resources import JobResources
@@ -54,14 +55,25 @@ class SlurmRunnerSettings(JobResources):
     grace_s: float = setting(
         15.0, "seconds after a job's end in which its result may appear on the shared file system", low=0
     )
+    pass_env: list[str] = setting([], PASS_ENV)
     snapshot: bool = setting(True, "jobs run a copy of this package as it was at their submission")
 
 
 class SlurmRunner(StageRunner):
-    """Stages as SLURM jobs. A job outlives the driver; the next driver looks it up by its name."""
+    """Stages as SLURM jobs. A job outlives the driver; the next driver looks it up by its name.
 
-    def __init__(self, settings: SlurmRunnerSettings, catalogue: Catalogue | None = None) -> None:
-        self.settings = settings
+    Args:
+        catalogue: the hyperparameters, by which `scale` is checked.
+        secrets: environment variables with secrets of the driver's, whatever their names.
+    """
+
+    def __init__(
+        self,
+        settings: SlurmRunnerSettings,
+        catalogue: Catalogue | None = None,
+        secrets: Collection[str] = (),
+    ) -> None:
+        self.settings, self.secrets = settings, secrets
         if catalogue is not None:
             settings.check_scale(catalogue)
         self.processes_per_node = settings.tasks
@@ -141,9 +153,9 @@ class SlurmRunner(StageRunner):
         code = snapshot(spec.directory.parent.parent / "code") if self.settings.snapshot else None
         import submitit  # slow to import, and every launcher imports this module for its settings
 
-        executor = submitit.SlurmExecutor(folder=spec.directory / "submitit")
+        executor = submitit.SlurmExecutor(folder=submitit_folder(spec.directory))
         executor.update_parameters(**self.settings.parameters(spec.hparams, job_name(spec.directory), code))
-        with outside_a_job():
+        with outside_a_job(), hidden(withheld(spec, self.settings.pass_env, self.secrets)):
             job = executor.submit(
                 run_job, str(spec.directory), self.settings.entry_point, self.settings.cpus_per_task
             )
@@ -215,12 +227,5 @@ class SlurmHandle(DirectoryHandle):
 @contextmanager
 def outside_a_job() -> Iterator[None]:
     """Hide the variables of a job that this process may run in: sbatch hands its environment on."""
-    hidden = {
-        name: os.environ.pop(name)
-        for name in list(os.environ)
-        if name.startswith(LAUNCHERS) and name != "SLURM_CONF"
-    }
-    try:
+    with hidden(name for name in os.environ if name.startswith(LAUNCHERS) and name != "SLURM_CONF"):
         yield
-    finally:
-        os.environ.update(hidden)

@@ -64,12 +64,19 @@ class Session:
         """
         catalogue, metrics = config.catalogue, config.metric_catalogue
         workspace = Workspace(Path(config.search_dir).absolute())
+        secrets = [config.llm.api_key_env] if config.llm.api_key_env else []
         session = cls(
             config=config,
             workspace=workspace,
             catalogue=catalogue,
             evidence=EvidenceBuilder(workspace.nodes, catalogue, metrics, config.seed, briefing(config)),
-            runner=make(config.runner, "runner", workers=config.search.workers, catalogue=catalogue),
+            runner=make(
+                config.runner,
+                "runner",
+                workers=config.search.workers,
+                catalogue=catalogue,
+                secrets=secrets,
+            ),
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
             proposer=make(
                 config.agent,
@@ -79,7 +86,7 @@ class Session:
                 catalogue=catalogue,
                 metric_catalogue=metrics,
             ),
-            tracking=make(config.tracking, "tracking"),
+            tracking=make(config.tracking, "tracking", secrets=secrets),
             confirms=confirms,
         )
         parts = {"agent": session.proposer, "stopper": session.stopper, "search.method": session.method}

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmzero.core.documents import dump_yaml, read_yaml
 from llmzero.core.errors import UserError
-from llmzero.core.files import reading, remove_temporary, write_atomic
+from llmzero.core.files import make_private, reading, remove_temporary, write_atomic
 from llmzero.tree.lease import Lease
 from llmzero.tree.upgrade import upgraded
 
@@ -60,7 +60,8 @@ class Workspace:
             UserError: the directory cannot be written, holds another search, or has a driver already.
         """
         try:
-            self.nodes.mkdir(parents=True, exist_ok=True)
+            make_private(self.path)  # it will hold transcripts, and pickles that a stage's process loads
+            self.nodes.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"search_dir={self.path}: cannot be written ({error.strerror}); choose another search_dir"

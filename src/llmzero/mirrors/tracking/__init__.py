@@ -9,22 +9,30 @@ ids. This module is the driver's side of it.
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from llmzero.mirrors.tracking.names import group_of
 from llmzero.mirrors.tracking.settings import TrackingSettings
+from llmzero.runners.environment import secret_names
 
 log = logging.getLogger(__name__)
 
 
 class WandbTracking:
-    """Starts the mirroring process beside a search, and ends it."""
+    """Starts the mirroring process beside a search, and ends it.
 
-    def __init__(self, settings: TrackingSettings) -> None:
-        self.settings = settings
+    Args:
+        settings: where the runs go, and what they hold.
+        secrets: environment variables with secrets of the driver's, whatever their names.
+    """
+
+    def __init__(self, settings: TrackingSettings, secrets: Collection[str] = ()) -> None:
+        self.settings, self.secrets = settings, secrets
         self._search_dir = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -41,6 +49,7 @@ class WandbTracking:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
+                    env=self.environment(),
                     start_new_session=True,
                 )
         except OSError as error:
@@ -69,6 +78,11 @@ class WandbTracking:
             folder = self._search_dir / "wandb"
             sync = f"wandb sync {shlex.quote(str(folder))}/offline-run-*"
             log.info("W&B: the runs are in %s; `%s` sends them", folder, sync)
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the mirroring process, which of all secrets gets W&B's alone."""
+        withheld = {name for name in secret_names(self.secrets) if not name.startswith("WANDB_")}
+        return {name: value for name, value in os.environ.items() if name not in withheld}
 
     def command(self, search_dir: Path) -> list[str]:
         """Return the command that mirrors what a search directory holds."""
