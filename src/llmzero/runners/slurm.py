@@ -99,8 +99,8 @@ class SlurmRunner(StageRunner):
         handle = SlurmHandle(self, spec)
         if StageDir(spec.directory).result_file.exists():
             return handle
-        recorded = (read_json(spec.directory / JOB_FILE) or {}).get("job_id")
-        job_id = self.queue.named(job_name(spec.directory)) or recorded
+        name, recorded = job_name(spec.directory), (read_json(spec.directory / JOB_FILE) or {}).get("job_id")
+        job_id = self.queue.named(name) or (recorded if self.queue.may_be(recorded, name) else None)
         if job_id is None:
             return None
         handle.take(job_id)

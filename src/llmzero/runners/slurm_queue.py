@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmzero.core.errors import UserError
 
@@ -21,6 +23,7 @@ ALIVE = (
     *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"),
 )
 JOB_FILE = "job.json"  # of a stage: the id of its job
+JOB_ID = re.compile(r"[0-9]+(_[0-9]+)?")
 TIMEOUT_S = 60.0  # of a call
 
 
@@ -83,6 +86,16 @@ class Queue:
         """Return the id of a job of that name that is alive."""
         self._look()
         return next((job_id for job_id, job in self._known.items() if job.alive and job.name == name), None)
+
+    def may_be(self, recorded: Any, name: str) -> bool:
+        """Return whether a recorded id can be that of the job of that name: no other job has the id.
+
+        A file of a stranger's could name any job of this user's, and what is followed may be cancelled.
+        """
+        if not isinstance(recorded, str) or not JOB_ID.fullmatch(recorded):
+            return False
+        self._look()
+        return recorded not in self._known or self._known[recorded].name == name
 
     def _look(self) -> None:
         """Ask SLURM, where the last answer is too old."""

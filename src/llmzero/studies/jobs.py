@@ -13,7 +13,7 @@ from submitit.helpers import Checkpointable
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_json
 from llmzero.runners.slurm import outside_a_job
-from llmzero.runners.slurm_queue import JobState
+from llmzero.runners.slurm_queue import JOB_ID, JobState
 from llmzero.search.settings import SearchConfig
 
 RunSearch = Callable[[SearchConfig], str | None]  # of a module's top level, as a job imports it
@@ -29,6 +29,37 @@ class ResumableSearch(Checkpointable):
     def __call__(self, config: SearchConfig) -> str | None:
         """Run the search, or go on with it."""
         return self.run(config)
+
+
+class EarlierJob:
+    """A search's job that an earlier launcher submitted, as far as the search's own files tell of it.
+
+    Submitit's file of a result is a pickle, and that in a directory from anywhere could be anybody's.
+    """
+
+    def __init__(self, folder: Path, job_id: str, search_dir: str) -> None:
+        self.job_id, self._search_dir = job_id, Path(search_dir)
+        self._job = submitit.SlurmJob(folder, job_id)
+        self.cancel = self._job.cancel
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may still run, or run again."""
+        return JobState(self._job.state).alive
+
+    @property
+    def _finished(self) -> bool:
+        return (read_json(self._search_dir / "summary.json") or {}).get("state") == "finished"
+
+    def done(self) -> bool:
+        """Return whether it has ended, or its search has."""
+        return self._finished or not self.alive
+
+    def result(self) -> str | None:
+        """Return what went wrong in it."""
+        if self._finished:
+            return None
+        return f"job {self.job_id} ended before the search did (see {self._search_dir / 'log.txt'})"
 
 
 @contextmanager
@@ -62,11 +93,11 @@ def job_array(
     def submit(configs: Sequence[SearchConfig]) -> list[Any]:
         recorded = read_json(record) or {}
         earlier = {
-            config.search_dir: submitit.SlurmJob(folder, recorded[config.search_dir])
+            config.search_dir: EarlierJob(folder, job_id, config.search_dir)
             for config in configs
-            if config.search_dir in recorded
+            if isinstance(job_id := recorded.get(config.search_dir), str) and JOB_ID.fullmatch(job_id)
         }
-        jobs.update({name: job for name, job in earlier.items() if JobState(job.state).alive})
+        jobs.update({name: job for name, job in earlier.items() if job.alive})
         new = [config for config in configs if config.search_dir not in jobs]
         if new:
             with _refusals_explained(cluster, resources), outside_a_job():

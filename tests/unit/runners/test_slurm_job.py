@@ -1,12 +1,13 @@
 """What a stage asks SLURM for, and what the driver makes of SLURM's answers.
 
-from llmzero.core.documents import dump_yaml
 The SLURM here is a script; tests/integration has the real one.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import asdict
@@ -19,11 +20,13 @@ import yaml
 from llmzero.cli import composed
 from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
+from llmzero.core.stage import StageSpec
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
 from llmzero.runners.slurm_queue import JobState, Queue
 from llmzero.runners.slurm_resources import JobResources
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
+from llmzero.studies.jobs import EarlierJob
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 
@@ -173,6 +176,56 @@ def test_a_controller_that_does_not_answer_ends_status_and_stop_in_a_sentence(an
         assert done.returncode == 2
         assert done.stderr.startswith("error: SLURM does not tell the jobs of this search"), done.stderr
         assert "squeue.txt" in done.stderr, "what squeue said"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "taken"),
+    [
+        ("12", True),
+        ("12_3", True),
+        ("7", False),
+        ("--user=me", False),
+        ("12 7", False),
+        ("12;7", False),
+        ("١٢", False),
+        ("", False),
+        (12, False),
+        (["12"], False),
+        ({"_target_": "x"}, False),
+        (None, False),
+    ],
+)
+def test_a_recorded_id_is_followed_where_it_can_be_the_stages_own(
+    answers: Path, recorded: Any, taken: bool
+) -> None:
+    """A stranger's file may name any job of this user's, or an option of scancel."""
+    (answers / "squeue.txt").write_text("7|PENDING|the user's other job|None\n")
+    stage = answers / "nodes/0001"
+    stage.mkdir(parents=True)
+    (stage / "job.json").write_text(json.dumps({"job_id": recorded}))
+    spec = StageSpec("0001", "0000", 1, stage, None, {}, 4, 0)
+    handle = SlurmRunner(SlurmRunnerSettings()).attach(spec)
+    assert (handle.job_id if handle else None) == (recorded if taken else None)
+    assert set(calls(answers)) <= {"squeue", "sacct"}
+
+
+def test_the_pickle_of_an_earlier_job_is_not_loaded(answers: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (answers / "proof",)
+
+    (answers / "squeue.txt").write_text("")
+    (answers / "sacct.txt").write_text("JobID|State|NodeList\n7|RUNNING|n1\n")
+    jobs, search = answers / "jobs", answers / "search"
+    jobs.mkdir()
+    (jobs / "7_0_result.pkl").write_bytes(pickle.dumps(("success", Hostile())))
+    job = EarlierJob(jobs, "7", str(search))
+    assert (job.alive, job.done()) == (True, False)
+    assert "job 7 ended before the search did" in (job.result() or "")
+    search.mkdir()
+    (search / "summary.json").write_text('{"state": "finished"}')
+    assert (job.done(), job.result()) == (True, None)
+    assert not (answers / "proof").exists()
 
 
 def test_a_job_that_comes_back_into_the_queue_is_cancelled(answers: Path) -> None:
