@@ -15,8 +15,10 @@ from llmzero.core.errors import UserError
 Group = Literal["capacity", "regularization", "optimization"]
 Kind = Literal["float", "int", "choice"]
 Scale = Literal["log", "linear"]
-Value = Any  # a float, an int, or any YAML value that is one of a choice's options
+Value = Any  # a float, an int, or of a choice whatever is one of its options: a text, a truth value, None
 HParams = dict[str, Value]
+
+LARGEST = 1e15  # of bounds and values: whatever is computed with them stays finite
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,11 @@ class Catalogue(Mapping[str, Parameter]):
 
 def catalogue_of(config: Mapping[str, Any]) -> Catalogue:
     """Return a configuration's catalogue, with the bounds and defaults that model and algorithm override."""
-    overrides = {group: (config[group] or {}).get("hparams") or {} for group in ("model", "algorithm")}
-    return Catalogue.from_config(config["hparams"]["parameters"], overrides)
+    overrides = {
+        group: _mapping(f"{group}.hparams", _mapping(group, config[group] or {}).get("hparams") or {})
+        for group in ("model", "algorithm")
+    }
+    return Catalogue.from_config(_mapping("hparams", config["hparams"]).get("parameters", {}), overrides)
 
 
 def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
@@ -212,7 +217,8 @@ def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
         "description": "",
         **{key: value for key, value in entry.items() if value is not None or key == "default"},
     }
-    if values.get("choices") is not None:
+    _check_types(where, values)
+    if "choices" in values:
         values["choices"] = tuple(values["choices"])
     parameter = Parameter(name=name, **values)
     for field, options in (("group", Group), ("kind", Kind), ("scale", Scale)):
@@ -223,18 +229,36 @@ def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
     return parameter
 
 
+def _check_types(where: str, values: Mapping[str, Any]) -> None:
+    """Refuse what no catalogue can mean: it may be that of a search directory from anywhere."""
+    for field in ("description", "unit"):
+        if not isinstance(values.get(field, ""), str):
+            raise UserError(f"{where}.{field}={values[field]!r:.100}: must be a text")
+    for bound in ("low", "high"):
+        if bound in values and not _is_finite(values[bound]):
+            raise UserError(f"{where}.{bound}={values[bound]!r:.100}: must be a number")
+    choices = values.get("choices", [])
+    if not isinstance(choices, list | tuple):
+        raise UserError(f"{where}.choices={choices!r:.100}: must be a list")
+    for value in (values["default"], *choices):
+        if not (value is None or isinstance(value, str | bool) or _is_finite(value)):
+            raise UserError(f"{where}: {value!r:.100}: must be a text, a finite number, true, false or null")
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -LARGEST <= value <= LARGEST
+
+
 def _mapping(where: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{where}={value!r}: must be a mapping of names to values")
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{where}={value!r:.200}: must be a mapping of names to values")
     return value
 
 
 def _check_range(where: str, parameter: Parameter) -> None:
     if parameter.choices is None:
         low, high = parameter.low, parameter.high
-        for bound, value in (("low", low), ("high", high)):
-            if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
-                raise UserError(f"{where}.{bound}={value!r}: must be a number")
         if parameter.kind == "choice" or low is None or high is None or low >= high:
             raise UserError(f"{where}: needs choices, or low < high")
         if parameter.scale == "log" and low < 0:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmzero.core.errors import UserError
-from llmzero.core.hparams import Catalogue
+from llmzero.core.hparams import Catalogue, catalogue_of
 
 SMALL = {
     "rate": {
@@ -119,3 +120,47 @@ def test_the_shipped_catalogue_is_complete(catalogue: Catalogue) -> None:
     assert {p.group for p in catalogue.values()} == {"capacity", "regularization", "optimization"}
     for parameter in catalogue.values():
         assert len(parameter.description) > 40, parameter.name
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("default", {"_target_": "x"}),
+        ("default", float("nan")),
+        ("default", 10**400),
+        ("low", float("nan")),
+        ("low", "a"),
+        ("high", float("inf")),
+        ("high", [1]),
+        ("choices", "abc"),
+        ("choices", 3),
+        ("choices", [[1]]),
+        ("choices", [{"_target_": "x"}]),
+        ("choices", []),
+        ("description", ["x"]),
+        ("unit", 3),
+        ("kind", ["int"]),
+        ("group", {}),
+        ("scale", None.__class__),
+    ],
+)
+def test_a_field_of_an_entry_has_its_type(field: str, value: Any) -> None:
+    entry = {"group": "capacity", "kind": "float", "default": 1.0, "low": 0.0, "high": 2.0, field: value}
+    with pytest.raises(UserError, match=r"^hparams\.parameters\.size"):
+        Catalogue.from_config({"size": entry})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hparams": 3, "model": None, "algorithm": None},
+        {"hparams": {"parameters": [1]}, "model": None, "algorithm": None},
+        {"hparams": {"parameters": {3: {}}}, "model": None, "algorithm": None},
+        {"hparams": {"parameters": {}}, "model": "x", "algorithm": None},
+        {"hparams": {"parameters": {}}, "model": {"hparams": [1]}, "algorithm": None},
+        {"hparams": {"parameters": {"a": {}}}, "model": {"hparams": {"a": 1}}, "algorithm": None},
+    ],
+)
+def test_a_configuration_of_other_types_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"must be a mapping|missing"):
+        catalogue_of(config)
