@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from analysis.commands import publish, search_parser
 from analysis.load import load
 from analysis.tables import Row, Tables
 from llmzero.cli import run_command
+from llmzero.core.settings import path_argument
 from llmzero.core.stage import FINAL_STATES
 from llmzero.studies.statistics import holm, interval, mean, wilcoxon
 from llmzero.studies.tables import markdown
@@ -238,7 +238,7 @@ def main() -> None:
     """Print the tables, and write them where --out says."""
     parser = search_parser("calibration", HELP, EXAMPLES)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write calibration.json and calibration.md there"
+        "--out", type=path_argument, metavar="DIR", help="write calibration.json and calibration.md there"
     )
     arguments = parser.parse_args()
     report = calibration(load(arguments.directories))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.core.files import write_atomic, write_json
+from llmzero.core.settings import path_argument
 
 
 def command_parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -25,7 +26,7 @@ def search_parser(module: str, description: str, examples: str) -> argparse.Argu
     parser.add_argument(
         "directories",
         nargs="+",
-        type=Path,
+        type=path_argument,
         metavar="DIRECTORY",
         help="a search, a folder of searches, or a folder of tables",
     )
@@ -34,7 +35,9 @@ def search_parser(module: str, description: str, examples: str) -> argparse.Argu
 
 def add_null_option(parser: argparse.ArgumentParser, explanation: str) -> None:
     """Add `--null`, which takes directories of searches that the others are tested against."""
-    parser.add_argument("--null", nargs="+", type=Path, default=[], metavar="DIRECTORY", help=explanation)
+    parser.add_argument(
+        "--null", nargs="+", type=path_argument, default=[], metavar="DIRECTORY", help=explanation
+    )
 
 
 def publish(name: str, document: Any, markdown: str, directory: Path | None) -> None:

@@ -15,6 +15,7 @@ from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json
+from llmzero.core.settings import path_argument
 from llmzero.studies.figures import comparison_figures
 from llmzero.studies.methods import comparison
 from llmzero.studies.runs import Run, Runs
@@ -95,7 +96,10 @@ def main() -> None:
         "--first", metavar="METHOD", help="the method that is set against the others, as the table names it"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where comparison.json, comparison.md and the figures go"
+        "--out",
+        type=path_argument,
+        metavar="DIR",
+        help="where comparison.json, comparison.md and the figures go",
     )
     arguments = parser.parse_args()
     report = compare(load(arguments.directories), arguments.first)

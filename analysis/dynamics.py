@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from analysis.nulls import DRAWS, Measure, NullSamples, mean_of_testable, permut
 from analysis.paths import SHAPES, Array, Paths, SearchPath
 from analysis.tables import Tables
 from llmzero.cli import run_command
+from llmzero.core.settings import path_argument
 from llmzero.studies.statistics import holm, interval, mean, wilcoxon
 
 HELP = """\
@@ -224,7 +224,10 @@ def main() -> None:
     parser = search_parser("dynamics", HELP, EXAMPLES)
     add_null_option(parser, "searches of a proposer to be beaten")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write dynamics.json, dynamics.md and trajectories.csv there"
+        "--out",
+        type=path_argument,
+        metavar="DIR",
+        help="write dynamics.json, dynamics.md and trajectories.csv there",
     )
     arguments = parser.parse_args()
     tables = load(arguments.directories)

@@ -17,6 +17,7 @@ from analysis.strategy_figure import strategies
 from analysis.tables import Tables
 from analysis.tree_figure import trees
 from llmzero.cli import run_command
+from llmzero.core.settings import path_argument
 from llmzero.studies.figures import panels, save_figure, styles
 from llmzero.studies.statistics import band, step_function
 
@@ -159,7 +160,9 @@ def save_all(figures: dict[str, Figure], directory: Path) -> None:
 def main() -> None:
     """Draw the figures of the directories on the command line."""
     parser = search_parser("figures", HELP, EXAMPLES)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the figures go")
+    parser.add_argument(
+        "--out", type=path_argument, required=True, metavar="DIR", help="where the figures go"
+    )
     arguments = parser.parse_args()
     figures = draw(load(arguments.directories))
     save_all(figures, arguments.out)

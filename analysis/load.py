@@ -14,6 +14,7 @@ from llmzero.cli import run_command
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, read_jsonl
 from llmzero.core.hparams import Catalogue, catalogue_of
+from llmzero.core.settings import path_argument
 from llmzero.core.stage import StageDir
 from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace, read_config
@@ -123,7 +124,9 @@ def _catalogue(path: Path, config: Mapping[str, Any]) -> Catalogue:
 def main() -> None:
     """Write the tables of the directories on the command line."""
     parser = search_parser("load", HELP, EXAMPLES)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the Parquet files go")
+    parser.add_argument(
+        "--out", type=path_argument, required=True, metavar="DIR", help="where the Parquet files go"
+    )
     arguments = parser.parse_args()
     tables = load(arguments.directories)
     tables.save(arguments.out)

@@ -24,6 +24,7 @@ from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
 from llmzero.core.files import write_atomic
+from llmzero.core.settings import path_argument
 from llmzero.core.text import visible
 from llmzero.studies.tables import comparison_table, transfer_table
 
@@ -215,7 +216,7 @@ def main() -> None:
     add_null_option(parser, "searches of a proposer that dynamics have to beat")
     parser.add_argument("--title", default="Searches compared", help="of the page")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where report.html and the figures go"
+        "--out", type=path_argument, required=True, metavar="DIR", help="where report.html and the figures go"
     )
     arguments = parser.parse_args()
     tables = load(arguments.directories)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from analysis.commands import search_parser
@@ -13,6 +11,7 @@ from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
 from llmzero.core.files import write_atomic
+from llmzero.core.settings import path_argument
 from llmzero.studies.tables import markdown
 
 SCORES = {"test_base": "base", "test_practitioner": "practitioner", "test_best": "best strategy"}
@@ -61,7 +60,9 @@ def as_markdown(table: pd.DataFrame) -> str:
 def main() -> None:
     """Print the table, and write it where --out says."""
     parser = search_parser("scaling", HELP, EXAMPLES)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where scaling.csv and scaling.md go")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="where scaling.csv and scaling.md go"
+    )
     arguments = parser.parse_args()
     table = scores_by_model(load(arguments.directories))
     text = as_markdown(table)

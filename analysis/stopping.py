@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from analysis.commands import publish, search_parser
 from analysis.load import load
 from analysis.tables import Row, Tables
 from llmzero.cli import run_command
+from llmzero.core.settings import path_argument
 from llmzero.studies.statistics import interval, mean
 from llmzero.studies.tables import markdown
 
@@ -103,7 +103,9 @@ def as_markdown(rows: list[Row]) -> str:
 def main() -> None:
     """Print the table, and write it where --out says."""
     parser = search_parser("stopping", HELP, EXAMPLES)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write stopping.json and stopping.md there")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="write stopping.json and stopping.md there"
+    )
     arguments = parser.parse_args()
     rows = stopping(load(arguments.directories))
     publish("stopping", rows, as_markdown(rows), arguments.out)

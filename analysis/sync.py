@@ -12,6 +12,7 @@ from pathlib import Path
 from analysis.commands import command_parser
 from analysis.load import find_searches
 from llmzero.cli import run_command
+from llmzero.core.settings import path_argument
 from llmzero.mirrors.tracking import WandbTracking
 from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.tree.workspace import Workspace, read_config
@@ -78,7 +79,11 @@ def main() -> None:
     """Mirror the searches of the command line; exit with 1 where one is not complete."""
     parser = command_parser("sync", HELP, EXAMPLES)
     parser.add_argument(
-        "directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches"
+        "directories",
+        nargs="+",
+        type=path_argument,
+        metavar="DIRECTORY",
+        help="a search, or a folder of searches",
     )
     parser.add_argument(
         "--mode", choices=("online", "offline"), default="online", help="offline: into <search_dir>/wandb"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from scipy import stats
@@ -17,6 +16,7 @@ from analysis.nulls import Outcome
 from analysis.synthetic_searches import CHANCE, FAITHFUL, PLANTED, World, tables_of, write_search
 from analysis.tables import Row
 from llmzero.cli import run_command
+from llmzero.core.settings import path_argument
 from llmzero.studies.tables import markdown
 
 LESS_FAITHFUL = 0.8  # share of the changes that go as planted, in the second half of the table of power
@@ -171,10 +171,12 @@ def main() -> None:
         "--studies", type=int, default=500, help="studies in each world (default: %(default)s)"
     )
     parser.add_argument("--searches", type=int, default=10, help="searches of a study (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write synthetic.json and synthetic.md there")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="write synthetic.json and synthetic.md there"
+    )
     parser.add_argument(
         "--write",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="only write the searches of one study there, with planted truth and without",
     )

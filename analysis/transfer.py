@@ -14,6 +14,7 @@ from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json
+from llmzero.core.settings import path_argument
 from llmzero.studies.figures import transfer_figure
 from llmzero.studies.tables import transfer_table
 from llmzero.studies.transfers import gain
@@ -70,7 +71,10 @@ def main() -> None:
     """Print the matrix, and write it with its heat-map where --out says."""
     parser = search_parser("transfer", HELP, EXAMPLES)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where transfer.json, transfer.md and the heat-map go"
+        "--out",
+        type=path_argument,
+        metavar="DIR",
+        help="where transfer.json, transfer.md and the heat-map go",
     )
     arguments = parser.parse_args()
     report = transfer_matrix(load(arguments.directories))

@@ -18,6 +18,7 @@ from llmzero.cli import run_command
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json
 from llmzero.core.metrics import listed, metric_catalogue
+from llmzero.core.settings import path_argument
 from llmzero.mirrors.tracking.names import search_uid
 from llmzero.studies.tables import markdown
 from llmzero.tree.workspace import Workspace, read_config
@@ -218,7 +219,11 @@ def main() -> None:
     """Send a report of the searches on the command line, or print it."""
     parser = command_parser("wandb_report", HELP, EXAMPLES)
     parser.add_argument(
-        "directories", nargs="+", type=Path, metavar="DIRECTORY", help="a search, or a folder of searches"
+        "directories",
+        nargs="+",
+        type=path_argument,
+        metavar="DIRECTORY",
+        help="a search, or a folder of searches",
     )
     parser.add_argument("--project", help="default: that of the searches' configuration")
     parser.add_argument("--entity", help="default: the account's own")

@@ -10,6 +10,7 @@ from pathlib import Path
 from analysis.commands import command_parser
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
+from llmzero.core.settings import path_argument
 from llmzero.mirrors.tracking.names import FILES, SEARCH_RUN
 
 HELP = """\
@@ -84,7 +85,7 @@ def main() -> None:
         "sources", nargs="+", metavar="SOURCE", help="ENTITY/PROJECT/GROUP, ENTITY/PROJECT, or a folder"
     )
     parser.add_argument(
-        "--into", type=Path, required=True, metavar="DIR", help="where the searches' folders go"
+        "--into", type=path_argument, required=True, metavar="DIR", help="where the searches' folders go"
     )
     arguments = parser.parse_args()
     for source in arguments.sources:

@@ -7,8 +7,10 @@ them.
 from __future__ import annotations
 
 import math
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import dacite
@@ -107,6 +109,17 @@ def allowed(each: Field[Any]) -> str:
     return f"at least {low}" if low is not None else f"at most {high}" if high is not None else ""
 
 
+def path_argument(text: str) -> Path:
+    """Return the path that a command was given, for `argparse`.
+
+    Raises:
+        ArgumentTypeError: it is empty, as an unset variable of a shell is, and would mean this directory.
+    """
+    if not text.strip():
+        raise ArgumentTypeError("needs a path, and was given an empty text")
+    return Path(text)
+
+
 def explained(kind: type[Any]) -> Iterator[tuple[str, Field[Any]]]:
     """Yield every setting of a dataclass by its dotted key, those of nested settings too."""
     for each in fields(kind):
@@ -133,8 +146,9 @@ def _unknown_keys(kind: type[Any], values: Mapping[str, Any], where: str) -> lis
 def _problem(value: Any, each: Field[Any]) -> str | None:
     """Return what is wrong with a value, as what follows its key; None where nothing is."""
     low, high, choices = (each.metadata.get(name) for name in ("low", "high", "choices"))
-    if isinstance(value, str) and (value == REQUIRED or (each.default == REQUIRED and not value.strip())):
-        return f": needs a value, e.g. {each.name}=..."
+    # Nothing is what an unset variable of a shell gives; where it were a path it would be this directory.
+    if isinstance(value, str) and (value == REQUIRED or (each.default != "" and not value.strip())):
+        return f": needs a value, e.g. {each.name}=..." + (", or null" if each.default is None else "")
     if value is None or not (choices or isinstance(value, int | float)):
         return None
     if choices:

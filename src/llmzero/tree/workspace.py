@@ -11,6 +11,7 @@ from typing import Any
 from llmzero.core.documents import dump_yaml, read_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.files import make_private, reading, remove_temporary, write_atomic
+from llmzero.core.settings import path_argument
 from llmzero.tree.lease import Lease
 from llmzero.tree.upgrade import upgraded
 
@@ -87,7 +88,7 @@ class Workspace:
 def workspace_argument(description: str) -> Workspace:
     """Return the search directory that is the command's one argument; `--help` prints the description."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("search_dir", type=Path, help="the directory of a search")
+    parser.add_argument("search_dir", type=path_argument, help="the directory of a search")
     workspace = Workspace(parser.parse_args().search_dir.absolute())
     if not workspace.config_file.exists():
         parser.error(f"{workspace.path} holds no search")
