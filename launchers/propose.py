@@ -7,27 +7,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from llmzero.agents.base import AsksModel, Proposer
 from llmzero.agents.endpoint import LlmSettings
 from llmzero.agents.journal import CallJournal
 from llmzero.agents.llm import LlmAgent
 from llmzero.cli import launch
-from llmzero.config import ProposeConfig
+from llmzero.config import ProposeConfig, checked
 from llmzero.core.errors import UserError
-from llmzero.core.settings import read
+from llmzero.core.files import reading
 from llmzero.evidence.evidence import Evidence
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
+from llmzero.stored import refuse_foreign
 from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace, read_config
+
+# Settings of the language model that say whom to ask, with whose key, and which files to read and write.
+REACHING = ("base_url", "api_key_env", "extra", "cassette", "cassette_dir", "prompts")
 
 
 def run(config: ProposeConfig) -> None:
     """Print the agent's proposal for a child of `node`; with `dry_run=true` a language model's prompt."""
-    session = Session.from_config(_of_search(config))
+    file = Workspace(Path(config.search_dir)).config_file
+    if not file.is_file():
+        raise UserError(f"search_dir={config.search_dir}: holds no search")
+    stored = read_config(file)
+    with reading(file):
+        session = Session.from_config(_of_search(config, stored))
+        if session.models:
+            _refuse_reaching(config, stored)
     store = EventStore(session.workspace.tree_file, repair=False)
     if config.node not in store.tree.nodes:
         raise UserError(
@@ -39,24 +53,51 @@ def run(config: ProposeConfig) -> None:
     print(_prompt(session.proposer, evidence) if config.dry_run else _proposal(session, evidence))
 
 
-def _of_search(config: ProposeConfig) -> SearchConfig:
+def _of_search(config: ProposeConfig, stored: Mapping[str, Any]) -> SearchConfig:
     """Return the configuration that the search ran with, but for the agent and what is set of its model.
 
     Early stoppers are not asked, so there is none.
+
+    Raises:
+        UserError: it names code that nobody said is to be trusted, or is wrong.
     """
-    file = Workspace(Path(config.search_dir)).config_file
-    if not file.is_file():
-        raise UserError(f"search_dir={config.search_dir}: holds no search")
-    stored = read_config(file)
-    defaults = vars(LlmSettings())
-    llm = {name: value for name, value in vars(config.llm).items() if value != defaults[name]}
+    own = vars(config.llm)
+    llm = {**stored.get("llm", {}), **_given(config)}
+    if not config.trusted:
+        llm |= {name: own[name] for name in REACHING}
     wanted = {
-        "llm": stored.get("llm", {}) | llm,
+        "llm": llm,
         "agent": config.agent,
         "stopper": {"_target_": "llmzero.agents.stopper.NeverStop"},
         "search_dir": config.search_dir,
     }
-    return read(SearchConfig, stored | wanted, "")
+    merged = {**stored, **wanted}
+    refuse_foreign(f"search_dir={config.search_dir}", merged, asdict(config), trusted=config.trusted)
+    return checked(SearchConfig, merged)
+
+
+def _given(config: ProposeConfig) -> dict[str, Any]:
+    """Return what the command sets of the language model."""
+    defaults = vars(LlmSettings())
+    return {name: value for name, value in vars(config.llm).items() if value != defaults[name]}
+
+
+def _refuse_reaching(config: ProposeConfig, stored: Mapping[str, Any]) -> None:
+    """Check that no endpoint is asked, no key sent and no file used that only the stored file names.
+
+    Raises:
+        UserError: the search's are others than the command's, and are not trusted; a prompt alone (`dry_run`)
+            needs its templates only.
+    """
+    there = {**vars(LlmSettings()), **stored.get("llm", {}), **_given(config)}
+    used = ("prompts",) if config.dry_run else REACHING
+    other = [name for name in used if there[name] != getattr(config.llm, name)]
+    if other and not config.trusted:
+        raise UserError(
+            f"{', '.join(f'llm.{name}' for name in other)}: other than this command's in the stored "
+            f"configuration of search_dir={config.search_dir}; give them on the command line, "
+            "or trusted=true to use what is stored there"
+        )
 
 
 def _prompt(agent: Proposer, evidence: Evidence) -> str:

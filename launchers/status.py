@@ -6,13 +6,13 @@ from __future__ import annotations
 from rich.table import Table
 
 from llmzero.cli import run_command
-from llmzero.config import runner_of, stored_config
 from llmzero.core.files import read_json
 from llmzero.core.stage import StageDir
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
 from llmzero.mirrors.views import budget_line, tree_view
 from llmzero.runners.base import StageRunner
+from llmzero.stored import runner_of, stored_config, value_at
 from llmzero.tree.lease import is_alive
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
@@ -29,7 +29,7 @@ def main() -> None:
     console = Terminal()
     console.print(tree_view(store.tree))
     console.print(under_way(workspace, store.tree, runner_of(config)))
-    agent, workers = str(config.agent["name"]), config.search.workers
+    agent, workers = str(value_at(vars(config), "agent.name")), config.search.workers
     console.print(budget_line(store, config.budget, workers, agent, store.ledger.seconds))
     console.print(driver_line(workspace, store))
 

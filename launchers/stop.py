@@ -8,8 +8,8 @@ takes up their results.
 from __future__ import annotations
 
 from llmzero.cli import run_command
-from llmzero.config import runner_of, stored_config
 from llmzero.core.stage import StageDir
+from llmzero.stored import runner_of, stored_config
 from llmzero.tree.lease import is_alive
 from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace, workspace_argument

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 from llmzero.cli import INTERRUPTED, launch
@@ -18,6 +19,7 @@ from llmzero.core.files import make_private
 from llmzero.core.processes import identity
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.core.text import visible_line
+from llmzero.stored import refuse_foreign
 
 WAIT_S = 0.05  # between two looks for the specification that rank 0 writes
 
@@ -40,6 +42,8 @@ def run(config: TrainConfig) -> float | None:
         stage.write_spec(spec)
     while not stage.has_spec():
         time.sleep(WAIT_S)
+    found = stage.read_spec().config
+    refuse_foreign(f"stage_dir={directory}", found, asdict(config), trusted=config.trusted)
     with show_progress(stage) if rank == 0 else nullcontext():
         result = run_stage(directory)
     if result is None:

@@ -24,7 +24,6 @@ from llmzero.agents.rule_file import RuleFileSettings
 from llmzero.agents.rules import AgentSettings
 from llmzero.agents.stopper import CurveStopperSettings
 from llmzero.core.errors import UserError
-from llmzero.core.parts import make
 from llmzero.core.settings import REQUIRED, allowed, explained, read, setting
 from llmzero.grpo.settings import (
     AlgorithmSettings,
@@ -35,7 +34,6 @@ from llmzero.grpo.settings import (
 )
 from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.rollout.settings import TorchEngineSettings, VllmEngineSettings, VllmServerSettings
-from llmzero.runners.base import StageRunner
 from llmzero.runners.inline import InlineRunnerSettings
 from llmzero.runners.local import LocalRunnerSettings
 from llmzero.runners.simulated import SimulatedRunnerSettings
@@ -54,7 +52,6 @@ from llmzero.tasks.jsonl import JsonLinesSettings
 from llmzero.tasks.mathematics import MathSettings
 from llmzero.tasks.music import SheetMusicSettings
 from llmzero.tasks.reasoning import ReasoningGymSettings
-from llmzero.tree.workspace import read_config
 
 C = TypeVar("C")
 
@@ -118,6 +115,11 @@ class ProposeConfig(SearchConfig):
     """The whole of `launchers/propose.py`."""
 
     node: str = setting(REQUIRED, "the stage to be continued, e.g. 0003")
+    trusted: bool = setting(
+        False,
+        "true imports classes from outside that the search's stored configuration names, and asks the "
+        "endpoint that it names; only for directories whose author you trust",
+    )
 
 
 @dataclass
@@ -130,6 +132,11 @@ class TrainConfig(StageConfig):
     resume_from: str | None = setting(None, "a checkpoint to branch from; null starts from the base model")
     steps: int = setting(25, "GRPO steps; 0 only validates", low=0)
     values: Any = setting(None, "hyperparameters other than the catalogue's defaults")
+    trusted: bool = setting(
+        False,
+        "true imports classes from outside that a stage.json found in stage_dir names; only for those whose "
+        "author you trust",
+    )
 
 
 @dataclass
@@ -336,27 +343,10 @@ def checked(kind: type[C], document: Mapping[str, Any]) -> C:
     return config
 
 
-def stored_config(file: Path) -> SearchConfig:
-    """Return the configuration that a search directory keeps.
-
-    Raises:
-        UserError: it is not one that this version understands.
-    """
-    return read(SearchConfig, read_config(file), "")
-
-
-def runner_of(config: SearchConfig) -> StageRunner | None:
-    """Return the runner of a stored configuration; None where it is not one of ours: files name no code."""
-    ours = _settings_type("runner", config.runner) is not None
-    runner: StageRunner | None = (
-        make(config.runner, "runner", workers=config.search.workers) if ours else None
-    )
-    return runner
-
-
 def settings_of(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:
     """Yield key, values and settings class of each group of ours; parts from outside check themselves."""
-    method = (document.get("search") or {}).get("method")
+    search = document.get("search")
+    method = search.get("method") if isinstance(search, Mapping) else None
     for where, group in {**document, "search.method": method}.items():
         kind = _settings_type(where, group) if isinstance(group, Mapping) else None
         if kind is not None:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,13 +17,17 @@ from typing import Any
 import pytest
 import yaml
 
-from llmzero.cli import BAD_INPUT
+from launchers.train import spec_of
+from llmzero.cli import BAD_INPUT, composed
+from llmzero.config import TrainConfig
 from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
+from llmzero.core.stage import StageDir
+from llmzero.stored import OTHERS, refuse_foreign, runner_of, stored_config
 from llmzero.strategies.rule import load_rule
 from llmzero.strategies.schedule import load_strategy
-from tests.conftest import METRICS
+from tests.conftest import METRICS, REPOSITORY
 from tests.integration.conftest import Run
 from tests.llm_server import Answer, LLMServer, Request, answer_json, scripted
 
@@ -79,8 +89,9 @@ def hostile(proof: Path) -> dict[str, Any]:
 
 def importing(proof: Path) -> dict[str, Any]:
     """A value that imports a module where it is made into an object; the import writes a file."""
-    (proof.parent / "stranger.py").write_text(f"open({str(proof)!r}, 'w').close()\n\ndef made(**_): ...\n")
-    return {"_target_": "stranger.made"}
+    name = f"stranger_{uuid.uuid4().hex}"  # a module is imported once in a process
+    (proof.parent / f"{name}.py").write_text(f"open({str(proof)!r}, 'w').close()\n\ndef made(**_): ...\n")
+    return {"_target_": f"{name}.made"}
 
 
 # --- strategies and rules ---
@@ -233,3 +244,242 @@ def test_a_reply_is_kept_to_the_letter_and_ends_no_search(
 def holding(directory: Path, text: str) -> list[Path]:
     """The files below a directory that hold a text."""
     return [path for path in directory.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+# --- stored configurations ---
+
+
+@pytest.fixture(scope="module")
+def searched(run_here: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    search = tmp_path_factory.mktemp("searched") / "s"
+    run_here("search", *SIMULATED, "budget.stages=2", f"search_dir={search}")
+    return search
+
+
+@pytest.fixture
+def theirs(searched: Path, tmp_path: Path) -> Path:
+    """A copy of a search, as a stranger may pass it on, with a stage that has not ended."""
+    copied = tmp_path / "theirs"
+    shutil.copytree(searched, copied)
+    lines = (copied / "tree.jsonl").read_text().splitlines()
+    ended = [line for line in lines if '"finished"' in line or '"ended"' in line or '"setup"' in line]
+    left = [line for line in lines if line not in ended[1:]]
+    (copied / "tree.jsonl").write_text("".join(f"{line}\n" for line in left))
+    return copied
+
+
+def change(search: Path, values: dict[str, Any]) -> None:
+    """Change dotted keys of a stored configuration."""
+    config = yaml.safe_load((search / "config.yaml").read_text())
+    for key, value in values.items():
+        *groups, name = key.split(".")
+        group = config
+        for part in groups:
+            group = group[part]
+        group[name] = value
+    (search / "config.yaml").write_text(dump_yaml(config))
+
+
+def command_line(launcher: str, search: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, REPOSITORY / f"launchers/{launcher}.py", search],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{search.parent}:{REPOSITORY}/src:{REPOSITORY}", **env},
+        timeout=300,
+    )
+
+
+NAMING = (
+    *(f"{group}._target_" for group in ("runner", "tracking", "task", "model", "rollout", "search.method")),
+    *("runner.entry_point", "algorithm.loss", "task.verifier"),
+)
+
+
+@pytest.mark.parametrize("key", NAMING)
+def test_a_stored_configuration_imports_nothing_unless_it_is_trusted(
+    run_here: Run, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    target = importing(tmp_path / "proof")["_target_"]
+    change(theirs, {"runner": {"_target_": "llmzero.runners.local.LocalRunner"}, key: target})
+    where = [f"search_dir={theirs}", "node=0001"]
+    refused = run_here("propose", *where, ok=False)
+    assert refused.returncode == BAD_INPUT
+    assert f"{key}={target}: is none of this program" in refused.stderr
+    assert "trusted=true" in refused.stderr
+    assert not (tmp_path / "proof").exists()
+    run_here("propose", *where, "trusted=true", ok=False)
+    made = key in ("runner._target_", "tracking._target_", "search.method._target_")
+    assert (tmp_path / "proof").exists() == made
+
+
+def test_what_the_command_itself_names_may_stand_in_the_stored_configuration(
+    run_here: Run, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    target = importing(tmp_path / "proof")["_target_"]
+    change(theirs, {"task": {"_target_": target}})
+    where = [f"search_dir={theirs}", "node=0001"]
+    proposal = run_here("propose", *where, "task=none", f"task._target_={target}").stdout
+    assert json.loads(proposal)["agent"] == "rules"
+
+
+def test_classes_of_ours_in_the_wrong_place_are_not_made(
+    run_here: Run, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is said to be a runner would import its verifier; settings would be made of anything."""
+    monkeypatch.syspath_prepend(tmp_path)
+    stranger = importing(tmp_path / "proof")
+    jsonl = {"_target_": "llmzero.tasks.jsonl.JsonLines", "path": "x", "verifier": stranger["_target_"]}
+    nested = {"_target_": "llmzero.runners.local.LocalRunner", "settings": stranger}
+    odd = {"_target_": "llmzero.runners.slurm.SlurmRunner", "nodes": stranger, "setup": "touch proof"}
+    where = ["propose", f"search_dir={theirs}", "node=0001"]
+    for runner in (jsonl, nested, odd, {"_target_": [stranger["_target_"]]}, stranger["_target_"], None, {}):
+        change(theirs, {"runner": runner})
+        assert runner_of(stored_config(theirs / "config.yaml")) is None
+        assert run_here(*where, ok=False).returncode == BAD_INPUT
+    for group in ("tracking", "search.method"):
+        change(theirs, {"runner": {"_target_": "llmzero.runners.local.LocalRunner"}, group: jsonl})
+        assert f"{group}._target_=llmzero.tasks" in run_here(*where, ok=False).stderr
+    assert not (tmp_path / "proof").exists()
+
+
+def test_status_and_stop_do_without_a_runner_from_outside(theirs: Path, tmp_path: Path) -> None:
+    target = importing(tmp_path / "proof")["_target_"]
+    change(theirs, {"runner": {"_target_": target}})
+    shown = command_line("status", theirs)
+    assert shown.returncode == 0, shown.stderr
+    assert f"runner._target_={target}: is none of this program" in shown.stderr
+    assert "0001" in shown.stdout
+    stopped = command_line("stop", theirs)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "asked 2 stage(s) to end" in stopped.stdout
+    assert sorted(path.parent.name for path in theirs.glob("nodes/*/stop")) == ["0001", "0002"]
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_resumed_search_makes_nothing_of_what_is_stored(
+    run_here: Run, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runner and tracking may be others than before, so they are not even compared."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("UNTRUSTED_SECRET", SECRET)
+    own = {**importing(tmp_path / "proof"), "name": "rules", "a": "${oc.env:UNTRUSTED_SECRET}"}
+    change(theirs, {"runner": own, "tracking": own, "model.cache_dir": own})
+    run_here("search", *SIMULATED, "budget.stages=2", f"search_dir={theirs}")
+    assert json.loads((theirs / "summary.json").read_text())["state"] == "finished"
+    assert "stranger" not in (theirs / "config.yaml").read_text()
+    assert not holding(theirs, SECRET)
+    for key in ("agent", "stopper", "search.method", "task"):
+        change(theirs, {key: own})
+        refused = run_here("search", *SIMULATED, "budget.stages=2", f"search_dir={theirs}", ok=False)
+        assert refused.returncode == BAD_INPUT
+        assert "holds another search" in refused.stderr
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_stage_that_is_found_imports_nothing_unless_it_is_trusted(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    target = importing(tmp_path / "proof")["_target_"]
+    config = composed("train", TrainConfig, ["task=jsonl", "task.path=x", f"stage_dir={tmp_path}/stage"])
+    stage, spec = StageDir(tmp_path / "stage"), spec_of(config, tmp_path / "stage")
+    groups = {"task": "_target_", "model": "_target_", "rollout": "_target_", "algorithm": "loss"}
+    changed = {group: {**spec.config[group], key: target} for group, key in groups.items()}
+    changed["task"]["verifier"] = target
+    stage.write_spec(replace(spec, config={**spec.config, **changed}))
+    refused = run_here("train", f"stage_dir={tmp_path}/stage", ok=False)
+    assert refused.returncode == BAD_INPUT
+    for key in (*(f"{group}.{key}" for group, key in groups.items()), "task.verifier"):
+        assert f"{key}={target}: is none of this program" in refused.stderr
+    assert not stage.status_file.exists()
+    assert not (tmp_path / "proof").exists()
+    run_here("train", f"stage_dir={tmp_path}/stage", "trusted=true", ok=False)
+    assert (tmp_path / "proof").exists()
+
+
+def test_only_the_command_says_which_endpoint_gets_its_key(
+    run_here: Run, theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNTRUSTED_SECRET", SECRET)
+    asked = ["propose", f"search_dir={theirs}", "node=0001", "agent=openai", "llm.model=m"]
+    with LLMServer(scripted) as server:
+        change(theirs, {"llm.base_url": server.url, "llm.api_key_env": "UNTRUSTED_SECRET"})
+        refused = run_here(*asked, ok=False)
+        assert refused.returncode == BAD_INPUT
+        assert "llm.base_url, llm.api_key_env: other than this command's" in refused.stderr
+        assert not server.requests
+        run_here(*asked, "dry_run=true")
+        run_here(*asked, f"llm.base_url={server.url}", "llm.api_key_env=null")
+        assert SECRET not in server.requests[-1].headers.get("authorization", "")
+        run_here(*asked, "trusted=true")
+        assert SECRET in server.requests[-1].headers["authorization"]
+        change(theirs, {"llm.prompts": str(theirs)})
+        assert "llm.prompts: other than" in run_here(*asked, "dry_run=true", ok=False).stderr
+
+
+def test_every_class_that_our_options_name_is_known(searched: Path) -> None:
+    """So that whatever this version searched with can be asked about."""
+    for file in (REPOSITORY / "conf").rglob("*.yaml"):
+        config = yaml.safe_load(file.read_text()) or {}
+        group = file.parent.name
+        named = {group: config.get("method") if group == "search" else config}
+        stored = {"search": {"method": named["search"]}} if group == "search" else named
+        refuse_foreign("", stored, {}, trusted=False)
+    assert "replay.ReplayMethod" in str(OTHERS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "search|search_dir=",
+        "search|search_dir='  '",
+        "search|llm.cassette_dir=|search_dir=s",
+        "replay|strategy=s.yaml|search_dir=",
+        "replay|strategy=|search_dir=r",
+        "replay|rule=|search_dir=r",
+        "propose|search_dir=|node=0001",
+        "train|stage_dir=",
+        "train|resume_from=|stage_dir=s",
+        "evaluate|checkpoint=",
+        "compare|study_dir=|study=small",
+        "transfer|study_dir=",
+    ],
+)
+def test_an_empty_path_is_refused(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    """It is what an unset variable of a shell leaves, and would stand for the current directory."""
+    monkeypatch.chdir(tmp_path)
+    done = run_here(*arguments.split("|"), ok=False)
+    assert done.returncode == BAD_INPUT
+    assert ": needs a value" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["launchers/status.py", ""],
+        ["launchers/stop.py", " "],
+        ["-m", "analysis.load", "", "--out", "t"],
+        ["-m", "analysis.load", ".", "--out", ""],
+        ["-m", "analysis.sync", ""],
+    ],
+)
+def test_an_empty_path_of_a_command_is_refused(searched: Path, command: list[str]) -> None:
+    before = sorted(searched.rglob("*"))
+    arguments = [str(REPOSITORY / part) if part.endswith(".py") else part for part in command]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=searched,
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}"},
+        timeout=300,
+    )
+    assert done.returncode == BAD_INPUT
+    assert "needs a path, and was given an empty text" in done.stderr
+    assert sorted(searched.rglob("*")) == before
