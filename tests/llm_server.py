@@ -113,6 +113,7 @@ class Answer:
         raw: the whole body, instead of a well-formed one.
         cut_after: close the connection after so many bytes of the body.
         drip_s: the pause between the small pieces in which the body goes out.
+        endless: send the body again and again, until the client hangs up.
         finish_reason: of the only choice.
         usage: by default counted from the texts; None leaves it out.
     """
@@ -126,6 +127,7 @@ class Answer:
     raw: bytes | None = None
     cut_after: int | None = None
     drip_s: float = 0.0
+    endless: bool = False
     finish_reason: str = "stop"
     usage: Any = COUNTED
 
@@ -218,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
             {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "tests"}
             for name in self.server.models
         ]
-        return Answer(raw=json.dumps({"object": "list", "data": models}).encode())
+        return self.server.listing or Answer(raw=json.dumps({"object": "list", "data": models}).encode())
 
     def _nothing_here(self) -> Answer:
         return Answer(status=404, error=f"Invalid URL ({self.command} {self.path})")
@@ -235,10 +237,16 @@ class _Handler(BaseHTTPRequestHandler):
             "content-length": str(len(body)),
             "x-request-id": f"req_{uuid.uuid4().hex}",
         }
+        if answer.endless:
+            del headers["content-length"]
         for name, value in {**headers, **answer.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.close_connection |= answer.cut_after is not None
+        self.close_connection |= answer.cut_after is not None or answer.endless
+        while answer.endless:
+            self.wfile.write(body)
+            self.server.sent += len(body)
+            self._pause(answer.drip_s)
         *early, last = _pieces(body[: answer.cut_after], DRIP_BYTES if answer.drip_s else len(body) or 1)
         for piece in early:
             self.wfile.write(piece)
@@ -267,12 +275,14 @@ class LLMServer(ThreadingHTTPServer):
         silent_forms: forms that it accepts and ignores.
         api_key: what requests must bear; None for anything.
         models: names that GET /v1/models lists.
+        listing: what it answers instead of a list.
         rejects: keys of the body that get status 400.
 
     Attributes:
         requests: all requests so far, the refused ones too.
         in_progress: how many are being answered; those whose client hung up amid a pause are not.
         most_at_once: the greatest number of requests in progress at one time.
+        sent: bytes of endless bodies so far.
     """
 
     request_queue_size = 128
@@ -285,11 +295,13 @@ class LLMServer(ThreadingHTTPServer):
         silent_forms: Sequence[str] = (),
         api_key: str | None = None,
         models: Sequence[str] = ("scripted",),
+        listing: Answer | None = None,
         rejects: Sequence[str] = (),
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.mind, self.forms, self.silent_forms = mind, forms, silent_forms
         self.api_key, self.models, self.rejects = api_key, models, rejects
+        self.listing, self.sent = listing, 0
         self.requests: list[Request] = []
         self.most_at_once = 0
         self.in_progress = 0

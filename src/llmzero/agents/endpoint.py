@@ -1,16 +1,19 @@
 """A language model behind an OpenAI-compatible endpoint: a call gets a reply or an error, whatever happens.
 
-Calls are retried with back-off by the openai client, bounded in time and size (reply.py), limited in number
-at one time (slots.py), refused for a while after repeated failure (breaker.py), and stored and charged by the
-journal (journal.py). The first replies tell how the endpoint has to be asked for JSON (dialects.py).
+Calls are retried with back-off by the openai client, bounded in time and size (transport.py), limited in
+number at one time (slots.py), refused for a while after repeated failure (breaker.py), and stored and charged
+by the journal (journal.py). The first replies tell how the endpoint has to be asked for JSON (dialects.py).
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,9 +23,11 @@ from urllib.parse import urlsplit
 from llmzero.agents.breaker import Breaker
 from llmzero.agents.dialects import Dialect, DialectSearch
 from llmzero.agents.journal import CallId, CallJournal, Tape
-from llmzero.agents.reply import Message, Reply, read_body, read_reply
+from llmzero.agents.reply import Message, Reply, read_reply
 from llmzero.agents.slots import slot
+from llmzero.agents.text import one_line
 from llmzero.core.errors import UserError
+from llmzero.core.redaction import MARK, keep_secret, looks_like_key, masked, redacted, redacted_data
 from llmzero.core.settings import setting
 
 if TYPE_CHECKING:
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BODY_TRIES = 2  # for a reply that breaks off: the client itself retries all else
+CHECK_S = 10.0  # seconds that an endpoint has to list its models
+SLOT_TIMEOUTS = 5  # timeouts that a call waits for a slot: others may be in a queue before it
+ERROR_KEPT = 1000  # characters of an error
 
 
 class CallError(Exception):
@@ -58,7 +66,9 @@ class LlmSettings:
     max_reply_tokens: int = setting(4000, "limit of a reply", low=1)
     temperature: float | None = setting(None, "null leaves it to the endpoint", low=0, high=2)
     extra: dict[str, Any] = setting(
-        {}, "further fields of every request, e.g. +llm.extra={reasoning_effort: low}"
+        {},
+        "further fields of every request, e.g. +llm.extra={reasoning_effort: low}; secrets in it, such as "
+        "extra_headers, are written to no file",
     )
     price_input: float | None = setting(None, "dollars a million tokens; budget.llm_dollars needs it", low=0)
     price_output: float | None = setting(None, "dollars a million tokens; budget.llm_dollars needs it", low=0)
@@ -74,19 +84,56 @@ class LlmSettings:
     cassette_dir: str = setting("runs/cassette", "where calls are recorded and replayed from")
     prompts: str | None = setting(None, "folder of templates that replace those of conf/agent/prompts")
 
+    def __post_init__(self) -> None:
+        """Refuse secrets where they would be written to files, and keep those in `extra` from there.
+
+        Raises:
+            UserError: the address holds more than that, or a key stands in place of its variable's name.
+        """
+        if problem := _address_problem(self.base_url):
+            keep_secret(self.base_url or "")
+            raise UserError(f"llm.base_url {problem}")
+        name = self.api_key_env
+        if name is not None and (looks_like_key(name) or not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)):
+            keep_secret(name)
+            raise UserError(
+                "llm.api_key_env: must be the name of an environment variable, such as OPENAI_API_KEY, and "
+                "not the key itself"
+            )
+        masked(self.extra)
+
+
+def _address_problem(address: str | None) -> str | None:
+    """Return what is wrong with an address, without quoting it; None where nothing is."""
+    if address is None:
+        return None
+    try:
+        parts = urlsplit(address)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    if not right or not address.isprintable() or " " in address:
+        return "is no address; it must be like https://HOST/v1"
+    parts_beyond = {"password": parts.password, "user name": "@" in parts.netloc, "query": "?" in address}
+    name = next((name for name, there in {**parts_beyond, "fragment": "#" in address}.items() if there), None)
+    return name and (
+        f"contains a {name}, which would be written to files; put a key into an environment variable "
+        "and name that in llm.api_key_env, and further parts of a request into llm.extra"
+    )
+
 
 class Endpoint:
     """One model of one endpoint.
 
     Raises:
-        UserError: no model is named, or the address holds a password.
+        UserError: no model is named, or the key cannot be sent.
     """
 
     def __init__(self, settings: LlmSettings) -> None:
         self.settings = settings
         self.model = settings.model or ""
         self._tape = Tape(settings.cassette, Path(settings.cassette_dir))
-        self._key = os.environ.get(settings.api_key_env) if settings.api_key_env else None
+        self._key = _key(settings.api_key_env)
         self._journal: CallJournal | None = None
         self._client: OpenAI | None = None
         self._dialects = DialectSearch()
@@ -94,11 +141,6 @@ class Endpoint:
         self._label = f"model {self.model} at {settings.base_url or 'OpenAI'}"
         if not self.model:
             raise UserError("llm.model: needs the name of a model, e.g. llm.model=NAME llm.base_url=URL")
-        if urlsplit(settings.base_url or "").password:
-            raise UserError(
-                f"llm.base_url of model {self.model} contains a password; put it into an environment "
-                "variable and name that in llm.api_key_env"
-            )
 
     @property
     def replays(self) -> bool:
@@ -129,23 +171,29 @@ class Endpoint:
                 f"key for model {self.model}, is not set; set it, or give llm.api_key_env=null where the "
                 "endpoint wants no key"
             )
-        try:
-            self._openai().with_options(timeout=10, max_retries=0).models.list()
-        except (AuthenticationError, PermissionDeniedError) as error:
-            refusal = self._redacted(str(error))
+        if MARK in json.dumps(self.settings.extra):
             raise UserError(
-                f"{self._label}: the key in {self.settings.api_key_env} is not accepted: {refusal}"
+                f"llm.extra: {MARK} stands there for secrets, which are stored nowhere; give the values again"
+            )
+        try:
+            with self._slot(CHECK_S):
+                self._openai().with_options(timeout=CHECK_S, max_retries=0).models.list()
+        except UserError:
+            raise
+        except (AuthenticationError, PermissionDeniedError) as error:
+            raise UserError(
+                f"{self._label}: the key in {self.settings.api_key_env} is not accepted: {_told(error)}"
             ) from None
         except APITimeoutError:
-            log.warning("%s has not answered within 10 s; the search begins all the same", self._label)
+            log.warning(
+                "%s has not answered within %.0f s; the search begins all the same", self._label, CHECK_S
+            )
         except APIConnectionError as error:
-            cause = self._redacted(str(error.__cause__ or error))
+            cause = _told(error.__cause__ or error)
             raise UserError(f"{self._label}: nobody answers there ({cause}); is it running?") from None
         except Exception as error:
             log.warning(
-                "%s does not list its models (%s); the search begins all the same",
-                self._label,
-                self._redacted(str(error)),
+                "%s does not list its models (%s); the search begins all the same", self._label, _told(error)
             )
 
     def ask(
@@ -169,6 +217,7 @@ class Endpoint:
             UserError: a replay asks for what was never recorded.
         """
         assert self._journal is not None, "connect() comes first"
+        messages = redacted_data(messages)
         name = self._journal.name(call)
         self._journal.count(call)
         record = self._journal.find(name)
@@ -210,7 +259,7 @@ class Endpoint:
                 form = dialect.form if schema else form
                 self._breaker.succeed()
             except Exception as failure:  # whatever an endpoint can do to a client ends here
-                error = self._redacted(f"{type(failure).__name__}: {failure}")[:1000]
+                error = f"{type(failure).__name__}: {_told(failure)}"
                 self._fail(error)
         record = {
             "made": made,
@@ -227,7 +276,7 @@ class Endpoint:
         return record
 
     def _fail(self, error: str) -> None:
-        log.warning("%s: %s", self._label, error.splitlines()[0])
+        log.warning("%s: %s", self._label, error)
         if self._breaker.fail():
             log.warning(
                 "%s is left alone for %.0f s; until then rules decide in its place",
@@ -256,11 +305,11 @@ class Endpoint:
             elif schema:
                 request |= dialect.asking(messages, schema)
             try:
-                with slot(self.settings.base_url or "openai", self.settings.max_at_once):
+                with self._slot(SLOT_TIMEOUTS * self.settings.timeout_s):
                     reply = self._send(request)
             except APIStatusError as refusal:
                 following = self._dialects.after_refusal(
-                    dialect, refusal.status_code, str(refusal), wants_json
+                    dialect, refusal.status_code, _told(refusal), wants_json
                 )
                 if following is None:
                     raise
@@ -277,8 +326,7 @@ class Endpoint:
         for last in [*[False] * (BODY_TRIES - 1), True]:
             try:
                 with completions.with_streaming_response.create(**request) as response:
-                    body = read_body(response.iter_bytes(), self.settings.timeout_s)
-                    reply = read_reply(body, request, self._redacted)
+                    reply = read_reply(response.read(), request)
                     return replace(reply, dollars=self._price(reply))
             except (APIStatusError, APIConnectionError, TimeoutError):
                 raise
@@ -292,9 +340,14 @@ class Endpoint:
         price_input, price_output = self.settings.price_input or 0.0, self.settings.price_output or 0.0
         return (reply.prompt_tokens * price_input + reply.completion_tokens * price_output) / 1e6
 
+    def _slot(self, timeout_s: float) -> AbstractContextManager[None]:
+        return slot(self.settings.base_url or "openai", self.settings.max_at_once, timeout_s)
+
     def _openai(self) -> OpenAI:
         if self._client is None:
             from openai import OpenAI
+
+            from llmzero.agents.transport import bounded_client
 
             for chatter in ("httpx", "httpx2"):  # a line for every request, in the middle of the search's own
                 logging.getLogger(chatter).setLevel(logging.WARNING)
@@ -303,9 +356,27 @@ class Endpoint:
                 base_url=self.settings.base_url,
                 timeout=self.settings.timeout_s,
                 max_retries=self.settings.retries,
+                http_client=bounded_client(),
             )
         return self._client
 
-    def _redacted(self, text: str) -> str:
-        """Return a text without the key, which an endpoint may send back."""
-        return text.replace(self._key, "[key]") if self._key else text
+
+def _key(variable: str | None) -> str | None:
+    """Return the key in an environment variable, from which an editor's line end is taken; None without one.
+
+    Raises:
+        UserError: it has characters that cannot be sent.
+    """
+    key = os.environ.get(variable, "").strip() if variable else ""
+    keep_secret(key)
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UserError(
+            f"llm.api_key_env={variable}: the key in this environment variable holds blanks, control "
+            "characters or letters beyond ASCII, which no request can carry; set it to the key alone"
+        )
+    return key or None
+
+
+def _told(error: BaseException) -> str:
+    """Return what an error says on a line, without secrets: it may be in the words of the endpoint."""
+    return one_line(redacted(str(error)), ERROR_KEPT)

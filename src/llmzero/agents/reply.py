@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from llmzero.agents.text import estimated_tokens
+from llmzero.core.redaction import redacted
 
 Message = dict[str, Any]  # of a conversation, in the words of the protocol
-
-BODY_LIMIT = 8_000_000  # bytes of a reply that are read
 
 
 @dataclass(frozen=True)
@@ -38,30 +35,12 @@ class Reply:
         return self.prompt_tokens + self.completion_tokens
 
 
-def read_body(chunks: Iterable[bytes], timeout_s: float) -> bytes:
-    """Return the whole body of a response.
-
-    Raises:
-        TimeoutError: it is not complete after `timeout_s` seconds.
-        ValueError: it is longer than `BODY_LIMIT`.
-    """
-    deadline, body = time.monotonic() + timeout_s, b""
-    for chunk in chunks:
-        body += chunk
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the reply was not complete after {timeout_s:.0f} s")
-        if len(body) > BODY_LIMIT:
-            raise ValueError(f"the reply is longer than {BODY_LIMIT} bytes")
-    return body
-
-
-def read_reply(body: bytes, request: Message, redact: Callable[[str], str]) -> Reply:
-    """Return the reply in the body of a chat completion, without its price.
+def read_reply(body: bytes, request: Message) -> Reply:
+    """Return the reply in the body of a chat completion, without its price, and without secrets.
 
     Args:
         body: JSON, if the endpoint keeps the protocol.
         request: the request that it answers.
-        redact: removes secrets from a text.
 
     Raises:
         Exception: of any kind, where the body is no chat completion.
@@ -74,11 +53,11 @@ def read_reply(body: bytes, request: Message, redact: Callable[[str], str]) -> R
         for call in message.get("tool_calls") or ()
     ]
     tool_calls = tuple(
-        (redact(str(call_id)), redact(str(name)), redact(str(arguments)))
+        (redacted(str(call_id)), redacted(str(name)), redacted(str(arguments)))
         for call_id, name, arguments in calls
     )
     had_to_call = bool(tool_calls) and "tool_choice" in request
-    text = tool_calls[0][2] if had_to_call else redact(_text(message.get("content")))
+    text = tool_calls[0][2] if had_to_call else redacted(_text(message.get("content")))
     usage = completion.get("usage")
     return Reply(
         text,

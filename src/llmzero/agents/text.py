@@ -9,6 +9,8 @@ import re
 import unicodedata
 from typing import Any
 
+from llmzero.core.files import too_deep
+
 # Of prompts full of numbers, by a tokenizer that takes each digit for itself: others need fewer tokens.
 CHARACTERS_A_TOKEN = 2.5
 SEARCHED = 400_000  # characters of a reply in which JSON is looked for
@@ -41,7 +43,8 @@ def fenced(text: str, kind: str) -> str:
 def json_object(text: str, key: str) -> dict[str, Any] | None:
     """Return the last JSON object in a text that has a key, or any for an empty key, or None.
 
-    Objects inside others do not count. What comes before the last one are taken to be drafts.
+    Objects inside others do not count, and neither do such as are nested deeper than any answer. What comes
+    before the last one are taken to be drafts.
     """
     decoder, answer, position, text = json.JSONDecoder(), None, 0, text[:SEARCHED]
     for _ in range(STARTS):
@@ -50,7 +53,7 @@ def json_object(text: str, key: str) -> dict[str, Any] | None:
             break
         try:
             value, position = decoder.raw_decode(text, start)
-            answer = value if not key or key in value else answer
+            answer = value if (not key or key in value) and not too_deep(value) else answer
         except (ValueError, RecursionError):
             position = start + 1
     return answer

@@ -1,4 +1,6 @@
-"""The terminal's door: all that commands print passes here, so that text of others cannot give it orders."""
+"""The terminal's door: all that commands print passes here, so that no secret passes and no text of others
+gives orders.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,14 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from llmzero.core.redaction import redact_log, redacted
 from llmzero.core.text import visible, visible_line
 
 
 class GuardedStream:
-    """A text stream that writes out what a terminal would obey; everything else is the stream's own.
+    """A text stream that leaves out secrets and writes out what a terminal would obey.
+
+    Everything else is the stream's own.
 
     Args:
         stream: the stream that the text goes to.
@@ -31,7 +36,7 @@ class GuardedStream:
     def write(self, text: str) -> int:
         """Write a text; a carriage return at its beginning stays, as progress bars of libraries need it."""
         begin = "\r" if text.startswith("\r") else ""
-        self.stream.write(begin + visible(text.removeprefix("\r")))
+        self.stream.write(begin + visible(redacted(text.removeprefix("\r"))))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -62,16 +67,17 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as text, written out before its width counts."""
-        return super().render_str(visible(text), **options)
+        return super().render_str(visible(redacted(text)), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of an object, their text written out."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+            yield segment if segment.control else Segment(visible(redacted(segment.text)), segment.style)
 
 
 def guard_output() -> None:
-    """Guard standard output, standard error and the handlers of the log that are there, for good."""
+    """Guard standard output, standard error, the log and those of its handlers that are there, for good."""
+    redact_log()
     sys.stdout, sys.stderr = (
         cast("TextIO", GuardedStream(unguarded(stream))) for stream in (sys.stdout, sys.stderr)
     )

@@ -18,7 +18,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_atomic
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
-from llmzero.tree.workspace import CHANGEABLE, differences, read_config
+from llmzero.tree.workspace import CHANGEABLE, differences, read_config, without_secrets
 
 OWN_KEYS = ("seed", "search_dir", "dry_run")  # set for each cell: no override may
 CHANGEABLE_CELLS = (*(key for key in CHANGEABLE if key not in ("budget", "runner")), "seed")
@@ -53,7 +53,7 @@ class Pair:
     def claim(self) -> None:
         """Write the configuration into the folder, so that a later command cannot mix other searches in."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._config_file, dump_yaml(asdict(self.config)))
+        write_atomic(self._config_file, dump_yaml(without_secrets(asdict(self.config))))
 
     @property
     def _config_file(self) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from llmzero.core.documents import dump_yaml, read_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.files import make_private, reading, remove_temporary, write_atomic
+from llmzero.core.redaction import masked
 from llmzero.core.settings import path_argument
 from llmzero.tree.lease import Lease
 from llmzero.tree.upgrade import upgraded
@@ -72,7 +73,7 @@ class Workspace:
             self.stop_file.unlink(missing_ok=True)
             if self.config_file.exists():
                 self.check_identity(config)
-            write_atomic(self.config_file, dump_yaml(config))
+            write_atomic(self.config_file, dump_yaml(without_secrets(config)))
             yield
 
     def check_identity(self, config: dict[str, Any]) -> None:
@@ -106,15 +107,25 @@ def read_config(path: Path) -> dict[str, Any]:
         return upgraded(config)
 
 
+def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as files keep it: with secrets for language models masked."""
+    llm = config.get("llm")
+    if not isinstance(llm, Mapping) or "extra" not in llm:
+        return dict(config)
+    return {**config, "llm": {**llm, "extra": masked(llm["extra"])}}
+
+
 def differences(
     stored: Mapping[str, Any], wanted: Mapping[str, Any], changeable: Collection[str] = CHANGEABLE
 ) -> str:
     """Return the first keys, with their values, that differ and may not; nothing where there are none.
 
     A group that the stored configuration lacks altogether is of a later version than it, and no difference.
+    Secrets are none either: files do not keep them.
     """
-    there = _flat(stored, changeable)
-    here = _flat({key: value for key, value in wanted.items() if key in stored}, changeable)
+    there = _flat(without_secrets(stored), changeable)
+    present = {key: value for key, value in wanted.items() if key in stored}
+    here = _flat(without_secrets(present), changeable)
     different = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
     return "; ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in different[:5])
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings
 from llmzero.agents.journal import CallId, CallJournal
 from llmzero.agents.llm_stopper import SCHEMA as STOP_SCHEMA
 from llmzero.agents.reply import Reply
+from llmzero.agents.slots import slot
 from llmzero.core.errors import UserError
 from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request, answer_json, script
 
@@ -374,3 +379,258 @@ def _outcome(made: Endpoint) -> str:
         return ask(made).text
     except CallError as error:
         return f"failed: {error}"
+
+
+# --- bounds ---
+
+
+@contextmanager
+def raw_server(beginning: bytes, repeated: bytes, pause_s: float) -> Iterator[str]:
+    """Serve bytes that need not be HTTP: a beginning, then the same again and again until the client goes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+    def talk(connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.recv(65536)
+            connection.sendall(beginning)
+            while True:
+                connection.sendall(repeated)
+                time.sleep(pause_s)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 302, 500])
+def test_an_error_without_an_end_is_read_in_part(tmp_path: Path, status: int) -> None:
+    flood = Answer(status=status, raw=b"no " * 100_000, endless=True, headers={"location": "/v1/elsewhere"})
+    with LLMServer(lambda request: flood, forms=["plain"]) as server:
+        with pytest.raises(CallError, match=f"{status}"):
+            ask(endpoint(server.url, tmp_path))
+        assert server.sent < 50_000_000
+    (record,) = records(tmp_path)
+    assert len(record["error"]) < 1200
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_list_of_models_without_an_end_is_not_waited_for(
+    tmp_path: Path, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = Answer(status=status, raw=b"[" * 1_000_000, endless=True)
+    with LLMServer(good, listing=flood) as server, caplog.at_level(logging.WARNING):
+        endpoint(server.url, tmp_path).check()
+        assert server.sent < 50_000_000
+    assert "does not list its models" in caplog.text
+    assert len(caplog.text) < 2000
+
+
+def test_a_reply_without_an_end_is_given_up(tmp_path: Path) -> None:
+    with LLMServer(lambda request: Answer(raw=b"{" * 1_000_000, endless=True)) as server:
+        with pytest.raises(CallError, match="longer than 8000000 bytes"):
+            ask(endpoint(server.url, tmp_path))
+        assert server.sent < 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "status"), [("gzip", 200), ("gzip", 400), ("deflate", 200), ("GZIP, gzip", 200)]
+)
+def test_compressed_bodies_are_not_unpacked(tmp_path: Path, encoding: str, status: int) -> None:
+    bomb = zlib.compress(bytes(200_000_000), 9, wbits=31 if encoding != "deflate" else 15)
+    answer = Answer(status=status, raw=bomb, headers={"content-encoding": encoding})
+    with LLMServer(lambda request: answer, forms=["plain"]) as server:
+        made = endpoint(server.url, tmp_path)
+        tracemalloc.start()
+        with pytest.raises(CallError, match="compressed" if status == 200 else "400"):
+            ask(made)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_the_body_of_an_error_has_a_deadline(tmp_path: Path, status: int) -> None:
+    drip = Answer(status=status, raw=b"n", endless=True, drip_s=0.05)
+    with (
+        LLMServer(lambda request: drip, forms=["plain"]) as server,
+        pytest.raises(CallError, match=f"{status}"),
+    ):
+        ask(endpoint(server.url, tmp_path, timeout_s=0.3))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "repeated"),
+    [
+        (b"HTTP/1.1 200 OK\r\nx-slow: ", b"a"),
+        (b"HTTP/1.1 400 Bad Request\r\n", b"x: 1\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"x-trailer: 1\r\n"),
+    ],
+)
+def test_headers_that_never_end_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beginning: bytes, repeated: bytes
+) -> None:
+    monkeypatch.setattr("llmzero.agents.endpoint.CHECK_S", 0.3)
+    with raw_server(beginning, repeated, 0.02) as url:
+        with pytest.raises(CallError):
+            ask(endpoint(url, tmp_path, timeout_s=0.3))
+        with suppress(UserError):
+            endpoint(url, tmp_path).check()
+    assert records(tmp_path)[0]["seconds"] < 30
+
+
+def test_redirections_are_not_followed(tmp_path: Path) -> None:
+    with LLMServer(good) as elsewhere:
+        away = Answer(status=307, raw=b"", headers={"location": f"{elsewhere.url}/chat/completions"})
+        with LLMServer(lambda request: away) as server, pytest.raises(CallError, match="307"):
+            ask(endpoint(server.url, tmp_path))
+        assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("nested", ["[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000])
+def test_nested_replies_are_no_answers(tmp_path: Path, nested: str, status: int) -> None:
+    message = '{"choices": [{"message": {"content": %s, "tool_calls": %s}}]}'
+    inside = [(nested, "null"), ("null", nested), ('"x"', f"[{nested}]")]
+    raws = (nested, *(message % parts for parts in inside))
+    answers = [Answer(raw=raw.encode(), status=status) for raw in raws]
+    with LLMServer(script(answers), forms=["plain"]) as server:
+        for _ in answers:
+            with pytest.raises(CallError):
+                ask(endpoint(server.url, tmp_path))
+
+
+def test_an_endpoint_whose_slots_are_held_for_ever_counts_as_failed(tmp_path: Path) -> None:
+    with LLMServer(good) as server, slot(server.url, 1, 1.0):
+        with pytest.raises(CallError, match=r"TimeoutError: all 1 slots .* \(llm.max_at_once\) are taken"):
+            ask(endpoint(server.url, tmp_path, max_at_once=1, timeout_s=0.1))
+        assert server.requests == []
+
+
+def test_a_folder_of_locks_that_others_have_access_to_is_refused_before_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "llmzero-slots").mkdir()
+    (tmp_path / "llmzero-slots").chmod(0o777)
+    with LLMServer(good) as server:
+        with pytest.raises(UserError, match="must belong to you alone"):
+            endpoint(server.url, tmp_path).check()
+        with pytest.raises(CallError, match="must belong to you alone"):
+            ask(endpoint(server.url, tmp_path))
+
+
+# --- keys ---
+
+
+@pytest.mark.parametrize("blanks", ["\n", "\r", "\r\n", " \t\r\n"])
+def test_the_line_end_of_a_key_is_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blanks: str
+) -> None:
+    monkeypatch.setenv("MY_KEY", f"{KEY}{blanks}")
+    with LLMServer(good, api_key=KEY) as server:
+        made = endpoint(server.url, tmp_path, api_key_env="MY_KEY")
+        made.check()
+        assert json.loads(ask(made).text) == GOOD
+    monkeypatch.setenv("MY_KEY", blanks)
+    with pytest.raises(UserError, match=r"MY_KEY.*is not set"):
+        endpoint("http://127.0.0.1:9/v1", tmp_path, api_key_env="MY_KEY").check()
+
+
+@pytest.mark.parametrize("bad", ["\r\n", "\x01", " ", "\x7f", "é", "\u2028", "\x1b[2J"])
+def test_a_key_that_cannot_be_sent_is_refused_by_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    monkeypatch.setenv("MY_KEY", f"sk-secret{bad}0123456789")
+    with pytest.raises(UserError, match=r"llm\.api_key_env=MY_KEY") as refused:
+        endpoint("http://127.0.0.1:9/v1", tmp_path, api_key_env="MY_KEY")
+    assert "sk-secret" not in str(refused.value)
+    assert "0123456789" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("http://sk-hidden@host/v1", "user name"),
+        ("http://:sk-hidden@host/v1", "password"),
+        ("http://me:sk-hidden@host/v1", "password"),
+        ("http://@sk-hidden/v1", "user name"),
+        ("https://host/v1?api_key=sk-hidden", "query"),
+        ("https://host/v1?sk-hidden", "query"),
+        ("https://host/v1#sk-hidden", "fragment"),
+        ("https://sk-hidden:x/v1", "is no address"),
+        ("https://[sk-hidden/v1", "is no address"),
+        ("sk-hidden", "is no address"),
+        ("ftp://sk-hidden/v1", "is no address"),
+        ("http://host/\r\nsk-hidden: x", "is no address"),
+    ],
+)
+def test_an_address_holds_no_secret(url: str, part: str) -> None:
+    with pytest.raises(UserError, match=part) as refused:
+        LlmSettings(base_url=url)
+    assert "sk-hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["sk-proj-0123456789abcdefgh", "0123456789abcdef0123456789abcdef", "a b", ""])
+def test_a_key_in_place_of_its_variables_name_is_not_printed(key: str) -> None:
+    with pytest.raises(UserError, match=r"llm.api_key_env: must be the name") as refused:
+        LlmSettings(api_key_env=key)
+    assert not key or key not in str(refused.value)
+
+
+def test_headers_are_sent_and_written_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    extra = {"extra_headers": {"X-Gateway": f"Token {KEY}"}, "extra_body": {"api_key": "gateway-key-of-body"}}
+
+    def parrot(request: Request) -> Answer:
+        said = f"{request.headers['x-gateway']} {request.body['api_key']}"
+        return Answer(content=said) if len(server.requests) % 2 else Answer(status=500, error=said)
+
+    with LLMServer(parrot) as server:
+        made = endpoint(server.url, tmp_path, extra=extra)
+        ask(made)
+        with pytest.raises(CallError):
+            ask(made)
+    assert server.requests[0].headers["x-gateway"] == f"Token {KEY}"
+    written = "".join(file.read_text() for file in tmp_path.rglob("*.json")) + caplog.text
+    assert "[key]" in written
+    assert KEY not in written
+    assert "gateway-key-of-body" not in written
+
+
+def test_a_masked_header_is_not_sent(tmp_path: Path) -> None:
+    with LLMServer(good) as server, pytest.raises(UserError, match="stored nowhere; give the values again"):
+        endpoint(server.url, tmp_path, extra={"extra_headers": {"X-Gateway": "[key]"}}).check()
+
+
+def test_a_secret_in_the_evidence_reaches_neither_endpoint_nor_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_of_a_stage")
+    question = [
+        *QUESTION,
+        {"role": "user", "content": [{"type": "text", "text": "failed: hf_secret_of_a_stage"}]},
+    ]
+    with LLMServer(good) as server:
+        endpoint(server.url, tmp_path).ask(CALL, question, schema=SCHEMA)
+        assert "failed: [key]" in server.requests[0].text
+    assert "hf_secret" not in json.dumps(records(tmp_path))
+
+
+def test_replies_with_any_character_are_stored(tmp_path: Path) -> None:
+    odd = "nul \x00 escape \x1b surrogates \ud800 \udfff end"
+    with LLMServer(script([Answer(content=odd), Answer(status=400, error=odd)]), forms=["plain"]) as server:
+        made = endpoint(server.url, tmp_path)
+        assert made.ask(CALL, QUESTION).text == odd
+        with pytest.raises(CallError, match=r"nul +escape +surrogates +end"):
+            made.ask(CALL, QUESTION)
+    assert [record["text"] for record in records(tmp_path)] == [odd, ""]

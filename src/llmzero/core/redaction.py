@@ -1,0 +1,154 @@
+"""Secrets that the program holds, taken out of every text on its way to a file, a log or the terminal.
+
+They are the values of environment variables whose names say so, and whatever `keep_secret` was told. A secret
+is found as it is and in the forms that programs give to texts: escaped by JSON, Python, HTML or a URL, wholly
+or in part, and inside of base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+MARK = "[key]"
+SHORTEST = 8  # characters; shorter values, such as "none", are words that texts may contain
+NAMES = ("_API_KEY", "_ACCESS_KEY", "_TOKEN", "_SECRET", "_PASSWORD")  # ends of names of variables
+# Names of settings that hold secrets, with all that is inside of them.
+CREDENTIAL = re.compile(
+    r"^extra_(headers|query)$|(api|access|private|secret)[-_]?key|^key$|token$|secret|passw|auth|credential"
+    r"|cookie",
+    re.IGNORECASE,
+)
+# What services give out as keys: a known beginning, or many letters and digits in a row, as no name has.
+KEY_LIKE = re.compile(
+    r"(?=\S*\d)(?:(?:sk|pk|hf|gh[pousr]|glpat|xox[abp]|AIza)[-_]?\S{12,}|\S*[A-Za-z0-9]{24,}\S*)", re.ASCII
+)
+
+_kept: set[str] = set()
+
+
+def keep_secret(text: str) -> None:
+    """Have a text and its words redacted from now on, but for those shorter than `SHORTEST`."""
+    _kept.update(_parts(text))
+
+
+def redacted(text: str) -> str:
+    """Return a text with `[key]` in place of every secret."""
+    for name, value in os.environ.items():
+        if name.upper().endswith(NAMES):
+            keep_secret(value)
+    return _pattern(frozenset(_kept)).sub(MARK, text) if _kept else text
+
+
+def redacted_data(value: Any) -> Any:
+    """Return plain data with the secrets in its texts redacted, those of keys, too."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {redacted_data(key): redacted_data(item) for key, item in value.items()}
+    return [redacted_data(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def masked(value: Any, secret: bool = False) -> Any:
+    """Return settings with `[key]` in place of secret values, which are redacted elsewhere from now on, too.
+
+    Secret are headers, queries, whatever stands under a name such as `api_key`, and what looks like a key.
+    """
+    if isinstance(value, Mapping):
+        return {
+            name: masked(item, secret or CREDENTIAL.search(str(name)) is not None)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [masked(item, secret) for item in value]
+    if isinstance(value, str) and (secret or looks_like_key(value)):
+        keep_secret(value)
+        return MARK
+    return value
+
+
+def looks_like_key(text: str) -> bool:
+    """Return whether a text is probably a key, and no name."""
+    return KEY_LIKE.fullmatch(text.strip()) is not None
+
+
+def redact_log() -> None:
+    """Redact what this process logs from now on, whoever logs it to whatever handler: tracebacks, too."""
+    make_record = logging.getLogRecordFactory()
+    if getattr(make_record, "redacts", False):
+        return
+
+    def make_redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        record.msg, record.args = redacted(_message(record)), ()
+        if record.exc_info:
+            record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+            record.exc_info = None
+        return record
+
+    make_redacted.redacts = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(make_redacted)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return a record's text; the bare message where its arguments do not fit, which is no reason to fail."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg} {record.args}"
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Yield a text and its words, such as the key in `Bearer KEY`."""
+    return (part for part in {text.strip(), *text.split()} if len(part) >= SHORTEST)
+
+
+@lru_cache(maxsize=8)
+def _pattern(secrets: frozenset[str]) -> re.Pattern[str]:
+    """Return what matches every form of the secrets, of those that overlap the longest."""
+    forms = [
+        form
+        for secret in sorted(secrets, key=len, reverse=True)
+        for form in ("".join(map(_character, secret)), *_base64_forms(secret))
+    ]
+    return re.compile("|".join(forms), re.IGNORECASE)
+
+
+@lru_cache(maxsize=1024)
+def _character(character: str) -> str:
+    """Return what matches a character in all its forms; escaped ones may be escaped again."""
+    code, raw = ord(character), character.encode(errors="surrogatepass")
+    forms = {
+        character,
+        json.dumps(character)[1:-1],
+        repr(character)[1:-1],
+        repr(raw)[2:-1],
+        html.escape(character),
+        quote(raw, safe=""),
+        "".join(f"%{byte:02x}" for byte in raw),
+        "".join(f"\\x{byte:02x}" for byte in raw),
+        f"\\u{code:04x}",
+        f"&#{code};",
+        f"&#x{code:x};",
+        *((f"\\{character}",) if not character.isalnum() else ()),
+        *(("+",) if character == " " else ()),
+    }
+    ordered = sorted(forms, key=len, reverse=True)
+    return f"(?:{'|'.join(re.escape(form).replace(chr(92) * 2, chr(92) * 2 + '{1,8}') for form in ordered)})"
+
+
+def _base64_forms(secret: str) -> Iterator[str]:
+    """Yield what matches a secret inside of base64, at each of the three places where it can begin."""
+    raw = secret.encode(errors="surrogatepass")
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + raw).decode().rstrip("=")
+        inner = text[-(-8 * before // 6) : 8 * (before + len(raw)) // 6]  # without bits of its neighbours
+        yield "".join({"+": "[+-]", "/": "[/_]"}.get(each, each) for each in inner)
