@@ -5,12 +5,14 @@ Models are sound or hostile; drivers are killed, budgets spent, searches replaye
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -19,7 +21,7 @@ from llmzero.core.hparams import Catalogue
 from llmzero.tree.store import EventStore
 from tests.integration.conftest import Run, read_lines
 from tests.integration.searches import TRAINED, assert_consistent, start_and_kill, summary
-from tests.llm_server import Answer, Hostile, LLMServer, Request, answer_json, asked_schema, scripted
+from tests.llm_server import Answer, Hostile, LLMServer, Request, answer_json, asked_schema, script, scripted
 
 SIMULATED = ["experiment=simulated", "search.workers=1"]
 ALWAYS_ASKING = "search.method.unchanged_fraction=0"
@@ -497,3 +499,222 @@ def test_a_dry_run_tells_the_model_and_what_it_can_cost(run_here: Run, tmp_path:
         in printed
     )
     assert not (tmp_path / "s").exists()
+
+
+# --- what an endpoint sends is data, and what it is sent stays a secret ---
+
+ODD_TEXTS = (
+    "${oc.env:OPENAI_API_KEY}",
+    "${",
+    "${nope}",
+    "???",
+    "${oc.env:OPENAI_API_KEY,x} {_target_: os.system}",
+    "[/red] \x1b[2J \0 \ud800",
+    "'\"\\${a:b}",
+)
+
+
+def odd_words(request: Request) -> Answer:
+    """Answer sensibly in odd words: in every field of a proposal, and in reasons to stop a stage."""
+    number = len(request.last_user) % len(ODD_TEXTS)
+    text, value = ODD_TEXTS[number], json.loads(scripted(request).content or "{}")
+    if "stop" in value:
+        return answer_json(request, {**value, "reason": text, "_target_": "os.abort"})
+    changes = [{**change, "reason": text, "_target_": "os.abort"} for change in value["changes"]]
+    return answer_json(
+        request,
+        {
+            **value,
+            "_target_": "os.abort",
+            "diagnosis": [*ODD_TEXTS[number:], *ODD_TEXTS[:number]][:3],
+            "rationale": text,
+            "observations": [text, {"_target_": "os.abort"}],
+            "changes": changes,
+            "expected": {"score": 0.5, "effect": text, "metrics": [{"name": text, "direction": "up"}]},
+        },
+    )
+
+
+def test_replies_stay_plain_text_up_to_the_confirmation(launch: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    with LLMServer(odd_words, api_key=KEY) as server:
+        overrides = [
+            *SIMULATED,
+            *asking(server, "llm.api_key_env=OPENAI_API_KEY", "stopper=llm", "stopper.interval_s=0"),
+            ALWAYS_ASKING,
+            "budget.stages=8",
+            "search.confirm_seeds=1",
+            f"search_dir={search}",
+        ]
+        first = launch("search", *overrides, OPENAI_API_KEY=f"{KEY}\r\n")
+        again = launch("search", *overrides, OPENAI_API_KEY=KEY)
+        replayed = launch(
+            "replay",
+            *SIMULATED,
+            f"strategy={search}/strategy.yaml",
+            f"search_dir={tmp_path}/r",
+            OPENAI_API_KEY=KEY,
+        )
+    assert_consistent(search, 8)
+    confirmation = json.loads((search / "confirmation.json").read_text())
+    assert confirmation["strategies"]
+    assert_key_is_nowhere(tmp_path, first, again, replayed)
+    proposals = [json.loads(file.read_text()) for file in sorted(search.glob("nodes/*/proposal.json"))[2:]]
+    said = {text for proposal in proposals for text in (*proposal["diagnosis"], proposal["rationale"])}
+    assert {"${oc.env:OPENAI_API_KEY}", "${", "${nope}", "???"} <= said, "literally"
+    stages = yaml.safe_load((search / "strategy.yaml").read_text())["stages"]
+    tree = EventStore(search / "tree.jsonl", repair=False).tree
+    for stage in stages:
+        assert stage["diagnosis"] == list(tree[stage["node_id"]].proposal["diagnosis"])
+    assert catalogue_of_search(search)
+
+
+def assert_key_is_nowhere(folder: Path, *outputs: Any) -> None:
+    """Check files, names and what was printed, for the key and for what is left of it in other forms."""
+    forms = (KEY, KEY[3:], KEY[8:-4])
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert len(files) > 10
+    for form in forms:
+        assert not [file for file in files if form.encode() in file.read_bytes()]
+        assert not [file for file in files if form in str(file)]
+        assert all(form not in output.stdout + output.stderr for output in outputs)
+
+
+def test_a_skill_session_takes_odd_arguments_as_text(launch: Run, tmp_path: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+
+    def arguments(**values: Any) -> dict[str, Any]:
+        return {"parent": "0000", "checkpoint": "best", "changes": {}, "reason": "so", **values}
+
+    calls: list[tuple[str, Any]] = [
+        ("start_stage", deep),
+        ("start_stage", f'{{"changes": {deep}}}'),
+        ("read_skill", {"name": "../../../../../../etc/passwd"}),
+        ("read_metrics", {"stage": "../../.."}),
+        ("${oc.env:OPENAI_API_KEY}", {"_target_": "os.abort"}),
+        *(
+            ("start_stage", arguments(reason=t, diagnosis=t, changes={"group_size": 4 + 4 * i}))
+            for i, t in enumerate(ODD_TEXTS[:4])
+        ),
+        ("wait", {}),
+        ("finish", {"summary": "${oc.env:OPENAI_API_KEY}"}),
+    ]
+    mind = script([Answer(tool_calls=[call]) for call in calls])
+    with LLMServer(mind, api_key=KEY) as server:
+        said = launch(
+            "search",
+            "experiment=simulated",
+            "search.workers=2",
+            "search=skill",
+            *asking(server, "llm.api_key_env=OPENAI_API_KEY"),
+            "stopper=none",
+            "budget.stages=4",
+            "search.confirm_seeds=1",
+            f"search_dir={tmp_path}/s",
+            OPENAI_API_KEY=KEY,
+        )
+    assert summary(tmp_path / "s")["state"] == "finished"
+    assert_key_is_nowhere(tmp_path, said)
+    found = [
+        json.loads(f.read_text())["diagnosis"] for f in sorted((tmp_path / "s").glob("nodes/*/proposal.json"))
+    ]
+    assert [ODD_TEXTS[0]] in found
+
+
+def test_a_key_comes_back_in_no_form(launch: Run, tmp_path: Path) -> None:
+    """An endpoint sends the key back in other forms, in replies and in errors, and a header besides."""
+    header = "gateway-secret-of-the-test-13579"
+
+    def parrot(request: Request) -> Answer:
+        forms = [
+            form
+            for key in (
+                request.headers["authorization"].removeprefix("Bearer "),
+                request.headers["x-gateway"],
+            )
+            for form in (
+                key,
+                json.dumps(key),
+                quote(key),
+                "".join(f"\\u{ord(c):04x}" for c in key),
+                base64.b64encode(f":{key}".encode()).decode(),
+                repr(key.encode()),
+                key.upper(),
+            )
+        ]
+        said = " ".join(forms)
+        if len(server.requests) % 3 == 0:
+            return Answer(status=500, raw=said.encode())
+        value = {**json.loads(scripted(request).content or "{}"), "rationale": said}
+        return Answer(content=json.dumps(value).replace("\\\\u", "\\u"))
+
+    with LLMServer(parrot, api_key=KEY) as server:
+        overrides = [
+            *SIMULATED,
+            *asking(server, "llm.api_key_env=MY_KEY"),
+            "+llm.extra.extra_headers={X-Gateway: '${oc.env:GATEWAY}'}",
+            ALWAYS_ASKING,
+            "tracking=offline",
+            "budget.stages=6",
+            f"search_dir={tmp_path}/s",
+        ]
+        secrets = {"MY_KEY": f"{KEY}\n", "GATEWAY": header}
+        said = [
+            launch("search", *overrides, "dry_run=true", **secrets),
+            launch("search", *overrides, **secrets),
+            launch("search", *overrides, "budget.stages=7", **{**secrets, "GATEWAY": f"{header}-rotated"}),
+        ]
+        assert {request.headers["x-gateway"] for request in server.requests} == {header, f"{header}-rotated"}
+    assert_consistent(tmp_path / "s", 7)
+    assert_key_is_nowhere(tmp_path, *said)
+    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    everything = written.decode(errors="replace").lower() + "".join(s.stdout + s.stderr for s in said).lower()
+    for secret in (KEY, header):
+        for form in (
+            secret,
+            base64.b64encode(f":{secret}".encode()).decode()[2:-4],
+            f"\\u{ord(secret[0]):04x}",
+        ):
+            assert form.lower() not in everything
+    config = yaml.safe_load((tmp_path / "s/config.yaml").read_text())
+    assert config["llm"]["extra"] == {"extra_headers": {"X-Gateway": "[key]"}}
+
+
+def test_an_error_of_a_flood_leaves_the_decision_to_rules(launch: Run, tmp_path: Path) -> None:
+    flood = Answer(status=400, raw=b"no " * 300_000, endless=True)
+    with LLMServer(lambda request: flood, forms=["plain"], listing=flood) as server:
+        launch(
+            "search",
+            *SIMULATED,
+            *asking(server),
+            ALWAYS_ASKING,
+            "budget.stages=4",
+            f"search_dir={tmp_path}/s",
+        )
+        assert server.sent < 300_000_000
+    assert_consistent(tmp_path / "s", 4)
+    agents = [json.loads(f.read_text())["agent"] for f in sorted(tmp_path.glob("s/nodes/*/proposal.json"))]
+    assert agents[2:] == ["rules"] * 3
+
+
+def test_keys_in_wrong_places_are_refused_without_being_printed(launch: Run, tmp_path: Path) -> None:
+    secret = "sk-proj-0123456789abcdefghij"
+    for overrides, message in (
+        ([f"llm.base_url=http://{secret}@host/v1"], "llm.base_url contains a user name"),
+        ([f"llm.base_url=http://me:{secret}@host/v1"], "llm.base_url contains a password"),
+        ([f"llm.base_url='http://host/v1?api_key={secret}'"], "llm.base_url contains a query"),
+        ([f"llm.api_key_env={secret}"], "llm.api_key_env: must be the name of an environment variable"),
+        (["agent=openai", "llm.model=m", "llm.api_key_env=BAD"], "llm.api_key_env=BAD: the key in this"),
+    ):
+        done = launch(
+            "search",
+            *SIMULATED,
+            *overrides,
+            f"search_dir={tmp_path}/s",
+            ok=False,
+            BAD=f"{secret}\x07{secret}",
+        )
+        assert done.returncode == 2, done.stdout
+        assert message in done.stderr
+        assert secret not in done.stdout + done.stderr
+        assert not (tmp_path / "s").exists()

@@ -8,13 +8,15 @@ last lines go.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from traceback import extract_tb
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmzero.agents.text import clean, estimated_tokens, fenced, one_line, value_text
 from llmzero.core.errors import UserError
@@ -77,6 +79,17 @@ class Shown:
         return sections
 
 
+class Folders(FileSystemLoader):
+    """Templates of folders, and of nowhere else: links that lead out of them are not followed."""
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        """Return a template's text, its path, and whether it is still the same."""
+        text, path, same = super().get_source(environment, template)
+        if not any(Path(path).resolve().is_relative_to(Path(each).resolve()) for each in self.searchpath):
+            raise TemplateNotFound(template, f"{path} is a link that leads out of its folder")
+        return text, path, same
+
+
 class Prompts:
     """The templates, each looked for in the user's folder first.
 
@@ -88,21 +101,22 @@ class Prompts:
         if folder is not None and not Path(folder).is_dir():
             raise UserError(f"llm.prompts={folder}: no such folder; copy {PROMPTS} and edit the copy")
         folders: list[str | Path] = [*([folder] if folder else []), PROMPTS]
-        self._environment = Environment(
-            loader=FileSystemLoader(folders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        self._environment = ImmutableSandboxedEnvironment(
+            loader=Folders(folders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
 
     def render(self, name: str, **values: Any) -> str:
         """Return a template's text.
 
         Raises:
-            UserError: the template is broken or uses a name that does not exist.
+            UserError: the template is broken, uses a name that does not exist, or does what it may not.
         """
         try:
             return self._environment.get_template(f"{name}.jinja").render(**values).strip()
-        except TemplateError as error:
-            file = getattr(error, "filename", None) or f"{name}.jinja"
-            line = getattr(error, "lineno", None) or "?"
+        except Exception as error:  # any expression of a template may fail, in its own way
+            inside = [frame for frame in extract_tb(error.__traceback__) if frame.filename.endswith(".jinja")]
+            file = getattr(error, "filename", None) or (inside[-1].filename if inside else f"{name}.jinja")
+            line = getattr(error, "lineno", None) or (inside[-1].lineno if inside else "?")
             raise UserError(f"prompt template {file}, line {line}: {error}") from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmzero.agents.reply import Message, Reply
 from llmzero.agents.text import clean, estimated_tokens, json_object, one_line
-from llmzero.core.files import append_jsonl, finite, read_jsonl, write_jsonl
+from llmzero.core.files import append_jsonl, finite, read_jsonl, too_deep, write_jsonl
 
 SAID_KEPT = 8000  # characters of what the model says
 RESULT_KEPT = 16_000  # characters of a call's result
@@ -190,6 +190,8 @@ def _arguments(sent: Any) -> tuple[str, str]:
     """Return arguments as the text of a JSON object, and what is wrong with them (if so, it is empty)."""
     try:
         value = json.loads(sent or "{}") if isinstance(sent, str) else sent
+        if too_deep(value):
+            return "{}", "The arguments are nested too deeply."
         text = json.dumps(finite(value))
     except (ValueError, RecursionError):
         return "{}", f"The arguments are not JSON: {one_line(sent, 120)}"

@@ -128,3 +128,59 @@ def test_nobody_is_asked_before_step_ten_or_without_a_score_to_pass(
         assert not stopper.decide(early).stop
         assert not stopper.decide(replace(evidence(catalogue, [0.3, 0.3, 0.3]), incumbent_score=None)).stop
         assert server.requests == []
+
+
+# --- replies as strangers send them ---
+
+INTERPOLATIONS = ("${oc.env:HOME}", "${", "${nope}", "???", "${oc.env:", "$${x}", "${.}")
+
+
+@pytest.mark.parametrize("text", INTERPOLATIONS)
+def test_what_looks_like_an_interpolation_is_plain_text(facts: Evidence, tmp_path: Path, text: str) -> None:
+    words = {"diagnosis": [text], "rationale": text, "observations": [text], "expected": {"effect": text}}
+    changes = [{"name": "group_size", "value": 16, "reason": text}]
+    with LLMServer(script([{**words, "changes": changes, "resume_from": "best"}])) as server:
+        proposal = agent(server, tmp_path).propose(facts)
+    assert proposal.expected is not None
+    assert (proposal.diagnosis, proposal.observations, proposal.reasons) == (
+        (text,),
+        (text,),
+        {"group_size": text},
+    )
+    assert (proposal.rationale, proposal.expected.effect, proposal.changes) == (
+        text,
+        text,
+        {"group_size": 16},
+    )
+
+
+@pytest.mark.parametrize("depth", [40, 300, 900, 100_000])
+def test_nested_values_of_any_depth_in_any_field_end_in_a_proposal(
+    facts: Evidence, tmp_path: Path, depth: int
+) -> None:
+    nested, sound = "[" * depth + "]" * depth, SOUND
+    replies = [json.dumps({**sound, key: 0}).replace(": 0", f": {nested}") for key in sound]
+    change = {"name": "group_size", "value": 16, "reason": "so"}
+    for key in change:
+        replies.append(json.dumps({**sound, "changes": [{**change, key: 0}]}).replace(": 0", f": {nested}"))
+    with LLMServer(script([Answer(content=text) for text in replies])) as server:
+        made = agent(server, tmp_path, repairs=0)
+        for _ in replies:
+            assert made.propose(facts).changes
+
+
+def test_an_early_stopper_takes_nested_and_odd_replies(facts: Evidence, tmp_path: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    odd = [
+        *(json.dumps({"stop": True, "probability": 0.1, "reason": text}) for text in INTERPOLATIONS),
+        f'{{"stop": true, "reason": {deep}}}',
+        f'{{"stop": {deep}}}',
+        json.dumps({"stop": True, "reason": "\0 \ud800 \x1b[2J"}),
+    ]
+    with LLMServer(script([Answer(content=text) for text in odd])) as server:
+        stopper = LlmStopper(LlmStopperSettings(min_step=1), replace(LLM, base_url=server.url))
+        stopper.endpoint.connect(CallJournal(tmp_path, lambda *_: None, (), lambda: None))
+        decisions = [stopper.decide(replace(facts, incumbent_score=0.5)) for _ in odd]
+    assert tuple(decision.reason for decision in decisions[: len(INTERPOLATIONS)]) == INTERPOLATIONS
+    assert all("by statistics" in decision.reason for decision in decisions[-3:-1])
+    assert decisions[-1].reason.split() == ["[2J"]

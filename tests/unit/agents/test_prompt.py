@@ -394,3 +394,63 @@ def opened() -> Iterator[list[str]]:
     _watching = True
     yield _opened
     _watching = False
+
+
+# --- templates of strangers ---
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ evidence.__class__.__init__.__globals__ }}",
+        "{{ evidence|attr('__class__') }}{{ ''.__class__.__mro__ }}",
+        "{{ cycler.__init__.__globals__.os.environ }}",
+        "{{ shown.__init__.__globals__ }}",
+        "{{ evidence.only.__globals__ }}",
+        "{{ '%s'.format.__self__.__class__ }}{{ ('{0.__class__}').format(evidence).x }}",
+        "{% set _ = evidence.path.append(1) %}",
+        "{% set _ = evidence.budget_left.clear() %}",
+        "{{ range(10 ** 9)|list }}",
+        "{{ 1 // 0 }}",
+        "{{ 1 + 'a' }}",
+        "{{ [][3] }}",
+        "{{ 'a'|no_such_filter }}",
+        "{% include 'proposer.jinja' %}",
+        "{% include '../secret.jinja' %}",
+        "{% include '/etc/passwd' %}",
+        "{% include 'link.jinja' %}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+    ],
+)
+def test_a_template_runs_no_code_and_reads_no_other_file(
+    catalogue: Catalogue, tmp_path: Path, template: str
+) -> None:
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (tmp_path / "secret.jinja").write_text("the secret of another folder")
+    (folder / "link.jinja").symlink_to(tmp_path / "secret.jinja")
+    (folder / "proposer.jinja").write_text(f"line\n{template}")
+    facts = evidence(catalogue, [0.3, 0.31])
+    before = repr(facts)
+    with pytest.raises(UserError, match=r"^prompt template .*\.jinja, line (\d+|\?): ") as refused:
+        conversation(Prompts(str(folder)), "proposer", facts, ALL, 10**6)
+    assert "the secret" not in str(refused.value)
+    assert repr(facts) == before
+
+
+def test_a_template_that_fails_is_named_with_its_line(catalogue: Catalogue, tmp_path: Path) -> None:
+    (tmp_path / "proposer.jinja").write_bytes(b"line\nline\n{{ 1 // 0 }}")
+    with pytest.raises(UserError, match=rf"{tmp_path}/proposer\.jinja, line 3: integer division"):
+        conversation(Prompts(str(tmp_path)), "proposer", evidence(catalogue, [0.3]), ALL, 10**6)
+    (tmp_path / "proposer.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"prompt template proposer\.jinja, line \?: 'utf-8' codec"):
+        conversation(Prompts(str(tmp_path)), "proposer", evidence(catalogue, [0.3]), ALL, 10**6)
+
+
+def test_a_linked_folder_of_templates_is_a_folder(catalogue: Catalogue, tmp_path: Path) -> None:
+    shutil.copytree(PROMPTS, tmp_path / "own")
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    facts = evidence(catalogue, [0.3, 0.31])
+    assert conversation(Prompts(str(tmp_path / "link")), "proposer", facts, ALL, 10**6) == conversation(
+        Prompts(None), "proposer", facts, ALL, 10**6
+    )
