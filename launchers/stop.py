@@ -8,6 +8,7 @@ takes up their results.
 from __future__ import annotations
 
 from llmzero.cli import run_command
+from llmzero.core.files import open_own
 from llmzero.core.stage import StageDir
 from llmzero.stored import runner_of, stored_config
 from llmzero.tree.lease import is_alive
@@ -19,7 +20,7 @@ def main() -> None:
     """Ask the driver, or else the stages themselves."""
     workspace = workspace_argument(__doc__)
     if is_alive(workspace.lease_file):
-        workspace.stop_file.touch()
+        open_own(workspace.stop_file).close()
         print("asked the driver to end the search")
     else:
         print(f"no driver is running; {end_stages(workspace)}")

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -410,6 +411,78 @@ def test_the_search_keeps_what_it_delivered(delivered: Search) -> None:
     )
     [page] = delivered.path.glob("wandb/offline-run-*/files/media/html/*.html")
     assert page.read_text() == "<p>report.html</p>"
+
+
+def test_nothing_from_outside_of_a_search_is_sent(delivered: Search, tmp_path: Path) -> None:
+    """A stranger's search leads out of its directory by links, and by the paths in its log."""
+    private = tmp_path / "private"
+    (private / "checkpoints").mkdir(parents=True)
+    for name in ("strategy.yaml", "page.html", "call.json", "stage.jsonl", "checkpoints/key.safetensors"):
+        (private / name).write_text(f"{{'secret': '{name}'}}\n")
+    for link, target in (
+        ("strategy.yaml", "strategy.yaml"),
+        ("report.html", "page.html"),
+        ("session.jsonl", "call.json"),
+        ("nodes/0001/calls/proposal-0000-1.json", "call.json"),
+        ("nodes/0001/rollouts.jsonl", "stage.jsonl"),
+        ("nodes/0001/checkpoints/config.json", "call.json"),
+        ("rule.yaml", "nothing"),
+    ):
+        (delivered.path / link).unlink(missing_ok=True)
+        (delivered.path / link).symlink_to(private / target)
+    (delivered.path / "nodes/0000/rollouts.jsonl").symlink_to("metrics.jsonl")  # it leads nowhere else
+    os.mkfifo(delivered.path / "confirmation.json")
+    done = mirror(delivered)
+    assert done.returncode == 1
+    assert "0001/rollouts.jsonl: is no file of" in done.stderr
+    assert "confirmation.json: left out" in done.stderr
+    sent = delivered.runs
+    assert set(sent) == {"0000", "search"}
+    assert {kind: set(files) for kind, files in sent["search"].artifacts.items()} == {
+        "run_table": {"nodes.table.json"},
+        "checkpoint": {"model.safetensors", "adapter/model.safetensors"},
+    }
+    assert not list(delivered.path.glob("wandb/offline-run-*/files/media/html/*.html"))
+    [archive] = delivered.path.glob("wandb/offline-run-*-search/files/search.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+        assert all(member.isreg() for member in tar.getmembers())
+    assert "nodes/0000/rollouts.jsonl" in names
+    assert not names & {"strategy.yaml", "rule.yaml", "confirmation.json", "nodes/0001/rollouts.jsonl"}
+    for file in delivered.path.glob("wandb/**/*"):
+        assert file.is_symlink() or file.is_dir() or b"secret" not in file.read_bytes(), file
+
+
+def test_weights_that_the_log_names_elsewhere_are_not_sent(delivered: Search, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/key").write_text("secret")
+    log = delivered.path / "tree.jsonl"
+    inside = json.dumps(str(delivered.path / "nodes/0001/checkpoints"))
+    log.write_text(log.read_text().replace(inside, json.dumps(str(tmp_path / "elsewhere"))))
+    done = mirror(delivered)
+    assert "checkpoint" not in delivered.runs["search"].artifacts if done.returncode == 0 else True
+    assert str(tmp_path / "elsewhere") in done.stderr
+    assert not [file for file in delivered.path.glob("wandb/**/*") if file.name == "key"]
+
+
+def test_a_file_of_names_cannot_have_other_directories_deleted(search: Search, tmp_path: Path) -> None:
+    victim = tmp_path / "victim-0000"
+    victim.mkdir()
+    (search.path / "wandb/offline-run-x").mkdir(parents=True)
+    for uid in ("x/../../../victim", "../victim", "*", ""):
+        (search.path / "tracking.json").write_text(json.dumps({"id": uid}))
+        assert mirror(search).returncode == 0
+        assert victim.exists()
+        assert json.loads((search.path / "tracking.json").read_text())["id"] != uid
+
+
+def test_a_link_in_place_of_the_lock_empties_no_file(search: Search, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("content")
+    (search.path / "tracking.lock").symlink_to(tmp_path / "precious")
+    done = mirror(search)
+    assert done.returncode != 0
+    assert "tracking.lock: is a link" in done.stderr
+    assert (tmp_path / "precious").read_text() == "content"
 
 
 def test_the_winners_weights_can_be_left_out(delivered: Search) -> None:

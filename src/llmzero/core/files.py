@@ -6,14 +6,15 @@ Readers take nothing on trust: whatever is wrong with a file is a `DamagedFileEr
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
-from llmzero.core.errors import DamagedFileError
+from llmzero.core.errors import DamagedFileError, UserError
 
 T = TypeVar("T")
 
@@ -181,6 +182,22 @@ def check(record: Mapping[str, Any], **kinds: tuple[type, ...]) -> None:
         if type(value) not in kind or (type(value) is float and value - value != 0):
             wanted = " or ".join("null" if each is type(None) else each.__name__ for each in kind)
             raise ValueError(f"{name}={str(value)[:100]}: must be of type {wanted}")
+
+
+def open_own(path: Path) -> TextIO:
+    """Open a file for appending line by line, creating it: one to lock, or a log that others write too.
+
+    Raises:
+        UserError: a link lies there, which is not followed.
+    """
+    with _naming(path):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise UserError(f"{path}: is a link, through which nothing is written; remove it") from error
+            raise
+        return os.fdopen(descriptor, "a", buffering=1, encoding="utf-8", errors="replace")
 
 
 def make_private(path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from llmzero.core.documents import read_yaml
 from llmzero.core.files import (
+    open_own,
     read_json,
     read_jsonl,
     sync_directory,
@@ -233,7 +234,7 @@ class StageDir:
 
     def request_stop(self) -> None:
         """Ask the trainer to checkpoint and end after the step in hand."""
-        self.stop_file.touch()
+        open_own(self.stop_file).close()
 
     def complete_checkpoints(self) -> list[Path]:
         """Return the complete checkpoints, oldest first; half-written ones are left out."""

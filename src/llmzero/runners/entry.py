@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from llmzero.core.files import open_own
 from llmzero.core.processes import identity
 from llmzero.core.stage import StageDir
 
@@ -24,7 +25,7 @@ def run(directory: str, entry_point: str, threads: int) -> None:
     """
     stage = StageDir(Path(directory))
     _, _, local_rank = identity()
-    lock = (stage.path / (f"{LOCK}.{local_rank}" if local_rank else LOCK)).open("w")
+    lock = open_own(stage.path / (f"{LOCK}.{local_rank}" if local_rank else LOCK))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -37,7 +38,7 @@ def run(directory: str, entry_point: str, threads: int) -> None:
 
 def log_to(stage: StageDir) -> None:
     """Append what this process prints to the stage's log."""
-    log = stage.log_file.open("a")
+    log = open_own(stage.log_file)
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmzero.core.files import open_own
 from llmzero.core.processes import interruptible
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec
@@ -72,7 +73,7 @@ class InlineRunner(StageRunner):
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Hold the stage's lock while the block runs, as a stage's own process does."""
-    with (directory / LOCK).open("w") as lock:
+    with open_own(directory / LOCK) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
@@ -82,7 +83,7 @@ def _logged(file: Path) -> Iterator[None]:
     """Redirect all output to a file, also what libraries print past Python."""
     streams = {1: sys.stdout, 2: sys.stderr}
     originals = {descriptor: os.dup(descriptor) for descriptor in streams}
-    with file.open("a") as log:
+    with open_own(file) as log:
         for descriptor, stream in streams.items():
             stream.flush()
             os.dup2(log.fileno(), descriptor)

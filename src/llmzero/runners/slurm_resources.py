@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from llmzero.core.documents import is_number
@@ -97,7 +98,10 @@ class JobResources:
             "qos": self.qos,
             "constraint": self.constraint,
             "job_name": name,
-            "setup": [*self.setup, *([f'export PYTHONPATH="{code}:$PYTHONPATH"'] if code else [])],
+            "setup": [
+                *self.setup,
+                *([f"export PYTHONPATH={quote(str(code))}:$PYTHONPATH"] if code else []),
+            ],
             # srun does not take cpus over from sbatch; block puts neighbouring ranks, which share a vLLM
             # engine, on one node
             "srun_args": [f"--cpus-per-task={self.cpus_per_task}", "--distribution=block"],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import llmzero
 
@@ -14,19 +15,21 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 def snapshot(folder: Path) -> Path:
-    """Return a directory with this package as it is now, for PYTHONPATH; equal code is copied once.
+    """Return a directory with this package as it is now, for PYTHONPATH; equal code is copied once a process.
+
+    What another process left in the folder is not used, as nobody knows who has changed it since.
 
     Args:
-        folder: where snapshots lie, each in a directory named by the hash of its content.
+        folder: where snapshots lie, each in a directory whose name begins with the hash of its content.
     """
-    copy = folder / _digest()
-    if not copy.exists():
-        writing = folder / f".{copy.name}-{os.getpid()}"
-        shutil.copytree(PACKAGE, writing / PACKAGE.name, ignore=IGNORED, dirs_exist_ok=True)
-        if copy.exists():
-            shutil.rmtree(writing)
-        else:
-            writing.rename(copy)
+    return _copied(folder, _digest())
+
+
+@cache
+def _copied(folder: Path, digest: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    copy = Path(mkdtemp(prefix=f"{digest}-", dir=folder))
+    shutil.copytree(PACKAGE, copy / PACKAGE.name, ignore=IGNORED)
     return copy
 
 

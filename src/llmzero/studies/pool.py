@@ -21,7 +21,7 @@ from rich.progress import (
 
 from llmzero.cli import INTERRUPTED
 from llmzero.config import StudyConfig
-from llmzero.core.files import make_private
+from llmzero.core.files import make_private, open_own
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
 from llmzero.search.session import Session
@@ -87,7 +87,7 @@ def run_cell(config: SearchConfig) -> str | None:
     """
     directory = Path(config.search_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOG).open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+    with open_own(directory / LOG) as log, redirect_stdout(log), redirect_stderr(log):
         try:
             Session.from_config(config).run()
         except KeyboardInterrupt:

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from llmzero.core.errors import UserError
+from llmzero.core.files import open_own
 from llmzero.mirrors.tracking.names import group_of
 from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.runners.environment import secret_names
@@ -41,7 +43,7 @@ class WandbTracking:
         self._search_dir = search_dir.resolve()
         command = [*self.command(self._search_dir), "--follow"]
         try:
-            with (self._search_dir / "tracking.log").open("ab") as output:
+            with open_own(self._search_dir / "tracking.log") as output:
                 # A session of its own: Ctrl-C at the driver ends the driver, and lets a run under way be
                 # mirrored to its end.
                 self._process = subprocess.Popen(
@@ -52,7 +54,7 @@ class WandbTracking:
                     env=self.environment(),
                     start_new_session=True,
                 )
-        except OSError as error:
+        except (OSError, UserError) as error:
             log.warning("W&B: mirroring could not be started (%s)", error)
 
     def finish(self, timeout_s: float) -> None:

@@ -11,6 +11,7 @@ import stat
 import sys
 from pathlib import Path
 
+from llmzero.core.files import open_own
 from llmzero.mirrors.tracking.mirror import Mirror
 from llmzero.mirrors.tracking.names import group_of
 from llmzero.mirrors.tracking.settings import TrackingSettings
@@ -86,7 +87,7 @@ def main() -> int:
         os.environ[variable] = str(search_dir / "wandb" / "staging")
     if settings.mode == "online" and not _logged_in():
         return 1
-    with (search_dir / "tracking.lock").open("w") as lock:
+    with open_own(search_dir / "tracking.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the mirror of an earlier driver to write its last run
         mirror = Mirror(search_dir, settings)
         complete = run(mirror)

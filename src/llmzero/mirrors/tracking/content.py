@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmzero.core.errors import UserError
 from llmzero.core.stage import OPTIMIZER_FILE, StageDir, StageResult
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
 
 if TYPE_CHECKING:
     from wandb import Artifact, Table
+
+log = logging.getLogger(__name__)
 
 SEARCH_FILES = (
     "config.yaml",
@@ -112,14 +117,16 @@ def node_table(tree: Tree) -> Table:
 
 def artifacts(search_dir: Path, tree: Tree, uid: str, *, checkpoint: bool) -> Iterator[Artifact]:
     """Yield the strategy, the language models' transcripts and the winner's weights, where there are any."""
-    strategies = [path for name in ("strategy.yaml", "rule.yaml") if (path := search_dir / name).exists()]
-    transcripts = sorted(path for pattern in TRANSCRIPTS for path in search_dir.glob(pattern))
+    strategies = inside(search_dir, [search_dir / name for name in ("strategy.yaml", "rule.yaml")])
+    transcripts = inside(search_dir, sorted(p for pattern in TRANSCRIPTS for p in search_dir.glob(pattern)))
     best = tree.best()
     winner = best.result.checkpoint if best and best.result and checkpoint else None
-    weights = (
-        sorted(path for path in winner.rglob("*") if path.is_file() and path.name != OPTIMIZER_FILE)
-        if winner
-        else []
+    if winner and not winner.resolve().is_relative_to(search_dir.resolve()):
+        log.warning("%s: left out, as it lies outside of %s", winner, search_dir)
+        winner = None
+    files = sorted(winner.rglob("*")) if winner else []
+    weights = inside(
+        search_dir, [path for path in files if path.name != OPTIMIZER_FILE and not path.is_dir()]
     )
     yield from _artifact("strategy", uid, search_dir, strategies)
     yield from _artifact("transcripts", uid, search_dir, transcripts)
@@ -148,7 +155,34 @@ def _artifact(kind: str, uid: str, root: Path, files: list[Path]) -> Iterator[Ar
 def pack_files(search_dir: Path, archive: Path, folder: str) -> None:
     """Pack what analysis reads of a search directory, below a folder of that name."""
     stages = [path for name in STAGE_FILES for path in sorted(search_dir.glob(f"nodes/*/{name}"))]
-    files = [path for name in SEARCH_FILES if (path := search_dir / name).exists()]
+    files = [search_dir / name for name in SEARCH_FILES]
     with tarfile.open(archive, "w:gz") as tar:
-        for file in [*files, *stages]:
-            tar.add(file, arcname=Path(folder, file.relative_to(search_dir)))
+        for file in inside(search_dir, [*files, *stages]):
+            tar.add(file.resolve(), arcname=Path(folder, file.relative_to(search_dir)))
+
+
+def inside(search_dir: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return those of the paths that are files of the search directory.
+
+    What is something else, or leads out of the directory through a link, is left out with a warning.
+    """
+    return [path for path in paths if os.path.lexists(path) and not _left_out(search_dir, path)]
+
+
+def refuse_outside(search_dir: Path, paths: Iterable[Path]) -> None:
+    """Raise `UserError` where one of the paths exists and is no file of the search directory."""
+    for path in paths:
+        if os.path.lexists(path) and not _is_inside(search_dir, path):
+            raise UserError(f"{path}: is no file of {search_dir}, or a link that leads out of it; remove it")
+
+
+def _left_out(search_dir: Path, path: Path) -> bool:
+    if _is_inside(search_dir, path):
+        return False
+    log.warning("%s: left out, as it is no file of the search directory", path)
+    return True
+
+
+def _is_inside(search_dir: Path, path: Path) -> bool:
+    real = path.resolve()
+    return real.is_file() and real.is_relative_to(search_dir.resolve())

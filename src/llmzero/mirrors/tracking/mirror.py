@@ -12,15 +12,26 @@ from typing import TYPE_CHECKING, Any
 from llmzero.core.files import read_json, write_json
 from llmzero.core.stage import StageDir, StageResult
 from llmzero.mirrors.tracking.content import (
+    STAGE_FILES,
     artifacts,
+    inside,
     node_table,
     pack_files,
+    refuse_outside,
     search_summary,
     stage_config,
     stage_history,
     stage_summary,
 )
-from llmzero.mirrors.tracking.names import FILES, SEARCH_RUN, group_of, hash_of, memory_file, search_uid
+from llmzero.mirrors.tracking.names import (
+    FILES,
+    SEARCH_RUN,
+    group_of,
+    hash_of,
+    is_uid,
+    memory_file,
+    search_uid,
+)
 from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
@@ -102,6 +113,7 @@ class Mirror:
 
     def _write_stage(self, tree: Tree, node: Node, result: StageResult) -> None:
         stage = StageDir(self.search_dir / "nodes" / node.node_id)
+        refuse_outside(self.search_dir, [stage.path / name for name in STAGE_FILES])
         history = stage_history(stage, result)
         config = stage_config(tree, node, stage)
         with self._stage_run(node, config, history) as run:
@@ -146,7 +158,7 @@ class Mirror:
             for point in store.trajectory:
                 run.log({name: value for name, value in point.items() if value is not None})
             page = self.search_dir / "report.html"
-            tree = {"tree": wandb.Html(str(page), inject=False)} if page.exists() else {}
+            tree = {"tree": wandb.Html(str(page), inject=False)} if inside(self.search_dir, [page]) else {}
             run.log({"nodes": node_table(store.tree), **tree})
             run.summary.update(search_summary(store))
             pack_files(self.search_dir, Path(run.dir, FILES), group_of(self.search_dir))
@@ -165,8 +177,9 @@ class Mirror:
         run_id = self._run_id(name)
         online = self.settings.mode == "online"
         prefix = "run" if online else "offline-run"
-        for leftover in (self.search_dir / "wandb").glob(f"{prefix}-*-{run_id}"):
-            shutil.rmtree(leftover)
+        for leftover in (self.search_dir / "wandb").glob(f"{prefix}-*"):
+            if leftover.name.endswith(f"-{run_id}") and not leftover.is_symlink():
+                shutil.rmtree(leftover)
         config_file = self.search_dir / "config.yaml"
         method = read_config(config_file)["search"]["name"] if config_file.exists() else None
         search = {
@@ -195,7 +208,7 @@ class Mirror:
 
     def _uid(self) -> str:
         """Return what sets this search's run ids apart from any other's, and remember it."""
-        if "id" not in self._memory:
+        if not is_uid(self._memory.get("id")):
             self._memory["id"] = search_uid(self.search_dir)
         uid: str = self._memory["id"]
         return uid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,15 @@ def memory_file(search_dir: Path) -> Path:
 def search_uid(search_dir: Path) -> str:
     """Return the search's unique id; a directory that moves keeps it once it was mirrored."""
     recorded = (read_json(memory_file(search_dir)) or {}).get("id")
-    if recorded:
+    if is_uid(recorded):
         return str(recorded)
     with (search_dir / "tree.jsonl").open() as events:
         return hash_of([str(search_dir), events.readline()])
+
+
+def is_uid(value: Any) -> bool:
+    """Return whether a value is such an id; anything else in the file could name paths outside."""
+    return re.fullmatch(r"[0-9a-f]{12}", str(value)) is not None
 
 
 def group_of(search_dir: Path) -> str:
