@@ -12,7 +12,8 @@ from pathlib import Path
 from analysis.commands import command_parser
 from analysis.load import find_searches
 from llmzero.cli import run_command
-from llmzero.core.settings import path_argument
+from llmzero.core.files import reading
+from llmzero.core.settings import path_argument, read
 from llmzero.mirrors.tracking import WandbTracking
 from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.tree.workspace import Workspace, read_config
@@ -43,11 +44,17 @@ class Target:
     checkpoint: bool | None = None
 
     def tracking(self, search_dir: Path) -> WandbTracking:
-        """Return the mirror of a search directory."""
-        configured = read_config(Workspace(search_dir).config_file)["tracking"]
-        settings = {name: configured[name] for name in SETTINGS if name in configured}
+        """Return the mirror of a search directory.
+
+        Raises:
+            UserError: what its configuration says of tracking is of another type.
+        """
+        file = Workspace(search_dir).config_file
+        with reading(file):
+            configured = dict(read_config(file)["tracking"])
+            settings = {name: configured[name] for name in SETTINGS if name in configured}
         settings |= {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}
-        return WandbTracking(TrackingSettings(self.mode, **settings))
+        return WandbTracking(read(TrackingSettings, {"mode": self.mode, **settings}, f"{file}: tracking"))
 
 
 def searches_in(directories: Iterable[Path]) -> list[Path]:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from analysis.sync import Target
 from launchers.train import spec_of
 from llmzero.cli import BAD_INPUT, composed
 from llmzero.config import TrainConfig
@@ -418,6 +419,13 @@ def test_only_the_command_says_which_endpoint_gets_its_key(
         assert SECRET in server.requests[-1].headers["authorization"]
         change(theirs, {"llm.prompts": str(theirs)})
         assert "llm.prompts: other than" in run_here(*asked, "dry_run=true", ok=False).stderr
+
+
+def test_what_is_sent_to_trackers_has_its_types(theirs: Path) -> None:
+    for value in ([{"_target_": "x"}], {"project": ["--x"]}, {"entity": {"a": 1}}, {"fork": "yes"}):
+        change(theirs, {"tracking": value})
+        with pytest.raises(UserError, match=r"config\.yaml"):
+            Target("offline").tracking(theirs)
 
 
 def test_every_class_that_our_options_name_is_known(searched: Path) -> None:
