@@ -23,6 +23,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from llmzero.agents.endpoint import LlmSettings
 from llmzero.config import checked, register
 from llmzero.core.errors import UserError
+from llmzero.core.redaction import keep_keys_in
 from llmzero.core.terminal import guard_output
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -41,6 +42,7 @@ def launch(name: str, kind: type[C], run: Callable[[C], Any]) -> None:
     verbose = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole; Hydra's own printing would cut them
     register()
+    keep_keys_in(sys.argv)  # Hydra quotes arguments in its errors
     guard_output()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an interruption like Ctrl-C
 

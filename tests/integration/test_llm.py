@@ -705,6 +705,8 @@ def test_keys_in_wrong_places_are_refused_without_being_printed(launch: Run, tmp
         ([f"llm.base_url='http://host/v1?api_key={secret}'"], "llm.base_url contains a query"),
         ([f"llm.api_key_env={secret}"], "llm.api_key_env: must be the name of an environment variable"),
         (["agent=openai", "llm.model=m", "llm.api_key_env=BAD"], "llm.api_key_env=BAD: the key in this"),
+        ([f"+llm.extra.extra_headers.X='Bearer {secret}"], "LexerNoViableAltException"),
+        ([f"+llm.extra.extra_headers.X={secret}", "search.max_depth=0"], "search.max_depth=0"),
     ):
         done = launch(
             "search",

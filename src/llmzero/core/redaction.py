@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -38,6 +38,14 @@ _kept: set[str] = set()
 def keep_secret(text: str) -> None:
     """Have a text and its words redacted from now on, but for those shorter than `SHORTEST`."""
     _kept.update(_parts(text))
+
+
+def keep_keys_in(arguments: Iterable[str]) -> None:
+    """Have what looks like a key in a command line's settings of endpoints redacted from now on."""
+    for argument in arguments:
+        if re.match(r"\+*llm\.(extra|base_url|api_key_env)", argument):
+            for word in filter(looks_like_key, re.split(r"[\s=:{}\[\],'\"@/?&]+", argument)):
+                keep_secret(word)
 
 
 def redacted(text: str) -> str:

@@ -15,7 +15,15 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from llmzero.core import redaction
-from llmzero.core.redaction import MARK, keep_secret, looks_like_key, masked, redacted, redacted_data
+from llmzero.core.redaction import (
+    MARK,
+    keep_keys_in,
+    keep_secret,
+    looks_like_key,
+    masked,
+    redacted,
+    redacted_data,
+)
 
 KEY = "sk-proj-0123456789abcdef"
 ODD = "pass\"word\\with/all 'of' é & + <it>"
@@ -169,3 +177,9 @@ raise RuntimeError(key)
     ):
         assert words in done.stderr
     assert logging.getLogRecordFactory() is logging.LogRecord
+
+
+def test_keys_on_a_command_line_are_secret_and_its_paths_are_not() -> None:
+    folder = "/scratch/0123456789abcdef0123456789abcdef"
+    keep_keys_in([f"+llm.extra={{extra_headers: {{X: 'Bearer {KEY}'}}}}", f"llm.cassette_dir={folder}"])
+    assert redacted(f"{KEY} in {folder}") == f"{MARK} in {folder}"
