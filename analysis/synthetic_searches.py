@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from analysis.tables import Rows, Tables
 from analysis.tree_rows import add_tree
+from llmzero.core.documents import dump_yaml
 from llmzero.core.files import write_atomic
 from llmzero.core.hparams import HParams, catalogue_of
-from llmzero.core.stage import StageResult, ValidationPoint
+from llmzero.core.stage import StageDir, StageResult, ValidationPoint
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT, Node, Tree
 
@@ -131,13 +130,14 @@ def _moved(
 def write_search(directory: Path, world: World, seed: int) -> None:
     """Write a synthetic search as a search directory, its log through the event store."""
     directory.mkdir(parents=True)
-    config = yaml.safe_dump(config_of(world, seed), sort_keys=False)
-    write_atomic(directory / "config.yaml", config, sync=False)
+    write_atomic(directory / "config.yaml", dump_yaml(config_of(world, seed)), sync=False)
     store = EventStore(directory / "tree.jsonl")
     names = ("node_id", "parent_id", "depth", "hparams", "steps", "resume_from", "proposal")
     for node, result in nodes_of(world, seed):
         store.append("created", elapsed=0.0, **{name: getattr(node, name) for name in names})
-        store.append("finished", elapsed=0.0, node_id=node.node_id, result=result.to_dict())
+        stage = StageDir(directory / "nodes" / node.node_id)
+        ended = replace(result, checkpoint=stage.checkpoint(16)).to_dict(stage.path)
+        store.append("finished", elapsed=0.0, node_id=node.node_id, result=ended)
     store.append("ended", elapsed=0.0)
 
 

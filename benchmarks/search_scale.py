@@ -24,6 +24,7 @@ import psutil
 
 from llmzero.cli import composed
 from llmzero.core.hparams import Catalogue
+from llmzero.core.locations import stored
 from llmzero.core.parts import make
 from llmzero.core.stage import StageResult, ValidationPoint
 from llmzero.evidence.proposal import Proposal
@@ -117,14 +118,15 @@ def _add(
 ) -> None:
     """Append the events that the driver appends for a stage, from its creation to its end."""
     node_id = store.tree.next_id()
-    checkpoint = f"runs/a/nodes/{node_id}/checkpoints/step_{STEPS:05d}"
+    directory = store.path.parent / "nodes" / node_id
+    checkpoint = directory / "checkpoints" / f"step_{STEPS:05d}"
     fields = {
         "node_id": node_id,
         "parent_id": parent_id,
         "depth": depth,
         "hparams": hparams,
         "steps": STEPS,
-        "resume_from": checkpoint,
+        "resume_from": stored(checkpoint, directory),
     }
     store.append("created", elapsed=1.0, **fields, proposal=proposal.to_dict(), memo={})
     store.append("started", elapsed=1.0, node_id=node_id, attempt=1)
@@ -133,9 +135,9 @@ def _add(
         for step in range(4, STEPS + 1, 4)
     ]
     result = StageResult(
-        "completed", points, STEPS, score, Path(checkpoint), 11.6, 11.6, None, Path(checkpoint), None, 1.0
+        "completed", points, STEPS, score, checkpoint, 11.6, 11.6, None, checkpoint, None, 1.0
     )
-    store.append("finished", elapsed=1.0, node_id=node_id, result=result.to_dict())
+    store.append("finished", elapsed=1.0, node_id=node_id, result=result.to_dict(directory))
 
 
 def _method(search: SearchSettings, catalogue: Catalogue) -> SearchMethod:

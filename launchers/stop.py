@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from llmzero.cli import run_command
 from llmzero.core.files import open_own
+from llmzero.core.locations import refuse_links_out
 from llmzero.core.stage import StageDir
 from llmzero.stored import runner_of, stored_config
 from llmzero.tree.lease import is_alive
@@ -30,6 +31,8 @@ def end_stages(workspace: Workspace) -> str:
     """Ask running stages to end, and take waiting jobs out of the queue; return what was done."""
     tree = EventStore(workspace.tree_file, repair=False).tree
     stages = [workspace.nodes / node.node_id for node in tree if not node.final]
+    for stage in stages:
+        refuse_links_out(stage, workspace.path)
     runner = runner_of(stored_config(workspace.config_file))
     waiting = runner.cancel(stages) if runner else []
     for stage in stages:

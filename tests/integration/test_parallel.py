@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llmzero.agents.stopper import NeverStop
 from llmzero.core.hparams import Catalogue
-from llmzero.core.stage import StageResult, StageSpec, StageStatus, ValidationPoint
+from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus, ValidationPoint
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.driver import Driver, Plan
@@ -64,15 +64,16 @@ class Handle:
             0.1 * self.spec.depth + random.Random(f"{self.spec.depth}/{self.spec.hparams['rate']}").random()
         )
         point = ValidationPoint(1, self.spec.depth, score, 0.01, 100, 0.0)
+        checkpoint = StageDir(self.spec.directory).checkpoint(1)
         return StageResult(
             "completed",
             [point],
             1,
             score,
-            Path("c"),
+            checkpoint,
             1.0,
             1.0,
-            last_checkpoint=Path("c"),
+            last_checkpoint=checkpoint,
             ended_at=self.moment,
         )
 

@@ -231,7 +231,7 @@ class SearchBuilder:
             state, points, best and best.step, best and best.score, checkpoint, 20.0, 20.0, error
         )
         stage.write_result(result)
-        self.event("finished", node_id=node_id, result=result.to_dict())
+        self.event("finished", node_id=node_id, result=result.to_dict(stage.path))
 
     def grow(self, stages: int) -> None:
         """Add stages below the root and below good ones, most of them completed."""

@@ -71,10 +71,10 @@ class Search:
         )
         point = ValidationPoint(node.steps, before + node.steps, score, stderr=0.05, n=100, seconds=1.0)
         result = StageResult(
-            state, [point], node.steps, score, stage.checkpoints, seconds=2.0, gpu_seconds=3.0
+            state, [point], node.steps, score, stage.checkpoint(1), seconds=2.0, gpu_seconds=3.0
         )
         stage.write_result(result)
-        self._record("finished", node_id=node_id, result=result.to_dict())
+        self._record("finished", node_id=node_id, result=result.to_dict(stage.path))
 
     def add(self, parent: str | None, score: float = 0.5, state: FinalState = "completed") -> str:
         """Create a stage and finish it."""

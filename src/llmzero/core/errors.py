@@ -18,11 +18,6 @@ class DamagedFileError(UserError):
         remedy: what to do; the file itself is never changed.
     """
 
-    def __init__(
-        self,
-        where: Path | str,
-        problem: object,
-        remedy: str = "restore it from a copy, or leave this search out",
-    ) -> None:
+    def __init__(self, where: Path | str, problem: object, remedy: str) -> None:
         text = " ".join(str(problem).split())[:300]
         super().__init__(f"{where}: cannot be read ({text}); {remedy}")

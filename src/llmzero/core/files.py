@@ -19,6 +19,7 @@ from llmzero.core.errors import DamagedFileError, UserError
 T = TypeVar("T")
 
 MAX_DEPTH = 50  # of lists and mappings within each other: what the project writes has about ten
+RESTORE = "restore it from a copy, or leave this search out"
 MAX_BYTES = 512 * 1024**2  # of a file that is read at once
 NUMBER = (int, float)  # for `check`
 _SAFE = (str, int, bool, type(None))  # they hold no floats
@@ -76,7 +77,7 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     write_atomic(path, _lines(records))
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, remedy: str = RESTORE) -> str:
     """Return the text of a file.
 
     Raises:
@@ -85,22 +86,23 @@ def read_text(path: Path) -> str:
     """
     size = path.stat().st_size
     if not path.is_file() or size > MAX_BYTES:
-        raise DamagedFileError(path, f"it has {size} bytes" if path.is_file() else "it is no regular file")
-    with reading(path):
+        problem = f"it has {size} bytes" if path.is_file() else "it is no regular file"
+        raise DamagedFileError(path, problem, remedy)
+    with reading(path, remedy):
         return path.read_text(encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, remedy: str = RESTORE) -> dict[str, Any] | None:
     """Return a JSON object, or None where the file does not exist.
 
     Raises:
         DamagedFileError: it holds anything else.
     """
     try:
-        text = read_text(path)
+        text = read_text(path, remedy)
     except FileNotFoundError:
         return None
-    with reading(path):
+    with reading(path, remedy):
         return parsed(text)
 
 
@@ -113,7 +115,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return read_records(path, lambda record: record)
 
 
-def read_records(path: Path, kind: Callable[[dict[str, Any]], T]) -> list[T]:
+def read_records(
+    path: Path, kind: Callable[[dict[str, Any]], T], remedy: str = "delete that line"
+) -> list[T]:
     """Return what `kind` makes of the records of a file, as `read_jsonl` reads them.
 
     Raises:
@@ -124,10 +128,10 @@ def read_records(path: Path, kind: Callable[[dict[str, Any]], T]) -> list[T]:
     except FileNotFoundError:
         return []
     except IsADirectoryError as error:
-        raise DamagedFileError(path, error) from error
+        raise DamagedFileError(path, error, RESTORE) from error
     records: list[T] = []
     number = 0
-    with reading(path, lambda: number):
+    with reading(path, remedy, line=lambda: number):
         for line in lines:
             number += 1
             if line:
@@ -156,11 +160,12 @@ def too_deep(value: Any, depth: int = MAX_DEPTH) -> bool:
 
 
 @contextmanager
-def reading(path: Path | str, line: Callable[[], int] | None = None) -> Iterator[None]:
+def reading(path: Path, remedy: str = RESTORE, *, line: Callable[[], int] | None = None) -> Iterator[None]:
     """Raise `DamagedFileError` for what the block finds wrong with the content of a file.
 
     Args:
         path: the file.
+        remedy: what to do, for the message.
         line: returns the line in hand, for the message; None names the file alone.
     """
     try:
@@ -168,7 +173,7 @@ def reading(path: Path | str, line: Callable[[], int] | None = None) -> Iterator
     except _WRONG_CONTENT as error:
         where = f"{path}:{line()}" if line else path
         problem = f"{error} is missing" if isinstance(error, KeyError) else error or type(error).__name__
-        raise DamagedFileError(where, problem) from error
+        raise DamagedFileError(where, problem, remedy) from error
 
 
 def check(record: Mapping[str, Any], **kinds: tuple[type, ...]) -> None:

@@ -6,30 +6,39 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from llmzero.core.documents import read_yaml
 from llmzero.core.files import (
     open_own,
+    NUMBER,
+    check,
     read_json,
     read_jsonl,
+    read_records,
+    reading,
+    remove_temporary,
     sync_directory,
     write_atomic,
     write_json,
     write_jsonl,
 )
 from llmzero.core.hparams import HParams
+from llmzero.core.locations import located, stored
 
 FinalState = Literal["completed", "stopped", "failed"]
 State = Literal["queued", "running", "completed", "stopped", "failed"]
 FINAL_STATES = ("completed", "stopped", "failed")
 
+DISK_FULL = "disk full"  # the phase of a stage that has left for want of room, to go on when there is some
+ROOM_BYTES = 1024**2  # that have to be free for a stage to be started again
 OPTIMIZER_FILE = "optimizer.safetensors"  # of a checkpoint: what a resumed stage can do without, at a price
 
+NO_HEARTBEAT = {"phase": "", "progress": 0.0, "seconds": 0.0, "gpu_seconds": 0.0}
 _SPEC_KEYS = ("node_id", "parent", "depth", "resume_from", "steps", "seed", "hparams")
 
 
@@ -65,7 +74,7 @@ class StageSpec:
             "node_id": self.node_id,
             "parent": self.parent_id,
             "depth": self.depth,
-            "resume_from": str(self.resume_from) if self.resume_from else None,
+            "resume_from": stored(self.resume_from, self.directory),
             "steps": self.steps,
             "seed": self.seed,
             "hparams": self.hparams,
@@ -74,14 +83,21 @@ class StageSpec:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any], directory: Path) -> StageSpec:
-        """Read what `to_dict` wrote."""
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError, KeyError: it is something else.
+        """
+        optional = (str, type(None))
+        check(value, node_id=(str,), parent=optional, depth=(int,), resume_from=optional)
+        check(value, steps=(int,), seed=(int,), hparams=(dict,))
         config = {key: item for key, item in value.items() if key not in _SPEC_KEYS}
         return cls(
             node_id=value["node_id"],
             parent_id=value["parent"],
             depth=value["depth"],
             directory=directory,
-            resume_from=as_path(value["resume_from"]),
+            resume_from=located(value["resume_from"], directory),
             hparams=value["hparams"],
             steps=value["steps"],
             seed=value["seed"],
@@ -102,7 +118,12 @@ class ValidationPoint:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> ValidationPoint:
-        """Read a line of `validation.jsonl`."""
+        """Read a line of `validation.jsonl`.
+
+        Raises:
+            ValueError: a field is missing or of another type.
+        """
+        check(value, step=(int,), global_step=(int,), score=NUMBER, stderr=NUMBER, n=(int,), seconds=NUMBER)
         return cls(
             **{name: value[name] for name in ("step", "global_step", "score", "stderr", "n", "seconds")}
         )
@@ -153,19 +174,36 @@ class StageResult:
     cause: dict[str, Any] | None = None
     ended_at: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the content of `result.json`."""
+    def to_dict(self, directory: Path) -> dict[str, Any]:
+        """Return the content of `result.json` of the stage in a directory."""
         return {
             **vars(self),
-            "checkpoint": str(self.checkpoint) if self.checkpoint else None,
-            "last_checkpoint": str(self.last_checkpoint) if self.last_checkpoint else None,
+            "checkpoint": stored(self.checkpoint, directory),
+            "last_checkpoint": stored(self.last_checkpoint, directory),
             "validation": [{**vars(point)} for point in self.validation],
         }
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> StageResult:
-        """Read what `to_dict` wrote."""
-        paths = {name: as_path(value.get(name)) for name in ("checkpoint", "last_checkpoint")}
+    def from_dict(cls, value: dict[str, Any], locate: Callable[[str | None], Path | None]) -> StageResult:
+        """Read what `to_dict` wrote; `locate` returns the checkpoint that a text names.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is something else.
+        """
+        value = {"last_checkpoint": None, "cause": None, "ended_at": None, "error": None, **value}
+        nothing = type(None)
+        check(value, validation=(list,), best_step=(int, nothing), best_score=(*NUMBER, nothing))
+        check(
+            value,
+            checkpoint=(str, nothing),
+            last_checkpoint=(str, nothing),
+            seconds=NUMBER,
+            gpu_seconds=NUMBER,
+        )
+        check(value, error=(str, nothing), cause=(dict, nothing), ended_at=(*NUMBER, nothing))
+        if value["state"] not in FINAL_STATES:
+            raise ValueError(f"state={value['state']}: must be one of {', '.join(FINAL_STATES)}")
+        paths = {name: locate(value[name]) for name in ("checkpoint", "last_checkpoint")}
         points = [ValidationPoint.from_dict(point) for point in value["validation"]]
         return cls(**{**value, **paths, "validation": points})
 
@@ -201,19 +239,33 @@ class StageDir:
         return self.spec_file.exists() or self.earlier_spec_file.exists()
 
     def read_spec(self) -> StageSpec:
-        """Read `stage.json`, or the `stage.yaml` of an earlier version."""
-        values = read_json(self.spec_file)
-        if values is None:
-            values = read_yaml(self.earlier_spec_file)
-        return StageSpec.from_dict(values, self.path)
+        """Read `stage.json`, or the `stage.yaml` of an earlier version.
+
+        Raises:
+            DamagedFileError: it is none.
+        """
+        remedy = "delete it, and the command that began the search writes it again"
+        values = read_json(self.spec_file, remedy)
+        file = self.spec_file if values else self.earlier_spec_file
+        with reading(file, remedy):
+            return StageSpec.from_dict(values or read_yaml(file), self.path)
 
     def status(self) -> dict[str, Any]:
-        """Return the last heartbeat; empty before the first."""
-        return read_json(self.status_file) or {}
+        """Return the last heartbeat; empty before the first.
+
+        Raises:
+            DamagedFileError: it is none.
+        """
+        remedy = "delete it; a stage that runs writes it again"
+        heartbeat = read_json(self.status_file, remedy) or {}
+        with reading(self.status_file, remedy):
+            whole = {**NO_HEARTBEAT, **heartbeat}
+            check(whole, phase=(str, type(None)), progress=NUMBER, seconds=NUMBER, gpu_seconds=NUMBER)
+        return heartbeat
 
     def validation(self) -> list[ValidationPoint]:
         """Return the validation points so far."""
-        return [ValidationPoint.from_dict(point) for point in read_jsonl(self.validation_file)]
+        return read_records(self.validation_file, ValidationPoint.from_dict)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of the steps so far."""
@@ -224,24 +276,40 @@ class StageDir:
         return read_jsonl(self.rollouts_file)
 
     def result(self) -> StageResult | None:
-        """Return the result; None while the stage has not ended."""
-        value = read_json(self.result_file)
-        return StageResult.from_dict(value) if value else None
+        """Return the result; None while the stage has not ended.
+
+        Raises:
+            DamagedFileError: it is none.
+        """
+        remedy = "delete it, and the stage goes on from its last checkpoint"
+        value = read_json(self.result_file, remedy)
+        with reading(self.result_file, remedy):
+            locate = partial(located, directory=self.path)
+            return StageResult.from_dict(value, locate) if value is not None else None
 
     def write_result(self, result: StageResult) -> None:
         """Write `result.json`, the last file of a stage."""
-        write_json(self.result_file, result.to_dict())
+        write_json(self.result_file, result.to_dict(self.path))
 
     def request_stop(self) -> None:
         """Ask the trainer to checkpoint and end after the step in hand."""
         open_own(self.stop_file).close()
+
+    def require_room(self) -> None:
+        """Raise OSError, which names the directory, where the disk has no room for a stage's small files."""
+        probe = self.path / ".room.tmp"
+        try:
+            write_atomic(probe, " " * ROOM_BYTES)
+        finally:
+            probe.unlink(missing_ok=True)
 
     def complete_checkpoints(self) -> list[Path]:
         """Return the complete checkpoints, oldest first; half-written ones are left out."""
         return sorted(path.parent for path in self.checkpoints.glob("step_*/COMPLETE"))
 
     def remove_unfinished(self) -> None:
-        """Delete what a killed attempt left half-written or half-deleted among the checkpoints."""
+        """Delete what a killed attempt left half-written or half-deleted."""
+        remove_temporary(self.path)
         for path in self.checkpoints.glob("*"):
             if not (path / "COMPLETE").exists():
                 shutil.rmtree(path)
@@ -275,15 +343,6 @@ class StageDir:
         for file in (self.metrics_file, self.validation_file, self.rollouts_file):
             if file.exists():
                 write_jsonl(file, [record for record in read_jsonl(file) if record["step"] <= step])
-
-
-@lru_cache(maxsize=1024)
-def as_path(name: str | None) -> Path | None:
-    """Return a path that a log names.
-
-    Stages name those of others again: making all anew would be a third of the reading of a log.
-    """
-    return Path(name) if name else None
 
 
 def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:

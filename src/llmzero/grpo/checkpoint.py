@@ -7,10 +7,9 @@ ZeRO stage.
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llmzero import __version__
+from llmzero.core.files import NUMBER, check, read_json, reading, write_json
+from llmzero.core.locations import located, stored
 from llmzero.core.stage import OPTIMIZER_FILE, commit_checkpoint
 from llmzero.grpo.accelerator import deepspeed
 from llmzero.grpo.distributed import World
@@ -76,10 +77,10 @@ def save(directory: Path, policy: Policy, world: World, position: Position, conf
                 "version": __version__,
                 "commit": commit(),
                 "world_size": world.size,
-                "position": asdict(position),
+                "position": asdict(position) | {"base": _stored_base(position.base, directory)},
                 "config": config,
             }
-            (building / "trainer.json").write_text(json.dumps(state, indent=2))
+            write_json(building / "trainer.json", state)
             commit_checkpoint(building, directory)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -151,9 +152,27 @@ def _moments(policy: Policy) -> Any:
             yield f"{name}.{MASTER}", deepspeed.utils.safe_get_full_fp32_param(parameter)
 
 
+def _stored_base(base: str, checkpoint: Path) -> str | None:
+    """Return how a checkpoint names its base model: by its path from the stage on, or by its hub id."""
+    is_path = Path(base).is_absolute() or Path(base).exists()
+    return stored(Path(base), checkpoint.parent.parent) if is_path else base
+
+
 def position_of(directory: Path) -> Position:
-    """Return the position a checkpoint was written at."""
-    return Position(**json.loads((directory / "trainer.json").read_text())["position"])
+    """Return the position a checkpoint was written at.
+
+    Raises:
+        DamagedFileError: its `trainer.json` is missing or cannot be read.
+    """
+    file = directory / "trainer.json"
+    remedy = "restore it, or resume from another checkpoint"
+    state = read_json(file, remedy)
+    with reading(file, remedy):
+        position = Position(**(state or {})["position"])
+        wanted = {each.name: (int,) for each in fields(Position)} | {"base": (str,), "gpu_seconds": NUMBER}
+        check(vars(position), **wanted)
+        base = located(position.base, directory.parent.parent)
+        return replace(position, base=str(base)) if base and base.exists() else position
 
 
 def gpu_seconds_behind(directory: Path | None) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from typing import Any
 
@@ -20,6 +22,22 @@ UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 class NotFiniteError(RuntimeError):
     """Gradients were infinite or not numbers too many times in a row."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it was raised from, says that the disk or its quota is full.
+
+    safetensors and torch pass the operating system's error on as text.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(f"os error {number}" in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def cause_of(error: BaseException, phase: str, hparams: dict[str, Any]) -> dict[str, Any]:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from llmzero.core.errors import UserError
+from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.parts import make
 from llmzero.core.processes import interruptible
 from llmzero.core.seeds import seed_of
 from llmzero.core.settings import read
-from llmzero.core.stage import StageDir, StageResult, StageSpec
+from llmzero.core.stage import DISK_FULL, StageDir, StageResult, StageSpec
 from llmzero.grpo import checkpoint
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.distributed import World, join
-from llmzero.grpo.failures import cause_of
+from llmzero.grpo.failures import cause_of, is_disk_full
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.heartbeat import Heartbeat
 from llmzero.grpo.loss import loss_of
@@ -67,6 +68,8 @@ def run_stage(
         heartbeat.beat(phase="interrupted")
         return None
     except Exception as error:
+        if is_disk_full(error):
+            leave_for_room(stage, world, heartbeat, error)
         traceback.print_exc()
         cause = cause_of(error, phases.current, spec.hparams)
         failure = stage.failure(
@@ -80,6 +83,19 @@ def run_stage(
         stage.write_result(result)
         heartbeat.beat(result.state, phase="", error=result.error)
     return result
+
+
+def leave_for_room(stage: StageDir, world: World, heartbeat: Heartbeat, error: Exception) -> NoReturn:
+    """Leave without a result, as on an interruption: the stage goes on when there is room again.
+
+    Raises:
+        OSError: always; it names the stage's directory.
+    """
+    with suppress(OSError):  # what was written in vain is gone again, so this little fits as a rule
+        heartbeat.beat(phase=DISK_FULL)
+    if not world.leads:
+        os._exit(1)  # the others wait for us in a collective call
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(stage.path)) from error
 
 
 @contextmanager
@@ -149,6 +165,10 @@ def _position(spec: StageSpec, stage: StageDir, start: Path) -> Position:
     """
     if (start / "trainer.json").exists():
         return checkpoint.position_of(start)
+    if (start / "COMPLETE").exists():
+        raise DamagedFileError(
+            start / "trainer.json", "it is missing in a checkpoint", "restore it, or resume from another one"
+        )
     base = start if spec.steps else stage.checkpoint(0)  # the root keeps its own copy of the base model
     return Position(0, 0, 0, 0, spec.seed, str(base), 0, 0.0)
 

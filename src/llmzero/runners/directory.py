@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
-from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
+from llmzero.core.stage import DISK_FULL, StageDir, StageResult, StageSpec, StageStatus
 
 LOG_TAIL_CHARS = 2000
 
@@ -43,12 +46,18 @@ class DirectoryHandle(ABC):
         return True
 
     def poll(self) -> StageStatus:
-        """Return the last heartbeat, or the result. What ended without one has died."""
+        """Return the last heartbeat, or the result. What ended without one has died.
+
+        Raises:
+            OSError: it died because the disk is full. It has not failed: it goes on when there is room.
+        """
         alive = self.alive()  # asked first: a process may write its result and end between two looks
         heartbeat = self._stage.status()
         result = self._stage.result()
         if result is not None:
             return StageStatus(result.state, result.validation, result.seconds, result.gpu_seconds)
+        if not alive:
+            self._require_room(heartbeat)
         return StageStatus(
             state="running" if alive else "failed",
             validation=self._stage.validation(),
@@ -58,6 +67,11 @@ class DirectoryHandle(ABC):
             progress=heartbeat.get("progress", 0.0),
             died=not alive and self.worth_another_try,
         )
+
+    def _require_room(self, heartbeat: dict[str, Any]) -> None:
+        if heartbeat.get("phase") == DISK_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._stage.path))
+        self._stage.require_room()
 
     def stop(self) -> None:
         """Ask the trainer to checkpoint and end."""

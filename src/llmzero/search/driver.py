@@ -13,7 +13,8 @@ from typing import Any
 
 from llmzero.agents.base import EarlyStopper
 from llmzero.core.errors import UserError
-from llmzero.core.files import append_jsonl, write_json
+from llmzero.core.files import append_jsonl, reading, write_json
+from llmzero.core.locations import stored
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
 from llmzero.core.text import visible_line
 from llmzero.evidence.builder import EvidenceBuilder
@@ -159,7 +160,7 @@ class Driver:
             depth=parent.depth + 1 if parent else 0,
             hparams=expansion.hparams,
             steps=(expansion.steps or self.plan.stage_steps) if parent else 0,
-            resume_from=str(resume_from) if resume_from else None,
+            resume_from=stored(resume_from, self.workspace.nodes / node_id),
             proposal=expansion.proposal.to_dict(),
             memo=expansion.memo,
         )
@@ -317,7 +318,9 @@ class Driver:
             self._record("died", node_id=node_id)
             self._start(node)
             return
-        self._record("finished", node_id=node_id, result=running.handle.result().to_dict())
+        directory = self.workspace.nodes / node_id
+        with reading(StageDir(directory).result_file):
+            self._record("finished", node_id=node_id, result=running.handle.result().to_dict(directory))
         self.method.tell(self.store.tree, node)
         self._keep_disk_quota()
         self.on_change(self)

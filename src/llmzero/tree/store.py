@@ -6,14 +6,16 @@ import atexit
 import gc
 import itertools
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from llmzero.core.errors import DamagedFileError
-from llmzero.core.files import append_jsonl, parsed, write_atomic
-from llmzero.core.stage import StageResult, as_path
+from llmzero.core.files import NUMBER, append_jsonl, check, parsed, reading, write_atomic
+from llmzero.core.stage import StageResult
 from llmzero.tree.budget import Ledger
 from llmzero.tree.tree import Node, Tree
 
@@ -24,6 +26,38 @@ atexit.register(gc.unfreeze)
 # A node's creation is on the disk with the start that follows it, and a stage's end can be read from its
 # result.
 UNSYNCED = ("created", "finished")
+TEXT, WHOLE, NOTHING = (str,), (int,), type(None)
+# What each event must have, by types; more may stand there.
+EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
+    "created": {
+        "node_id": TEXT,
+        "parent_id": (str, NOTHING),
+        "depth": WHOLE,
+        "hparams": (dict,),
+        "steps": WHOLE,
+        "resume_from": (str, NOTHING),
+        "proposal": (dict,),
+    },
+    "started": {"node_id": TEXT},
+    "died": {"node_id": TEXT},
+    "stop_requested": {"node_id": TEXT, "reason": TEXT},
+    "audited": {"node_id": TEXT, "reason": TEXT},
+    "finished": {"node_id": TEXT, "result": (dict,)},
+    "dropped": {"node_id": TEXT, "files": (list,)},
+    "llm_call": {"name": TEXT, "tokens": WHOLE, "dollars": NUMBER},
+    "setup": {"name": TEXT, "gpu_seconds": NUMBER},
+    "ended": {},
+}
+PROPOSAL: dict[str, tuple[type, ...]] = {  # and the fields of a proposal, where they are there
+    **dict.fromkeys(("agent", "rationale"), TEXT),
+    **dict.fromkeys(("diagnosis", "observations", "notes"), (list, tuple)),
+    **dict.fromkeys(("changes", "reasons"), (dict,)),
+    **dict.fromkeys(("calls", "tokens"), WHOLE),
+    "resume": (str, int),
+    "expected": (dict, NOTHING),
+    "dollars": NUMBER,
+}
+CHECKPOINT = re.compile(r"(?:^|(?:^|/)(?P<node>\d{4,})/)checkpoints/(?P<step>step_\d{5,})$")
 REPAIR = "`python launchers/repair.py SEARCH_DIR` makes the line again of the files of the stages"
 
 
@@ -48,17 +82,59 @@ class EventStore:
         self.trajectory: list[dict[str, float | None]] = []
         self.llm_calls: set[str] = set()
         self._charged: dict[str, float] = {}
-        with _frozen():
+        number = 0
+        with _frozen(), reading(path, REPAIR, line=lambda: number):
             for event in _read(path, repair):
-                self._apply(event)
+                number += 1
+                self._check(event)
+                self._take_effect(event)
 
     def append(self, event: str, **fields: Any) -> None:
-        """Make an event durable, then let it take effect."""
-        record = {"event": event, **fields}
-        append_jsonl(self.path, [record], sync=self.durable and event not in UNSYNCED)
-        self._apply(record)
+        """Make an event durable, then let it take effect.
 
-    def _apply(self, event: dict[str, Any]) -> None:
+        Raises:
+            ValueError, KeyError: it contradicts the events before it, and is not written.
+        """
+        record = {"event": event, **fields}
+        self._check(record)
+        if event == "finished":
+            self._result(record)
+        append_jsonl(self.path, [record], sync=self.durable and event not in UNSYNCED)
+        self._take_effect(record)
+
+    def _check(self, event: dict[str, Any]) -> None:
+        """Raise where an event could not take effect: logs are passed around, and may be damaged."""
+        name = event["event"]
+        if name not in EVENTS:
+            raise ValueError(f"event={name}: there is no such event")
+        check(event, **EVENTS[name])
+        if name == "created":
+            self._check_creation(event)
+        elif "node_id" in EVENTS[name]:
+            self._node(event["node_id"])
+
+    def _check_creation(self, event: dict[str, Any]) -> None:
+        nodes = self.tree.nodes
+        if event["node_id"] != self.tree.next_id():
+            raise ValueError(f"node_id={event['node_id']}: must be {self.tree.next_id()}, the next one")
+        parent = self._node(event["parent_id"]) if nodes else None
+        if event["depth"] != (parent.depth + 1 if parent else 0):
+            raise ValueError(
+                f"depth={event['depth']}: is not that of its parent {event['parent_id']}, and one"
+            )
+        if parent and event["hparams"].keys() != self.tree.root.hparams.keys():
+            raise ValueError("hparams: are not those of the base model's stage")
+        proposal = event["proposal"]
+        check(proposal, **{name: kind for name, kind in PROPOSAL.items() if name in proposal})
+        if not all(type(word) is str for word in proposal.get("diagnosis", ())):
+            raise ValueError(f"proposal.diagnosis={proposal['diagnosis']}: must be a list of texts")
+
+    def _node(self, node_id: Any) -> Node:
+        if node_id not in self.tree.nodes:
+            raise ValueError(f"stage {node_id}: was not created before")
+        return self.tree[node_id]
+
+    def _take_effect(self, event: dict[str, Any]) -> None:
         self.ledger.seconds = max(self.ledger.seconds, event.get("elapsed", 0.0))
         handler = {
             "created": self._created,
@@ -75,12 +151,26 @@ class EventStore:
         elif event["event"] in handler:
             handler[event["event"]](event)
 
+    def _checkpoint(self, text: str | None, node_id: str) -> Path | None:
+        """Return the checkpoint that an event of a stage names.
+
+        Only stage and step are taken from the text: it is a path relative to the stage's directory, or as
+        earlier versions wrote it an absolute one, of a directory that may have been moved or copied since.
+        """
+        if text is None:
+            return None
+        match = CHECKPOINT.search(text)
+        if match is None:
+            raise ValueError(f"{text}: is no checkpoint of this search")
+        return _checkpoint_of(self.path.parent / "nodes", match["node"] or node_id, match["step"])
+
     def _created(self, event: dict[str, Any]) -> None:
         self.ended = False
         fields = {
             name: event[name] for name in ("node_id", "parent_id", "depth", "hparams", "steps", "proposal")
         }
-        self.tree.add(Node(**fields, resume_from=as_path(event["resume_from"]), memo=event.get("memo", {})))
+        resume_from = self._checkpoint(event["resume_from"], event["node_id"])
+        self.tree.add(Node(**fields, resume_from=resume_from, memo=event.get("memo") or {}))
 
     def _started(self, event: dict[str, Any]) -> None:
         node = self.tree[event["node_id"]]
@@ -100,7 +190,7 @@ class EventStore:
         self.tree[event["node_id"]].deaths += 1
 
     def _finished(self, event: dict[str, Any]) -> None:
-        node_id, result = event["node_id"], StageResult.from_dict(event["result"])
+        node_id, result = event["node_id"], self._result(event)
         self.tree.finish(node_id, result)
         if self.tree[node_id].parent_id is None:
             self._charge("base model", result.gpu_seconds)
@@ -115,6 +205,15 @@ class EventStore:
         }
         self.trajectory.append(point)
 
+    def _result(self, event: dict[str, Any]) -> StageResult:
+        node_id = event["node_id"]
+        result = StageResult.from_dict(event["result"], lambda text: self._checkpoint(text, node_id))
+        own = self.path.parent / "nodes" / node_id / "checkpoints"
+        for checkpoint in (result.checkpoint, result.last_checkpoint):
+            if checkpoint is not None and checkpoint.parent != own:
+                raise ValueError(f"result: {checkpoint} is no checkpoint of stage {node_id}")
+        return result
+
     def charge_setup(self, name: str, gpu_seconds: float) -> None:
         """Charge something outside the search, once for each name."""
         if name not in self._charged:
@@ -127,6 +226,12 @@ class EventStore:
         """Set what something outside the search has cost so far; a later amount includes the earlier ones."""
         self._charged[name] = gpu_seconds
         self.ledger.setup_gpu_seconds = sum(self._charged.values())
+
+
+@lru_cache(maxsize=1024)
+def _checkpoint_of(nodes: Path, node_id: str, step: str) -> Path:
+    """Return a checkpoint's directory. Stages name those of others again, and paths cost most of a reading."""
+    return nodes / node_id / "checkpoints" / step
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from llmzero.core.documents import dump_yaml, read_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.files import make_private, reading, remove_temporary, write_atomic
+from llmzero.core.locations import refuse_links_out
 from llmzero.core.redaction import masked
 from llmzero.core.settings import path_argument
 from llmzero.tree.lease import Lease
@@ -69,6 +70,8 @@ class Workspace:
                 f"search_dir={self.path}: cannot be written ({error.strerror}); choose another search_dir"
             ) from error
         with Lease(self.lease_file).held():
+            for directory in (self.nodes, self.test, self.confirm):
+                refuse_links_out(directory, self.path)
             remove_temporary(self.path)
             self.stop_file.unlink(missing_ok=True)
             if self.config_file.exists():

@@ -318,7 +318,7 @@ def search(tmp_path: Path, catalogue: Catalogue) -> Path:
             1.0,
             last_checkpoint=stage.checkpoint(4),
         )
-        store.append("finished", node_id=node_id, result=result.to_dict())
+        store.append("finished", node_id=node_id, result=result.to_dict(stage.path))
         stage.metrics_file.write_text(
             "".join(
                 json.dumps({"step": s, "kl": 0.1 * number, "entropy": 1 - 0.1 * number}) + "\n"

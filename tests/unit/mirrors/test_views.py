@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from llmzero.core.files import write_json
-from llmzero.core.stage import FinalState, StageResult, ValidationPoint
+from llmzero.core.stage import FinalState, StageDir, StageResult, ValidationPoint
 from llmzero.mirrors.tracking.names import group_of, memory_file, search_uid
 from llmzero.mirrors.views import SHOWN_NODES, budget_line, confirmation_line, node_text, tree_view
 from llmzero.tree.budget import Budget
@@ -40,8 +40,9 @@ def add(
     )
     store.append("started", elapsed=1.0, node_id=node_id, attempt=1)
     point = ValidationPoint(4, 4, score, 0.01, 100, 0.1)
-    result = StageResult(state, [point], 4, score, Path("c"), 30.0, 60.0, error)
-    store.append("finished", elapsed=1.0, node_id=node_id, result=result.to_dict())
+    stage = StageDir(store.path.parent / "nodes" / node_id)
+    result = StageResult(state, [point], 4, score, stage.checkpoint(4), 30.0, 60.0, error)
+    store.append("finished", elapsed=1.0, node_id=node_id, result=result.to_dict(stage.path))
 
 
 @pytest.fixture

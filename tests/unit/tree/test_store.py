@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llmzero.core.stage import StageResult, ValidationPoint
+from llmzero.core.stage import StageDir, StageResult, ValidationPoint
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
 
@@ -27,8 +27,9 @@ def fill(store: EventStore, stages: int) -> None:
         )
         store.append("started", elapsed=2.0 * i, node_id=node_id, attempt=1)
         point = ValidationPoint(25, 25, 0.1 * i, 0.01, 100, 0.1)
-        result = StageResult("completed", [point], 25, 0.1 * i, Path("c"), 3.0, 6.0)
-        store.append("finished", elapsed=2.0 * i + 1, node_id=node_id, result=result.to_dict())
+        stage = StageDir(store.path.parent / "nodes" / node_id)
+        result = StageResult("completed", [point], 25, 0.1 * i, stage.checkpoint(25), 3.0, 6.0)
+        store.append("finished", elapsed=2.0 * i + 1, node_id=node_id, result=result.to_dict(stage.path))
 
 
 def test_a_restart_folds_the_same_tree_and_ledger(tmp_path: Path) -> None:

@@ -215,8 +215,14 @@ class Mirror:
 
 
 def _digest(node: Node) -> str:
-    """Return a hash of all that a stage was and became: its id is used again where the log lost its tail."""
-    result = node.result.to_dict() if node.result else None
+    """Return a hash of all that a stage was and became: its id is used again where the log lost its tail.
+
+    It is the same wherever the search directory lies.
+    """
+    result = node.result.to_dict(Path("nodes", node.node_id)) if node.result else None
+    for name in ("checkpoint", "last_checkpoint"):
+        if result and result[name]:
+            result[name] = Path(result[name]).name
     return hash_of([node.parent_id, node.hparams, node.steps, node.proposal, result])
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from llmzero.core.files import read_json, write_atomic
+from llmzero.core.files import append, read_json, reading, write_atomic
 from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
 from llmzero.runners.simulation.costs import step_seconds, validation_seconds
 from llmzero.runners.simulation.drive import REFERENCE, drive_of
@@ -45,18 +44,19 @@ class Origin:
                 {} if spec.steps else {name: spec.hparams[name] for name in spec.hparams if name in REFERENCE}
             )
             return cls(base_policy(land), own, "base")
-        state = read_json(spec.resume_from / "COMPLETE")
-        assert state is not None, f"{spec.resume_from} holds no simulated policy"
-        return cls(Policy(**state["policy"]), state["reference"], state["lineage"])
+        file = spec.resume_from / "COMPLETE"
+        state = read_json(file)
+        with reading(file):
+            if state is None:
+                raise ValueError("there is no simulated policy")
+            return cls(Policy(**state["policy"]), dict(state["reference"]), str(state["lineage"]))
 
     def save(self, checkpoint: Path) -> None:
         """Write a checkpoint that is this; its directory's parent exists."""
         checkpoint.mkdir(exist_ok=True)
         policy = {entry.name: getattr(self.policy, entry.name) for entry in fields(Policy)}
-        _write(
-            checkpoint / "COMPLETE",
-            json.dumps({"policy": policy, "reference": self.reference, "lineage": self.lineage}),
-        )
+        state = {"policy": policy, "reference": self.reference, "lineage": self.lineage}
+        write_atomic(checkpoint / "COMPLETE", json.dumps(state), sync=False)
 
 
 class Training:
@@ -140,10 +140,12 @@ class Training:
         self._validated[self._step] = Origin(
             replace(self.policy), self.reference, f"{self.lineage}/{self._step}"
         )
-        anew = len(self.points) == 1  # what an earlier attempt left is overwritten
+        if len(self.points) == 1:  # what an earlier attempt left is overwritten
+            self.stage.metrics_file.unlink(missing_ok=True)
+            self.stage.validation_file.unlink(missing_ok=True)
         if self._lines:
-            _write(self.stage.metrics_file, "".join(self._lines), anew=anew)
-        _write(self.stage.validation_file, json.dumps(vars(point)) + "\n", anew=anew)
+            append(self.stage.metrics_file, "".join(self._lines))
+        append(self.stage.validation_file, json.dumps(vars(point)) + "\n")
         self._lines = []
 
     def _observed(self) -> tuple[float, float]:
@@ -192,12 +194,5 @@ class Training:
 
     def _written(self, result: StageResult) -> StageResult:
         # Whole or not at all, on a full disk too: the stage has ended where there is a result.
-        write_atomic(self.stage.result_file, json.dumps(result.to_dict()), sync=False)
+        write_atomic(self.stage.result_file, json.dumps(result.to_dict(self.stage.path)), sync=False)
         return result
-
-
-def _write(file: Path, text: str, *, anew: bool = True) -> None:
-    """Write a file or append to it, in few system calls: nothing is synced, as a stage can be run again."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if anew else os.O_APPEND), 0o644)
-    os.write(descriptor, text.encode())
-    os.close(descriptor)
