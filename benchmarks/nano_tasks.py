@@ -60,7 +60,7 @@ def chain(task: str, folder: Path, stages: list[tuple[int, dict[str, Any]]], roo
     for number, (steps, values) in enumerate(stages):
         directory = folder / str(number)
         points += stage(task, directory, steps, values, checkpoint)
-        checkpoint = Path(json.loads((directory / "result.json").read_text())["last_checkpoint"])
+        checkpoint = directory / json.loads((directory / "result.json").read_text())["last_checkpoint"]
     return points
 
 

@@ -15,10 +15,11 @@ def read_whole(directory: Path) -> dict[str, Any]:
     assert (directory / "COMPLETE").exists()
     json.loads((directory / "config.json").read_text())
     state = json.loads((directory / "trainer.json").read_text())
+    stage = directory.parent.parent  # paths are relative to it
     shapes = {name: tensor.shape for name, tensor in tensors(directory / "model.safetensors").items()}
     base = {
         name: tensor.shape
-        for name, tensor in tensors(Path(state["position"]["base"]) / "model.safetensors").items()
+        for name, tensor in tensors(stage / state["position"]["base"] / "model.safetensors").items()
     }
     assert shapes == base
     if state["position"]["optimizer_steps"]:
@@ -34,7 +35,7 @@ def read_whole(directory: Path) -> dict[str, Any]:
     step = int(directory.name.removeprefix("step_"))
     parent = state["config"]["resume_from"]
     before = (
-        json.loads((Path(parent) / "trainer.json").read_text())["position"]["global_step"] if parent else 0
+        json.loads((stage / parent / "trainer.json").read_text())["position"]["global_step"] if parent else 0
     )
     assert state["position"]["global_step"] == before + step
     return state["position"]

@@ -164,7 +164,7 @@ def write_stage(directory: Path, spec: dict[str, Any], changes: dict[str, Any]) 
 
 
 def last_checkpoint(stage: Path) -> Path:
-    return Path(json.loads((stage / "result.json").read_text())["last_checkpoint"])
+    return stage / json.loads((stage / "result.json").read_text())["last_checkpoint"]
 
 
 def same_bits(a: Path, b: Path) -> bool:

@@ -154,7 +154,7 @@ def test_a_stop_file_ends_the_stage_with_its_checkpoint_and_score(
     run_here("train", *MICRO, f"stage_dir={stage}")
     result = json.loads((stage / "result.json").read_text())
     assert (result["state"], result["best_step"]) == ("stopped", 1)
-    assert (Path(result["checkpoint"]) / "COMPLETE").exists()
+    assert (stage / result["checkpoint"] / "COMPLETE").exists()
 
 
 def test_a_stage_that_an_earlier_version_described_in_yaml_goes_on(

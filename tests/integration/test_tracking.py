@@ -26,6 +26,7 @@ from tests.wandb_reader import OfflineRun, read_runs
 from tests.wandb_server import Run, WandbServer, wandb_server
 
 STEPS = 4
+CHECKPOINT = "checkpoints/step_00004"
 
 
 class Search:
@@ -43,8 +44,8 @@ class Search:
         node_id, depth = tree.next_id(), len(tree.path(parent)) if parent else 0
         hparams, steps = {"learning_rate": 1e-3 / (1 + len(tree)), "kl_coef": 0.0}, STEPS if parent else 0
         changes = {"kl_coef": 0.0} if parent else {}
-        proposal = {"agent": "rules", "diagnosis": "Entropy falls.", "rationale": "", "changes": changes}
-        resume_from = self.path / "nodes" / parent / "checkpoints" if parent else None
+        proposal = {"agent": "rules", "diagnosis": ["Entropy falls."], "rationale": "", "changes": changes}
+        resume_from = self.path / "nodes" / parent / CHECKPOINT if parent else None
         stage = StageDir(self.path / "nodes" / node_id)
         stage.write_spec(StageSpec(node_id, parent, depth, stage.path, resume_from, hparams, steps, seed=7))
         self._record(
@@ -71,7 +72,7 @@ class Search:
         )
         point = ValidationPoint(node.steps, before + node.steps, score, stderr=0.05, n=100, seconds=1.0)
         result = StageResult(
-            state, [point], node.steps, score, stage.checkpoint(1), seconds=2.0, gpu_seconds=3.0
+            state, [point], node.steps, score, stage.path / CHECKPOINT, seconds=2.0, gpu_seconds=3.0
         )
         stage.write_result(result)
         self._record("finished", node_id=node_id, result=result.to_dict(stage.path))
@@ -178,7 +179,7 @@ def test_a_stage_is_a_run_with_its_place_in_the_tree(search: Search) -> None:
         "steps": STEPS,
         "seed": 7,
         "state": "stopped",
-        "diagnosis": "Entropy falls.",
+        "diagnosis": ["Entropy falls."],
         "changes": {"kl_coef": 0.0},
     }
     assert run.config["hparams"] == search.store.tree["0002"].hparams
@@ -389,9 +390,9 @@ def delivered(search: Search) -> Search:
     ):
         (search.path / name).parent.mkdir(exist_ok=True)
         (search.path / name).write_text(f"<p>{name}</p>")
-    (stage / "checkpoints" / "adapter").mkdir(parents=True)
+    (stage / CHECKPOINT / "adapter").mkdir(parents=True)
     for name in ("model.safetensors", "adapter/model.safetensors", "optimizer.safetensors"):
-        (stage / "checkpoints" / name).write_bytes(name.encode())
+        (stage / CHECKPOINT / name).write_bytes(name.encode())
     search.end()
     return search
 
@@ -405,7 +406,7 @@ def test_the_search_keeps_what_it_delivered(delivered: Search) -> None:
         "transcripts": {"session.jsonl", "nodes/0001/calls/proposal-0000-1.json"},
         "checkpoint": {"model.safetensors", "adapter/model.safetensors"},
     }
-    checkpoints = delivered.path / "nodes" / "0001" / "checkpoints"
+    checkpoints = delivered.path / "nodes" / "0001" / CHECKPOINT
     assert run.artifacts["checkpoint"]["model.safetensors"] == checkpoints / "model.safetensors", (
         "weights are not copied"
     )

@@ -64,6 +64,7 @@ def server(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     base = json.loads((stage / "checkpoints/step_00003/trainer.json").read_text())["position"]["base"]
+    base = str(stage / base)
     arguments = [
         "--model",
         base,

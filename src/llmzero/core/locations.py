@@ -17,12 +17,12 @@ def stored(path: Path | None, directory: Path) -> str | None:
     It is relative to the stage's directory where the checkpoint is one of the same search, else absolute.
 
     Args:
-        path: the checkpoint's directory.
+        path: the checkpoint's directory; a relative one is taken to be relative to the stage's.
         directory: the stage's, `<search_dir>/<group>/<stage>`.
     """
-    if path is None:
-        return None
-    path, directory = Path(os.path.abspath(path)), Path(os.path.abspath(directory))
+    if path is None or not path.is_absolute():
+        return None if path is None else str(path)
+    path, directory = Path(os.path.normpath(path)), Path(os.path.abspath(directory))
     search = directory.parent.parent
     same_search = path.is_relative_to(search) and len(path.relative_to(search).parts) == 4
     return os.path.relpath(path, directory) if same_search else str(path)

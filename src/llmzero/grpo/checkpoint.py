@@ -155,7 +155,7 @@ def _moments(policy: Policy) -> Any:
 def _stored_base(base: str, checkpoint: Path) -> str | None:
     """Return how a checkpoint names its base model: by its path from the stage on, or by its hub id."""
     is_path = Path(base).is_absolute() or Path(base).exists()
-    return stored(Path(base), checkpoint.parent.parent) if is_path else base
+    return stored(Path(base).absolute(), checkpoint.parent.parent) if is_path else base
 
 
 def position_of(directory: Path) -> Position:

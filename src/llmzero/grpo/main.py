@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from llmzero.core.errors import DamagedFileError, UserError
+from llmzero.core.errors import UserError
 from llmzero.core.parts import make
 from llmzero.core.processes import interruptible
 from llmzero.core.seeds import seed_of
@@ -150,10 +150,11 @@ def _starting_point(spec: StageSpec, stage: StageDir, task: Any, heartbeat: Hear
     first_step = int(own[-1].name.removeprefix("step_")) if own else 0
     stage.truncate_after(first_step if own else -1)
     stage.remove_unfinished()
-    if own:
-        return own[-1], first_step
-    if spec.resume_from is not None:
-        return spec.resume_from, 0
+    if own or spec.resume_from is not None:
+        start = own[-1] if own else spec.resume_from or Path()
+        if start.parent.name == "checkpoints":  # without its position it would pass for a base model
+            checkpoint.position_of(start)
+        return start, first_step
     model = make(spec.config["model"], "model")
     base = model.base_checkpoint(task, lambda phase, progress: heartbeat.beat(phase=phase, progress=progress))
     return Path(base), 0
@@ -165,10 +166,6 @@ def _position(spec: StageSpec, stage: StageDir, start: Path) -> Position:
     """
     if (start / "trainer.json").exists():
         return checkpoint.position_of(start)
-    if (start / "COMPLETE").exists():
-        raise DamagedFileError(
-            start / "trainer.json", "it is missing in a checkpoint", "restore it, or resume from another one"
-        )
     base = start if spec.steps else stage.checkpoint(0)  # the root keeps its own copy of the base model
     return Position(0, 0, 0, 0, spec.seed, str(base), 0, 0.0)
 

@@ -196,7 +196,8 @@ class Driver:
         spec = self._spec(node)
         stage = StageDir(spec.directory)
         stage.write_spec(spec)
-        write_json(stage.proposal_file, node.proposal, sync=False)
+        memo = {"memo": node.memo} if node.memo else {}  # with which a damaged log is repaired
+        write_json(stage.proposal_file, {**node.proposal, **memo}, sync=False)
         self._record("started", node_id=node.node_id, attempt=node.attempts + 1)
         self.running[node.node_id] = Running(self.runner.start(spec), StageStatus("queued"))
         self.on_change(self)

@@ -6,6 +6,7 @@ import atexit
 import gc
 import itertools
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,10 +160,14 @@ class EventStore:
         """
         if text is None:
             return None
+        nodes = Path(os.path.normpath(self.path.parent / "nodes"))
         match = CHECKPOINT.search(text)
-        if match is None:
+        if match is not None:
+            return _checkpoint_of(nodes, match["node"] or node_id, match["step"])
+        named = Path(os.path.normpath(nodes / node_id / text))  # by a runner that has names of its own
+        if not named.is_relative_to(nodes / node_id):
             raise ValueError(f"{text}: is no checkpoint of this search")
-        return _checkpoint_of(self.path.parent / "nodes", match["node"] or node_id, match["step"])
+        return named
 
     def _created(self, event: dict[str, Any]) -> None:
         self.ended = False
@@ -208,9 +213,9 @@ class EventStore:
     def _result(self, event: dict[str, Any]) -> StageResult:
         node_id = event["node_id"]
         result = StageResult.from_dict(event["result"], lambda text: self._checkpoint(text, node_id))
-        own = self.path.parent / "nodes" / node_id / "checkpoints"
+        own = Path(os.path.normpath(self.path.parent / "nodes" / node_id))
         for checkpoint in (result.checkpoint, result.last_checkpoint):
-            if checkpoint is not None and checkpoint.parent != own:
+            if checkpoint is not None and not checkpoint.is_relative_to(own):
                 raise ValueError(f"result: {checkpoint} is no checkpoint of stage {node_id}")
         return result
 
@@ -230,7 +235,7 @@ class EventStore:
 
 @lru_cache(maxsize=1024)
 def _checkpoint_of(nodes: Path, node_id: str, step: str) -> Path:
-    """Return a checkpoint's directory. Stages name those of others again, and paths cost most of a reading."""
+    """Return a checkpoint's directory. Stages name those of others again, and making paths is slow."""
     return nodes / node_id / "checkpoints" / step
 
 
