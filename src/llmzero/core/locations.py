@@ -10,6 +10,8 @@ from pathlib import Path
 
 from llmzero.core.errors import UserError
 
+GROUPS = ("nodes", "test")  # of the stages of a search
+
 
 def stored(path: Path | None, directory: Path) -> str | None:
     """Return a checkpoint's path as a file of a stage states it.
@@ -23,9 +25,9 @@ def stored(path: Path | None, directory: Path) -> str | None:
     if path is None or not path.is_absolute():
         return None if path is None else str(path)
     path, directory = Path(os.path.normpath(path)), Path(os.path.abspath(directory))
-    search = directory.parent.parent
-    same_search = path.is_relative_to(search) and len(path.relative_to(search).parts) == 4
-    return os.path.relpath(path, directory) if same_search else str(path)
+    search, group = directory.parent.parent, directory.parent.name
+    together = [directory, *(search / name for name in GROUPS if group in GROUPS)]
+    return os.path.relpath(path, directory) if any(map(path.is_relative_to, together)) else str(path)
 
 
 def located(text: str | None, directory: Path) -> Path | None:

@@ -165,7 +165,7 @@ class EventStore:
         if match is not None:
             return _checkpoint_of(nodes, match["node"] or node_id, match["step"])
         named = Path(os.path.normpath(nodes / node_id / text))  # by a runner that has names of its own
-        if not named.is_relative_to(nodes / node_id):
+        if not any(named.is_relative_to(nodes / each) for each in (node_id, *self.tree.nodes)):
             raise ValueError(f"{text}: is no checkpoint of this search")
         return named
 
