@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from llmzero.core.documents import read_yaml
 from llmzero.core.files import (
-    open_own,
     NUMBER,
     check,
+    open_own,
     read_json,
     read_jsonl,
     read_records,
