@@ -18,7 +18,7 @@ from analysis.tables import Tables
 from analysis.tree_figure import trees
 from llmzero.cli import run_command
 from llmzero.core.settings import path_argument
-from llmzero.studies.figures import panels, save_figure, styles
+from llmzero.studies.figures import NO_MATH, panels, save_figure, styles
 from llmzero.studies.statistics import band, step_function
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.linewidth": 1.3,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    **NO_MATH,
 }
 GRID_POINTS = 100
 TEST_SCORES = {"test_best": "best strategy", "test_practitioner": "practitioner", "test_base": "base model"}

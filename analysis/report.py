@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
@@ -26,6 +27,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.files import write_atomic
 from llmzero.core.settings import path_argument
 from llmzero.core.text import visible
+from llmzero.studies.figures import NO_MATH
 from llmzero.studies.tables import comparison_table, transfer_table
 
 if TYPE_CHECKING:
@@ -174,7 +176,8 @@ def _html(markdown: Callable[[], str]) -> Markup:
 
 def _data_url(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with mpl.rc_context(NO_MATH):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from llmzero.core.files import append_jsonl, write_json, write_jsonl
 from tests.conftest import REPOSITORY
@@ -23,7 +24,7 @@ EVIL = (
     "[/red][link=http://evil]a[/link]"
 )
 FOLDER = "a[/red]b [link=x] \x1b[31mred\u202e"
-ANALYSES = ("calibration", "stopping", "scaling", "compare", "dynamics", "curves")
+ANALYSES = ("calibration", "stopping", "scaling", "compare", "dynamics", "figures", "load", "report")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,13 @@ def evil(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
     """A finished search in a folder with a bad name, edited by a stranger, and what it printed."""
     search = tmp_path_factory.mktemp("searches") / FOLDER
     quoted = str(search).replace('"', '\\"')
-    done = launch("search", "experiment=simulated", "budget.stages=4", f'search_dir="{quoted}"')
+    done = launch(
+        "search",
+        "experiment=simulated",
+        "budget.stages=4",
+        "search.test_incumbents=true",
+        f'search_dir="{quoted}"',
+    )
     events = read_lines(search / "tree.jsonl")
     for event in events:
         if event["event"] == "created" and event["parent_id"]:
@@ -44,6 +51,9 @@ def evil(launch: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
         search / "tree.jsonl",
         [{**events[-1], **unfinished(events)}, {"event": "started", "elapsed": 1.0, "node_id": "0005"}],
     )
+    config = yaml.safe_load((search / "config.yaml").read_text())
+    config["runner"]["landscape"] = f"$\\frac{{$ {EVIL}"  # which figures name as the task
+    (search / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
     running = search / "nodes/0005"
     running.mkdir()
     write_json(running / "status.json", {"state": "running", "phase": EVIL, "progress": 0.5, "seconds": 3.0})
@@ -88,12 +98,12 @@ def test_status_shows_no_row_of_a_strangers(evil: tuple[Path, str]) -> None:
     assert "50%" in rows[0]
 
 
-@pytest.mark.parametrize("module", ["report", *ANALYSES])
+@pytest.mark.parametrize("module", ANALYSES)
 def test_analysis_shows_it_as_text(evil: tuple[Path, str], module: str, tmp_path: Path) -> None:
-    out = ["--out", str(tmp_path)] if module in ("report", "curves") else []
+    out = ["--out", str(tmp_path)] if module in ("report", "figures", "load") else []
     command = [sys.executable, "-m", f"analysis.{module}", str(evil[0]), *out]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
     assert_harmless(done.stdout + done.stderr)
     for page in tmp_path.glob("*.html"):
         assert "\x1b" not in page.read_text()

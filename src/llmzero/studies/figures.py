@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#007A5E", "#AA4499", "#E69F00", "#56B4E9", "#333333")
 DASHES = ("-", "--", ":")
 DPI = 130
+NO_MATH: Any = {"text.parse_math": False}  # a dollar sign in a name is a dollar sign
 PANEL = (5.5, 3.6)  # inches
 LINE = 0.32  # inches a method takes in an interval plot
 AXES = {"stages": "stages", "gpu_seconds": "device seconds"}
@@ -133,5 +134,8 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]
 
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG and PDF of that name."""
-    for kind in (".png", ".pdf"):
-        figure.savefig(path.with_suffix(kind), dpi=DPI)
+    import matplotlib as mpl
+
+    with mpl.rc_context(NO_MATH):  # labels of ticks are made when the figure is drawn
+        for kind in (".png", ".pdf"):
+            figure.savefig(path.with_suffix(kind), dpi=DPI)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from llmzero.core.files import open_own
+from llmzero.core.terminal import guard_output
 from llmzero.mirrors.tracking.mirror import Mirror
 from llmzero.mirrors.tracking.names import group_of
 from llmzero.mirrors.tracking.settings import TrackingSettings
@@ -79,7 +80,9 @@ def main() -> int:
     )
     arguments = vars(parser.parse_args())
     run = follow if arguments.pop("follow") else mirror_once
+    guard_output()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    guard_output()  # again, for the log's handler
     os.nice(NICENESS)
     search_dir = arguments.pop("search_dir").resolve(strict=True)
     settings = TrackingSettings(**arguments)
