@@ -39,7 +39,9 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason
 NANO = [*MICRO, "model.recipe.heads=2"]  # vLLM's attention on a CPU begins at heads of 32
 SMALL = "values={prompts_per_step: 32, group_size: 4, learning_rate: 5e-4, warmup_steps: 0}"
 TIMEOUT_S = 2.0
+KEY = {"VLLM_API_KEY": "0123456789abcdef0123456789abcdef"}
 SERVER = {
+    **KEY,
     "VLLM_SERVER_DEV_MODE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -81,6 +83,8 @@ def server(
         "processed_logprobs",
         "--worker-extension-cls",
         "llmzero.rollout.vllm_server.WeightReceiver",
+        "--middleware",
+        "llmzero.rollout.vllm_key.RequireKey",
     ]
     start = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments, *ours]
     with (tmp_path_factory.mktemp("server") / "log").open("w") as log:
@@ -213,8 +217,11 @@ def test_a_server_samples_takes_weights_and_is_given_up_when_it_hangs(
 ) -> None:
     url, pid = server
     await_health(url)
+    for path in ("/collective_rpc", "/reset_prefix_cache", "/v1/completions", "/pause", "/nowhere"):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(urllib.request.Request(url + path, b"{}"), timeout=60)
     found = measured(
-        environment,
+        {**environment, **KEY},
         "server",
         str(stage / "checkpoints/step_00003"),
         url,

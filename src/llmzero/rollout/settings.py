@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from llmzero.core.errors import UserError
 from llmzero.core.settings import REQUIRED, setting
+from llmzero.rollout.vllm_key import VARIABLE
 
 
 @dataclass
@@ -46,8 +49,24 @@ class VllmServerSettings:
     urls: list[str] = setting(
         REQUIRED, "the servers, e.g. [http://node7:8000]; prompts are dealt out in turn"
     )
+    api_key_env: str | None = setting(
+        VARIABLE, "the environment variable with the servers' key; null: servers that anybody may command"
+    )
     exchange_dir: str = setting(
         "runs/exchange",
         "trainer and servers see it under the same path; weights lie there while they are handed over",
     )
     timeout_s: float = setting(1800.0, "longest wait for the next answer of any server", low=1)
+
+    def __post_init__(self) -> None:
+        """Refuse an address with more than scheme, host, port and path: it is written to files.
+
+        Raises:
+            UserError: there is one.
+        """
+        for number, url in enumerate(self.urls if isinstance(self.urls, list) else []):
+            if not re.fullmatch(r"https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~/-]*)?", url, re.ASCII):
+                raise UserError(
+                    f"rollout.urls[{number}]: must be like http://HOST:PORT; a key belongs into an "
+                    "environment variable, which rollout.api_key_env names"
+                )

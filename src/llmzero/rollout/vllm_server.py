@@ -4,15 +4,12 @@ that all can see.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,7 +18,9 @@ from torch import distributed as dist
 from llmzero.core.errors import UserError
 from llmzero.rollout.base import Rollouts, Sampling, Weights
 from llmzero.rollout.settings import VllmServerSettings
+from llmzero.rollout.vllm_calls import Call, demands_key, fetch
 from llmzero.rollout.vllm_engine import Completion, reload, request_seeds, rollouts_of
+from llmzero.rollout.vllm_key import RequireKey, key_of
 
 CONNECTIONS = 64  # requests under way at one server at a time; each has a prompt and its n completions
 SHARD_BYTES = 2**31  # weights in a file; what rank 0 holds in memory while it writes them
@@ -36,6 +35,7 @@ class VllmServerEngine:
         self.settings = settings
         self.urls = [url.rstrip("/") for url in settings.urls]
         self.exchange_dir = Path(settings.exchange_dir).expanduser().absolute()
+        self._key: str | None = None
         self._eos_ids: list[int] = []
         self._max_model_len = 0
         self._rank, self._distributed = (
@@ -46,17 +46,28 @@ class VllmServerEngine:
         """Find the servers and hand them the current weights.
 
         Raises:
-            UserError: no server was named, or one does not answer.
+            UserError: no server was named, one does not answer, or takes weights from anybody.
         """
         if not self.urls:
             raise UserError(
                 "rollout.urls=[]: name the servers to sample with, "
                 "e.g. 'rollout.urls=[http://localhost:8000]'"
             )
+        if self.settings.api_key_env is not None:
+            self._key = key_of(self.settings.api_key_env, "rollout.api_key_env")
+            self._check_doors()
         self._eos_ids = weights.eos_ids
         models = self._ask([Call(url, "/v1/models") for url in self.urls])
         self._max_model_len = min(model["data"][0]["max_model_len"] for model in models)
         self.load_weights(weights)
+
+    def _check_doors(self) -> None:
+        if opened := [url for url in self.urls if not demands_key(url, self.settings.timeout_s)]:
+            raise UserError(
+                f"rollout.urls: {', '.join(opened)}: whoever reaches the port can give this server other "
+                f"weights; start it with --middleware {RequireKey.__module__}.{RequireKey.__name__} "
+                f"(docs/vllm.md), or set rollout.api_key_env=null where nobody else reaches it"
+            )
 
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> Rollouts:
         """Return `sampling.n` completions for each prompt, from all servers at once.
@@ -149,7 +160,7 @@ class VllmServerEngine:
                 if numbered[1].url == url:
                     mine.put(numbered)
             for _ in range(min(CONNECTIONS, mine.qsize())):
-                threading.Thread(target=_make_calls, args=(mine, answers), daemon=True).start()
+                threading.Thread(target=_make_calls, args=(mine, answers, self._key), daemon=True).start()
         results: list[Any] = [None] * len(calls)
         for _ in calls:
             try:
@@ -178,15 +189,9 @@ def _write(tensors: Iterator[tuple[str, Tensor]], directory: Path) -> None:
     save_file(shard, directory / "rest.safetensors")
 
 
-class Call(NamedTuple):
-    """A call of a server: a POST where there is a body, else a GET."""
-
-    url: str
-    path: str
-    body: dict[str, Any] | None = None
-
-
-def _make_calls(calls: SimpleQueue[tuple[int, Call]], answers: SimpleQueue[tuple[int, Any]]) -> None:
+def _make_calls(
+    calls: SimpleQueue[tuple[int, Call]], answers: SimpleQueue[tuple[int, Any]], key: str | None
+) -> None:
     """Make calls until there are no more; put answers, or the exception that ended it."""
     while True:
         try:
@@ -194,31 +199,10 @@ def _make_calls(calls: SimpleQueue[tuple[int, Call]], answers: SimpleQueue[tuple
         except Empty:
             return
         try:
-            answers.put((i, _fetch(call)))
+            answers.put((i, fetch(call, key)))
         except BaseException as error:
             answers.put((i, error))
             return
-
-
-def _fetch(call: Call) -> Any:
-    address = call.url + call.path
-    body = None if call.body is None else json.dumps(call.body).encode()
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(address, body, {"Content-Type": "application/json"})
-        ) as response:
-            text = response.read()
-    except urllib.error.HTTPError as error:
-        answer = error.read().decode(errors="replace")[:500]
-        raise RuntimeError(
-            f"{address} answered {error.code}: {answer}; docs/vllm.md says how to start a server"
-        ) from error
-    except urllib.error.URLError as error:
-        raise UserError(
-            f"rollout.urls: {call.url} cannot be reached ({error.reason}); "
-            "docs/vllm.md says how to start a server"
-        ) from error
-    return json.loads(text) if text else None
 
 
 class WeightReceiver:
