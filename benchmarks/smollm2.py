@@ -32,9 +32,13 @@ def smollm2_directory() -> Path:
 def _convert(source: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(source, gguf_file=GGUF, trust_remote_code=False).save_pretrained(directory)
     quantization = GgufConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=GGUF, quantization_config=quantization, dtype=torch.float32
+        source,
+        gguf_file=GGUF,
+        quantization_config=quantization,
+        dtype=torch.float32,
+        trust_remote_code=False,
     )
     model.save_pretrained(directory)

@@ -18,6 +18,7 @@ from rich.text import Text
 from llmzero.cli import launch
 from llmzero.config import PlanConfig
 from llmzero.core.errors import UserError
+from llmzero.core.files import read_json
 from llmzero.core.parts import make
 from llmzero.core.settings import read
 from llmzero.core.terminal import Terminal
@@ -89,13 +90,14 @@ def architecture_of(config: PlanConfig) -> Architecture:
     model = own_settings(HfModelSettings, {"path": "", **config.model}, "model")
     if model.architecture:
         return Architecture.from_config(asdict(model.architecture))
-    file = Path(model.path) / "config.json"
-    if not file.is_file():
+    file = Path(model.path).expanduser() / "config.json"
+    described = read_json(file)
+    if described is None:
         raise UserError(
             f"model.architecture: not given, and {file} is not there; choose a model that conf/model "
             "describes, or give a directory"
         )
-    return Architecture.from_config(json.loads(file.read_text()))
+    return Architecture.from_config(described, f"{file}:")
 
 
 def engine_of(rollout: Mapping[str, Any]) -> TorchEngineSettings | VllmEngineSettings | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -118,8 +119,10 @@ def read_lines(key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _object(where: str, line: str) -> dict[str, Any]:
     try:
         return parsed(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: is no JSON ({error})") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: must be a JSON object, {{...}} ({error})") from error
+        raise UserError(f"{where}: {error}") from error
 
 
 def write_document(path: Path, header: str, document: dict[str, Any]) -> None:

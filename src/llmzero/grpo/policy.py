@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from llmzero.core.errors import UserError
+from llmzero.core.model_files import INDEX, check_adapter, check_model, check_tokenizer, indexed
 from llmzero.grpo.accelerator import deepspeed
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.packing import pack
@@ -83,10 +86,20 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
     is none.
 
     Dropout is switched off: the ratio of policy to old policy would measure its noise.
+
+    Raises:
+        UserError: the model wants code of its own, pickled weights or files from elsewhere.
     """
     transformers_logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[dtype]).to(device)
+    check_model(path)
+    if (index := _hub_index(path)) is not None:
+        indexed(index)
+    with _refusing_code(path):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        )
+    model: PreTrainedModel = loaded.to(device)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -95,14 +108,46 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
     return model
 
 
+def _hub_index(path: str | Path) -> Path | None:
+    """Return the index of weights of a model of the hub; None of a directory, or where there is none."""
+    if Path(path).is_dir():
+        return None
+    found = cached_file(
+        str(path),
+        INDEX,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
+
+
+@contextmanager
+def _refusing_code(path: str | Path) -> Iterator[None]:
+    """Have transformers' refusal to run a model's code say what to do."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise UserError(
+            f"model.path={path}: this model comes with Python code of its own, which is never run; "
+            "choose one whose model_type transformers knows"
+        ) from error
+
+
 def with_adapter(model: PreTrainedModel, lora: LoraSettings, start: Path) -> Any:
     """Return the model with the LoRA adapter that lies in the checkpoint `start`, or a new one that changes
     nothing yet.
+
+    Raises:
+        UserError: the adapter there is not as this program writes them.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if (start / ADAPTER).exists():
-        return PeftModel.from_pretrained(model, str(start / ADAPTER), is_trainable=True)
+        config = LoraConfig(**check_adapter(start / ADAPTER), task_type="CAUSAL_LM")
+        return PeftModel.from_pretrained(model, str(start / ADAPTER), config=config, is_trainable=True)
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM"
     )
@@ -113,18 +158,29 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer that lies beside a model; one without a padding token pads with its end-of-sequence
     token.
     """
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path))
+    check_tokenizer(path)
+    with _refusing_code(path):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[list[int]]:
-    """Return token ids of the examples' prompts, in the model's chat template where it has one."""
+    """Return token ids of the examples' prompts, in the model's chat template where it has one.
+
+    Raises:
+        UserError: the template fails; it is rendered in Jinja's sandbox, as it comes with the model.
+    """
     if tokenizer.chat_template is None or not examples:
         return [tokenizer.encode(example.prompt) for example in examples]
     chats = [[{"role": "user", "content": example.prompt}] for example in examples]
-    encoded = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=True)
+    try:
+        encoded = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=True)
+    except Exception as error:  # whatever a template makes of it
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} cannot be rendered: {error}; repair or remove it"
+        ) from error
     return [list(ids) for ids in encoded["input_ids"]]
 
 

@@ -10,6 +10,7 @@ from llmzero.core.errors import UserError
 from llmzero.grpo.settings import ArchitectureSettings, LoraSettings
 
 FAMILIES = ("llama", "qwen2", "qwen3")
+LARGEST = 2**24  # of a size; vocabularies have less than 2**20
 
 
 @dataclass
@@ -17,25 +18,33 @@ class Architecture(ArchitectureSettings):
     """A dense decoder, in the words of its Hugging Face config.json."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Architecture:
+    def from_config(cls, config: Mapping[str, Any], where: str = "model.architecture.") -> Architecture:
         """Return the architecture that a config.json, or `model.architecture`, describes.
 
+        Args:
+            config: keys and values, which may be anything.
+            where: what stands before a key in messages, with a dot or a colon at its end.
+
         Raises:
-            UserError: it is of a family that the formulas do not hold for, or something is missing.
+            UserError: it is of a family that the formulas do not hold for, or a value is missing or wrong.
         """
         if config.get("model_type") not in FAMILIES:
             raise UserError(
-                f"model.architecture.model_type={config.get('model_type')}: "
-                f"must be one of {', '.join(FAMILIES)}"
+                f"{where}model_type={config.get('model_type')!s:.100}: must be one of {', '.join(FAMILIES)}"
             )
         derived = {"num_key_value_heads", "head_dim", "tie_word_embeddings"}
         values: dict[str, Any] = {name: config.get(name) for name in cls.__dataclass_fields__}
         if missing := [name for name, value in values.items() if value is None and name not in derived]:
             raise UserError(
-                f"model.architecture: {', '.join(missing)} missing; give what the model's config.json says"
+                f"{where[:-1]}: {', '.join(missing)} missing; give what the model's config.json says"
             )
+        for name, value in values.items():
+            if problem := _problem(name, value):
+                raise UserError(f"{where}{name}={value!r:.100}: must be {problem}")
         values["num_key_value_heads"] = values["num_key_value_heads"] or values["num_attention_heads"]
-        values["head_dim"] = values["head_dim"] or config["hidden_size"] // config["num_attention_heads"]
+        values["head_dim"] = values["head_dim"] or max(
+            1, values["hidden_size"] // values["num_attention_heads"]
+        )
         values["tie_word_embeddings"] = bool(values["tie_word_embeddings"])
         return cls(**values)
 
@@ -104,3 +113,13 @@ class Architecture(ArchitectureSettings):
         )
         attention = size * (3 * q + 2 * k) + 4 * self.num_attention_heads
         return norms + attention + 3 * size * self.intermediate_size
+
+
+def _problem(name: str, value: Any) -> str | None:
+    """Return what a value of a config.json has to be; None where it is that, or is left out."""
+    if value is None or name == "model_type":
+        return None
+    if name == "tie_word_embeddings":
+        return None if isinstance(value, bool) else "true or false"
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return None if whole and 0 < value <= LARGEST else f"a whole number from 1 to {LARGEST}"

@@ -49,21 +49,29 @@ class VllmServerSettings:
     urls: list[str] = setting(
         REQUIRED, "the servers, e.g. [http://node7:8000]; prompts are dealt out in turn"
     )
-    api_key_env: str | None = setting(
-        VARIABLE, "the environment variable with the servers' key; null: servers that anybody may command"
-    )
     exchange_dir: str = setting(
         "runs/exchange",
         "trainer and servers see it under the same path; weights lie there while they are handed over",
     )
     timeout_s: float = setting(1800.0, "longest wait for the next answer of any server", low=1)
+    api_key_env: str | None = setting(
+        VARIABLE, "the environment variable with the servers' key; null: servers that anybody may command"
+    )
 
     def __post_init__(self) -> None:
-        """Refuse an address with more than scheme, host, port and path: it is written to files.
+        """Refuse keys where they would be written to files.
 
         Raises:
-            UserError: there is one.
+            UserError: an address holds more than scheme, host, port and path, or a key stands in place of its
+                variable's name.
         """
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", self.api_key_env or VARIABLE) or re.search(
+            r"[0-9a-f]{24}", self.api_key_env or ""
+        ):
+            raise UserError(
+                "rollout.api_key_env: must be the name of an environment variable, such as "
+                f"{VARIABLE}, and not the key itself"
+            )
         for number, url in enumerate(self.urls if isinstance(self.urls, list) else []):
             if not re.fullmatch(r"https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~/-]*)?", url, re.ASCII):
                 raise UserError(

@@ -55,10 +55,10 @@ class TorchEngine:
             self._model = weights.model
             return
         if self._copy is None:
-            config = AutoConfig.from_pretrained(weights.directory)
-            self._copy = AutoModelForCausalLM.from_config(config, dtype=weights.model.dtype).to(
-                weights.model.device
-            )
+            config = AutoConfig.from_pretrained(weights.directory, trust_remote_code=False)
+            self._copy = AutoModelForCausalLM.from_config(
+                config, dtype=weights.model.dtype, trust_remote_code=False
+            ).to(weights.model.device)
         self._model = self._copy
         parameters = dict(self._copy.named_parameters())
         with torch.no_grad():

@@ -83,6 +83,7 @@ class VllmEngine:
         arguments: dict[str, Any] = {
             "model": weights.directory,
             "skip_tokenizer_init": True,
+            "trust_remote_code": False,
             "load_format": "dummy",  # the current weights are handed over
             "dtype": str(weights.model.dtype).removeprefix("torch."),
             "logprobs_mode": "processed_logprobs",

@@ -183,7 +183,7 @@ class _Forks:
         if answer != READY.decode():
             self.close()
             raise UserError(
-                f"task.verifier: {function.__module__}.{function.__qualname__} cannot be called "
+                f"{function.__module__}.{function.__qualname__} cannot be called "
                 f"in a process of its own: {answer}"
             )
 

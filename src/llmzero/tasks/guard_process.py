@@ -28,7 +28,7 @@ import psutil
 
 MEMORY_BYTES = 2 * 1024**3  # of one worker
 KEPT_BYTES = MEMORY_BYTES // 4  # after which a worker is replaced
-VALUE_BYTES = 2**16  # of a value, as JSON
+VALUE_BYTES = 2**20  # of a value, as JSON
 PID = struct.Struct(
     "!i"
 )  # to the first process: a worker to end, or any with a socket; from it: a new worker

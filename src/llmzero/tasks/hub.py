@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,39 @@ def splits(task: str, path: str, subset: str | None = None) -> Any:
         subset: a configuration of it; None is its only one.
 
     Raises:
-        UserError: `datasets` is not installed, or the data set cannot be loaded.
+        UserError: `datasets` is not installed, or the data set cannot be loaded or names files of others.
     """
     require("datasets", f"task={task} task.source=...")
-    from datasets import load_dataset
+    from datasets import load_dataset, load_dataset_builder
 
     try:
         if Path(path).is_file():
             return load_dataset("json", data_files={"test": path})
+        _check_files(path, load_dataset_builder(path, subset).config.data_files or {})
         return load_dataset(path, subset)
+    except UserError:
+        raise
     except Exception as error:  # of the hub, the network, the files
         raise UserError(
             f"task={task}: the data set {path} cannot be loaded ({error}); "
             "give a copy of it as task.path=DIRECTORY"
         ) from error
+
+
+def _check_files(path: str, files: Mapping[str, Iterable[str]]) -> None:
+    """Check that a data set is made of its own files; its README may name any of this machine.
+
+    Raises:
+        UserError: it is not.
+    """
+    home = Path(path).resolve()
+    for file in (file for part in files.values() for file in part):
+        own = Path(file).resolve().is_relative_to(home) if home.is_dir() else file.startswith("hf://")
+        if not own:
+            raise UserError(
+                f"task.path={path}: the data set names {file}, which is not its own; remove that from its "
+                "README.md, or copy the file into it"
+            )
 
 
 def divided(train: Iterable[Example], test: Iterable[Example]) -> dict[str, list[Example]]:

@@ -74,8 +74,6 @@ class JsonLines(Verified):
 
     def _example(self, location: str, record: dict[str, Any]) -> Example:
         """Return a line as a problem; `location` is file and line, for messages."""
-        from jinja2 import TemplateError
-
         keys = (self.prompt_field, self.answer_field)
         for key in keys:
             if not isinstance(record.get(key), str | int | float):
@@ -84,12 +82,9 @@ class JsonLines(Verified):
                     f"it has {', '.join(map(repr, record)) or 'nothing'}"
                 )
         prompt, answer = (str(record[key]) for key in keys)
-        fields = {**record, "prompt": prompt}
         try:
-            rendered = str(self.template.render(fields))
-        except TemplateError as error:
-            raise UserError(
-                f"{location}: task.template cannot be rendered: {error}; it has {', '.join(fields)}"
-            ) from error
+            rendered = self.template.render(**{**record, "prompt": prompt})
+        except UserError as error:
+            raise UserError(f"{location}: {error}") from error
         meta = {key: value for key, value in record.items() if key not in keys}
         return Example(content_id(" ".join(prompt.split())), rendered, answer, meta)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from launchers.plan import engine_of, host_problems, stages_of
+from launchers.plan import architecture_of, engine_of, host_problems, stages_of
 from llmzero.cli import resolved
 from llmzero.config import LAUNCHERS, PlanConfig, checked, register
 from llmzero.core.errors import UserError
@@ -159,6 +160,31 @@ def test_what_the_formulas_do_not_hold_for_is_refused() -> None:
         match=r"trainer\.lora\.targets=\['c_attn'\]: must be all-linear, or a list of some of q_proj",
     ):
         architecture("qwen3").adapter_parameters(LoraSettings(4, targets=["c_attn"]))
+
+
+@pytest.mark.parametrize("value", ["16", 1.5, True, 0, -1, 10**30, [1], {"a": 1}, float("nan")])
+@pytest.mark.parametrize("name", ["hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"])
+def test_sizes_are_bounded_whole_numbers(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"model\.architecture\.{name}=.*: must be a whole number from 1 to"):
+        architecture("qwen3", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("[]", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ('{"a":' * 1000 + "1" + "}" * 1000, "cannot be read"),
+        ('{"model_type": ["llama"]}', "must be one of llama"),
+        ('{"model_type": "llama", "hidden_size": "16"}', "missing"),
+    ],
+)
+def test_a_config_of_a_stranger_is_refused_by_its_path(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    config = plan("model=hf", f"model.path={tmp_path}")
+    with pytest.raises(UserError, match=rf"{tmp_path}/config\.json.*{message}"):
+        architecture_of(config)
 
 
 def test_constants_are_those_of_deepspeed() -> None:

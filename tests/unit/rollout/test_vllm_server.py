@@ -188,3 +188,10 @@ def test_addresses_hold_no_keys(url: str) -> None:
     with pytest.raises(UserError, match=r"rollout\.urls\[0\]: must be like http://HOST:PORT") as raised:
         make(composed("train", TrainConfig, overrides).rollout, "rollout")
     assert KEY not in str(raised.value)
+
+
+def test_a_key_in_place_of_its_name_is_refused_unseen() -> None:
+    for name in (KEY, f"k{KEY}", "sk-abcdefgh", "A B"):
+        with pytest.raises(UserError, match=r"rollout\.api_key_env: must be the name") as raised:
+            VllmServerSettings(urls=["http://h:1"], api_key_env=name)
+        assert name not in str(raised.value)

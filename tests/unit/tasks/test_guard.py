@@ -63,7 +63,7 @@ def await_end(processes: list[int]) -> None:
 
 
 def test_values_come_in_order_whatever_happens_to_their_neighbours(guard: Guard) -> None:
-    odd_ones = ["sleep 9", "power 99999", "die", "leave", "swallow 4000", "long 100000", "hold 4000"]
+    odd_ones = ["sleep 9", "power 99999", "die", "leave", "swallow 4000", "long 2000000", "hold 4000"]
     texts = [text for each in odd_ones for text in ("right", each, "wrong")]
     expected = [value for _ in odd_ones for value in (1.0, None, 0.0)]
     values = called(guard, *texts)
@@ -197,9 +197,7 @@ def test_a_verifier_that_cannot_be_called_is_refused(tmp_path: Path, monkeypatch
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     task = Verified("picky.verify", timeout_s=1.0, workers=1)
-    with pytest.raises(
-        UserError, match=r"task\.verifier: picky\.verify cannot be called .*only under pytest"
-    ):
+    with pytest.raises(UserError, match=r"picky\.verify cannot be called .*only under pytest"):
         task.reward(Example("1", "", "x"), "x")
 
 

@@ -306,6 +306,26 @@ def test_a_copy_of_a_published_data_set_is_loaded(tmp_path: Path) -> None:
         mathematics(MathSettings(difficulty="full", source="math", path=str(tmp_path / "none"))).split("val")
 
 
+@pytest.mark.parametrize("outside", ["../secret.jsonl", "ABSOLUTE", "link.jsonl"])
+def test_a_copy_of_a_data_set_is_made_of_its_own_files(tmp_path: Path, outside: str) -> None:
+    line = json.dumps({"question": "secret", "answer": "#### 1"})
+    (tmp_path / "secret.jsonl").write_text(f"{line}\n")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "train.jsonl").write_text(f"{line}\n")
+    (copy / "link.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    name = str(tmp_path / "secret.jsonl") if outside == "ABSOLUTE" else outside
+    (copy / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        f"  - split: train\n    path: train.jsonl\n  - split: test\n    path: {name}\n---\n"
+    )
+    task = mathematics(MathSettings(difficulty="full", source="gsm8k", path=str(copy)))
+    with pytest.raises(
+        UserError, match=rf"task\.path={copy}: the data set names .*jsonl, which is not its own"
+    ):
+        task.split("test")
+
+
 def test_word_problems_are_right() -> None:
     """Generated answers, and the numbers in the question, are positive integers."""
     task = WordProblems(SIZES, 0, workers=1, template=None)
