@@ -16,7 +16,8 @@ from llmzero.tasks.settings import GeneratedTaskSettings
 from llmzero.tasks.splits import content_id
 from llmzero.tasks.template import prompt_template
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_END = "</answer>"
+_ANSWER = re.compile(rf"<answer>(.*?){_END}", re.DOTALL)
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 
@@ -73,7 +74,8 @@ class Countdown(Generated):
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Return 0.1 for a well-formed expression over the numbers, and 0.9 more if it equals the target."""
-        answers = [completion] if self.difficulty == "nano" else _ANSWER.findall(completion)
+        closed = completion[: completion.rfind(_END) + len(_END)]  # beyond, a match is looked for in vain
+        answers = [completion] if self.difficulty == "nano" else _ANSWER.findall(closed)
         value = evaluate(answers[-1] if answers else "", example.meta["numbers"])
         return weighted(float(value is not None), float(value == example.meta["target"]))
 

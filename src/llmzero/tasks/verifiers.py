@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from llmzero.tasks.answers import MAX_ANSWER_CHARS, MAX_COMPLETION_CHARS
 
 RELATIVE_ERROR = Decimal("1e-6")
+MAX_EXPONENT = 10_000  # of a number; sums and products of such never overflow
 _WORDS = re.compile(
     r"(?!.*\d[eE][-+]?\d)[A-Za-z0-9\s.,:;!?'%$=/+-]*", re.ASCII | re.DOTALL
 )  # of powers of ten (9e3) math-verify reads the 9
@@ -44,9 +45,11 @@ def as_number(text: str) -> Decimal | None:
     numerator, slash, denominator = text.removesuffix("%").partition("/")
     try:
         value = Decimal(numerator) / (Decimal(denominator) if slash else 1)
-    except (InvalidOperation, ZeroDivisionError):
+    except ArithmeticError:  # no number, a division by zero, or one beyond what decimals hold
         return None
-    return (value / 100 if percent else value) if value.is_finite() else None
+    if not value.is_finite() or abs(value.adjusted()) > MAX_EXPONENT:
+        return None
+    return value / 100 if percent else value
 
 
 def choice(stated: str, answer: str) -> float:

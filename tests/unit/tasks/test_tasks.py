@@ -208,6 +208,58 @@ def test_long_completions_take_linear_time(verifiers: dict[str, Verified], text:
     assert seconds(len(text)) < 60 * max(seconds(len(text) // 10), 0.01)
 
 
+@pytest.mark.parametrize("verifier", ["math", "numeric"])
+def test_numbers_beyond_all_bounds_are_judged(verifiers: dict[str, Verified], verifier: str) -> None:
+    huge = ["9e999999/1e-9", "1e999999%", "9e999999", "1e999999999999999999", "1/1e-999999", "0e999999999"]
+    huge += ["-9e999999/9e-999999", "1e-999999999999", "1e-999999%"]
+    for stated in [*huge, "7"]:
+        for answer in [*huge, "7", "1e9999"]:
+            example = Example("1", "", answer)
+            value = verifiers[verifier].reward(example, f"<answer>{stated}</answer>").value
+            assert value in (0, 1)
+            assert value == 0 or stated != "7" or answer == "7"
+
+
+@pytest.mark.parametrize("name", ["countdown/full", "ssmr/full", "chem/full", "math/full"])
+def test_rewards_of_long_completions_take_linear_time(name: str) -> None:
+    task = GENERATED[name](0)
+    example = task.split("val")[0]
+    pieces = [
+        "<answer>",
+        "</answer>",
+        "<answer></answer>",
+        "<answer>1",
+        "((",
+        "\\boxed{",
+        "C1",
+        "1/",
+        "^",
+        "#",
+    ]
+
+    def seconds(piece: str, count: int) -> float:
+        began = time.process_time()
+        task.reward(example, piece * count)
+        return time.process_time() - began
+
+    for piece in pieces:
+        assert seconds(piece, 20_000) < 60 * max(seconds(piece, 2_000), 0.01), piece
+
+
+def test_the_last_closed_answer_of_countdown_counts() -> None:
+    task = GENERATED["countdown/full"](0)
+    example = Example("1", "", "", {"numbers": [1, 2, 3], "target": 6})
+    for completion, value in [
+        ("<answer>1+2+3</answer>", 1.0),
+        ("<answer>1+2</answer> no, <answer>1+2+3</answer> <answer>", 1.0),
+        ("<answer>1+2+3</answer><answer>1+2</answer>", 0.1),
+        ("<answer> <answer>1+2+3</answer>", 0.0),
+        ("<answer>1+2+3", 0.0),
+        ("</answer>", 0.0),
+    ]:
+        assert task.reward(example, completion).value == pytest.approx(value), completion
+
+
 def test_a_verifier_of_your_own_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_verifiers.py").write_text(
         "def generous(stated, answer):\n    return 7.0\n\n"
