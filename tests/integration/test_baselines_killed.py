@@ -44,18 +44,33 @@ def run(config: SearchConfig, directory: Path, **budget: Any) -> list[tuple[Any,
     ]
 
 
+@pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_or_continued_search_decides_as_an_uninterrupted_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str, workers: int
 ) -> None:
     """Twelve stages, by drivers that are killed again and again, and as five stages and then seven more."""
-    config = composed(method, "search.workers=1")
+    config = composed(method, f"search.workers={workers}")
     whole = run(config, tmp_path / "whole", stages=12)
     assert len(whole) == (4 if method == "practitioner" else 13)
     assert run_killed(monkeypatch, config, tmp_path / "killed", stages=12) == whole
-    if method != FORECASTS:
+    assert events(tmp_path / "killed") == events(tmp_path / "whole")
+    assert judged(tmp_path / "killed") == judged(tmp_path / "whole")
+    if method != FORECASTS and workers == 1:
         assert run(config, tmp_path / "parts", stages=5) == whole[:6]
         assert run(config, tmp_path / "parts", stages=12) == whole
+
+
+def events(directory: Path) -> list[dict[str, Any]]:
+    """All events but for the time; a stage whose driver was killed before it began is started again."""
+    lines = [{**event, "elapsed": 0.0} for event in read_lines(directory / "tree.jsonl")]
+    return [event for event in lines if event["event"] != "started" or event["attempt"] == 1]
+
+
+def judged(directory: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every stage's judgements by the early stopper, but for the time."""
+    files = sorted(directory.glob("nodes/*/stopper.jsonl"))
+    return {file.parent.name: [{**line, "elapsed": 0.0} for line in read_lines(file)] for file in files}
 
 
 def run_killed(

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llmzero.core.files import read_json
+from llmzero.core.files import NUMBER, check, read_json, reading, write_json
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
 from llmzero.runners.base import StageRunner
 from llmzero.runners.simulation.clock import Clock
 from llmzero.runners.simulation.landscape import LANDSCAPES, Landscape
 from llmzero.runners.simulation.training import Training
+
+CLOCK_FILE = "clock.json"
+REMEDY = "delete it, and the stage begins again"
 
 
 @dataclass
@@ -34,6 +37,9 @@ class SimulatedRunner(StageRunner):
 
     What a stage does depends on the checkpoint it resumes from, its hyperparameters and the seed alone, so a
     path comes out alike wherever it stands in a tree and whichever method grew it.
+
+    A stage goes with its driver. The next one computes it again up to its last validation, and puts it on the
+    clock where it stood: `clock.json` in its directory says when it began.
     """
 
     trains = False
@@ -47,22 +53,38 @@ class SimulatedRunner(StageRunner):
 
     def start(self, spec: StageSpec) -> SimulatedHandle:
         """Start a stage from its beginning, now."""
-        if self._fresh:  # begin at the latest end among the stages that an earlier driver left
+        self._set_clock(spec)
+        write_json(spec.directory / CLOCK_FILE, {"began": self.clock.now}, sync=False)
+        return SimulatedHandle(self.clock, self._training(spec), self.clock.now, taken_up=False)
+
+    def attach(self, spec: StageSpec) -> EndedHandle | SimulatedHandle | None:
+        """Return a handle of a stage that an earlier driver started; None where it had not begun."""
+        self._set_clock(spec)
+        result = StageDir(spec.directory).result()
+        if result is not None:
+            return EndedHandle(result)
+        file = spec.directory / CLOCK_FILE
+        written = read_json(file, REMEDY)
+        if written is None:
+            return None
+        with reading(file, REMEDY):
+            check(written, began=NUMBER)
+        training = self._training(spec)
+        training.take_up()
+        handle = SimulatedHandle(self.clock, training, written["began"], taken_up=True)
+        self.clock.now = max(self.clock.now, handle.moment(training.spent))
+        return handle
+
+    def _set_clock(self, spec: StageSpec) -> None:
+        """Begin at the latest end among the stages that an earlier driver left."""
+        if self._fresh:
             results = spec.directory.parent.glob("*/result.json")
             ends = [(read_json(file) or {}).get("ended_at") for file in results]
-            self.clock.now = max([self.clock.now, *(end for end in ends if end is not None)])
+            self.clock.now = max([0.0, *(end for end in ends if end is not None)])
             self._fresh = False
-        return SimulatedHandle(
-            self.clock, Training(spec, self.problem(spec.seed), self.settings.noise, self.settings.reference)
-        )
 
-    def attach(self, spec: StageSpec) -> EndedHandle | None:
-        """Return a handle of a finished stage; an unfinished one has gone with its driver."""
-        result = StageDir(spec.directory).result()
-        if result is None:
-            return None
-        self.clock.now = max(self.clock.now, result.ended_at or 0.0)
-        return EndedHandle(result)
+    def _training(self, spec: StageSpec) -> Training:
+        return Training(spec, self.problem(spec.seed), self.settings.noise, self.settings.reference)
 
     def problem(self, seed: int) -> Landscape:
         """Return the problem of the family that a search of that seed is about."""
@@ -92,17 +114,20 @@ class EndedHandle:
 
 
 class SimulatedHandle:
-    """A simulated stage, under way or ended."""
+    """A simulated stage that began at a moment of the clock, under way or ended."""
 
-    def __init__(self, clock: Clock, training: Training) -> None:
-        self._clock, self._training = clock, training
-        self._began = clock.now
+    def __init__(self, clock: Clock, training: Training, began: float, *, taken_up: bool) -> None:
+        self._clock, self._training, self._began = clock, training, began
         self._ended: EndedHandle | None = None
         self._stopped = False
+        clock.add(self, began, held=taken_up)
+        if training.points:
+            self._end_or_prepare()
+            return
         training.prepare()
-        clock.add(self, self._began + training.due)
+        clock.move(self, self.moment(training.due))
         if training.spec.steps == 0:
-            clock.now = self._began + training.due
+            clock.now = self.moment(training.due)
             self._go_on()
 
     def poll(self) -> StageStatus:
@@ -119,12 +144,16 @@ class SimulatedHandle:
         """End at the validation that was reported last; before the first at that."""
         self._stopped = True
         if self._ended is None and self._training.points:
-            self._clock.move(self, self._began + self._training.spent)
+            self._clock.move(self, self.moment(self._training.spent))
 
     def result(self) -> StageResult:
         """Return how the stage ended."""
         assert self._ended is not None, "result() is for stages that have ended"
         return self._ended.result()
+
+    def moment(self, seconds: float) -> float:
+        """Return when on the clock so many seconds of the stage have passed, as exactly as results say it."""
+        return round(self._began + round(seconds, 3), 3)
 
     def _go_on(self) -> None:
         """Report the next validation, or the end."""
@@ -145,7 +174,7 @@ class SimulatedHandle:
             self._end(training.end("stopped", self._began))
         else:
             training.prepare()
-            self._clock.move(self, self._began + training.due)
+            self._clock.move(self, self.moment(training.due))
 
     def _end(self, result: StageResult) -> None:
         self._ended = EndedHandle(result)

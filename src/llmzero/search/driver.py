@@ -13,13 +13,14 @@ from typing import Any
 
 from llmzero.agents.base import EarlyStopper
 from llmzero.core.errors import UserError
-from llmzero.core.files import append_jsonl, reading, write_json
+from llmzero.core.files import reading, write_json
 from llmzero.core.locations import stored
-from llmzero.core.stage import StageDir, StageSpec, StageStatus
+from llmzero.core.stage import StageDir, StageSpec, StageStatus, State
 from llmzero.core.text import visible_line
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal, Resume
 from llmzero.runners.base import StageHandle, StageRunner
+from llmzero.search.judgements import Judgements
 from llmzero.search.methods.base import Expansion, SearchMethod, WatchingMethod
 from llmzero.tree.budget import Budget
 from llmzero.tree.retention import Retention
@@ -37,6 +38,7 @@ TIME_LIMITS = {
     "deadline": "budget.deadline is spent",
     "stop": "the search was asked to end",
 }
+STOP_FACTS = ("reason", "details", "step", "gpu_seconds", "incumbent")  # of a judgement, for the event log
 POLL_S = 0.2  # between two looks at running stages that had nothing new
 
 
@@ -46,8 +48,13 @@ class Running:
 
     handle: StageHandle
     status: StageStatus
-    judged_at: float = 0.0
+    judgements: Judgements
     stopping: bool = False
+
+    @property
+    def step(self) -> int:
+        """The step that was validated last; 0 before the first validation."""
+        return self.status.validation[-1].step if self.status.validation else 0
 
 
 @dataclass
@@ -199,8 +206,12 @@ class Driver:
         memo = {"memo": node.memo} if node.memo else {}  # with which a damaged log is repaired
         write_json(stage.proposal_file, {**node.proposal, **memo}, sync=False)
         self._record("started", node_id=node.node_id, attempt=node.attempts + 1)
-        self.running[node.node_id] = Running(self.runner.start(spec), StageStatus("queued"))
+        self._watch(spec, self.runner.start(spec), "queued")
         self.on_change(self)
+
+    def _watch(self, spec: StageSpec, handle: StageHandle, state: State) -> None:
+        judgements = Judgements(spec.directory / "stopper.jsonl")
+        self.running[spec.node_id] = Running(handle, StageStatus(state), judgements)
 
     # --- after a restart ---
 
@@ -215,9 +226,10 @@ class Driver:
             self._start(root)
             return
         for node in [node for node in self.store.tree if not node.final]:
-            handle = self.runner.attach(self._spec(node)) if node.attempts else None
+            spec = self._spec(node)
+            handle = self.runner.attach(spec) if node.attempts else None
             if handle is not None:
-                self.running[node.node_id] = Running(handle, StageStatus("running"))
+                self._watch(spec, handle, "running")
             else:
                 self._start(node)
 
@@ -240,8 +252,7 @@ class Driver:
         """Poll every running stage once; return whether anything was new.
 
         Stages that have ended since the last poll are processed in the order of their ends, and workers get
-        their
-        next stages before the next end is processed: decisions do not depend on when stages are polled.
+        their next stages before the next end is processed: decisions do not depend on when stages are polled.
         """
         changed = False
         for node_id, running in self.running.items():
@@ -256,7 +267,7 @@ class Driver:
             self._fill()
         if self._watcher and self.running:
             request = self._watcher.watch(self.store.tree)
-            if request is not None and not self.running[request.node_id].stopping:
+            if request is not None and not self._stop_stands(request.node_id):
                 self._stop(request.node_id, self.running[request.node_id], request.reason)
         self.on_change(self)
         return changed
@@ -274,41 +285,58 @@ class Driver:
 
     def _judge(self, node_id: str, running: Running, news: bool) -> None:
         """Stop a stage where a time budget is spent, the search is to end, or the stopper decides so."""
+        stop = self.store.tree[node_id].stop
+        if stop is not None and self._stop_stands(node_id):  # an earlier driver's, or of an earlier attempt
+            if running.step >= stop.get("step", 0):
+                self._carry_out_stop(running)
+            return
         spent = [name for name in self.spent_limits() if name in TIME_LIMITS]
         if spent:
             self._stop(node_id, running, TIME_LIMITS[spent[0]])
-            return
-        stop = self.store.tree[node_id].stop
-        audited = stop is not None and stop["event"] == "audited"
-        due = running.status.seconds - running.judged_at >= self.stopper.interval_s
-        if news and due and not audited:
+        elif news and stop is None:
             self._ask_stopper(node_id, running)
 
     def _ask_stopper(self, node_id: str, running: Running) -> None:
-        """Ask for a decision, log it with its evidence, and act on it; audited stages run on."""
-        running.judged_at = running.status.seconds
-        evidence = self.evidence.for_stopping(self.store.tree, node_id, running.status)
-        decision = self.stopper.decide(evidence)
-        facts = {
-            "step": running.status.validation[-1].step,
-            "gpu_seconds": running.status.gpu_seconds,
-            "incumbent": evidence.incumbent_score,
-        }
-        trajectory = [[point.step, point.score, point.stderr] for point in evidence.validation]
-        record = {"elapsed": self.elapsed, **facts, **vars(decision), "validation": trajectory}
-        append_jsonl(self.workspace.nodes / node_id / "stopper.jsonl", [record])
-        if not decision.stop:
+        """Act on a decision about the last validation, new or found in the file; audited stages run on."""
+        judgement = running.judgements.about(running.step)
+        seconds = running.status.seconds
+        if judgement is None and seconds - running.judgements.latest(seconds) >= self.stopper.interval_s:
+            judgement = self._judgement(node_id, running)
+        if judgement is None or not judgement["stop"]:
             return
-        reasons: dict[str, Any] = {"reason": decision.reason, "details": decision.details, **facts}
+        reasons: dict[str, Any] = {name: judgement.get(name) for name in STOP_FACTS}
         # Drawn from seed and stage alone, so that a restarted search decides alike.
         if random.Random(f"{self.plan.seed}/audit/{node_id}").random() < self.plan.audit_fraction:
             self._record("audited", node_id=node_id, **reasons)
         else:
             self._stop(node_id, running, **reasons)
 
+    def _judgement(self, node_id: str, running: Running) -> dict[str, Any]:
+        """Ask the stopper about the last validation; return the decision, logged with its evidence."""
+        evidence = self.evidence.for_stopping(self.store.tree, node_id, running.status)
+        decision = self.stopper.decide(evidence)
+        record = {
+            "elapsed": self.elapsed,
+            "step": running.step,
+            "seconds": running.status.seconds,
+            "gpu_seconds": running.status.gpu_seconds,
+            "incumbent": evidence.incumbent_score,
+            **vars(decision),
+            "validation": [[point.step, point.score, point.stderr] for point in evidence.validation],
+        }
+        running.judgements.add(record)
+        return record
+
     def _stop(self, node_id: str, running: Running, reason: str, **facts: Any) -> None:
+        self._record("stop_requested", node_id=node_id, **{"reason": reason, "step": running.step, **facts})
+        self._carry_out_stop(running)
+
+    def _stop_stands(self, node_id: str) -> bool:
+        stop = self.store.tree[node_id].stop
+        return stop is not None and stop["event"] == "stop_requested"
+
+    def _carry_out_stop(self, running: Running) -> None:
         running.stopping = True
-        self._record("stop_requested", node_id=node_id, reason=reason, **facts)
         running.handle.stop()
 
     def _end_stage(self, node_id: str, running: Running) -> None:

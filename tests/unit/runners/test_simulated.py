@@ -12,11 +12,12 @@ import pytest
 
 from llmzero.agents.rules import RuleAgent
 from llmzero.cli import composed
-from llmzero.core.errors import UserError
+from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.settings import read
 from llmzero.core.stage import StageDir, StageResult, StageSpec
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.diagnosis import diagnose
+from llmzero.runners.base import StageHandle
 from llmzero.runners.simulated import SimulatedHandle, SimulatedRunner, SimulatedRunnerSettings
 from llmzero.runners.simulation.drive import REFERENCE, drive_of
 from llmzero.runners.simulation.landscape import LANDSCAPES
@@ -324,10 +325,65 @@ def test_an_attempt_that_was_killed_leaves_nothing_behind(tmp_path: Path) -> Non
     wanted = spec(tmp_path / "a")
     killed = simulated().start(wanted)
     killed.poll()
-    assert simulated().attach(wanted) is None
     ran(simulated(), wanted)
     assert [row["step"] for row in StageDir(tmp_path / "a").metrics()] == list(range(1, STEPS + 1))
     assert [point.step for point in StageDir(tmp_path / "a").validation()] == [4, 8, 12, 16]
+
+
+@pytest.mark.parametrize("polls", range(5))
+def test_the_next_driver_goes_on_where_a_stage_stood(tmp_path: Path, polls: int) -> None:
+    """Two stages, the second of which begins later: their files and ends are those of one driver."""
+    results = {}
+    for name in ("whole", "killed"):
+        runner = simulated()
+        wanted = [spec(tmp_path / name / "0001"), spec(tmp_path / name / "0002", learning_rate=3e-6)]
+        handles: list[StageHandle] = [runner.start(wanted[0])]
+        handles[0].poll()
+        handles.append(runner.start(wanted[1]))
+        for _ in range(polls):
+            for handle in handles:
+                handle.poll()
+        if name == "killed":
+            runner = simulated()
+            before = [StageDir(each.directory).validation() for each in wanted]
+            handles = [attached(runner, each) for each in wanted]
+            assert [handle.poll().validation for handle in handles] == before, "time stands still for a round"
+        left = handles
+        while left:
+            left = [handle for handle in left if not handle.poll().final]
+        results[name] = [
+            handle.result().to_dict(each.directory) for handle, each in zip(handles, wanted, strict=True)
+        ]
+    assert results["killed"] == results["whole"]
+    for file in (tmp_path / "whole").rglob("*.json*"):
+        assert (tmp_path / "killed" / file.relative_to(tmp_path / "whole")).read_text() == file.read_text()
+
+
+def attached(runner: SimulatedRunner, wanted: StageSpec) -> StageHandle:
+    handle = runner.attach(wanted)
+    assert handle is not None
+    return handle
+
+
+def test_a_driver_may_die_between_a_stages_metrics_and_its_validation_and_before_it_began(
+    tmp_path: Path,
+) -> None:
+    wanted, whole = spec(tmp_path / "killed" / "a"), spec(tmp_path / "whole" / "a")
+    assert simulated().attach(wanted) is None
+    simulated().start(wanted).poll()
+    StageDir(wanted.directory).validation_file.unlink()
+    handle = attached(simulated(), wanted)
+    while not handle.poll().final:
+        pass
+    assert handle.result().to_dict(wanted.directory) == ran(simulated(), whole).to_dict(whole.directory)
+    for name in ("metrics.jsonl", "validation.jsonl"):
+        assert (wanted.directory / name).read_text() == (whole.directory / name).read_text()
+    StageDir(wanted.directory).result_file.unlink()
+    (wanted.directory / "clock.json").write_text('{"began": "soon"}')
+    with pytest.raises(
+        DamagedFileError, match=r"clock\.json: cannot be read \(began=soon: must be of type int or float\)"
+    ):
+        simulated().attach(wanted)
 
 
 def test_a_stage_can_be_continued_from_its_best_and_its_last_validation(tmp_path: Path) -> None:

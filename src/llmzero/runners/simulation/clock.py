@@ -32,11 +32,14 @@ class Clock:
         self._last = -1  # number of the entry polled last
         self._taken = False  # whether this round's turn was taken
 
-    def add(self, event: Any, moment: float) -> None:
-        """Add an entry that acts next at that moment."""
+    def add(self, event: Any, moment: float, *, held: bool = False) -> None:
+        """Add an entry that acts next at that moment; with `held` nobody has a turn in the round to come.
+
+        That is for a driver that takes stages up: it has to act on their last news before time goes on.
+        """
         self._entries[event] = Entry(self._added, moment)
         self._added += 1
-        self._next, self._taken = None, False
+        self._next, self._taken = None, held
 
     def move(self, event: Any, moment: float) -> None:
         """Change the moment at which an entry acts next."""

@@ -128,6 +128,27 @@ class Training:
 
     def validate(self) -> None:
         """Score the policy; write the validation and the metrics of the steps before it."""
+        point = self._score()
+        if len(self.points) == 1:  # what an earlier attempt left is overwritten
+            self.stage.metrics_file.unlink(missing_ok=True)
+            self.stage.validation_file.unlink(missing_ok=True)
+        if self._lines:
+            append(self.stage.metrics_file, "".join(self._lines))
+        append(self.stage.validation_file, json.dumps(vars(point)) + "\n")
+        self._lines = []
+
+    def take_up(self) -> None:
+        """Compute again up to the last validation that an earlier driver wrote, and write nothing of it."""
+        written = self.stage.validation()
+        for _ in written:
+            self.prepare()
+            self._score()
+        if written:  # a driver may have been killed between metrics and validation
+            self.stage.truncate_after(written[-1].step)
+            self._lines = []
+
+    def _score(self) -> ValidationPoint:
+        """Validate the policy."""
         seconds = validation_seconds(
             self.land.costs, self.land.examples, self.policy.length / self.land.length
         )
@@ -140,13 +161,7 @@ class Training:
         self._validated[self._step] = Origin(
             replace(self.policy), self.reference, f"{self.lineage}/{self._step}"
         )
-        if len(self.points) == 1:  # what an earlier attempt left is overwritten
-            self.stage.metrics_file.unlink(missing_ok=True)
-            self.stage.validation_file.unlink(missing_ok=True)
-        if self._lines:
-            append(self.stage.metrics_file, "".join(self._lines))
-        append(self.stage.validation_file, json.dumps(vars(point)) + "\n")
-        self._lines = []
+        return point
 
     def _observed(self) -> tuple[float, float]:
         """Return a validation score and its standard error, on the same questions throughout a search."""
