@@ -58,6 +58,7 @@ TIERS = {
         "test_a_search_that_trains_shows_its_model_real_dynamics",
         "test_a_batch_of_endless_answers_ends_and_honest_ones_in_it_are_judged",
         "test_a_batch_gives_what_each_call_alone_gives",
+        "test_slow_calls_are_judged_as_long_as_few_take_their_whole_limit",
         "test_no_verifier_runs_code",
         "test_a_stage_that_is_found_imports_nothing_unless_it_is_trusted",
         "test_the_default_sizes_exist_and_no_molecule_is_in_two_splits",

@@ -20,7 +20,7 @@ from llmzero.core.errors import UserError
 from llmzero.tasks.guard_process import MORE, PID, READY, VALUE_BYTES
 
 CALLS_A_WORKER = 10_000  # after which a worker is replaced
-QUICK_S = 0.1  # what nearly every call needs far less than
+QUICK_S = 0.25  # nearly every call needs far less, on a busy machine too
 TIMEOUTS_A_WORKER = 12  # that a batch may wait for
 UNFINISHED = object()  # in place of a value: the call took too long, or its process died
 Call = tuple[int, tuple[Any, ...]]  # its number in the batch, and the arguments
@@ -39,7 +39,8 @@ class Guard:
             texts, or anything else that JSON can hold.
         timeout_s: seconds that one call may take.
         workers: processes, started with the first call.
-        example: arguments of a first call, which has no limits: imports then do not count against a call.
+        examples: arguments of first calls, which have no limits: what they import and load, every process has
+            from its beginning. A process that has to load for longer than `QUICK_S` judges everything twice.
     """
 
     def __init__(
@@ -47,9 +48,9 @@ class Guard:
         function: Callable[..., Any],
         timeout_s: float,
         workers: int,
-        example: tuple[Any, ...] | None = None,
+        examples: Sequence[tuple[Any, ...]] = (),
     ) -> None:
-        self.function, self.timeout_s, self.example = function, timeout_s, example
+        self.function, self.timeout_s, self.examples = function, timeout_s, list(examples)
         self._workers = [_Worker() for _ in range(workers)]
         self._forks: _Forks | None = None
 
@@ -145,7 +146,7 @@ class Guard:
     def _started(self, worker: _Worker, call: Call) -> _Worker:
         """Begin a call in a worker's process, or in a new one where that has ended."""
         if self._forks is None:
-            self._forks = _Forks(self.function, self.example)
+            self._forks = _Forks(self.function, self.examples)
             atexit.register(self.close)
         try:
             worker.start(call, self._forks)
@@ -167,7 +168,7 @@ class Guard:
 class _Forks:
     """The process that has imported the function, and forks workers."""
 
-    def __init__(self, function: Callable[..., Any], example: tuple[Any, ...] | None) -> None:
+    def __init__(self, function: Callable[..., Any], examples: list[tuple[Any, ...]]) -> None:
         self.control, theirs = socket.socketpair()
         # The order of sets follows from this seed, and some values from that: they are the same anywhere.
         environment = {"PYTHONHASHSEED": "0", **os.environ}
@@ -179,7 +180,7 @@ class _Forks:
             env=environment,
         )
         theirs.close()
-        answer = self._introduce(function, example)
+        answer = self._introduce(function, examples)
         if answer != READY.decode():
             self.close()
             raise UserError(
@@ -187,10 +188,10 @@ class _Forks:
                 f"in a process of its own: {answer}"
             )
 
-    def _introduce(self, function: Callable[..., Any], example: tuple[Any, ...] | None) -> str:
+    def _introduce(self, function: Callable[..., Any], examples: list[tuple[Any, ...]]) -> str:
         messages = Connection(os.dup(self.control.fileno()))
         try:
-            messages.send_bytes(pickle.dumps((function, example)))
+            messages.send_bytes(pickle.dumps((function, examples)))
             return messages.recv_bytes().decode()
         except (EOFError, OSError):
             return f"its process ended with status {self.process.wait()}"

@@ -46,7 +46,7 @@ def main(descriptor: int, parent: int) -> None:
     """Serve the guard at the other end of a socket until it or its process is gone.
 
     Args:
-        descriptor: of the socket. It brings the function and the arguments of a first call, pickled.
+        descriptor: of the socket. It brings the function and the arguments of first calls, pickled.
         parent: the guard's process.
     """
     for number in _IGNORED:
@@ -55,8 +55,8 @@ def main(descriptor: int, parent: int) -> None:
     control = socket.socket(fileno=descriptor)
     messages = Connection(os.dup(descriptor))
     try:
-        function, example = pickle.loads(messages.recv_bytes())
-        if example is not None:
+        function, examples = pickle.loads(messages.recv_bytes())
+        for example in examples:
             function(*example)
     except BaseException as error:
         messages.send_bytes(f"{type(error).__name__}: {error}".encode(errors="replace"))

@@ -53,7 +53,7 @@ class ReasoningGym:
         generator(self.dataset, self.config, self.seed, 1)
         self.template = prompt_template("reasoning_gym", settings.template)
         self._guard = Guard(
-            score, settings.timeout_s, settings.workers, (self.dataset, self.config, "", None)
+            score, settings.timeout_s, settings.workers, [(self.dataset, self.config, "", None)]
         )
         self._splits = cache(self._generate)
 

@@ -36,7 +36,7 @@ class PromptTemplate:
 
     def __init__(self, file: Path, source: str, trusted: bool) -> None:
         self.file, self.source = file, source
-        self._guard = None if trusted else Guard(rendered, RENDER_S, 1, example=("", None))
+        self._guard = None if trusted else Guard(rendered, RENDER_S, 1, examples=[("", None)])
         self._rendered(None)
 
     def render(self, /, **fields: Any) -> str:

@@ -11,7 +11,7 @@ from llmzero.core.errors import UserError
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward
 from llmzero.tasks.guard import Guard
-from llmzero.tasks.verifiers import GUARDED, QUICK, plain_numbers
+from llmzero.tasks.verifiers import EXAMPLES, GUARDED, QUICK, plain_numbers
 
 
 class Verified:
@@ -32,11 +32,12 @@ class Verified:
     def __init__(self, verifier: str, timeout_s: float, workers: int) -> None:
         self.verifier = verifier
         self._quick = QUICK.get(verifier)
-        example = ("1/2", "0.5") if verifier == "math" else None
         self._guard = (
             None
             if self._quick
-            else Guard(GUARDED.get(verifier) or imported(verifier), timeout_s, workers, example)
+            else Guard(
+                GUARDED.get(verifier) or imported(verifier), timeout_s, workers, EXAMPLES.get(verifier, ())
+            )
         )
 
     def reward(self, example: Example, completion: str) -> Reward:

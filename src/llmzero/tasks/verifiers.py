@@ -100,3 +100,18 @@ def _as_latex(text: str) -> str:
 # Quick verifiers run in the caller's process; the guarded ones may be slow or endless on some texts.
 QUICK: dict[str, Verifier] = {"exact": exact, "numeric": numeric, "choice": choice}
 GUARDED: dict[str, Verifier] = {"math": math, "regex": regex}
+# What SymPy loads with its first set, interval, equation and matrix takes longer than any of them.
+EXAMPLES: dict[str, list[tuple[str, str]]] = {
+    "math": [
+        ("1/2", "0.5"),
+        ("x^2+2x+1", "(x+1)^2"),
+        ("x^2+3x", "5"),
+        ("\\sqrt{8}", "2\\sqrt{2}"),
+        ("\\sin(x)+\\frac{\\pi}{2}", "\\log(x)"),
+        ("\\{1,2\\}", "\\{2,1\\}"),
+        ("(1,2]", "[1,2)"),
+        ("x=9", "9"),
+        ("x<3", "x>4"),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1\\\\3\\end{pmatrix}"),
+    ]
+}
