@@ -30,7 +30,8 @@ def main() -> None:
 def end_stages(workspace: Workspace) -> str:
     """Ask running stages to end, and take waiting jobs out of the queue; return what was done."""
     tree = EventStore(workspace.tree_file, repair=False).tree
-    stages = [workspace.nodes / node.node_id for node in tree if not node.final]
+    directories = [workspace.nodes / node.node_id for node in tree if not node.final]
+    stages = [stage for stage in directories if stage.exists()]  # what was not begun needs no end
     for stage in stages:
         refuse_links_out(stage, workspace.path)
     runner = runner_of(stored_config(workspace.config_file))

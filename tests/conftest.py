@@ -47,6 +47,8 @@ TIERS = {
         "test_kills_lose_no_reply_and_pay_for_none_twice",
         "test_replies_stay_plain_text_up_to_the_confirmation",
         "test_a_key_comes_back_in_no_form",
+        "test_a_search_that_trains_goes_on_elsewhere_with_the_same_bits",
+        "test_disks_that_are_full_at_any_moment_lose_nothing",
         "test_keys_in_wrong_places_are_refused_without_being_printed",
         "test_a_skill_session_takes_odd_arguments_as_text",
         "test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice",

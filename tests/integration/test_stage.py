@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmzero.core.documents import dump_yaml
 from tests.conftest import REPOSITORY
-from tests.integration.conftest import MICRO, Run, command, read_lines
+from tests.integration.conftest import MICRO, Run, command, last_checkpoint, read_lines
 
 SMALL = "values={prompts_per_step: 8, group_size: 4, learning_rate: 1e-3}"
 
@@ -268,3 +268,35 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "stage").exists()
+
+
+def test_a_checkpoint_without_its_position_is_no_base_model(
+    root: Path, run_here: Run, tmp_path: Path
+) -> None:
+    copy = tmp_path / "checkpoints/step_00000"
+    shutil.copytree(root, copy)
+    (copy / "trainer.json").unlink()
+    done = run_here("train", *MICRO, f"resume_from={copy}", f"stage_dir={tmp_path}/stage", ok=False)
+    assert done.returncode == 2
+    assert f"{copy / 'trainer.json'}: cannot be read" in done.stderr
+
+
+def test_a_base_model_named_by_a_relative_path_is_found_from_anywhere(
+    root: Path, launch: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(root, tmp_path / "models/mine")
+    (tmp_path / "models/mine/trainer.json").unlink()
+    (tmp_path / "models/mine/COMPLETE").unlink()
+    shared = [*MICRO, "model=hf", "model.path=models/mine", "values={kl_coef: 0.01}"]
+    shared = [value for value in shared if not value.startswith("model.recipe")]
+    launch("train", *shared, "steps=1", f"stage_dir={tmp_path}/first", cwd=tmp_path)
+    first = last_checkpoint(tmp_path / "first")
+    launch(
+        "train",
+        *shared,
+        "steps=1",
+        f"resume_from={first}",
+        f"stage_dir={tmp_path}/second",
+        cwd=tmp_path / "first",
+    )
+    assert json.loads((tmp_path / "second/result.json").read_text())["state"] == "completed"

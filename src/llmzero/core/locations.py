@@ -58,8 +58,10 @@ def refuse_links_out(directory: Path, search: Path) -> None:
         UserError: there is such a link, or the directory is one.
     """
     root = search.resolve()
+    if not directory.resolve().is_relative_to(root):
+        raise UserError(f"{directory}: leads out of the search directory {search}, to {directory.resolve()}")
     for folder, subdirectories, files in os.walk(directory):
-        for path in (Path(folder), *(Path(folder, name) for name in (*subdirectories, *files))):
+        for path in (Path(folder, name) for name in (*subdirectories, *files)):
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise UserError(
                     f"{path}: is a link to {path.resolve()}, out of the search directory {search}; "
