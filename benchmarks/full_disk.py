@@ -1,12 +1,12 @@
 """Fills small disks with searches and checks that all go on to the result of an uninterrupted one.
 
-Usage: PYTHONPATH=. python benchmarks/full_disk.py [SIZES]   (needs root, as it mounts tmpfs)
+Usage: PYTHONPATH=. python benchmarks/full_disk.py [KIND=SIZES ...]   (needs root, as it mounts tmpfs)
 Writes benchmarks/results/full_disk.json.
 
-A simulated search and one of real stages (a micro model) run once undisturbed. Then each runs on SIZES (30)
-disks of sizes evenly spaced up to what it takes. A command that meets the full disk has to say so, naming the
-file, and to leave no temporary file; the disk then gets room, and the same command has to end with the same
-tree, scores and weights.
+A simulated search, one of real stages (a micro model) in the driver's process, and one with a process a stage
+run once undisturbed. Then each runs on disks of sizes evenly spaced up to what it takes: 30, 30 and 4. A
+command that meets the full disk has to say so, naming the file, and to leave no temporary file; the disk then
+gets room, and the same command has to end with the same tree, scores and weights.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ from tests.integration.conftest import MICRO, command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULT = Path(__file__).parent / "results/full_disk.json"
+TRAINED = [
+    *MICRO,
+    *("tracking=none", "budget.stages=2", "search.stage_steps=4", "trainer.validation_every=2"),
+    *("search.workers=1", "runner.threads=1", "stopper=none"),
+]
 KINDS = {
     "simulated": ["experiment=simulated", "search.workers=1", "budget.stages=40"],
-    "trained": [
-        *MICRO,
-        *("tracking=none", "budget.stages=2", "search.stage_steps=4", "trainer.validation_every=2"),
-        *("search.workers=1", "runner.threads=1", "stopper=none"),
-    ],
+    "trained": [*TRAINED, "runner=inline"],  # in the driver's process, which spares most of the starts
+    "processes": TRAINED,
 }
+DISKS = {"simulated": 30, "trained": 30, "processes": 4}
 BAD_INPUT = 2
 PAGE = 4096
 
@@ -62,11 +65,11 @@ class Trial:
 
 
 def main() -> None:
-    """Run both kinds on all sizes and write the counts."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    report = {}
-    for kind in KINDS:
-        trials = list(trials_of(kind, count))
+    """Run all kinds on all sizes and write the counts."""
+    wanted = dict(argument.split("=") for argument in sys.argv[1:])
+    report = json.loads(RESULT.read_text()) if wanted and RESULT.exists() else {}
+    for kind, count in (wanted or DISKS).items():
+        trials = list(trials_of(kind, int(count)))
         report[kind] = {
             "disks": len(trials),
             "met a full disk": sum(trial.full > 0 for trial in trials),
@@ -76,7 +79,7 @@ def main() -> None:
             "trials": [asdict(trial) for trial in trials],
         }
         print(kind, {name: value for name, value in report[kind].items() if name != "trials"})
-    write_json(RESULT, report)
+        write_json(RESULT, report)
 
 
 def trials_of(kind: str, count: int) -> Iterator[Trial]:

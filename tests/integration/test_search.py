@@ -226,7 +226,7 @@ def test_multirun_runs_one_search_after_another(launch: Run, tmp_path: Path) -> 
     assert [summary(tmp_path / f"s-{seed}")["nodes"]["total"] for seed in (0, 1)] == [3, 3]
 
 
-@pytest.mark.parametrize(("kind", "sizes"), [("simulated", 4), ("trained", 2)])
+@pytest.mark.parametrize(("kind", "sizes"), [("simulated", 4), ("trained", 2), ("processes", 1)])
 def test_disks_that_are_full_at_any_moment_lose_nothing(kind: str, sizes: int) -> None:
     if os.geteuid():
         assert not os.environ.get("CI"), "small file systems cannot be mounted"
