@@ -148,7 +148,9 @@ def parsed(text: str | bytes) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError(f"must be an object, {{...}}, but is {type(value).__name__}")
-    if too_deep(value):
+    opening = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    few = sum(map(text.count, opening)) <= MAX_DEPTH  # type: ignore[arg-type]
+    if not few and too_deep(value):
         raise ValueError(f"lists and mappings lie more than {MAX_DEPTH} deep within each other")
     return value
 

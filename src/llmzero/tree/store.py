@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class EventStore:
 
     def __init__(self, path: Path, *, repair: bool = True, durable: bool = True) -> None:
         self.path, self.durable = path, durable
+        self._nodes = Path(os.path.normpath(path.parent / "nodes"))
         self.tree = Tree()
         self.ledger = Ledger()
         self.ended = False
@@ -152,21 +153,21 @@ class EventStore:
         elif event["event"] in handler:
             handler[event["event"]](event)
 
-    def _checkpoint(self, text: str | None, node_id: str) -> Path | None:
-        """Return the checkpoint that an event of a stage names.
+    def _checkpoint(self, text: str | None, node_id: str, *, own: bool) -> Path | None:
+        """Return the checkpoint that an event of a stage names; with `own` it has to be one of that stage.
 
         Only stage and step are taken from the text: it is a path relative to the stage's directory, or as
         earlier versions wrote it an absolute one, of a directory that may have been moved or copied since.
         """
         if text is None:
             return None
-        nodes = Path(os.path.normpath(self.path.parent / "nodes"))
         match = CHECKPOINT.search(text)
-        if match is not None:
-            return _checkpoint_of(nodes, match["node"] or node_id, match["step"])
-        named = Path(os.path.normpath(nodes / node_id / text))  # by a runner that has names of its own
-        if not any(named.is_relative_to(nodes / each) for each in (node_id, *self.tree.nodes)):
-            raise ValueError(f"{text}: is no checkpoint of this search")
+        if match is not None and (not own or match["node"] in (None, node_id)):
+            return _checkpoint_of(self._nodes, match["node"] or node_id, match["step"])
+        named = Path(os.path.normpath(self._nodes / node_id / text))  # by a runner that has names of its own
+        stages = (node_id,) if own else (node_id, *self.tree.nodes)
+        if match is not None or not any(named.is_relative_to(self._nodes / each) for each in stages):
+            raise ValueError(f"{text}: is no checkpoint of {f'stage {node_id}' if own else 'this search'}")
         return named
 
     def _created(self, event: dict[str, Any]) -> None:
@@ -174,7 +175,7 @@ class EventStore:
         fields = {
             name: event[name] for name in ("node_id", "parent_id", "depth", "hparams", "steps", "proposal")
         }
-        resume_from = self._checkpoint(event["resume_from"], event["node_id"])
+        resume_from = self._checkpoint(event["resume_from"], event["node_id"], own=False)
         self.tree.add(Node(**fields, resume_from=resume_from, memo=event.get("memo") or {}))
 
     def _started(self, event: dict[str, Any]) -> None:
@@ -211,13 +212,8 @@ class EventStore:
         self.trajectory.append(point)
 
     def _result(self, event: dict[str, Any]) -> StageResult:
-        node_id = event["node_id"]
-        result = StageResult.from_dict(event["result"], lambda text: self._checkpoint(text, node_id))
-        own = Path(os.path.normpath(self.path.parent / "nodes" / node_id))
-        for checkpoint in (result.checkpoint, result.last_checkpoint):
-            if checkpoint is not None and not checkpoint.is_relative_to(own):
-                raise ValueError(f"result: {checkpoint} is no checkpoint of stage {node_id}")
-        return result
+        locate = partial(self._checkpoint, node_id=event["node_id"], own=True)
+        return StageResult.from_dict(event["result"], locate)
 
     def charge_setup(self, name: str, gpu_seconds: float) -> None:
         """Charge something outside the search, once for each name."""
