@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.core.errors import UserError
-from llmzero.core.files import read_json, write_json
+from llmzero.core.files import read_json, write_atomic, write_json
 
 
 @dataclass(frozen=True)
@@ -133,5 +133,5 @@ def _stored(part: dict[str, Any], index: int, file: Path) -> dict[str, Any]:
     if not url.startswith("data:"):
         return part
     image = file.with_name(f"{file.stem}-{index}.png")
-    image.write_bytes(base64.b64decode(url.partition(",")[2]))
+    write_atomic(image, base64.b64decode(url.partition(",")[2]), sync=False)
     return {"type": "image_url", "image_url": {"url": image.name}}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -33,6 +34,20 @@ for each in (_Loader, _Dumper):
     )
 
 MAX_YAML_CHARACTERS = 20 * 1024**2
+MAX_NUMBER_CHARACTERS = 400  # no float has more digits; Python takes quadratic time for long numbers
+# What the constructors of the loader raise for a value that is not of the tag that it has.
+_WRONG_TAG = (yaml.YAMLError, AttributeError, IndexError, KeyError, OverflowError, TypeError)
+
+
+def _number(construct: Callable[[_Loader, Any], Any], loader: _Loader, node: yaml.ScalarNode) -> Any:
+    if len(node.value) > MAX_NUMBER_CHARACTERS:
+        raise ValueError(f"a number has {len(node.value)} characters, of at most {MAX_NUMBER_CHARACTERS}")
+    return construct(loader, node)
+
+
+for kind in ("int", "float"):
+    construct = getattr(_Loader, f"construct_yaml_{kind}")
+    _Loader.add_constructor(f"tag:yaml.org,2002:{kind}", partial(_number, construct))
 
 
 def load_yaml(text: str) -> Any:
@@ -52,8 +67,9 @@ def load_yaml(text: str) -> Any:
             if depth > MAX_DEPTH:
                 raise ValueError(f"lists and mappings lie more than {MAX_DEPTH} deep within each other")
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"is no YAML: {' '.join(str(error).split())}") from error
+    except _WRONG_TAG as error:
+        problem = str(error) if isinstance(error, yaml.YAMLError) else f"a value is none of its type: {error}"
+        raise ValueError(f"is no YAML: {' '.join(problem.split())}") from error
 
 
 def dump_yaml(value: Any, **style: Any) -> str:

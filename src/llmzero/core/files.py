@@ -26,8 +26,10 @@ _SAFE = (str, int, bool, type(None))  # they hold no floats
 _WRONG_CONTENT = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
-def write_atomic(path: Path, text: str, *, sync: bool = True) -> None:
-    """Replace a file's content; a reader sees the old text or the new, with `sync` even after a power cut.
+def write_atomic(path: Path, text: str | bytes, *, sync: bool = True) -> None:
+    """Replace a file's content; a reader sees the old one or the new, with `sync` even after a power cut.
+
+    A link in its place is replaced, and what it leads to stays as it is.
 
     Raises:
         OSError: it names the file; the old content stays, and no temporary file does.
@@ -37,7 +39,8 @@ def write_atomic(path: Path, text: str, *, sync: bool = True) -> None:
         try:
             temporary.unlink(missing_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            _write(descriptor, text.encode(errors="replace"), sync)
+            data = text if isinstance(text, bytes) else text.encode(errors="replace")
+            _write(descriptor, data, sync)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):

@@ -49,6 +49,7 @@ EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
     "setup": {"name": TEXT, "gpu_seconds": NUMBER},
     "ended": {},
 }
+OPTIONAL: dict[str, tuple[type, ...]] = {"elapsed": NUMBER, "memo": (dict, NOTHING)}  # of any event
 PROPOSAL: dict[str, tuple[type, ...]] = {  # and the fields of a proposal, where they are there
     **dict.fromkeys(("agent", "rationale"), TEXT),
     **dict.fromkeys(("diagnosis", "observations", "notes"), (list, tuple)),
@@ -110,6 +111,7 @@ class EventStore:
         if name not in EVENTS:
             raise ValueError(f"event={name}: there is no such event")
         check(event, **EVENTS[name])
+        check(event, **{key: kind for key, kind in OPTIONAL.items() if key in event})
         if name == "created":
             self._check_creation(event)
         elif "node_id" in EVENTS[name]:
@@ -265,8 +267,8 @@ def _read(path: Path, repair: bool) -> list[dict[str, Any]]:
     good = sum(map(len, lines[: len(events)]))
     if repair and good < len(data):
         saved = path.with_name(f"{path.name}.corrupt-{good}")
-        saved.write_bytes(data[good:])
-        write_atomic(path, data[:good].decode())
+        write_atomic(saved, data[good:])
+        write_atomic(path, data[:good])
         log.warning(
             "%s: %d bytes after event %d could not be read; cut off and kept in %s",
             path,

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llmzero.core.errors import DamagedFileError
 from llmzero.core.stage import StageDir, StageResult, ValidationPoint
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
@@ -70,6 +73,30 @@ def test_a_corrupt_tail_is_cut_off_kept_and_warned_of(
     assert "could not be read" in caplog.text
     store.append("ended", elapsed=9.0)
     assert EventStore(path).ended
+
+
+def test_a_corrupt_tail_is_not_kept_through_a_link(tmp_path: Path) -> None:
+    """The name of its file can be foretold, and a stranger's search may hold a link of that name."""
+    path, outside = tmp_path / "tree.jsonl", tmp_path / "outside"
+    fill(EventStore(path), 1)
+    kept = path.with_name(f"tree.jsonl.corrupt-{path.stat().st_size}")
+    kept.symlink_to(outside)
+    path.write_bytes(path.read_bytes() + b"tail")
+    assert len(EventStore(path).tree) == 2
+    assert not outside.exists()
+    assert (kept.is_symlink(), kept.read_bytes()) == (False, b"tail")
+
+
+@pytest.mark.parametrize(
+    "odd", [{"elapsed": "1"}, {"elapsed": float("inf")}, {"elapsed": None}, {"memo": [1]}, {"memo": "a"}]
+)
+def test_what_any_event_may_hold_has_its_type(tmp_path: Path, odd: dict[str, Any]) -> None:
+    path = tmp_path / "tree.jsonl"
+    fill(EventStore(path), 1)
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(first), **odd}), *others, ""]))
+    with pytest.raises(DamagedFileError, match=rf"tree\.jsonl:1: .*{next(iter(odd))}="):
+        EventStore(path)
 
 
 def test_each_limit_ends_the_search() -> None:
