@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ def made_once(directory: Path, make: Callable[[Path], object]) -> Path:
             make(directory)
             done.touch()
     return directory
+
+
+@pytest.fixture(autouse=True)
+def _log_records() -> Iterator[None]:
+    """A command that is run in a test's process has its log redacted from then on, unlike the next test's."""
+    factory = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(factory)
 
 
 @pytest.fixture(scope="session")

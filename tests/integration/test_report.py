@@ -616,9 +616,9 @@ def test_hostile_text_is_shown_and_never_run(search: Any, browser: webdriver.Chr
 
 def test_a_page_of_500_nodes_is_small_and_quick(search: Any) -> None:
     builder = search(499, words="\u4e2d<" * 4_000)
-    started = time.perf_counter()
+    started = time.process_time()
     page = builder.report()
-    assert time.perf_counter() - started < 6  # a bound against quadratic work, not a benchmark
+    assert time.process_time() - started < 6  # a bound against quadratic work, not a benchmark
     assert page.stat().st_size < 3_000_000
 
 

@@ -126,12 +126,11 @@ def read_records(
     Raises:
         DamagedFileError: a finished line is no JSON object, or `kind` raises; the message names the line.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except IsADirectoryError as error:
-        raise DamagedFileError(path, error, RESTORE) from error
+    if not path.is_file():
+        raise DamagedFileError(path, "it is no regular file", RESTORE)
+    lines = path.read_bytes().split(b"\n")[:-1]
     records: list[T] = []
     number = 0
     with reading(path, remedy, line=lambda: number):

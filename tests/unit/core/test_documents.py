@@ -1,3 +1,5 @@
+"""YAML and JSON of strangers: plain data, bounded, or one error that names the file."""
+
 from __future__ import annotations
 
 import time
@@ -5,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from llmzero.core.documents import load_yaml, read_document
+from llmzero.core.documents import dump_yaml, load_yaml, read_document, read_lines, read_yaml
 from llmzero.core.errors import UserError
+from llmzero.core.files import parsed
 
 ODD_VALUES = [
     *('!!int ""', "!!int _", "!!int -", "!!int x", "!!int 089", '!!float ""', "!!float .", "!!bool x"),
@@ -36,3 +39,63 @@ def test_long_numbers_take_no_time() -> None:
     with pytest.raises(ValueError, match="a number has 6000001 characters, of at most 400"):
         load_yaml("a: 1" + 2_000_000 * ":59")
     assert time.monotonic() - began < 60
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+HOSTILE = {
+    "brackets": "[" * 100_000,
+    "mappings": "{a: " * 100_000,
+    "indented": "\n".join(f"{' ' * depth}a:" for depth in range(3000)),
+    "dashes": "- " * 100_000,
+    "an alias": "a: &x [1]\nb: *x",
+    "a bomb": BOMB,
+    "a merge": "a: &x {b: 1}\nc: {<<: *x}",
+    "an object": "!!python/object/apply:os.system [touch here]",
+    "a name": "!!python/name:os.system ''",
+    "a tag": "!mine {a: 1}",
+    "two documents": "a: 1\n---\nb: 2",
+    "a NUL": "a: \0",
+    "half": "{a: [1, 2",
+    "a tab": "a:\n\t- b",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_yaml_is_refused_with_its_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        load_yaml(text)
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"{file}: cannot be read"):
+        read_yaml(file)
+    with pytest.raises(UserError, match=f"strategy={file}: "):
+        read_document("strategy", file, 1, ("stages",))
+
+
+@pytest.mark.parametrize("text", ["", "5", "text", "[]", "null"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="must be a mapping"):
+        read_yaml(tmp_path / "config.yaml")
+
+
+def test_what_is_written_is_read_again() -> None:
+    shared = [1, 2]
+    value = {"a": shared, "b": shared, "rate": 1e-5, "text": "1e-5", "long": "x" * 300, "nothing": None}
+    assert load_yaml(dump_yaml(value)) == value
+    assert load_yaml("rate: 1e-4") == {"rate": 1e-4}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", "5", '{"a": ' * 60 + "1" + "}" * 60, '{"a": 1', "\0", ""]
+)
+def test_json_is_an_object_that_is_not_too_deep(tmp_path: Path, text: str) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        parsed(text)
+    file = tmp_path / "data.jsonl"
+    file.write_text('{"a": 1}\n' + text + "\n")
+    if text:
+        with pytest.raises(UserError, match=f"{file}:2: "):
+            list(read_lines("task.path", file))
