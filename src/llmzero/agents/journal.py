@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.core.errors import UserError
-from llmzero.core.files import read_json, write_atomic, write_json
+from llmzero.core.files import read_json, remove_temporary, write_atomic, write_json
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,12 @@ class CallJournal:
         self._charge(name, record)
 
     def settle(self) -> None:
-        """Charge what is on disk and was not charged, because its driver was killed in between."""
+        """Charge what is on disk and was not charged, because its driver was killed in between.
+
+        What it left half-written is deleted.
+        """
+        for directory in self.nodes.glob("*/calls"):
+            remove_temporary(directory)
         for file in sorted(self.nodes.glob("*/calls/*.json")):
             name = f"{file.parent.parent.name}/{file.stem}"
             if name not in self.charged:

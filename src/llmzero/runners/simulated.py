@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llmzero.core.files import NUMBER, check, read_json, reading, write_json
+from llmzero.core.files import NUMBER, check, read_json, reading, remove_temporary, write_json
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
 from llmzero.runners.base import StageRunner
@@ -53,13 +53,13 @@ class SimulatedRunner(StageRunner):
 
     def start(self, spec: StageSpec) -> SimulatedHandle:
         """Start a stage from its beginning, now."""
-        self._set_clock(spec)
+        self._take_over(spec)
         write_json(spec.directory / CLOCK_FILE, {"began": self.clock.now}, sync=False)
         return SimulatedHandle(self.clock, self._training(spec), self.clock.now, taken_up=False)
 
     def attach(self, spec: StageSpec) -> EndedHandle | SimulatedHandle | None:
         """Return a handle of a stage that an earlier driver started; None where it had not begun."""
-        self._set_clock(spec)
+        self._take_over(spec)
         result = StageDir(spec.directory).result()
         if result is not None:
             return EndedHandle(result)
@@ -75,8 +75,9 @@ class SimulatedRunner(StageRunner):
         self.clock.now = max(self.clock.now, handle.moment(training.spent))
         return handle
 
-    def _set_clock(self, spec: StageSpec) -> None:
+    def _take_over(self, spec: StageSpec) -> None:
         """Begin at the latest end among the stages that an earlier driver left."""
+        remove_temporary(spec.directory)  # half-written by it; nobody else writes there
         if self._fresh:
             results = spec.directory.parent.glob("*/result.json")
             ends = [(read_json(file) or {}).get("ended_at") for file in results]

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from llmzero.cli import INTERRUPTED
 from llmzero.config import StudyConfig
-from llmzero.core.files import make_private, open_own
+from llmzero.core.files import make_private, open_own, remove_temporary
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
 from llmzero.search.session import Session
@@ -50,6 +50,7 @@ def run_study(study: Study, config: StudyConfig) -> list[str]:
     A failure leaves the others alone.
     """
     make_private(study.directory)
+    remove_temporary(study.directory)
     for pair in study.pairs:
         pair.claim()
     unfinished = study.unfinished

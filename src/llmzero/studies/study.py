@@ -15,7 +15,7 @@ from llmzero.cli import composed, explain
 from llmzero.config import StudyConfig
 from llmzero.core.documents import dump_yaml, is_whole
 from llmzero.core.errors import UserError
-from llmzero.core.files import read_json, write_atomic
+from llmzero.core.files import read_json, remove_temporary, write_atomic
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.workspace import CHANGEABLE, differences, read_config, without_secrets
@@ -53,6 +53,7 @@ class Pair:
     def claim(self) -> None:
         """Write the configuration into the folder, so that a later command cannot mix other searches in."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_temporary(self.folder)
         write_atomic(self._config_file, dump_yaml(without_secrets(asdict(self.config))))
 
     @property

@@ -73,14 +73,14 @@ class Lease:
 
     def _create(self) -> bool:
         """Make the file, whole at once; return whether there was none."""
-        written = self.file.with_name(f".{self.file.name}.{self._claim['token']}")
-        write_json(written, {**self._claim, "renewals": 0}, sync=False)
+        written = self.file.with_name(f".{self.file.name}.{self._claim['token']}.tmp")
         try:
+            write_json(written, {**self._claim, "renewals": 0}, sync=False)
             os.link(written, self.file)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # a driver that holds the lease deletes temporary files
             return False
         finally:
-            written.unlink()
+            written.unlink(missing_ok=True)
         return True
 
     def _write(self) -> None:
