@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
+PIP_AUDIT := 2.10.1
 SETUP := $(VENV)/.search-ready
 DEV := $(VENV)/.test-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help search test test-all figures check lint format bench bench-gpu local-llm clean
+.PHONY: help search test test-all figures check audit format bench bench-gpu local-llm clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) \
@@ -31,6 +32,16 @@ check: $(DEV)  ## Lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Without --strict it finds no flaws in what it cannot ask about.
+audit:  ## Look up known flaws of the pinned versions, which needs the network
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit==$(PIP_AUDIT)
+	@$(VENV)/audit/bin/pip-audit --strict --requirement constraints.txt --disable-pip --no-deps \
+	  --progress-spinner off 2> $(VENV)/audit/errors; code=$$?; tail -n 20 $(VENV)/audit/errors >&2; \
+	  if [ $$code -ne 0 ] && ! grep -q "^Found " $(VENV)/audit/errors; then \
+	    echo "audit: the data base of advisories could not be asked, so nothing is known of the pins" >&2; fi; \
+	  exit $$code
 
 format: $(DEV)  ## Format the code
 	$(BIN)/ruff format .

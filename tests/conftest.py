@@ -55,6 +55,7 @@ TIERS = {
         "test_a_session_of_a_killed_driver_goes_on_and_pays_for_no_reply_twice",
         "test_synced_offline_runs_are_what_online_runs_are",
         "test_the_smoke_run_reports_every_figure",
+        "test_searches_that_are_killed_lose_nothing_and_pay_for_nothing_twice",
         "test_without_a_gpu_it_says_so",
         "test_one_command_makes_all_of_it",
         "test_master_weights_and_moments_are_those_of_real_engines",

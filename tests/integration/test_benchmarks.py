@@ -1,10 +1,11 @@
-"""The benchmark for GPUs on a CPU: the same code with a tiny model."""
+"""The benchmark for GPUs on a CPU, with a tiny model, and the one that kills searches, with few kills."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +63,27 @@ def test_the_smoke_run_reports_every_figure(environment: dict[str, str]) -> None
     assert step["generation_share"] < 1
     assert 0 <= step["mismatch_kl"] < 1e-6
     assert update["mfu"] is None and update["peak_tflops"] is None and report["machine"]["gpu"] is None
+
+
+def test_searches_that_are_killed_lose_nothing_and_pay_for_nothing_twice(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A few kills of each kind; the benchmark itself compares all with runs that nobody kills."""
+    script, result = REPOSITORY / "benchmarks/kill_searches.py", tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, str(script), "24", "--result", str(result)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    report = json.loads(result.read_text())
+    assert report["problems"] == 0
+    assert report["kills"] >= 20
+    assert all(kind["kills"] >= 1 and kind["runs"] >= 1 for kind in report["kinds"].values())
+    calls = report["calls"]
+    assert calls["received"] == calls["delivered"] + calls["cut_by_a_kill"]
+    assert 0 <= calls["delivered_but_not_stored"] <= report["kinds"]["agent call"]["kills"]
 
 
 def test_a_gpus_memory_is_shared_out_by_turns() -> None:
