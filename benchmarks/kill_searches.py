@@ -213,11 +213,12 @@ class Killing:
     def _wait_until_begun(self, process: ForkServerProcess, directory: Path) -> None:
         """Wait until an attempt has the lease, on which it writes `config.yaml`, and is at what is meant."""
         since = time.time_ns()
+        files = "*/*/*/config.yaml" if self.kind.launcher == "compare" else "config.yaml"
         while process.exitcode is None:
-            written = [file.stat().st_mtime_ns for file in directory.glob("**/config.yaml")]
+            written = [file.stat().st_mtime_ns for file in directory.glob(files)]
             if max(written, default=0) > since and self.kind.begun(directory):
                 return
-            time.sleep(0.001)
+            time.sleep(0.002)
 
     def _kill(self, process: ForkServerProcess, directory: Path) -> None:
         """Kill the driver; of a search with stages apart sometimes a stage, or one after the other."""

@@ -5,6 +5,7 @@ Killed at any event, or continued under a larger budget, it decides as an uninte
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from llmzero import cli
+from llmzero.search.judgements import Judgements
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
@@ -20,7 +22,7 @@ from tests.integration.conftest import read_lines
 
 METHODS = sorted(path.stem for path in (REPOSITORY / "conf/search").glob("*.yaml") if path.stem != "skill")
 FORECASTS = "llmzero"  # looks at how many stages the budget leaves, so a larger one is another search
-EVENTS = 7  # that a driver writes before it is killed
+EVENTS = 7  # that a driver writes, judgements included, before it is killed
 
 
 class KilledError(BaseException):
@@ -76,18 +78,25 @@ def judged(directory: Path) -> dict[str, list[dict[str, Any]]]:
 def run_killed(
     monkeypatch: pytest.MonkeyPatch, config: SearchConfig, directory: Path, **budget: Any
 ) -> list[tuple[Any, ...]]:
-    """Run a search to its end by drivers of which each is killed once it has written `EVENTS` events."""
-    append, written = EventStore.append, 0
+    """Run a search to its end by drivers of which each is killed once it has written so many lines.
 
-    def killing(self: EventStore, event: str, **fields: Any) -> None:
-        nonlocal written
-        append(self, event, **fields)
-        written += 1
-        if written % EVENTS == 0:
-            raise KilledError
+    They are events, or judgements of the early stopper: `EVENTS` of both.
+    """
+    written = 0
+
+    def killing(write: Callable[..., None]) -> Callable[..., None]:
+        def write_and_die(*line: Any, **fields: Any) -> None:
+            nonlocal written
+            write(*line, **fields)
+            written += 1
+            if written % EVENTS == 0:
+                raise KilledError
+
+        return write_and_die
 
     with monkeypatch.context() as patched:
-        patched.setattr(EventStore, "append", killing)
+        patched.setattr(EventStore, "append", killing(EventStore.append))
+        patched.setattr(Judgements, "add", killing(Judgements.add))
         for attempt in range(100):
             try:
                 decisions = run(config, directory, **budget)

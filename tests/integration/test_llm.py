@@ -21,6 +21,7 @@ from llmzero.core.hparams import Catalogue
 from llmzero.tree.store import EventStore
 from tests.integration.conftest import Run, read_lines
 from tests.integration.searches import TRAINED, assert_consistent, start_and_kill, summary
+from tests.integration.test_baselines_killed import composed, events, judged, run, run_killed
 from tests.llm_server import Answer, Hostile, LLMServer, Request, answer_json, asked_schema, script, scripted
 
 SIMULATED = ["experiment=simulated", "search.workers=1"]
@@ -229,6 +230,29 @@ def test_kills_lose_no_reply_and_pay_for_none_twice(
     assert sorted(names) == sorted(
         f"{f.parent.parent.name}/{f.stem}" for f in tmp_path.glob("killed/nodes/*/calls/*.json")
     )
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_what_a_model_said_of_a_running_stage_is_not_asked_again_after_a_kill(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int
+) -> None:
+    """Drivers die between reply, judgement and the stop that follows; every question is asked once."""
+
+    def stops_some(request: Request) -> Answer:
+        if "stop" not in asked_schema(request).get("properties", {}):
+            return scripted(request)
+        return answer_json(request, {"stop": len(request.text) % 3 == 0, "probability": 0.5, "reason": "so"})
+
+    with LLMServer(stops_some) as server:
+        stopper = ["stopper=llm", "stopper.interval_s=0", "stopper.min_step=1", f"search.workers={workers}"]
+        config = composed("greedy", *asking(server, *stopper))
+        whole = run(config, tmp_path / "whole", stages=8)
+        asked = len(server.requests)
+        assert run_killed(monkeypatch, config, tmp_path / "killed", stages=8) == whole
+        assert len(server.requests) == 2 * asked
+    assert events(tmp_path / "killed") == events(tmp_path / "whole")
+    assert judged(tmp_path / "killed") == judged(tmp_path / "whole")
+    assert "stop_requested" in {event["event"] for event in events(tmp_path / "whole")}
 
 
 def test_a_search_replays_from_its_own_directory_without_an_endpoint(run_here: Run, tmp_path: Path) -> None:

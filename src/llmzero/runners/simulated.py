@@ -77,7 +77,8 @@ class SimulatedRunner(StageRunner):
 
     def _take_over(self, spec: StageSpec) -> None:
         """Begin at the latest end among the stages that an earlier driver left."""
-        remove_temporary(spec.directory)  # half-written by it; nobody else writes there
+        for directory in (spec.directory, *spec.directory.glob("checkpoints/*")):
+            remove_temporary(directory)  # half-written by it; nobody else writes there
         if self._fresh:
             results = spec.directory.parent.glob("*/result.json")
             ends = [(read_json(file) or {}).get("ended_at") for file in results]

@@ -325,9 +325,13 @@ def test_a_call_whose_driver_was_killed_before_it_was_charged_is_charged_once(tm
     with LLMServer(good) as server:
         ask(endpoint(server.url, tmp_path, lost, price_input=1.0, price_output=1.0))
     settled: Ledger = []
+    (calls,) = tmp_path.glob("*/calls")
+    torn = calls / ".proposal-0001-2.json.1.tmp"
+    torn.write_text('{"made": ')
     for _ in range(2):
         journal(tmp_path, settled).settle()
     assert settled == lost
+    assert not torn.exists()
 
 
 def test_a_spent_budget_makes_no_call(tmp_path: Path) -> None:

@@ -365,6 +365,21 @@ def attached(runner: SimulatedRunner, wanted: StageSpec) -> StageHandle:
     return handle
 
 
+def test_what_a_killed_driver_left_half_written_goes(tmp_path: Path) -> None:
+    wanted = spec(tmp_path / "a")
+    result = ran(simulated(), wanted)
+    assert result.checkpoint is not None
+    torn = [
+        folder / f".{name}.1.tmp"
+        for folder in (wanted.directory, result.checkpoint)
+        for name in ("x.json", "COMPLETE")
+    ]
+    for file in torn:
+        file.write_text("{")
+    attached(simulated(), wanted)
+    assert not any(file.exists() for file in torn)
+
+
 def test_a_driver_may_die_between_a_stages_metrics_and_its_validation_and_before_it_began(
     tmp_path: Path,
 ) -> None:

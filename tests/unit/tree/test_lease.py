@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmzero.core.errors import UserError
+from llmzero.core.files import remove_temporary
 from llmzero.tree import lease
 from llmzero.tree.lease import Lease, is_alive
 
@@ -31,6 +33,25 @@ def test_a_lease_is_held_once_and_given_back(tmp_path: Path) -> None:
             pass
         assert is_alive(file), "a refusal leaves it alone"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_of_a_killed_driver_is_deleted_and_one_that_was_deleted_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds the lease deletes temporary files, and may meet the claim of another at that moment."""
+    code = "import os, pathlib; from llmzero.tree.lease import Lease; os.link = lambda *_: os._exit(9); "
+    code += f"Lease(pathlib.Path({str(tmp_path / 'driver.json')!r}))._create()"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    assert [file.suffix for file in tmp_path.iterdir()] == [".tmp"]
+    link = os.link
+
+    def late(claim: Path, file: Path) -> None:
+        remove_temporary(tmp_path)
+        assert not list(tmp_path.iterdir())
+        link(claim, file)
+
+    monkeypatch.setattr("os.link", late)
+    assert not Lease(tmp_path / "driver.json")._create()
 
 
 def test_a_dead_process_of_this_machine_is_followed_at_once(tmp_path: Path) -> None:
