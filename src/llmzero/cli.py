@@ -29,6 +29,10 @@ from llmzero.core.terminal import guard_output
 CONF = Path(__file__).resolve().parents[2] / "conf"
 C = TypeVar("C")
 FREE_SPACE = "free some space, then run the same command again: nothing is lost"
+KEYS_IN_NOTES = (
+    "llm: there are keys among its settings, and Hydra writes the command line of a multirun to files; put "
+    "them into environment variables, and give '${oc.env:NAME}' in their places"
+)
 BAD_INPUT = 2
 INTERRUPTED = 130
 UNREAD = 141  # what shells report of a command whose reader has gone
@@ -42,8 +46,11 @@ def launch(name: str, kind: type[C], run: Callable[[C], Any]) -> None:
     verbose = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole; Hydra's own printing would cut them
     register()
-    keep_keys_in(sys.argv)  # Hydra quotes arguments in its errors
+    keys = keep_keys_in(sys.argv)  # Hydra quotes arguments in its errors
     guard_output()
+    if keys and {"-m", "--multirun"} & {*sys.argv}:
+        _print_error(KEYS_IN_NOTES)
+        sys.exit(BAD_INPUT)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an interruption like Ctrl-C
 
     def job(config: DictConfig) -> Any:

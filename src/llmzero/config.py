@@ -24,6 +24,7 @@ from llmzero.agents.rule_file import RuleFileSettings
 from llmzero.agents.rules import AgentSettings
 from llmzero.agents.stopper import CurveStopperSettings
 from llmzero.core.errors import UserError
+from llmzero.core.redaction import CREDENTIAL, keep_secret, looks_like_key
 from llmzero.core.settings import REQUIRED, allowed, explained, read, setting
 from llmzero.grpo.settings import (
     AlgorithmSettings,
@@ -328,7 +329,11 @@ def checked(kind: type[C], document: Mapping[str, Any]) -> C:
     Raises:
         UserError: a key is unknown, or a value is missing or not allowed; the message lists them all.
     """
-    problems: list[str] = []
+    problems = [
+        f"{key}: looks like a key, which would be written to files; put it into an environment variable, and "
+        "have the part read it from there"
+        for key in _keys({name: group for name, group in document.items() if name != "llm"})
+    ]
     for where, group, settings in settings_of(document):
         try:
             read(settings, group, where)
@@ -341,6 +346,20 @@ def checked(kind: type[C], document: Mapping[str, Any]) -> C:
     if problems:  # some twice: `llm` is a group and a field of its launcher, too
         raise UserError("\n".join(dict.fromkeys(problems)))
     return config
+
+
+def _keys(value: Any, where: str = "", secret: bool = False) -> Iterator[str]:
+    """Yield the dotted name of every setting that is named like a key, and whose value looks like one."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            named = CREDENTIAL.search(str(name)) is not None
+            yield from _keys(item, f"{where}.{name}" if where else str(name), secret or named)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _keys(item, where, secret)
+    elif secret and isinstance(value, str) and any(map(looks_like_key, value.split())):
+        keep_secret(value)
+        yield where
 
 
 def settings_of(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], type]]:

@@ -731,6 +731,8 @@ def test_keys_in_wrong_places_are_refused_without_being_printed(launch: Run, tmp
         (["agent=openai", "llm.model=m", "llm.api_key_env=BAD"], "llm.api_key_env=BAD: the key in this"),
         ([f"+llm.extra.extra_headers.X='Bearer {secret}"], "LexerNoViableAltException"),
         ([f"+llm.extra.extra_headers.X={secret}", "search.max_depth=0"], "search.max_depth=0"),
+        (["-m", f"+llm.extra.extra_headers.X={secret}", "seed=0,1"], "give '${oc.env:NAME}' in their places"),
+        ([f"+task.judge.api_key={secret}"], "task.judge.api_key: looks like a key"),
     ):
         done = launch(
             "search",
@@ -738,9 +740,11 @@ def test_keys_in_wrong_places_are_refused_without_being_printed(launch: Run, tmp
             *overrides,
             f"search_dir={tmp_path}/s",
             ok=False,
+            cwd=tmp_path,
             BAD=f"{secret}\x07{secret}",
         )
         assert done.returncode == 2, done.stdout
         assert message in done.stderr
         assert secret not in done.stdout + done.stderr
         assert not (tmp_path / "s").exists()
+        assert not (tmp_path / "runs").exists()

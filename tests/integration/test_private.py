@@ -79,6 +79,22 @@ def test_a_stage_gets_no_key_that_it_has_no_use_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("keys")
+def test_a_stage_writes_no_key_that_it_has(tmp_path: Path) -> None:
+    spec = spec_in(tmp_path / "0001", rollout={"api_key_env": "SERVER_KEY"})
+    settings = LocalRunnerSettings("tests.integration.recorders.tell_keys", threads=1)
+    handle = LocalRunner(settings).start(spec)
+    while not handle.poll().final:
+        time.sleep(0.05)
+    stage = StageDir(spec.directory)
+    said = stage.log_file.read_text()
+    assert "printed [key]\n" in said
+    assert "logged [key]\n" in said
+    assert handle.result().error == "the server said [key]"
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert not [file for file in files if KEYS["SERVER_KEY"].encode() in file.read_bytes()]
+
+
+@pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(
     ("config", "passed"),
     [

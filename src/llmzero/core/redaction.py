@@ -20,7 +20,8 @@ from urllib.parse import quote
 
 MARK = "[key]"
 SHORTEST = 8  # characters; shorter values, such as "none", are words that texts may contain
-NAMES = ("_API_KEY", "_ACCESS_KEY", "_TOKEN", "_SECRET", "_PASSWORD")  # ends of names of variables
+# Ends of names of variables.
+NAMES = ("_KEY", "APIKEY", "_TOKEN", "_SECRET", "PASSWORD", "_PASSWD", "_PASSPHRASE", "_PAT")
 # Names of settings that hold secrets, with all that is inside of them.
 CREDENTIAL = re.compile(
     r"^extra_(headers|query)$|(api|access|private|secret)[-_]?key|^key$|token$|secret|passw|auth|credential"
@@ -40,12 +41,34 @@ def keep_secret(text: str) -> None:
     _kept.update(_parts(text))
 
 
-def keep_keys_in(arguments: Iterable[str]) -> None:
-    """Have what looks like a key in a command line's settings of endpoints redacted from now on."""
+def keep_keys_in(arguments: Iterable[str]) -> bool:
+    """Have the secrets in a command line's settings of endpoints redacted from now on.
+
+    Secret are words behind a name that says so, such as that of a header, and what looks like a key.
+
+    Returns:
+        Whether there are any. What names a variable, `${oc.env:NAME}`, is none.
+    """
+    found = False
     for argument in arguments:
-        if re.match(r"\+*llm\.(extra|base_url|api_key_env)", argument):
-            for word in filter(looks_like_key, re.split(r"[\s=:{}\[\],'\"@/?&]+", argument)):
+        name, _, value = argument.partition("=")
+        setting = re.match(r"[+~]*llm\.(extra|base_url|api_key_env)", name)
+        if setting is None:
+            continue
+        literal = re.sub(r"\$\{[^{}]*\}", "", value)
+        secret = (setting[1] == "extra" and any(map(CREDENTIAL.search, re.split(r"[^\w-]+", argument)))) or (
+            setting[1] == "base_url" and any(mark in literal for mark in "@?")
+        )
+        for word in re.split(r"[\s=:{}\[\],'\"@/?&]+", literal):
+            if looks_like_key(word) or (secret and len(word) >= SHORTEST and not _is_name(word, literal)):
                 keep_secret(word)
+                found = True
+    return found
+
+
+def _is_name(word: str, value: str) -> bool:
+    """Return whether a word of a setting's value is the name of a part of it."""
+    return re.search(rf"{re.escape(word)}['\"]?\s*:", value) is not None
 
 
 def redacted(text: str) -> str:

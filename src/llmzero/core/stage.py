@@ -29,6 +29,7 @@ from llmzero.core.files import (
 )
 from llmzero.core.hparams import HParams
 from llmzero.core.locations import located, stored
+from llmzero.core.redaction import redacted
 
 FinalState = Literal["completed", "stopped", "failed"]
 State = Literal["queued", "running", "completed", "stopped", "failed"]
@@ -321,7 +322,10 @@ class StageDir:
     def failure(
         self, error: str, seconds: float, gpu_seconds: float, cause: dict[str, Any] | None = None
     ) -> StageResult:
-        """Return the result of a failed stage: its validation so far and its complete checkpoints."""
+        """Return the result of a failed stage: its validation so far and its complete checkpoints.
+
+        The error, which may be in the words of a server, is told without secrets.
+        """
         complete = set(self.complete_checkpoints())
         best = best_point([point for point in self.validation() if self.checkpoint(point.step) in complete])
         return StageResult(
@@ -333,7 +337,7 @@ class StageDir:
             last_checkpoint=max(complete, default=None),
             seconds=seconds,
             gpu_seconds=gpu_seconds,
-            error=error,
+            error=redacted(error),
             cause=cause,
             ended_at=time.time(),
         )

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from llmzero.core.errors import UserError
+from llmzero.core.redaction import keep_secret
 
 VARIABLE = "VLLM_API_KEY"  # as vLLM calls it
 OPEN = ("/health",)  # says only whether the server lives
@@ -34,6 +35,7 @@ def key_of(variable: str, setting: str) -> str:
         UserError: it is not set, or holds what no header can, or what is guessed.
     """
     key = os.environ.get(variable, "")
+    keep_secret(key)
     if not key:
         raise UserError(
             f"{setting}={variable}: this environment variable, which holds the key of the vLLM servers, is "

@@ -12,6 +12,7 @@ from typing import Any
 from llmzero.core.files import open_own
 from llmzero.core.processes import identity
 from llmzero.core.stage import StageDir
+from llmzero.core.terminal import guard_output
 
 LOCK = "stage.lock"
 
@@ -37,10 +38,11 @@ def run(directory: str, entry_point: str, threads: int) -> None:
 
 
 def log_to(stage: StageDir) -> None:
-    """Append what this process prints to the stage's log."""
+    """Append what this process prints to the stage's log, without secrets."""
     log = open_own(stage.log_file)
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
+    guard_output()
 
 
 def function_of(entry_point: str) -> Callable[..., Any]:

@@ -79,6 +79,10 @@ def test_variables_whose_names_say_so_hold_secrets(monkeypatch: pytest.MonkeyPat
         "db_password",
         "AWS_SECRET_ACCESS_KEY",
         "X_API_KEY",
+        "OPENAI_KEY",
+        "GITHUB_PAT",
+        "PGPASSWORD",
+        "SMTP_PASSWD",
     ):
         monkeypatch.setenv(name, f"value-of-{name.lower()}\r\n")
         assert redacted(f"<value-of-{name.lower()}>") == f"<{MARK}>"
@@ -183,3 +187,27 @@ def test_keys_on_a_command_line_are_secret_and_its_paths_are_not() -> None:
     folder = "/scratch/0123456789abcdef0123456789abcdef"
     keep_keys_in([f"+llm.extra={{extra_headers: {{X: 'Bearer {KEY}'}}}}", f"llm.cassette_dir={folder}"])
     assert redacted(f"{KEY} in {folder}") == f"{MARK} in {folder}"
+
+
+@pytest.mark.parametrize(
+    ("argument", "secret"),
+    [
+        ("+llm.extra.extra_headers={X-Gateway: 'open sesame-of-mine'}", "sesame-of-mine"),
+        ("++llm.extra={extra_query: {pin: swordfish-1}}", "swordfish-1"),
+        ("llm.extra.password=swordfish-2", "swordfish-2"),
+        ("llm.base_url=http://swordfish-3@host/v1", "swordfish-3"),
+        (f"llm.api_key_env={KEY}", KEY),
+    ],
+)
+def test_what_stands_for_a_key_on_a_command_line_is_one(argument: str, secret: str) -> None:
+    assert keep_keys_in([argument])
+    assert secret not in redacted(f"Error: {secret}")
+
+
+def test_names_of_variables_on_a_command_line_are_no_keys() -> None:
+    arguments = ["+llm.extra.extra_headers={X-Gateway: '${oc.env:GATEWAY_SECRET}'}"]
+    arguments += ["llm.api_key_env=OPENAI_API_KEY", "llm.base_url=http://localhost:8000/v1", "seed=0,1"]
+    arguments += ["+llm.extra.reasoning_effort=low-effort"]
+    assert not keep_keys_in(arguments)
+    text = "X-Gateway GATEWAY_SECRET OPENAI_API_KEY localhost low-effort"
+    assert redacted(text) == text
