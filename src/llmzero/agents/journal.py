@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
@@ -11,7 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.core.errors import UserError
-from llmzero.core.files import read_json, remove_temporary, write_atomic, write_json
+from llmzero.core.files import (
+    NUMBER,
+    check,
+    read_json,
+    reading,
+    remove_temporary,
+    write_atomic,
+    write_json,
+)
+
+COSTS = ("prompt_tokens", "completion_tokens", "dollars")
+RECORD: dict[str, tuple[type, ...]] = {  # the fields of a stored call that are read again, by types
+    "made": (bool,),
+    "messages": (list,),
+    "error": (str, type(None)),
+    "text": (str,),
+    "tool_calls": (list,),
+    "cut": (bool,),
+    "prompt_tokens": (int,),
+    "completion_tokens": (int,),
+    "dollars": NUMBER,
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +76,7 @@ class CallJournal:
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Return a call that was made before this process began, so that it is not paid for again."""
-        return read_json(call_file(self.nodes, name))
+        return read_record(call_file(self.nodes, name))
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         """Make a call durable, then charge it. A refused one is written, too: a replay has to meet it."""
@@ -72,8 +92,9 @@ class CallJournal:
             remove_temporary(directory)
         for file in sorted(self.nodes.glob("*/calls/*.json")):
             name = f"{file.parent.parent.name}/{file.stem}"
-            if name not in self.charged:
-                self._charge(name, json.loads(file.read_text(encoding="utf-8")))
+            record = read_record(file) if name not in self.charged else None
+            if record is not None:
+                self._charge(name, record)
 
     def _charge(self, name: str, record: dict[str, Any]) -> None:
         if record["made"]:
@@ -94,7 +115,7 @@ class Tape:
 
     def find(self, name: str) -> dict[str, Any] | None:
         """Return the recorded call where the mode is `replay`."""
-        return read_json(call_file(self.directory / "nodes", name)) if self.mode == "replay" else None
+        return read_record(call_file(self.directory / "nodes", name)) if self.mode == "replay" else None
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         """Keep a call where the mode is `record`."""
@@ -123,6 +144,33 @@ def call_file(nodes: Path, name: str) -> Path:
     return nodes / node_id / "calls" / f"{stem}.json"
 
 
+def read_record(file: Path) -> dict[str, Any] | None:
+    """Return a stored call; None where there is none. Cassettes are passed around.
+
+    Raises:
+        DamagedFileError: it is no call, or one that earns tokens or dollars instead of costing them.
+    """
+    record = read_json(file)
+    if record is None:
+        return None
+    with reading(file):
+        if missing := [name for name in RECORD if name not in record]:
+            raise ValueError(f"{', '.join(missing)}: missing")
+        check(record, **RECORD)
+        for name in COSTS:
+            if record[name] < 0:
+                raise ValueError(f"{name}={record[name]}: must be at least 0")
+        for call in record["tool_calls"]:
+            if not (
+                isinstance(call, list) and len(call) == 3 and all(isinstance(part, str) for part in call)
+            ):
+                raise ValueError("tool_calls: must be lists of id, name and arguments")
+        for message in record["messages"]:
+            if not (isinstance(message, dict) and isinstance(message.get("content"), str | list | None)):
+                raise ValueError("messages: must be objects with a content")
+    return record
+
+
 def write_record(nodes: Path, name: str, record: dict[str, Any]) -> None:
     """Write a call; images go into files beside it, whose names replace them."""
     file = call_file(nodes, name)
@@ -133,7 +181,7 @@ def write_record(nodes: Path, name: str, record: dict[str, Any]) -> None:
     write_json(file, record)
 
 
-def _stored(part: dict[str, Any], index: int, file: Path) -> dict[str, Any]:
+def _stored(part: Any, index: int, file: Path) -> dict[str, Any]:
     url = part.get("image_url", {}).get("url", "")
     if not url.startswith("data:"):
         return part

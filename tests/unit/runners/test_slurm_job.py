@@ -154,7 +154,7 @@ def test_silence_changes_nothing_and_the_accounts_know_what_the_queue_has_forgot
 
 def test_a_controller_that_does_not_answer_ends_status_and_stop_in_a_sentence(answers: Path) -> None:
     search = answers / "search"
-    (search / "nodes").mkdir(parents=True)
+    (search / "nodes" / "0000").mkdir(parents=True)  # a stage that has begun, whose job is asked for
     config = composed("search", SearchConfig, ["task=none", "model=none", "runner=slurm"])
     (search / "config.yaml").write_text(dump_yaml(asdict(config)))
     store = EventStore(search / "tree.jsonl")
