@@ -7,18 +7,38 @@ import re
 from collections import deque
 from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
-from itertools import groupby, takewhile
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from llmzero.agents.reply import Message, Reply
 from llmzero.agents.text import clean, estimated_tokens, json_object, one_line
-from llmzero.core.files import append_jsonl, finite, read_jsonl, too_deep, write_jsonl
+from llmzero.core.files import (
+    NUMBER,
+    RESTORE,
+    append_jsonl,
+    check,
+    finite,
+    parsed,
+    read_jsonl,
+    reading,
+    too_deep,
+    write_jsonl,
+)
 
 SAID_KEPT = 8000  # characters of what the model says
 RESULT_KEPT = 16_000  # characters of a call's result
 ARGUMENTS_KEPT = 4000  # characters of a call's arguments; longer ones are refused
 CALLS_KEPT = 8  # calls of one reply
+RECORD: dict[str, tuple[type, ...]] = {  # the types of what a record may hold
+    **dict.fromkeys(("message", "told", "stop"), (dict,)),
+    **dict.fromkeys(("error", "call"), (str,)),
+    **dict.fromkeys(("tools", "finished", "again"), (bool,)),
+    **dict.fromkeys(("turn", "tokens"), (int,)),
+    "stage": (str, type(None)),
+    "calls": (list,),
+    "dollars": NUMBER,
+}
 PATIENCE = 3  # replies in a row without a call before the model counts as lost
 
 
@@ -55,6 +75,9 @@ class Transcript:
 
     Args:
         stages: ids of the stages that exist.
+
+    Raises:
+        DamagedFileError: the file holds what no session writes.
     """
 
     def __init__(self, file: Path, stages: Container[str]) -> None:
@@ -72,15 +95,16 @@ class Transcript:
             tuple[int, float]
         ] = []  # tokens and dollars of the replies since a stage was started
         self._results: list[int] = []  # indices of results among the messages
-        records = list(
-            takewhile(
-                lambda record: record.get("stage") is None or record["stage"] in stages, read_jsonl(file)
-            )
-        )
+        with reading(file, RESTORE, line=lambda: len(records) + 1):
+            records: list[dict[str, Any]] = []
+            for record in read_jsonl(file):
+                _check(record, stages)
+                if record.get("stage") is not None and record["stage"] not in stages:
+                    break
+                self._apply(record)
+                records.append(record)
         if file.exists():
             write_jsonl(file, records)
-        for record in records:
-            self._apply(record)
 
     @property
     def lost(self) -> bool:
@@ -158,6 +182,21 @@ class Transcript:
         self.called |= any(call.native for call in self.pending)
         self.misses = 0 if self.pending else self.misses + 1
         self.spent.append((record["tokens"], record["dollars"]))
+
+
+def _check(record: dict[str, Any], stages: Container[str]) -> None:
+    """Raise ValueError for a record that no session writes: search directories are passed around."""
+    check(record, **{name: kind for name, kind in RECORD.items() if name in record})
+    if "message" in record:
+        check(record["message"], role=(str,), content=(str,))
+    if any(type(points) is not int for points in record.get("told", {}).values()):
+        raise ValueError("told: must be numbers of points")
+    for node_id, reason in record.get("stop", {}).items():
+        if node_id not in stages or type(reason) is not str:
+            raise ValueError("stop: must be a reason for a stage of this search")
+    for call in record.get("calls", ()):
+        check(call, call_id=(str,), name=(str,), arguments=(str,), problem=(str,), native=(bool,))
+        parsed(call["arguments"])
 
 
 def tool_calls(reply: Reply, turn: int) -> list[Call]:
