@@ -127,7 +127,7 @@ class Deliveries(LLMServer):
     """
 
     def __init__(self) -> None:
-        super().__init__(lambda request: Answer(content=scripted(request).content, delay_s=0.04))
+        super().__init__(lambda request: Answer(content=scripted(request).content, delay_s=0.15))
         self.delivered: Counter[str] = Counter()
         self.cut = 0
 

@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from llmzero.core.files import append_jsonl, write_json
+from llmzero.core.files import append_jsonl, read_json, write_json
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageDir, StageResult, ValidationPoint
 from llmzero.mirrors.report import write_report
@@ -259,6 +259,10 @@ class SearchBuilder:
             )
             self.node(parent.node_id, state)
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        return read_json(self.path / "summary.json") or {}
+
     def summarize(self, state: str = "finished", tested: bool = False) -> None:
         write_json(
             self.path / "summary.json",
@@ -272,7 +276,7 @@ class SearchBuilder:
             )
 
     def report(self, *, live: bool = False) -> Path:
-        write_report(self.path, self.store, self.catalogue, METRICS, live=live)
+        write_report(self.path, self.store, self.catalogue, METRICS, self.summary, live=live)
         return self.path / "report.html"
 
 
@@ -635,6 +639,7 @@ def test_curves_are_thinned_to_their_ends(search: Any) -> None:
         builder.store,
         builder.catalogue,
         METRICS,
+        builder.summary,
         Detail(points=50, rollouts=2, excerpt=20, text=20),
     )
     curves = data["nodes"][1]["curves"]
@@ -647,7 +652,8 @@ def test_curves_are_thinned_to_their_ends(search: Any) -> None:
 def test_a_running_stage_shows_what_it_has_so_far(search: Any) -> None:
     builder = search(12)
     running = next(node for node in builder.store.tree if node.state == "running")
-    data = report_data(builder.path, builder.store, builder.catalogue, METRICS, Detail.for_nodes(13))
+    detail = Detail.for_nodes(13)
+    data = report_data(builder.path, builder.store, builder.catalogue, METRICS, builder.summary, detail)
     shown = next(node for node in data["nodes"] if node["id"] == running.node_id)
     assert shown["gpu_seconds"] == 9.5
     assert shown["score"] == pytest.approx(max(point[2] for point in shown["validation"]))

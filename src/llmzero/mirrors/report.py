@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from llmzero.core.files import finite, write_atomic
 from llmzero.core.hparams import Catalogue
@@ -24,19 +25,31 @@ _DATA_MARK = "@data@"
 
 
 def write_report(
-    search_dir: Path, store: EventStore, catalogue: Catalogue, metrics: Mapping[str, Metric], *, live: bool
+    search_dir: Path,
+    store: EventStore,
+    catalogue: Catalogue,
+    metrics: Mapping[str, Metric],
+    summary: Mapping[str, Any],
+    *,
+    live: bool,
 ) -> None:
     """Write `report.html` atomically; a `live` page reloads itself and keeps its scroll position."""
     before, after = _shell(live)
-    payload = _payload(search_dir, store, catalogue, metrics)
+    payload = _payload(search_dir, store, catalogue, metrics, summary)
     write_atomic(search_dir / "report.html", before + payload + after, sync=False)
 
 
-def _payload(search_dir: Path, store: EventStore, catalogue: Catalogue, metrics: Mapping[str, Metric]) -> str:
+def _payload(
+    search_dir: Path,
+    store: EventStore,
+    catalogue: Catalogue,
+    metrics: Mapping[str, Metric],
+    summary: Mapping[str, Any],
+) -> str:
     """Return the page's data as text that no HTML parser can leave: `<` never occurs in it."""
     detail = Detail.for_nodes(len(store.tree))
     while True:
-        data = finite(report_data(search_dir, store, catalogue, metrics, detail))
+        data = finite(report_data(search_dir, store, catalogue, metrics, summary, detail))
         text = json.dumps(data, separators=(",", ":"), allow_nan=False)
         text = text.replace("<", "\\u003c")
         if len(text) <= DATA_LIMIT or detail.text < MIN_TEXT:

@@ -52,6 +52,7 @@ def report_data(
     store: EventStore,
     catalogue: Catalogue,
     metrics: Mapping[str, Metric],
+    summary: Mapping[str, Any],
     detail: Detail,
 ) -> dict[str, Any]:
     """Return everything the page shows, as a JSON document."""
@@ -62,7 +63,7 @@ def report_data(
     finished = sorted((n for n in tree.stages() if n.final), key=lambda n: n.finished_order or 0)
     trajectory = zip(finished, store.trajectory, strict=True)
     return {
-        "search": _search(search_dir, store),
+        "search": _search(search_dir, store, summary),
         "budget": store.ledger.to_dict(),
         "test": read_json(search_dir / "test.json"),
         "confirmation": read_json(search_dir / "confirmation.json"),
@@ -77,8 +78,7 @@ def report_data(
     }
 
 
-def _search(search_dir: Path, store: EventStore) -> dict[str, Any]:
-    summary = read_json(search_dir / "summary.json") or {}
+def _search(search_dir: Path, store: EventStore, summary: Mapping[str, Any]) -> dict[str, Any]:
     state = summary.get("state") or ("finished" if store.ended else "running")
     return {
         "id": search_dir.resolve().name,

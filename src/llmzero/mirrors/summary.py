@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from llmzero.core.files import read_json, write_json
+from llmzero.core.files import read_json
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
 from llmzero.tree.workspace import Workspace
 
 
-def write_summary(
+def summary_of(
     workspace: Workspace, store: EventStore, *, method: str, agent: str, state: str
 ) -> dict[str, Any]:
-    """Rewrite `summary.json` and return its content."""
+    """Return the content of `summary.json`."""
     tree = store.tree
     states = Counter(str(node.state) for node in tree)
     best = tree.best()
     root = tree.root if len(tree) else None
-    summary = {
+    return {
         "search_id": workspace.path.resolve().name,
         "method": method,
         "agent": agent,
@@ -38,8 +38,6 @@ def write_summary(
         "test": read_json(workspace.test_file),
         "confirmation": read_json(workspace.confirmation_file),
     }
-    write_json(workspace.summary_file, summary, sync=False)
-    return summary
 
 
 def stopping_record(tree: Tree) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from llmzero.core.files import write_json
 from llmzero.core.hparams import Catalogue
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.mirrors.report import write_report
-from llmzero.mirrors.summary import write_summary
+from llmzero.mirrors.summary import summary_of
 from llmzero.search.settings import SearchConfig
 from llmzero.strategies.derive_rule import derive, transitions
 from llmzero.strategies.rule import observables, write_rule
@@ -43,7 +44,7 @@ class Outputs:
         A rule is derived where the `state` is `finished`, not where it is `running` or `interrupted`.
         """
         name, agent = self.config.search.name, self.config.agent["name"]
-        summary = write_summary(self.workspace, store, method=name, agent=agent, state=state)
+        summary = summary_of(self.workspace, store, method=name, agent=agent, state=state)
         best = store.tree.best() if len(store.tree) else None
         if best is not None and best.parent_id is not None:
             source = {
@@ -60,7 +61,9 @@ class Outputs:
                 self._export_rule(store, source)
         if self.config.search.report:
             metrics = self.evidence.metric_catalogue
-            write_report(self.workspace.path, store, self.catalogue, metrics, live=state == "running")
+            live = state == "running"
+            write_report(self.workspace.path, store, self.catalogue, metrics, summary, live=live)
+        write_json(self.workspace.summary_file, summary, sync=False)  # the last: it says "finished" of all
         return summary
 
     def _export_rule(self, store: EventStore, source: dict[str, Any]) -> None:
