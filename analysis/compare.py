@@ -14,12 +14,12 @@ from analysis.load import load
 from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
-from llmzero.core.files import read_json
 from llmzero.core.settings import path_argument
 from llmzero.studies.figures import comparison_figures
 from llmzero.studies.methods import comparison
 from llmzero.studies.runs import Run, Runs
 from llmzero.studies.tables import comparison_table
+from llmzero.tree.outcomes import read_summary
 
 REPLAY = "replay"  # the method that repeats a strategy and searches nothing
 
@@ -77,7 +77,7 @@ def _runs(searches: pd.DataFrame) -> Iterator[Run]:
     directories: dict[tuple[str, str, int], str] = {}
     for row in searches.to_dict("records"):
         directory = row["search"]
-        summary = read_json(Path(directory) / "summary.json") or {}
+        summary = read_summary(Path(directory)) or {}
         if summary.get("state") != "finished" or "trajectory" not in (summary.get("test") or {}):
             continue
         name, task, seed = row["name"], row["task"], int(row["seed"])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.tables import Tables
-from llmzero.core.files import read_json
+from llmzero.tree.outcomes import read_test
 
 
 def with_method_names(searches: pd.DataFrame) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def scores_on_test(search: str) -> pd.DataFrame:
     An incumbent is a stage that was the best by validation when it ended. A search without
     `search.test_incumbents=true` has scores of the base model and of the best stage alone.
     """
-    test = read_json(Path(search) / "test.json") or {}
+    test = read_test(Path(search)) or {}
     ends = []
     if test:
         ends = [{"node_id": "0000", "stages": 0, "gpu_seconds": 0.0, **test["base"]}, test["best"]]

@@ -11,13 +11,14 @@ from analysis.commands import search_parser
 from analysis.tables import Rows, Tables
 from analysis.tree_rows import add_tree
 from llmzero.cli import run_command
-from llmzero.core.errors import UserError
-from llmzero.core.files import read_json, read_jsonl
+from llmzero.core.errors import DamagedFileError, UserError
+from llmzero.core.files import RESTORE
 from llmzero.core.hparams import Catalogue, catalogue_of
 from llmzero.core.settings import path_argument
 from llmzero.core.stage import StageDir
+from llmzero.tree.outcomes import read_summary
 from llmzero.tree.store import EventStore
-from llmzero.tree.workspace import Workspace, read_config
+from llmzero.tree.workspace import Workspace, read_search_config
 
 HELP = """\
 Read searches and write them as tables, one Parquet file each:
@@ -73,7 +74,8 @@ def find_searches(directory: Path) -> Iterator[Path]:
         raise UserError(f"{directory}: no such directory; give that of a search, or one that holds searches")
     count = 0
     for path, subdirectories, files in os.walk(directory, followlinks=True):
-        if {"tree.jsonl", "config.yaml"} <= set(files) or "searches.parquet" in files:
+        names = {*files, *subdirectories}  # a directory in place of a file is damage, and read as such
+        if {"tree.jsonl", "config.yaml"} <= names or "searches.parquet" in names:
             subdirectories.clear()
             count += 1
             yield Path(path)
@@ -91,9 +93,9 @@ def _add_search(rows: Rows, directory: Path) -> None:
         UserError: a file of it cannot be read, or contradicts another; the message names it.
     """
     workspace = Workspace(directory)
-    config = read_config(workspace.config_file)
+    config = read_search_config(workspace.config_file)
     store = EventStore(workspace.tree_file, repair=False)
-    test = (read_json(workspace.summary_file) or {}).get("test") or {}
+    test = (read_summary(directory) or {}).get("test") or {}
     add_tree(
         rows,
         str(directory),
@@ -111,14 +113,17 @@ def _add_search(rows: Rows, directory: Path) -> None:
         if node.result:
             rows.validation.extend({**key, **vars(point)} for point in node.result.validation)
         else:  # the stage runs still
-            rows.validation.extend({**key, **row} for row in read_jsonl(stage.validation_file))
+            rows.validation.extend({**key, **vars(point)} for point in stage.validation())
 
 
 def _catalogue(path: Path, config: Mapping[str, Any]) -> Catalogue:
     """Return the hyperparameters of a search from its configuration, which was read from `path`."""
     if not isinstance(config, Mapping) or not (config.get("hparams") or {}).get("parameters"):
         raise UserError(f"{path}: hparams.parameters: missing; this is not the config.yaml of a search")
-    return catalogue_of({"model": None, "algorithm": None, **config})
+    try:
+        return catalogue_of({"model": None, "algorithm": None, **config})
+    except UserError as error:
+        raise DamagedFileError(path, error, RESTORE) from error
 
 
 def main() -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from llmzero.core.errors import UserError
+from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.text import visible, visible_line
 
 Row = dict[str, Any]
+ANEW = "write the tables anew with python -m analysis.load"
 
 # Columns of a table that has no rows; `steps` has a further column for every metric that was recorded.
 COLUMNS = {
@@ -59,7 +60,8 @@ class Tables:
         """Write each table into the directory as Parquet, which is created where it is missing."""
         directory.mkdir(parents=True, exist_ok=True)
         for name, table in self.items():
-            table.to_parquet(directory / f"{name}.parquet", index=False)
+            file = directory / f"{name}.parquet"
+            table.to_parquet(file, index=False, engine="pyarrow", write_page_checksum=True)
 
     @classmethod
     def read(cls, directory: Path) -> Tables:
@@ -67,13 +69,11 @@ class Tables:
 
         Raises:
             UserError: one of the files is missing.
+            DamagedFileError: one is something else.
         """
         if missing := [name for name in COLUMNS if not (directory / f"{name}.parquet").exists()]:
-            raise UserError(
-                f"{directory}: {missing[0]}.parquet is missing; "
-                "write the tables anew with python -m analysis.load"
-            )
-        return cls(**{name: shown(pd.read_parquet(directory / f"{name}.parquet")) for name in COLUMNS})
+            raise UserError(f"{directory}: {missing[0]}.parquet is missing; {ANEW}")
+        return cls(**{name: _read(directory / f"{name}.parquet", COLUMNS[name]) for name in COLUMNS})
 
     @classmethod
     def concatenated(cls, parts: Iterable[Tables]) -> Tables:
@@ -109,6 +109,18 @@ class Rows:
             rows = getattr(self, name)
             frames[name] = shown(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=list(columns))
         return Tables(**frames)
+
+
+def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+    if not file.is_file():
+        raise DamagedFileError(file, "it is no regular file", ANEW)
+    try:
+        table = pd.read_parquet(file, engine="pyarrow", page_checksum_verification=True)
+    except (OSError, ValueError) as error:  # what pyarrow raises is one of them
+        raise DamagedFileError(file, error, ANEW) from error
+    if missing := [name for name in columns if name not in table]:
+        raise DamagedFileError(file, f"the column {missing[0]} is missing", ANEW)
+    return shown(table)
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:

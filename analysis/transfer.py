@@ -13,11 +13,11 @@ from analysis.load import load
 from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.errors import UserError
-from llmzero.core.files import read_json
 from llmzero.core.settings import path_argument
 from llmzero.studies.figures import transfer_figure
 from llmzero.studies.tables import transfer_table
 from llmzero.studies.transfers import gain
+from llmzero.tree.outcomes import read_summary
 
 HELP = """\
 How much better strategies end than the practitioner's configuration trained for as many steps, on every task
@@ -42,7 +42,7 @@ def transfer_matrix(tables: Tables) -> dict[str, Any]:
     """
     searches = with_method_names(tables.searches)
     replays = searches[searches["method"] == REPLAY]
-    summaries = {search: read_json(Path(search) / "summary.json") or {} for search in replays["search"]}
+    summaries = {search: read_summary(Path(search)) or {} for search in replays["search"]}
     finished = replays["search"].map(lambda search: summaries[search].get("state") == "finished").astype(bool)
     if not finished.any():
         raise UserError(

@@ -20,13 +20,13 @@ from llmzero.agents.llm import LlmAgent
 from llmzero.cli import launch
 from llmzero.config import ProposeConfig, checked
 from llmzero.core.errors import UserError
-from llmzero.core.files import reading
 from llmzero.evidence.evidence import Evidence
+from llmzero.search.checks import check_stages
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
-from llmzero.stored import refuse_foreign
+from llmzero.stored import refuse_foreign, stored_config
 from llmzero.tree.store import EventStore
-from llmzero.tree.workspace import Workspace, read_config
+from llmzero.tree.workspace import Workspace, read_search_config
 
 # Settings of the language model that say whom to ask, with whose key, and which files to read and write.
 REACHING = ("base_url", "api_key_env", "extra", "cassette", "cassette_dir", "prompts")
@@ -35,14 +35,15 @@ REACHING = ("base_url", "api_key_env", "extra", "cassette", "cassette_dir", "pro
 def run(config: ProposeConfig) -> None:
     """Print the agent's proposal for a child of `node`; with `dry_run=true` a language model's prompt."""
     file = Workspace(Path(config.search_dir)).config_file
-    if not file.is_file():
+    if not file.exists():
         raise UserError(f"search_dir={config.search_dir}: holds no search")
-    stored = read_config(file)
-    with reading(file):
-        session = Session.from_config(_of_search(config, stored))
-        if session.models:
-            _refuse_reaching(config, stored)
+    stored = read_search_config(file)
+    stored_config(file)
+    session = Session.from_config(_of_search(config, stored))
+    if session.models:
+        _refuse_reaching(config, stored)
     store = EventStore(session.workspace.tree_file, repair=False)
+    check_stages(store, session.catalogue)
     if config.node not in store.tree.nodes:
         raise UserError(
             f"node={config.node}: there is no such stage; there are {', '.join(store.tree.nodes)}"
@@ -72,8 +73,13 @@ def _of_search(config: ProposeConfig, stored: Mapping[str, Any]) -> SearchConfig
         "search_dir": config.search_dir,
     }
     merged = {**stored, **wanted}
-    refuse_foreign(f"search_dir={config.search_dir}", merged, asdict(config), trusted=config.trusted)
-    return checked(SearchConfig, merged)
+    where = f"search_dir={config.search_dir}: config.yaml"
+    refuse_foreign(where, merged, asdict(config), trusted=config.trusted)
+    try:
+        return checked(SearchConfig, merged)
+    except UserError as error:
+        file = Workspace(Path(config.search_dir)).config_file
+        raise UserError(f"{file}, with this command's agent: {error}") from error
 
 
 def _given(config: ProposeConfig) -> dict[str, Any]:

@@ -6,14 +6,13 @@ from __future__ import annotations
 from rich.table import Table
 
 from llmzero.cli import run_command
-from llmzero.core.files import read_json
 from llmzero.core.stage import StageDir
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
 from llmzero.mirrors.views import budget_line, tree_view
 from llmzero.runners.base import StageRunner
 from llmzero.stored import runner_of, stored_config, value_at
-from llmzero.tree.lease import is_alive
+from llmzero.tree.lease import is_alive, read_lease
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
 from llmzero.tree.workspace import Workspace, workspace_argument
@@ -56,7 +55,7 @@ def under_way(workspace: Workspace, tree: Tree, runner: StageRunner | None) -> T
 def driver_line(workspace: Workspace, store: EventStore) -> str:
     """Return who drives the search, in a line."""
     if is_alive(workspace.lease_file):
-        lease = read_json(workspace.lease_file) or {}
+        lease = read_lease(workspace.lease_file) or {}
         return visible_line(f"driver: process {lease.get('pid')} on {lease.get('host')}")
     if store.ended:
         files = (workspace.report_file, workspace.summary_file)

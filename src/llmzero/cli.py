@@ -78,8 +78,10 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         with _for_a_reader():
             main()
-    except UserError as error:
-        _print_error(str(error))
+    except (UserError, OSError) as error:
+        if (message := explain(error)) is None:
+            raise
+        _print_error(message)
         sys.exit(BAD_INPUT)
 
 
@@ -158,6 +160,8 @@ def _explain_os(error: OSError) -> str | None:
         errno.EDQUOT: f"the disk quota is used up; {FREE_SPACE}",
         errno.EACCES: "no permission to write there; choose another directory",
         errno.EROFS: "the file system is read-only; choose another directory",
+        errno.EISDIR: "is a directory, where a file has to be; move it away",
+        errno.ENOTDIR: "is a file, where a directory has to be; move it away",
     }
     reason = reasons.get(error.errno or 0)
     return f"{error.filename or 'writing'}: {reason}" if reason else None

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.config import PARTS
-from llmzero.core.errors import UserError
+from llmzero.core.errors import DamagedFileError, UserError
+from llmzero.core.files import RESTORE
 from llmzero.core.parts import make
 from llmzero.core.settings import read
 from llmzero.core.text import visible_line
@@ -20,7 +21,7 @@ from llmzero.grpo.settings import LOSSES
 from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.search.settings import SearchConfig
 from llmzero.tasks.verifiers import GUARDED, QUICK
-from llmzero.tree.workspace import read_config
+from llmzero.tree.workspace import read_search_config
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,13 @@ def stored_config(file: Path) -> SearchConfig:
     Raises:
         UserError: it is not one that this version understands.
     """
-    return read(SearchConfig, read_config(file), "")
+    config = read_search_config(file)
+    try:
+        search = read(SearchConfig, config, "")
+        search.catalogue, search.metric_catalogue  # noqa: B018 - what they are made of is checked
+        return search
+    except UserError as error:
+        raise DamagedFileError(file, error, RESTORE) from error
 
 
 def runner_of(config: SearchConfig) -> StageRunner | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,12 +88,25 @@ def read_text(path: Path, remedy: str = RESTORE) -> str:
         FileNotFoundError: there is none.
         DamagedFileError: it is no regular file, too large, or not encoded as UTF-8.
     """
-    size = path.stat().st_size
-    if not path.is_file() or size > MAX_BYTES:
-        problem = f"it has {size} bytes" if path.is_file() else "it is no regular file"
-        raise DamagedFileError(path, problem, remedy)
+    data = read_bytes(path, remedy)
     with reading(path, remedy):
-        return path.read_text(encoding="utf-8")
+        return data.decode("utf-8")
+
+
+def read_bytes(path: Path, remedy: str = RESTORE) -> bytes:
+    """Return the content of a file; all files of a search are read here.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFileError: it is no regular file, such as a directory, or a pipe that one would wait for
+            forever; or it is too large.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedFileError(path, "it is no regular file", remedy)
+    if status.st_size > MAX_BYTES:
+        raise DamagedFileError(path, f"it has {status.st_size} bytes", remedy)
+    return path.read_bytes()
 
 
 def read_json(path: Path, remedy: str = RESTORE) -> dict[str, Any] | None:
@@ -119,18 +133,29 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def read_records(
-    path: Path, kind: Callable[[dict[str, Any]], T], remedy: str = "delete that line"
+    path: Path,
+    kind: Callable[[dict[str, Any]], T],
+    remedy: str = "restore the file from a copy, or delete that line",
+    *,
+    whole: bool = False,
 ) -> list[T]:
     """Return what `kind` makes of the records of a file, as `read_jsonl` reads them.
+
+    Args:
+        path: the file.
+        kind: makes something of a record, and raises where it cannot.
+        remedy: what to do where a line is damaged.
+        whole: whether nothing is written to it any more, so that an unfinished last line is damage.
 
     Raises:
         DamagedFileError: a finished line is no JSON object, or `kind` raises; the message names the line.
     """
-    if not path.exists():
+    try:
+        *lines, rest = read_bytes(path).split(b"\n")
+    except FileNotFoundError:
         return []
-    if not path.is_file():
-        raise DamagedFileError(path, "it is no regular file", RESTORE)
-    lines = path.read_bytes().split(b"\n")[:-1]
+    if rest and whole:
+        raise DamagedFileError(f"{path}:{len(lines) + 1}", "the last line is not finished", remedy)
     records: list[T] = []
     number = 0
     with reading(path, remedy, line=lambda: number):

@@ -126,6 +126,8 @@ def check_weights(file: Path) -> None:
     Raises:
         DamagedFileError: it is not there, or truncated, or none.
     """
+    if file.exists() and not file.is_file():
+        raise DamagedFileError(file, "it is no regular file", _REMEDY)
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")

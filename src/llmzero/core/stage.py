@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from llmzero.core.documents import read_yaml
 from llmzero.core.files import (
@@ -18,7 +18,6 @@ from llmzero.core.files import (
     check,
     open_own,
     read_json,
-    read_jsonl,
     read_records,
     reading,
     remove_temporary,
@@ -30,7 +29,9 @@ from llmzero.core.files import (
 from llmzero.core.hparams import HParams
 from llmzero.core.locations import located, stored
 from llmzero.core.redaction import redacted
+from llmzero.core.shapes import NOTHING, NUMBER_OR_NOTHING, SCALAR, Shape, require
 
+T = TypeVar("T")
 FinalState = Literal["completed", "stopped", "failed"]
 State = Literal["queued", "running", "completed", "stopped", "failed"]
 FINAL_STATES = ("completed", "stopped", "failed")
@@ -39,6 +40,12 @@ DISK_FULL = "disk full"  # the phase of a stage that has left for want of room, 
 ROOM_BYTES = 1024**2  # that have to be free for a stage to be started again
 OPTIMIZER_FILE = "optimizer.safetensors"  # of a checkpoint: what a resumed stage can do without, at a price
 
+CAUSE: Shape = {
+    "kind": str,
+    "phase?": str,
+    "requested_bytes?": (*NUMBER, NOTHING),
+    "hparams?": (NOTHING, {str: SCALAR}),
+}
 NO_HEARTBEAT = {"phase": "", "progress": 0.0, "seconds": 0.0, "gpu_seconds": 0.0}
 _SPEC_KEYS = ("node_id", "parent", "depth", "resume_from", "steps", "seed", "hparams")
 
@@ -204,6 +211,10 @@ class StageResult:
         check(value, error=(str, nothing), cause=(dict, nothing), ended_at=(*NUMBER, nothing))
         if value["state"] not in FINAL_STATES:
             raise ValueError(f"state={value['state']}: must be one of {', '.join(FINAL_STATES)}")
+        require(value["cause"], (NOTHING, CAUSE), "cause")
+        chosen = value["best_step"], value["best_score"], value["validation"] or None
+        if value["checkpoint"] and None in chosen:
+            raise ValueError("there is a checkpoint, but no validation that chose it")
         paths = {name: locate(value[name]) for name in ("checkpoint", "last_checkpoint")}
         points = [ValidationPoint.from_dict(point) for point in value["validation"]]
         return cls(**{**value, **paths, "validation": points})
@@ -266,15 +277,19 @@ class StageDir:
 
     def validation(self) -> list[ValidationPoint]:
         """Return the validation points so far."""
-        return read_records(self.validation_file, ValidationPoint.from_dict)
+        return self._records(self.validation_file, ValidationPoint.from_dict)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of the steps so far."""
-        return read_jsonl(self.metrics_file)
+        return self._records(self.metrics_file, _metrics)
 
     def rollouts(self) -> list[dict[str, Any]]:
         """Return the sampled rollouts so far."""
-        return read_jsonl(self.rollouts_file)
+        return self._records(self.rollouts_file, _rollout)
+
+    def _records(self, file: Path, kind: Callable[[dict[str, Any]], T]) -> list[T]:
+        """Return the records of a log; only of a stage that has not ended may the last line be unfinished."""
+        return read_records(file, kind, whole=self.result_file.exists())
 
     def result(self) -> StageResult | None:
         """Return the result; None while the stage has not ended.
@@ -346,7 +361,24 @@ class StageDir:
         """Forget every line of the logs beyond `step`, as a retried stage will write them again."""
         for file in (self.metrics_file, self.validation_file, self.rollouts_file):
             if file.exists():
-                write_jsonl(file, [record for record in read_jsonl(file) if record["step"] <= step])
+                write_jsonl(
+                    file, [record for record in read_records(file, _of_step) if record["step"] <= step]
+                )
+
+
+def _of_step(record: dict[str, Any]) -> dict[str, Any]:
+    require(record, {"step": int})
+    return record
+
+
+def _metrics(record: dict[str, Any]) -> dict[str, Any]:
+    require(record, {str: NUMBER_OR_NOTHING})
+    return _of_step(record)
+
+
+def _rollout(record: dict[str, Any]) -> dict[str, Any]:
+    require(record, {"step": int, "prompt": str, "completion": str, "reward": NUMBER_OR_NOTHING})
+    return record
 
 
 def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:

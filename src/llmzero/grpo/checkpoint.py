@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from llmzero import __version__
 from llmzero.core.files import NUMBER, check, read_json, reading, write_json
 from llmzero.core.locations import located, stored
+from llmzero.core.model_files import check_weights
 from llmzero.core.stage import OPTIMIZER_FILE, commit_checkpoint
 from llmzero.grpo.accelerator import deepspeed
 from llmzero.grpo.distributed import World
@@ -185,10 +186,14 @@ def gpu_seconds_behind(directory: Path | None) -> float:
 def holds_optimizer(directory: Path, policy: Policy) -> bool:
     """Return whether a checkpoint has the moments of everything that is trained: not where they were dropped,
     or an adapter was trained.
+
+    Raises:
+        DamagedFileError: the file with them is truncated, or none.
     """
     file = directory / OPTIMIZER_FILE
     if not file.exists():
         return False
+    check_weights(file)
     with safe_open(str(file), framework="pt") as stored:
         return {f"{name}.{key}" for name in policy.trained for key in MOMENTS} <= set(stored.keys())
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmzero.core.files import read_json
 from llmzero.core.hparams import Catalogue, Parameter
 from llmzero.core.metrics import Metric, listed
 from llmzero.core.stage import StageDir
+from llmzero.tree.outcomes import read_confirmation, read_test
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT, Node
 
@@ -65,8 +65,8 @@ def report_data(
     return {
         "search": _search(search_dir, store, summary),
         "budget": store.ledger.to_dict(),
-        "test": read_json(search_dir / "test.json"),
-        "confirmation": read_json(search_dir / "confirmation.json"),
+        "test": read_test(search_dir),
+        "confirmation": read_confirmation(search_dir),
         "base_score": tree.root.score if ROOT in tree.nodes else None,
         "best_path": [node.node_id for node in path],
         "parameters": [_parameter(parameter, path) for parameter in catalogue.values()],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from llmzero.core.files import read_json
+from llmzero.tree.outcomes import read_confirmation, read_test
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
 from llmzero.tree.workspace import Workspace
@@ -35,8 +35,8 @@ def summary_of(
         "trajectory": store.trajectory,
         "budget": store.ledger.to_dict(),
         "stopper": stopping_record(tree),
-        "test": read_json(workspace.test_file),
-        "confirmation": read_json(workspace.confirmation_file),
+        "test": read_test(workspace.path),
+        "confirmation": read_confirmation(workspace.path),
     }
 
 

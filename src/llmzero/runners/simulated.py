@@ -80,9 +80,9 @@ class SimulatedRunner(StageRunner):
         for directory in (spec.directory, *spec.directory.glob("checkpoints/*")):
             remove_temporary(directory)  # half-written by it; nobody else writes there
         if self._fresh:
-            results = spec.directory.parent.glob("*/result.json")
-            ends = [(read_json(file) or {}).get("ended_at") for file in results]
-            self.clock.now = max([0.0, *(end for end in ends if end is not None)])
+            files = spec.directory.parent.glob("*/result.json")
+            results = [StageDir(file.parent).result() for file in files]
+            self.clock.now = max([0.0, *(each.ended_at or 0.0 for each in results if each)])
             self._fresh = False
 
     def _training(self, spec: StageSpec) -> Training:

@@ -7,12 +7,14 @@ from typing import Any
 
 from llmzero.agents.base import AsksModel
 from llmzero.core.documents import is_number
-from llmzero.core.errors import UserError
+from llmzero.core.errors import DamagedFileError, UserError
+from llmzero.core.files import RESTORE
 from llmzero.core.hparams import Catalogue
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.runners.base import StageRunner
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.budget import Budget, Ledger
+from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT, Node, Tree
 
 PROTOCOLS = {
@@ -40,6 +42,17 @@ def check_protocols(config: SearchConfig, parts: Mapping[str, Any]) -> None:
     audited = config.stopper.get("audit_fraction")
     if audited is not None and not (is_number(audited) and 0 <= audited <= 1):
         raise UserError(f"stopper.audit_fraction={audited}: must be from 0 to 1")
+
+
+def check_stages(store: EventStore, catalogue: Catalogue) -> None:
+    """Check that the stages of an event log have hyperparameters of this catalogue.
+
+    Raises:
+        DamagedFileError: one has not.
+    """
+    for node in store.tree:
+        if problems := catalogue.problems(node.hparams):
+            raise DamagedFileError(store.path, f"stage {node.node_id}: {problems[0]}", RESTORE)
 
 
 def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[AsksModel]) -> None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from llmzero.core.files import read_json, write_json
+from llmzero.core.files import write_json
 from llmzero.core.hparams import Catalogue
 from llmzero.search.replay import replay_config
 from llmzero.search.settings import SearchConfig
 from llmzero.strategies.schedule import StrategyStage, as_trained, strategy_of
+from llmzero.tree.outcomes import read_summary
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
 from llmzero.tree.workspace import Workspace
@@ -87,7 +88,7 @@ class Confirmation:
     def _run(self, candidate: Candidate, seed: int) -> Summary:
         """Return the summary of a candidate's replay, run where needed; its cost is charged to no budget."""
         directory = self.workspace.confirm / candidate.name / f"seed-{seed}"
-        summary = read_json(directory / "summary.json")
+        summary = read_summary(directory)
         if summary is None or summary["state"] != "finished":
             self.say(f"Confirming {candidate.name} on seed {seed} ...")
             tracking = {"_target_": "llmzero.mirrors.tracking.NoTracking"}

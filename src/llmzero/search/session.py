@@ -8,7 +8,6 @@ from typing import Any
 
 from llmzero.agents.base import AsksModel, EarlyStopper, Proposer
 from llmzero.agents.journal import CallJournal
-from llmzero.core.files import read_json
 from llmzero.core.hparams import Catalogue
 from llmzero.core.parts import make
 from llmzero.evidence.builder import EvidenceBuilder
@@ -17,7 +16,7 @@ from llmzero.evidence.proposal import Proposal
 from llmzero.mirrors.display import Display
 from llmzero.runners.base import StageRunner
 from llmzero.search.briefing import briefing
-from llmzero.search.checks import check_models, check_parts, check_protocols
+from llmzero.search.checks import check_models, check_parts, check_protocols, check_stages
 from llmzero.search.confirm import Confirmation
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.final_test import FinalTest
@@ -25,6 +24,7 @@ from llmzero.search.methods.base import MethodContext, SearchMethod
 from llmzero.search.outputs import Outputs
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.budget import Ledger
+from llmzero.tree.outcomes import read_test
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
 from llmzero.tree.workspace import Workspace
@@ -118,6 +118,7 @@ class Session:
         config, workspace = self.config, self.workspace
         with workspace.opened(asdict(config)):
             store = EventStore(workspace.tree_file, durable=not self.runner.repeatable)
+            check_stages(store, self.catalogue)
             self._ledger = store.ledger
             display = Display(workspace, config.budget, config.search.workers, self.agent_name)
             outputs = Outputs(config, workspace, self.catalogue, self.evidence)
@@ -143,8 +144,8 @@ class Session:
         driver = self._driver(store, display, outputs)
         driver.run()
         incumbents = self.config.search.test_incumbents
-        tested = read_json(self.workspace.test_file) or {}
-        if store.ended and not (incumbents and "trajectory" not in tested):
+        tested = read_test(self.workspace.path)
+        if store.ended and tested and ("trajectory" in tested or not incumbents):
             return
         outputs.refresh(store)
         compared = "base and best" if self.confirms else "base, practitioner and best"

@@ -15,9 +15,10 @@ from llmzero.cli import composed, explain
 from llmzero.config import StudyConfig
 from llmzero.core.documents import dump_yaml, is_whole
 from llmzero.core.errors import UserError
-from llmzero.core.files import read_json, remove_temporary, write_atomic
+from llmzero.core.files import remove_temporary, write_atomic
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
+from llmzero.tree.outcomes import read_summary
 from llmzero.tree.workspace import CHANGEABLE, differences, read_config, without_secrets
 
 OWN_KEYS = ("seed", "search_dir", "dry_run")  # set for each cell: no override may
@@ -83,7 +84,7 @@ class Cell:
 
     def summary(self) -> dict[str, Any] | None:
         """Return its summary; None while it has not finished."""
-        summary = read_json(self.directory / "summary.json")
+        summary = read_summary(self.directory)
         return summary if summary and summary["state"] == "finished" else None
 
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import psutil
 
-from llmzero.core.errors import UserError
-from llmzero.core.files import read_json, write_json
+from llmzero.core.errors import DamagedFileError, UserError
+from llmzero.core.files import NUMBER, check, read_json, reading, write_json
 
 RENEWAL_S = 5.0
 SILENCE_S = 15.0  # after which a lease of another machine is taken over
+REMEDY = "delete it once you are sure that no process drives this search; one that does writes it anew"
 SETTLING_S = 0.5  # in which a driver that takes it over at the same time becomes visible
 
 
@@ -59,7 +60,7 @@ class Lease:
     def _take(self) -> None:
         if self._create():
             return
-        other = read_json(self.file) or {}
+        other = read_lease(self.file) or {}
         if is_alive(self.file):
             where = f"process {other.get('pid')} on {other.get('host')}"
             raise UserError(
@@ -87,7 +88,11 @@ class Lease:
         write_json(self.file, {**self._claim, "renewals": self._renewals}, sync=False)
 
     def _is_ours(self) -> bool:
-        return bool((read_json(self.file) or {}).get("token") == self._claim["token"])
+        try:
+            claim = read_lease(self.file)
+        except DamagedFileError:  # no other driver's, as they write it whole
+            return True
+        return claim is not None and claim["token"] == self._claim["token"]
 
     def _renew(self) -> None:
         while not self._released.wait(RENEWAL_S):
@@ -99,9 +104,22 @@ class Lease:
                 self._write()
 
 
+def read_lease(file: Path) -> dict[str, Any] | None:
+    """Return who drives a search; None where nobody has said so.
+
+    Raises:
+        DamagedFileError: that cannot be read. Somebody may drive it all the same.
+    """
+    claim = read_json(file, REMEDY)
+    with reading(file, REMEDY):
+        if claim is not None:
+            check(claim, token=(str,), host=(str,), machine=(str,), pid=(int,), began=NUMBER, renewals=(int,))
+    return claim
+
+
 def is_alive(file: Path) -> bool:
     """Return whether a driver holds a lease; for one of another machine that takes up to `SILENCE_S`."""
-    before = read_json(file)
+    before = read_lease(file)
     if before is None:
         return False
     if before["machine"] == _machine():
@@ -112,7 +130,7 @@ def is_alive(file: Path) -> bool:
 def _changes(file: Path, before: Any) -> bool:
     deadline = time.monotonic() + SILENCE_S
     while time.monotonic() < deadline:
-        if read_json(file) != before:
+        if read_lease(file) != before:
             return True
         time.sleep(0.2)
     return False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection
 from typing import Any
 
 from llmzero.core.errors import DamagedFileError
-from llmzero.core.files import parsed, read_json
+from llmzero.core.files import parsed, read_bytes, read_json
 from llmzero.core.locations import stored
 from llmzero.core.stage import StageDir
 from llmzero.tree.store import EventStore
@@ -21,13 +22,13 @@ def repair(workspace: Workspace) -> list[str]:
 
     A damaged line was the creation of a stage, which its `stage.json` and `proposal.json` tell, or its end,
     which its `result.json` tells, or something that a restarted driver finds out by itself: the start of an
-    attempt, a stop, a cost.
+    attempt, a stop, a cost. Where the end of the log was lost, or all of it, what the files tell is added.
     """
     file = workspace.tree_file
     again = workspace.path / f".{file.name}.repaired.tmp"
     again.unlink(missing_ok=True)
     store = EventStore(again, repair=False, durable=False)
-    lines = file.read_bytes().splitlines()
+    lines = read_bytes(file).splitlines() if file.exists() else []
     recorded = {(event.get("event"), event.get("node_id")) for event in map(_read, lines)}
     texts = []
     for number, line in enumerate(lines, 1):
@@ -39,8 +40,12 @@ def repair(workspace: Workspace) -> list[str]:
                 store.append(**lost)
             made = f"{lost['event']} {lost['node_id']}, made of the stage's files" if lost else "left out"
             texts.append(f"line {number}: {made} ({' '.join(str(error).split())[:100]})")
+    while lost := _lost_event(workspace, store, recorded):
+        store.append(**lost)
+        texts.append(f"at the end: {lost['event']} {lost['node_id']}, made of the stage's files")
     if texts:
-        file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
+        if file.exists():
+            file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
         again.rename(file)
     again.unlink(missing_ok=True)
     return texts
@@ -67,17 +72,19 @@ def _lost_event(
     coming = StageDir(workspace.nodes / store.tree.next_id())
     if ("created", coming.path.name) not in recorded and coming.has_spec():
         return {"event": "created", "elapsed": elapsed, **_creation(coming)}
-    for node in store.tree:
-        result = None if node.final else StageDir(workspace.nodes / node.node_id).result()
-        if result is not None and ("finished", node.node_id) not in recorded:
-            directory = workspace.nodes / node.node_id
-            return {
-                "event": "finished",
-                "elapsed": elapsed,
-                "node_id": node.node_id,
-                "result": result.to_dict(directory),
-            }
-    return None
+    unfinished = [n.node_id for n in store.tree if not n.final and ("finished", n.node_id) not in recorded]
+    results = {node_id: StageDir(workspace.nodes / node_id).result() for node_id in unfinished}
+    ended = [(result.ended_at or math.inf, node_id, result) for node_id, result in results.items() if result]
+    if not ended:
+        return None
+    _, node_id, result = min(ended)
+    directory = workspace.nodes / node_id
+    return {
+        "event": "finished",
+        "elapsed": elapsed,
+        "node_id": node_id,
+        "result": result.to_dict(directory),
+    }
 
 
 def _creation(stage: StageDir) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.core.errors import DamagedFileError
-from llmzero.core.files import NUMBER, append_jsonl, check, parsed, reading, write_atomic
+from llmzero.core.files import NUMBER, append_jsonl, check, parsed, read_bytes, reading, write_atomic
+from llmzero.core.shapes import SCALAR, Shape, require
 from llmzero.core.stage import StageResult
 from llmzero.tree.budget import Ledger
 from llmzero.tree.tree import Node, Tree
@@ -49,17 +50,29 @@ EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
     "setup": {"name": TEXT, "gpu_seconds": NUMBER},
     "ended": {},
 }
-OPTIONAL: dict[str, tuple[type, ...]] = {"elapsed": NUMBER, "memo": (dict, NOTHING)}  # of any event
-PROPOSAL: dict[str, tuple[type, ...]] = {  # and the fields of a proposal, where they are there
-    **dict.fromkeys(("agent", "rationale"), TEXT),
-    **dict.fromkeys(("diagnosis", "observations", "notes"), (list, tuple)),
-    **dict.fromkeys(("changes", "reasons"), (dict,)),
-    **dict.fromkeys(("calls", "tokens"), WHOLE),
-    "resume": (str, int),
-    "expected": (dict, NOTHING),
-    "dollars": NUMBER,
+FACTS: Shape = {  # what else is read of events, where it is there
+    "elapsed?": NUMBER,
+    "memo?": (NOTHING, dict),
+    "step?": (NOTHING, int),
+    "incumbent?": (NOTHING, *NUMBER),
+}
+EXPECTED: Shape = {
+    **dict.fromkeys(("score?", "probability?"), (NOTHING, *NUMBER)),
+    "metrics?": {str: str},
+    "effect?": str,
+}
+PROPOSAL: Shape = {
+    **dict.fromkeys(("agent?", "rationale?"), str),
+    **{key: [str] for key in ("diagnosis?", "observations?", "notes?")},
+    **dict.fromkeys(("calls?", "tokens?"), int),
+    "changes?": {str: SCALAR},
+    "reasons?": {str: str},
+    "resume?": (str, int),
+    "expected?": (NOTHING, EXPECTED),
+    "dollars?": NUMBER,
 }
 CHECKPOINT = re.compile(r"(?:^|(?:^|/)(?P<node>\d{4,})/)checkpoints/(?P<step>step_\d{5,})$")
+REPAIR_ALL = "`python launchers/repair.py SEARCH_DIR` makes it again of the files of the stages"
 REPAIR = "`python launchers/repair.py SEARCH_DIR` makes the line again of the files of the stages"
 
 
@@ -111,7 +124,7 @@ class EventStore:
         if name not in EVENTS:
             raise ValueError(f"event={name}: there is no such event")
         check(event, **EVENTS[name])
-        check(event, **{key: kind for key, kind in OPTIONAL.items() if key in event})
+        require(event, FACTS)
         if name == "created":
             self._check_creation(event)
         elif "node_id" in EVENTS[name]:
@@ -128,10 +141,10 @@ class EventStore:
             )
         if parent and event["hparams"].keys() != self.tree.root.hparams.keys():
             raise ValueError("hparams: are not those of the base model's stage")
-        proposal = event["proposal"]
-        check(proposal, **{name: kind for name, kind in PROPOSAL.items() if name in proposal})
-        if not all(type(word) is str for word in proposal.get("diagnosis", ())):
-            raise ValueError(f"proposal.diagnosis={proposal['diagnosis']}: must be a list of texts")
+        require(event, {"hparams": {str: SCALAR}, "proposal": PROPOSAL})
+        resume = event["proposal"].get("resume", "best")
+        if isinstance(resume, str) and resume not in ("best", "last"):
+            raise ValueError(f"proposal.resume={resume}: must be best, last or a step")
 
     def _node(self, node_id: Any) -> Node:
         if node_id not in self.tree.nodes:
@@ -258,12 +271,14 @@ def _read(path: Path, repair: bool) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    data = path.read_bytes()
+    data = read_bytes(path)
     lines = data.splitlines(keepends=True)
     parsed_lines = [_parse(line) for line in lines]
     events = list(itertools.takewhile(lambda event: event is not None, parsed_lines))
     if any(parsed_lines[len(events) :]):
         raise DamagedFileError(f"{path}:{len(events) + 1}", "it is no event", REPAIR)
+    if not events and any(path.parent.glob("nodes/*/stage.json")):
+        raise DamagedFileError(path, "it holds no event although there are stages", REPAIR_ALL)
     good = sum(map(len, lines[: len(events)]))
     if repair and good < len(data):
         saved = path.with_name(f"{path.name}.corrupt-{good}")

@@ -14,6 +14,7 @@ from llmzero.core.files import make_private, reading, remove_temporary, write_at
 from llmzero.core.locations import refuse_links_out
 from llmzero.core.redaction import masked
 from llmzero.core.settings import path_argument
+from llmzero.core.shapes import NOTHING, Shape, require
 from llmzero.tree.lease import Lease
 from llmzero.tree.upgrade import upgraded
 
@@ -34,6 +35,19 @@ CHANGEABLE = (
     ),
     *(f"llm.{key}" for key in ENDPOINT),
 )
+
+_PART: Shape = {"_target_?": (NOTHING, str)}
+GROUPS: Shape = {  # of a search's configuration, and what is read of them
+    "hparams": {"parameters": dict},
+    **dict.fromkeys(("task", "model", "rollout"), (NOTHING, _PART)),
+    **dict.fromkeys(("runner", "stopper", "tracking?"), _PART),
+    "agent": {"_target_?": (NOTHING, str), "name": (NOTHING, str)},
+    "search": {"name": str, "method": _PART},
+    "metrics": {"metrics": dict},
+    **dict.fromkeys(("algorithm", "trainer"), (NOTHING, dict)),
+    "seed": int,
+    "llm?": dict,
+}
 
 
 class Workspace:
@@ -85,7 +99,8 @@ class Workspace:
         if listed:
             raise UserError(
                 f"search_dir={self.path} holds another search: {listed}. "
-                "Choose another search_dir, or give the same values"
+                "Choose another search_dir, or give the same values, "
+                f"which {self.config_file} has"
             )
 
 
@@ -108,6 +123,18 @@ def read_config(path: Path) -> dict[str, Any]:
     config = read_yaml(path)
     with reading(path):
         return upgraded(config)
+
+
+def read_search_config(path: Path) -> dict[str, Any]:
+    """Return the configuration of a search, of which all groups are there.
+
+    Raises:
+        DamagedFileError: it is something else.
+    """
+    config = read_config(path)
+    with reading(path):
+        require(config, GROUPS)
+    return config
 
 
 def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def test_a_search_that_was_killed_is_read_as_far_as_it_got(real: Path, tmp_path:
     metrics = killed / "nodes" / running / "metrics.jsonl"
     whole = metrics.read_text().splitlines(keepends=True)
     metrics.write_text("".join(whole[:5]) + whole[5][:30])
+    (killed / "nodes" / running / "result.json").unlink()
     shutil.rmtree(killed / "nodes/0002")
     (killed / "summary.json").unlink()
     tables = load([killed])

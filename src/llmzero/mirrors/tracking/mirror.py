@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmzero.core.files import read_json, write_json
+from llmzero.core.files import write_json
 from llmzero.core.stage import StageDir, StageResult
 from llmzero.mirrors.tracking.content import (
     STAGE_FILES,
@@ -30,9 +30,11 @@ from llmzero.mirrors.tracking.names import (
     hash_of,
     is_uid,
     memory_file,
+    read_memory,
     search_uid,
 )
 from llmzero.mirrors.tracking.settings import TrackingSettings
+from llmzero.tree.outcomes import read_summary
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
 from llmzero.tree.workspace import read_config
@@ -61,7 +63,7 @@ class Mirror:
     def __init__(self, search_dir: Path, settings: TrackingSettings) -> None:
         self.search_dir, self.settings = search_dir, settings
         self.written = 0
-        self._memory: dict[str, Any] = read_json(memory_file(search_dir)) or {}
+        self._memory = read_memory(search_dir)
         online = f"online {settings.entity or ''}/{settings.project}"
         self._destination = online if settings.mode == "online" else "offline"
         self._forks = settings.fork  # until a server turns out to have none
@@ -89,7 +91,7 @@ class Mirror:
 
     def write_search(self, store: EventStore) -> bool:
         """Mirror the search as a whole, if it is not there as it stands; return whether it could be."""
-        summary = read_json(self.search_dir / "summary.json")
+        summary = read_summary(self.search_dir)
         content = [store.ended, store.trajectory, [_digest(node) for node in store.tree], summary]
         return not len(store.tree) or self._once(
             SEARCH_RUN, hash_of(content), partial(self._write_search, store)

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from llmzero.core.files import read_json
+from llmzero.core.files import read_json, reading
+from llmzero.core.shapes import require
 
 SEARCH_RUN = "search"  # where a stage's run has its node id
 FILES = "search.tar.gz"  # of the search's run: the search directory without what is large
@@ -19,9 +20,22 @@ def memory_file(search_dir: Path) -> Path:
     return search_dir / "tracking.json"
 
 
+def read_memory(search_dir: Path) -> dict[str, Any]:
+    """Return what was mirrored: the search's id, and by destination a digest of each run.
+
+    Raises:
+        DamagedFileError: the file holds something else.
+    """
+    file, remedy = memory_file(search_dir), "delete it, and all runs are written once more"
+    memory = read_json(file, remedy) or {}
+    with reading(file, remedy):
+        require(memory, {str: (str, {str: str})})
+    return memory
+
+
 def search_uid(search_dir: Path) -> str:
     """Return the search's unique id; a directory that moves keeps it once it was mirrored."""
-    recorded = (read_json(memory_file(search_dir)) or {}).get("id")
+    recorded = read_memory(search_dir).get("id")
     if is_uid(recorded):
         return str(recorded)
     with (search_dir / "tree.jsonl").open() as events:

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from llmzero.core.files import append, read_json, reading, write_atomic
+from llmzero.core.shapes import NUMBER, SCALAR, require
 from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
 from llmzero.runners.simulation.costs import step_seconds, validation_seconds
 from llmzero.runners.simulation.drive import REFERENCE, drive_of
@@ -49,6 +50,7 @@ class Origin:
         with reading(file):
             if state is None:
                 raise ValueError("there is no simulated policy")
+            require(state, {"policy": {str: NUMBER}, "reference": {str: SCALAR}, "lineage": str})
             return cls(Policy(**state["policy"]), dict(state["reference"]), str(state["lineage"]))
 
     def save(self, checkpoint: Path) -> None:

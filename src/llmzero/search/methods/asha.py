@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 
 from llmzero.core.settings import setting
-from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.base import Expansion, MethodContext, memo_of
 from llmzero.search.methods.chains import ChainStart, ConstantChains, last_score
 from llmzero.tree.tree import Node, Tree
 
@@ -99,7 +99,7 @@ class Asha(ConstantChains):
             self.rungs[node.depth - 1].remove(tree[node.parent_id or ""])
 
     def _promoted(self, node: Node, depth: int, rivals: int) -> Expansion:
-        chain = node.memo["chain"]
+        chain = memo_of(self.context, node, {"chain": int})["chain"]
         rationale = (
             f"Chain {chain} ({last_score(node):.3f}) is among the best 1/{self.eta} of the {rivals} "
             f"that came to stage {depth}: promoted."

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from llmzero.agents.base import Proposer
+from llmzero.core.files import reading
 from llmzero.core.hparams import Catalogue, HParams
+from llmzero.core.shapes import Shape, require
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
 from llmzero.tree.tree import Node, Tree
@@ -55,6 +57,18 @@ class MethodContext:
     directory: Path = Path()
     stages: int | None = None
     workers: int = 1
+
+
+def memo_of(context: MethodContext, node: Node, shape: Shape) -> dict[str, Any]:
+    """Return what a method noted of a stage, after checking it: it comes from the event log.
+
+    Raises:
+        DamagedFileError: it is something else.
+    """
+    file = context.directory / "tree.jsonl"
+    with reading(file):
+        require(node.memo, shape, f"memo of stage {node.node_id}")
+    return node.memo
 
 
 class SearchMethod(Protocol):

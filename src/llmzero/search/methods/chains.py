@@ -9,7 +9,7 @@ from typing import Any
 
 from llmzero.core.hparams import HParams
 from llmzero.evidence.proposal import Proposal
-from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.base import Expansion, MethodContext, memo_of
 from llmzero.search.methods.configurations import TriedConfigurations
 from llmzero.search.methods.incremental import IncrementalMethod
 from llmzero.tree.tree import ROOT, Node, Tree
@@ -116,7 +116,7 @@ class ConstantChains(Chains):
 
     def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return a stage under the same configuration."""
-        chain = node.memo["chain"]
+        chain = memo_of(self.context, node, {"chain": int})["chain"]
         rationale = f"Chain {chain} trains on under its configuration."
         return self.stage(node, node.hparams, rationale, {"chain": chain})
 

@@ -12,7 +12,7 @@ from typing import Any
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue, HParams, Parameter, Value, suggestion
 from llmzero.core.settings import setting
-from llmzero.search.methods.base import MethodContext
+from llmzero.search.methods.base import MethodContext, memo_of
 from llmzero.search.methods.chains import ChainStart, ConstantChains
 from llmzero.tree.tree import Tree
 
@@ -58,7 +58,9 @@ class Grid(ConstantChains):
         """
         if not self._cells:
             first = tree.root.children[:1]
-            self.numbers = tree[first[0]].memo["grid"] if first else self.numbers
+            if first:
+                self.numbers = memo_of(self.context, tree[first[0]], {"grid": {str: int}})["grid"]
+                _check(self.context.catalogue, self.numbers)
             self._cells = cells(self.context.catalogue, self.numbers)
             random.Random(f"{self.context.seed}/grid").shuffle(self._cells)
         if number >= len(self._cells):

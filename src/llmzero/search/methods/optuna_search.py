@@ -11,7 +11,8 @@ from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from llmzero.core.hparams import HParams, Parameter, Value
-from llmzero.search.methods.base import MethodContext
+from llmzero.core.shapes import SCALAR
+from llmzero.search.methods.base import MethodContext, memo_of
 from llmzero.search.methods.chains import ChainStart, ConstantChains
 from llmzero.search.methods.optuna_settings import OptunaSettings
 from llmzero.tree.tree import Node, Tree
@@ -70,7 +71,7 @@ class OptunaSearch(ConstantChains):
 
     def _restore(self, tree: Tree, first: Node) -> None:
         """Note the trial of a chain, by its first stage; after a restart, make the trial again."""
-        memo = first.memo
+        memo = memo_of(self.context, first, {"trial": int, "ended": int, "params": {str: SCALAR}})
         if memo["trial"] >= self._asked:
             self._report(tree, memo["ended"])
             for _ in range(self._asked, memo["trial"]):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from llmzero.core.hparams import Catalogue, HParams, Parameter, Value
 from llmzero.core.settings import setting
-from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.base import Expansion, MethodContext, memo_of
 from llmzero.search.methods.chains import continuation, last_score
 from llmzero.search.methods.configurations import random_configuration
 from llmzero.search.methods.incremental import IncrementalMethod
@@ -86,10 +86,11 @@ class Pbt(IncrementalMethod):
         """Add a stage to its member, of a new population perhaps."""
         if node.parent_id is None:
             return
-        if node.memo["population"] != self._number:
-            self._number = node.memo["population"]
-            self._members = [Member() for _ in range(node.memo["size"])]
-        self._members[node.memo["member"]].stages.append(node)
+        memo = memo_of(self.context, node, {"population": int, "size": int, "member": int})
+        if memo["population"] != self._number:
+            self._number = memo["population"]
+            self._members = [Member() for _ in range(memo["size"])]
+        self._members[memo["member"]].stages.append(node)
 
     def ended(self, tree: Tree, node: Node) -> None:
         """Do nothing: a member reads the state of its stages."""

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from llmzero.core.settings import setting
-from llmzero.search.methods.base import Expansion, MethodContext
+from llmzero.search.methods.base import Expansion, MethodContext, memo_of
 from llmzero.search.methods.chains import ChainStart, ConstantChains
 from llmzero.search.methods.configurations import random_configuration
 from llmzero.tree.tree import Node, Tree
@@ -37,7 +37,7 @@ class RandomSearch(ConstantChains):
         """Return a stage under the same configuration, or under one of its own."""
         if not self.schedules:
             return super().next_stage(tree, node)
-        chain = node.memo["chain"]
+        chain = memo_of(self.context, node, {"chain": int})["chain"]
         hparams = random_configuration(self.context.catalogue, self._rng(chain, node.depth + 1))
         return self.stage(node, hparams, "Drawn at random, as every stage is.", {"chain": chain})
 
