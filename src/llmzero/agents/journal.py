@@ -181,7 +181,7 @@ def write_record(nodes: Path, name: str, record: dict[str, Any]) -> None:
     write_json(file, record)
 
 
-def _stored(part: Any, index: int, file: Path) -> dict[str, Any]:
+def _stored(part: dict[str, Any], index: int, file: Path) -> dict[str, Any]:
     url = part.get("image_url", {}).get("url", "")
     if not url.startswith("data:"):
         return part
