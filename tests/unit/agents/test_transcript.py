@@ -46,7 +46,7 @@ def test_a_field_of_a_wrong_type_is_one_error(field: str, tmp_path: Path) -> Non
                 assert problem.startswith(f"{file}:{number + 1}: ")
                 assert file.read_text() == text
             else:
-                assert talk.sent(10_000)
+                assert len(talk.sent(10_000)) <= len(talk.messages)
                 assert all(stage in STAGES for stage in talk.stops)
     assert refused >= len(good)
 
