@@ -105,7 +105,8 @@ def field_damages(path: Path) -> Iterator[tuple[str, Damage]]:
             for other, value in OTHERS.items():
                 if _kind(value) is not _kind(_at(record, place)):
                     yield f"{name} is {other}", _changed(records, number, place, value, write)
-            yield f"{name} is missing", _changed(records, number, place, ..., write)
+            if isinstance(place[-1], str):  # a list may as well be shorter
+                yield f"{name} is missing", _changed(records, number, place, ..., write)
 
 
 def _kind(value: Any) -> type:

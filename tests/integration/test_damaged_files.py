@@ -50,9 +50,10 @@ SEARCH = ("experiment=simulated", "budget.stages=3", "search.workers=1")
 TESTED = (*SEARCH, "search.test_incumbents=true", "search.confirm_seeds=1", "search.confirm_top=1")
 SKILL = (*SEARCH, "search=skill", "stopper=none")
 LIMIT_S = 60.0  # of a command that takes a tenth of a second
-FIELDS = 40  # of a file that are damaged
+FIELDS = 12  # of a file that are damaged
 VALUES = 2  # of those in `damages.OTHERS` that each field is given; all are given to many
 ANALYSES = ("dynamics", "stopping", "calibration", "compare")
+OTHERS = ("propose", "stop", *ANALYSES)
 # One of each kind of file; of stages the last but one, which has children and is on the best path.
 FILES = (
     *("config.yaml", "tree.jsonl", "driver.json", "summary.json", "test.json", "confirmation.json"),
@@ -210,9 +211,8 @@ def assert_right(bench: Bench, name: str, file: Path, label: str) -> None:
         return
     after = content(bench.directory)
     if ended.code == BAD_INPUT:
-        assert str(file) in ended.error or (str(file.parent) in ended.error and file.name in ended.error), (
-            what
-        )
+        assert str(bench.directory) in ended.error, what
+        assert file.name in ended.error or label == "a bit flipped", what  # of a path, which is another then
         assert len(ended.error) < 3000, what
         assert before.get(str(file)) == after.get(str(file)), f"the file is changed: {what}"
     if name not in ("resume", "stop", "repair"):
@@ -256,9 +256,9 @@ def _field(damage: tuple[str, Damage]) -> str:
 
 
 def readers_of(file: Path, number: int) -> tuple[str, ...]:
-    """The commands that a damage is tried with: those that read most, and the others in turn."""
+    """The commands that a damage is tried with: those that read most, and of the others one in turn."""
     own = {"strategy.yaml": ("strategy",), "rule.yaml": ("rule",)}.get(file.name, ())
-    return ("status", "load", *own, ANALYSES[number % len(ANALYSES)], "propose", "stop", "resume")
+    return ("status", "load", *own, OTHERS[number % len(OTHERS)], "resume")
 
 
 def add_files_of_trainers(directory: Path) -> None:
