@@ -212,9 +212,10 @@ def assert_right(bench: Bench, name: str, file: Path, label: str) -> None:
     after = content(bench.directory)
     if ended.code == BAD_INPUT:
         assert str(bench.directory) in ended.error, what
-        assert file.name in ended.error or label == "a bit flipped", what  # of a path, which is another then
         assert len(ended.error) < 3000, what
-        assert before.get(str(file)) == after.get(str(file)), f"the file is changed: {what}"
+        if label != "a bit flipped":  # which may make another name of a name: the file itself can be read
+            assert file.name in ended.error, what
+            assert before.get(str(file)) == after.get(str(file)), f"the file is changed: {what}"
     if name not in ("resume", "stop", "repair"):
         assert before == after, f"files are changed: {what}"
     if name == "load" and ended.code == 0:
