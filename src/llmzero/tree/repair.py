@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from llmzero.core.errors import DamagedFileError
@@ -14,35 +16,34 @@ from llmzero.core.stage import StageDir
 from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace
 
+EVENT_KEY = b'"event"'  # once in each event; a line that lost its end holds the next one's, too
 WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def repair(workspace: Workspace) -> list[str]:
     """Replace a damaged `tree.jsonl`; return a text on each damaged line. The damaged file is kept beside it.
 
-    A damaged line was the creation of a stage, which its `stage.json` and `proposal.json` tell, or its end,
-    which its `result.json` tells, or something that a restarted driver finds out by itself: the start of an
-    attempt, a stop, a cost. Where the end of the log was lost, or all of it, what the files tell is added.
+    A damaged line was the creation of a stage, which its `stage.json` and `proposal.json` tell, its start, or
+    its end, which its `result.json` tells, or the cost of a final test; or something that a restarted driver
+    finds out by itself: a stop, the cost of a call. Where the end of the log was lost, or all of it, what the
+    files tell is added.
     """
     file = workspace.tree_file
     again = workspace.path / f".{file.name}.repaired.tmp"
     again.unlink(missing_ok=True)
     store = EventStore(again, repair=False, durable=False)
     lines = read_bytes(file).splitlines() if file.exists() else []
-    recorded = {(event.get("event"), event.get("node_id")) for event in map(_read, lines)}
+    keys = [_key(line) for line in lines]
     texts = []
     for number, line in enumerate(lines, 1):
         try:
             store.append(**parsed(line))
         except WRONG as error:
-            lost = _lost_event(workspace, store, recorded)
-            if lost:
-                store.append(**lost)
-            made = f"{lost['event']} {lost['node_id']}, made of the stage's files" if lost else "left out"
+            # What stands there may be readable and still be wrong, so only later lines count as recorded.
+            lost = islice(_restored(workspace, store, set(keys[number:])), max(1, line.count(EVENT_KEY)))
+            made = ", ".join(lost) or "left out"
             texts.append(f"line {number}: {made} ({' '.join(str(error).split())[:100]})")
-    while lost := _lost_event(workspace, store, recorded):
-        store.append(**lost)
-        texts.append(f"at the end: {lost['event']} {lost['node_id']}, made of the stage's files")
+    texts += [f"at the end: {made}" for made in _restored(workspace, store, set())]
     if texts:
         if file.exists():
             file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
@@ -51,40 +52,52 @@ def repair(workspace: Workspace) -> list[str]:
     return texts
 
 
-def _read(line: bytes) -> dict[str, Any]:
+def _key(line: bytes) -> tuple[Any, Any]:
+    """Return event and subject of a line: its stage, or the name of a call or cost."""
     try:
-        return parsed(line)
+        event = parsed(line)
+        return event.get("event"), str(event.get("node_id") or event.get("name"))
     except WRONG:
-        return {}
+        return None, None
 
 
-def _lost_event(
+def _restored(
     workspace: Workspace, store: EventStore, recorded: Collection[tuple[Any, Any]]
-) -> dict[str, Any] | None:
-    """Return the event that stands nowhere in the log although files of a stage tell of it; None for none.
+) -> Iterator[str]:
+    """Append what stands nowhere in the log although files tell of it; yield a text on each such event.
 
     Args:
         workspace: the search directory.
         store: the events up to there.
-        recorded: event and stage of all readable lines.
+        recorded: the keys of the lines that follow.
     """
-    elapsed = store.ledger.seconds
+    while lost := next(_lost_events(workspace, store, recorded), None):
+        store.append(elapsed=store.ledger.seconds, **lost)
+        yield f"{lost['event']} {lost.get('node_id') or lost['name']}, made of the stage's files"
+
+
+def _lost_events(
+    workspace: Workspace, store: EventStore, recorded: Collection[tuple[Any, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the events that could come next, the likeliest first."""
     coming = StageDir(workspace.nodes / store.tree.next_id())
     if ("created", coming.path.name) not in recorded and coming.has_spec():
-        return {"event": "created", "elapsed": elapsed, **_creation(coming)}
-    unfinished = [n.node_id for n in store.tree if not n.final and ("finished", n.node_id) not in recorded]
+        yield {"event": "created", **_creation(coming)}
+    waiting = [n.node_id for n in store.tree if not n.final and ("started", n.node_id) not in recorded]
+    for node_id in waiting:
+        if not store.tree[node_id].attempts and StageDir(workspace.nodes / node_id).has_spec():
+            yield {"event": "started", "node_id": node_id, "attempt": 1}
+    unfinished = [node_id for node_id in waiting if ("finished", node_id) not in recorded]
     results = {node_id: StageDir(workspace.nodes / node_id).result() for node_id in unfinished}
     ended = [(result.ended_at or math.inf, node_id, result) for node_id, result in results.items() if result]
-    if not ended:
-        return None
-    _, node_id, result = min(ended)
-    directory = workspace.nodes / node_id
-    return {
-        "event": "finished",
-        "elapsed": elapsed,
-        "node_id": node_id,
-        "result": result.to_dict(directory),
-    }
+    for _, node_id, result in sorted(ended, key=itemgetter(0, 1)):
+        stage_result = result.to_dict(workspace.nodes / node_id)
+        yield {"event": "finished", "node_id": node_id, "result": stage_result}
+    for directory in sorted(workspace.test.glob("*")):
+        name, measured = directory.name, StageDir(directory).result()
+        charged = ("setup", name) in recorded or store.is_charged(name)
+        if measured and measured.state != "failed" and not charged:
+            yield {"event": "setup", "name": name, "gpu_seconds": measured.gpu_seconds}
 
 
 def _creation(stage: StageDir) -> dict[str, Any]:

@@ -128,7 +128,13 @@ class EventStore:
         if name == "created":
             self._check_creation(event)
         elif "node_id" in EVENTS[name]:
-            self._node(event["node_id"])
+            self._check_order(name, self._node(event["node_id"]))
+
+    def _check_order(self, name: str, node: Node) -> None:
+        """Refuse a second end, and a start after it: but the base model is tried again where it failed."""
+        again = name == "started" and node.parent_id is None and not node.usable
+        if node.final and name in ("started", "died", "finished") and not again:
+            raise ValueError(f"{name}: stage {node.node_id} has ended before")
 
     def _check_creation(self, event: dict[str, Any]) -> None:
         nodes = self.tree.nodes
@@ -232,8 +238,12 @@ class EventStore:
 
     def charge_setup(self, name: str, gpu_seconds: float) -> None:
         """Charge something outside the search, once for each name."""
-        if name not in self._charged:
+        if not self.is_charged(name):
             self.append("setup", name=name, gpu_seconds=gpu_seconds)
+
+    def is_charged(self, name: str) -> bool:
+        """Return whether something outside the search has been charged."""
+        return name in self._charged
 
     def _setup(self, event: dict[str, Any]) -> None:
         self._charge(event["name"], event["gpu_seconds"])

@@ -47,9 +47,88 @@ def test_a_search_is_the_same_after_the_repair_of_any_line(whole: Path, tmp_path
         assert [node.hparams for node in again.tree] == [node.hparams for node in original.tree]
         assert [node.score for node in again.tree] == [node.score for node in original.tree]
         assert [node.memo for node in again.tree] == [node.memo for node in original.tree]
-        assert again.ledger.stages == original.ledger.stages
+        assert [node.attempts for node in again.tree] == [node.attempts for node in original.tree]
+        assert again.trajectory == original.trajectory
+        assert again.ledger.setup_gpu_seconds == original.ledger.setup_gpu_seconds
         assert list(workspace.path.glob("tree.jsonl.damaged-*")) and not list(workspace.path.glob(".*.tmp"))
         shutil.rmtree(workspace.path)
+
+
+@pytest.mark.parametrize(
+    ("event", "old", "new"),
+    [
+        ("created", b'"minibatches"', b'"mini_atches"'),
+        ("created", b'"node_id": "0004"', b'"node_id": "0005"'),
+        ("created", b'"event": "created"', b'"event": "cre_ted"'),
+        ("created", b'"parent_id"', b'"pa_ent_id"'),
+        ("started", b'"node_id": "0004"', b'"node_id": "0003"'),
+        ("finished", b'"node_id": "0004"', b'"node_id": "0003"'),
+        ("finished", b'"state"', b'"st_te"'),
+        ("finished", b'"best_score": 0', b'"best_score": "0'),
+    ],
+)
+def test_a_character_that_leaves_a_line_readable_loses_no_more_than_others(
+    whole: Path, tmp_path: Path, event: str, old: bytes, new: bytes
+) -> None:
+    lines = (whole / "tree.jsonl").read_bytes().splitlines()
+    number = next(i for i, line in enumerate(lines) if _is(line, event, "0004"))
+    assert old in lines[number]
+    changed = lines[number].replace(old, new) + b"\n"
+    assert_repaired(whole, damaged(whole, tmp_path / "copy", number, changed))
+
+
+@pytest.mark.parametrize("event", ["created", "started", "finished"])
+@pytest.mark.parametrize("kind", ["twice", "two", "joined", "joined, readable"])
+def test_lines_that_are_repeated_or_run_together(whole: Path, tmp_path: Path, event: str, kind: str) -> None:
+    shutil.copytree(whole, tmp_path / "copy")
+    workspace = Workspace(tmp_path / "copy")
+    lines = workspace.tree_file.read_bytes().splitlines(keepends=True)
+    number = next(i for i, line in enumerate(lines) if _is(line, event, "0004"))
+    first, second = lines[number : number + 2]
+    lines[number : number + 2] = {
+        "twice": [first, first, second],
+        "two": [first[9:], second[9:]],
+        "joined": [first[:30], second],
+        "joined, readable": [first[:-1], second],
+    }[kind]
+    workspace.tree_file.write_bytes(b"".join(lines))
+    if (kind, event) != ("twice", "started"):  # which says no more than that it was tried twice
+        assert_repaired(whole, workspace)
+
+
+@pytest.mark.parametrize("event", ["created", "started", "finished"])
+def test_swapped_lines_cost_nothing(whole: Path, tmp_path: Path, event: str) -> None:
+    shutil.copytree(whole, tmp_path / "copy")
+    workspace = Workspace(tmp_path / "copy")
+    lines = workspace.tree_file.read_bytes().splitlines(keepends=True)
+    number = next(i for i, line in enumerate(lines) if _is(line, event, "0004"))
+    lines[number : number + 2] = lines[number : number + 2][::-1]
+    workspace.tree_file.write_bytes(b"".join(lines))
+    repair(workspace)
+    original, again = (EventStore(d / "tree.jsonl", repair=False) for d in (whole, workspace.path))
+    assert [(n.hparams, n.score, n.finished_order) for n in again.tree] == [
+        (n.hparams, n.score, n.finished_order) for n in original.tree
+    ]
+    assert again.trajectory == original.trajectory
+    assert again.ledger == original.ledger
+
+
+def _is(line: bytes, event: str, node_id: str) -> bool:
+    record = json.loads(line)
+    return (record["event"], record.get("node_id")) == (event, node_id)
+
+
+def assert_repaired(whole: Path, workspace: Workspace) -> None:
+    """The log is refused, and after its repair says what it said before."""
+    with pytest.raises(UserError, match=r"tree.jsonl:\d+: .*launchers/repair.py"):
+        EventStore(workspace.tree_file, repair=False)
+    assert repair(workspace)
+    assert repair(workspace) == [], "once is enough"
+    original, again = (EventStore(d / "tree.jsonl", repair=False) for d in (whole, workspace.path))
+    moved = str(again.tree.nodes).replace(str(workspace.path), str(whole))
+    assert moved == str(original.tree.nodes)
+    assert again.trajectory == original.trajectory
+    assert again.ledger == original.ledger
 
 
 def test_a_whole_log_is_left_alone(whole: Path, tmp_path: Path) -> None:
