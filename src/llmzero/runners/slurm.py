@@ -99,7 +99,9 @@ class SlurmRunner(StageRunner):
         handle = SlurmHandle(self, spec)
         if StageDir(spec.directory).result_file.exists():
             return handle
-        name, recorded = job_name(spec.directory), (read_json(spec.directory / JOB_FILE) or {}).get("job_id")
+        name, job = job_name(spec.directory), read_json(spec.directory / JOB_FILE) or {}
+        # In a copied search it is the original's job, which works there.
+        recorded = job.get("job_id") if job.get("name", name) == name else None
         job_id = self.queue.named(name) or (recorded if self.queue.may_be(recorded, name) else None)
         if job_id is None:
             return None

@@ -76,7 +76,7 @@ class Lease:
         """Make the file, whole at once; return whether there was none."""
         written = self.file.with_name(f".{self.file.name}.{self._claim['token']}.tmp")
         try:
-            write_json(written, {**self._claim, "renewals": 0}, sync=False)
+            write_json(written, self._content(0), sync=False)
             os.link(written, self.file)
         except (FileExistsError, FileNotFoundError):  # a driver that holds the lease deletes temporary files
             return False
@@ -85,7 +85,10 @@ class Lease:
         return True
 
     def _write(self) -> None:
-        write_json(self.file, {**self._claim, "renewals": self._renewals}, sync=False)
+        write_json(self.file, self._content(self._renewals), sync=False)
+
+    def _content(self, renewals: int) -> dict[str, Any]:
+        return {**self._claim, "directory": _directory(self.file), "renewals": renewals}
 
     def _is_ours(self) -> bool:
         try:
@@ -118,13 +121,18 @@ def read_lease(file: Path) -> dict[str, Any] | None:
 
 
 def is_alive(file: Path) -> bool:
-    """Return whether a driver holds a lease; for one of another machine that takes up to `SILENCE_S`."""
+    """Return whether a driver holds a lease.
+
+    For one of another machine that takes up to `SILENCE_S`. So it does in a copy of a search whose driver
+    runs: that names the driver, who renews the original alone.
+    """
     before = read_lease(file)
     if before is None:
         return False
-    if before["machine"] == _machine():
-        return _runs(before["pid"], before["began"])
-    return _changes(file, before)
+    if before["machine"] != _machine():
+        return _changes(file, before)
+    here = before.get("directory") in (None, _directory(file))
+    return _runs(before["pid"], before["began"]) and (here or _changes(file, before))
 
 
 def _changes(file: Path, before: Any) -> bool:
@@ -144,6 +152,12 @@ def _self() -> dict[str, Any]:
         "pid": process.pid,
         "began": process.create_time(),
     }
+
+
+def _directory(file: Path) -> str:
+    """Name the directory that a file lies in, whatever its path is."""
+    status = file.parent.stat()
+    return f"{status.st_dev} {status.st_ino}"
 
 
 def _machine() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.stage import StageSpec
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
-from llmzero.runners.slurm_queue import JobState, Queue
+from llmzero.runners.slurm_queue import JobState, Queue, job_name
 from llmzero.runners.slurm_resources import JobResources
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
@@ -207,6 +208,22 @@ def test_a_recorded_id_is_followed_where_it_can_be_the_stages_own(
     handle = SlurmRunner(SlurmRunnerSettings()).attach(spec)
     assert (handle.job_id if handle else None) == (recorded if taken else None)
     assert set(calls(answers)) <= {"squeue", "sacct"}
+
+
+def test_a_copied_stage_does_not_take_the_originals_job_for_its_own(answers: Path) -> None:
+    """Also while SLURM does not tell the names of jobs, or has forgotten that one."""
+    for number, known in enumerate((None, "", "12|PENDING|{name}|None\n")):
+        original, copy = (answers / f"{number}/{place}/nodes/0001" for place in ("original", "copy"))
+        original.mkdir(parents=True)
+        name = job_name(original)
+        (original / "job.json").write_text(json.dumps({"job_id": "12", "name": name}))
+        shutil.copytree(original, copy)
+        (answers / "squeue.txt").unlink(missing_ok=True)
+        if known is not None:
+            (answers / "squeue.txt").write_text(known.format(name=name))
+        runner = SlurmRunner(SlurmRunnerSettings())
+        handles = [runner.attach(StageSpec("0001", "0000", 1, d, None, {}, 4, 0)) for d in (original, copy)]
+        assert [handle and handle.job_id for handle in handles] == ["12", None], known
 
 
 def test_the_pickle_of_an_earlier_job_is_not_loaded(answers: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -33,6 +34,22 @@ def test_a_lease_is_held_once_and_given_back(tmp_path: Path) -> None:
             pass
         assert is_alive(file), "a refusal leaves it alone"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_is_no_ones_while_the_original_is_driven(tmp_path: Path) -> None:
+    """But a directory that is reached by another path, or was renamed, is the same one."""
+    original, copy, link = (tmp_path / name for name in ("original", "copy", "link"))
+    original.mkdir()
+    link.symlink_to(original)
+    with Lease(original / "driver.json").held():
+        shutil.copytree(original, copy)
+        assert not is_alive(copy / "driver.json")
+        with Lease(copy / "driver.json").held():
+            assert is_alive(copy / "driver.json") and is_alive(link / "driver.json")
+        original.rename(tmp_path / "renamed")
+        assert is_alive(tmp_path / "renamed/driver.json")
+        (tmp_path / "renamed").rename(original)
+    assert [*original.iterdir(), *copy.iterdir()] == []
 
 
 def test_a_claim_of_a_killed_driver_is_deleted_and_one_that_was_deleted_is_lost(
