@@ -7,7 +7,7 @@ Writes benchmarks/results/kill_searches.json.
 Every process is real and ended by SIGKILL: drivers of simulated searches, also while they ask a language
 model (a server of the protocol on this machine), confirm, test or write reports; a comparison with its
 workers; drivers and stages of real, tiny searches. All is imported once, and every driver is a fork of that.
-A search is killed again and again until an attempt ends by itself; then it must be as if nothing had been.
+A search is killed a few times before it comes to its end; then it must be as if nothing had been.
 The exit code is 1 where anything was lost, paid twice, torn, left behind or different.
 """
 
@@ -46,7 +46,8 @@ FORKS = multiprocessing.get_context("forkserver")
 IMPORTED = ["launchers.search", "launchers.compare", "llmzero.search.session", "llmzero.grpo.main"]
 IMPORTED += ["torch", "transformers", "deepspeed", "openai", "matplotlib.pyplot", "submitit"]
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-SHARE = 0.4  # of an uninterrupted run, in which an attempt is killed: a search is killed several times
+SHARE = 0.6  # of an uninterrupted run, in which an attempt is killed: a search is killed several times
+MOST = 6  # kills of one search; then it comes to its end
 PATIENCE_S = 300.0
 TIMES = ("elapsed", "seconds")  # that differ from run to run; `gpu_seconds` of the simulator do not
 SIMULATED = ["experiment=simulated"]
@@ -199,6 +200,7 @@ class Killing:
         return self._whole[number]
 
     def _kill_until_it_ends(self, number: int, directory: Path, window: float, kills: int) -> None:
+        kills = min(kills, self.outcome.kills.total() + MOST)
         while True:
             process = command(self.kind.launcher, self.kind.variants[number], directory)
             self.outcome.attempts += 1
