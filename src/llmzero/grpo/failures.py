@@ -40,6 +40,15 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
+def file_without_room(error: BaseException | None) -> str | None:
+    """Return the file for which `is_disk_full` said so, where the error names it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename:
+            return str(error.filename)
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def cause_of(error: BaseException, phase: str, hparams: dict[str, Any]) -> dict[str, Any]:
     """Return the machine-readable cause of a failure.
 

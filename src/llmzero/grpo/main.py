@@ -23,7 +23,7 @@ from llmzero.core.stage import DISK_FULL, StageDir, StageResult, StageSpec
 from llmzero.grpo import checkpoint
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.distributed import World, join
-from llmzero.grpo.failures import cause_of, is_disk_full
+from llmzero.grpo.failures import cause_of, file_without_room, is_disk_full
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.heartbeat import Heartbeat
 from llmzero.grpo.loss import loss_of
@@ -89,13 +89,14 @@ def leave_for_room(stage: StageDir, world: World, heartbeat: Heartbeat, error: E
     """Leave without a result, as on an interruption: the stage goes on when there is room again.
 
     Raises:
-        OSError: always; it names the stage's directory.
+        OSError: always; it names the file, or the stage's directory.
     """
+    file = file_without_room(error) or str(stage.path)
     with suppress(OSError):  # what was written in vain is gone again, so this little fits as a rule
-        heartbeat.beat(phase=DISK_FULL)
+        heartbeat.beat(phase=DISK_FULL, file=file)
     if not world.leads:
         os._exit(1)  # the others wait for us in a collective call
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(stage.path)) from error
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file) from error
 
 
 @contextmanager

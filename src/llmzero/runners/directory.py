@@ -70,7 +70,8 @@ class DirectoryHandle(ABC):
 
     def _require_room(self, heartbeat: dict[str, Any]) -> None:
         if heartbeat.get("phase") == DISK_FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._stage.path))
+            file = heartbeat.get("file") or self._stage.path  # the cache may lie on another disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
         self._stage.require_room()
 
     def stop(self) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from transformers import AutoModelForCausalLM
 
+from llmzero.core.stage import StageDir, StageSpec
 from llmzero.grpo import nano
+from llmzero.grpo.distributed import World
+from llmzero.grpo.heartbeat import Heartbeat
+from llmzero.grpo.main import leave_for_room
 from llmzero.grpo.settings import NanoRecipe
+from llmzero.runners.directory import DirectoryHandle
 from llmzero.tasks.base import Example, Reward
 from llmzero.tasks.countdown import Countdown, CountdownSettings
 
 TINY = NanoRecipe(hidden_size=16, layers=1, heads=2, intermediate_size=16, steps=2, batch_size=2)
+
+NO_SPACE = "Error while serializing: I/O error: No space left on device (os error 28)"
 
 
 class Doubling:
@@ -58,6 +67,26 @@ def test_a_task_from_outside_the_repository_gets_a_base_model(tmp_path: Path) ->
     directory = nano.base_checkpoint(TINY, Doubling(), tmp_path, nothing)
     assert AutoModelForCausalLM.from_pretrained(directory).config.vocab_size == 3 + len(Doubling.alphabet)
     assert nano.base_checkpoint(TINY, Doubling(), tmp_path, nothing) == directory
+
+
+def test_a_cache_on_a_full_disk_is_named_and_left_empty(tmp_path: Path) -> None:
+    """Libraries pass the system's error on as text, without a file."""
+    full = patch("transformers.Qwen3ForCausalLM.save_pretrained", side_effect=RuntimeError(NO_SPACE))
+    with full, pytest.raises(OSError, match=f"{tmp_path}/nano-") as caught:
+        nano.base_checkpoint(TINY, Doubling(), tmp_path, nothing)
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+    stage = StageDir(tmp_path / "stage")
+    stage.path.mkdir()
+    with pytest.raises(OSError, match=f"{tmp_path}/nano-"):
+        leave_for_room(stage, World(0, 1, 0, None), Heartbeat(stage), caught.value)
+    with pytest.raises(OSError, match=f"{tmp_path}/nano-"):
+        Ended(StageSpec("0001", "0000", 1, stage.path, None, {}, 4, 0)).poll()
+
+
+class Ended(DirectoryHandle):
+    def alive(self) -> bool:
+        return False
 
 
 def test_a_task_without_demonstrations_is_refused(tmp_path: Path) -> None:
