@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 # What a file system says that cannot lock, and a folder in which this user may not write.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
-NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the search goes on: its own directory may lie on another disk
+NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, *FULL)
 
 
 @contextmanager
@@ -100,7 +101,13 @@ def _locked(folder: int, endpoint: str, slots: int, deadline: float) -> int | No
     while True:
         for i in range(slots):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            lock = os.open(f"{stem}-{i}.lock", flags, 0o600, dir_fd=folder)
+            try:
+                lock = os.open(f"{stem}-{i}.lock", flags, 0o600, dir_fd=folder)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                _warn("the disk of their locks is full")
+                return None
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return lock

@@ -168,3 +168,20 @@ def test_no_descriptor_stays_open() -> None:
         with slot("endpoint", 1, 1.0), pytest.raises(TimeoutError), slot("endpoint", 1, 0.0):
             pass
     assert opened() == before
+
+
+def test_a_full_disk_of_the_locks_limits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if os.geteuid():
+        assert not os.environ.get("CI"), "a small file system cannot be mounted"
+        pytest.skip("mounting a small file system needs root")
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=2,mode=0700", "tmpfs", str(tmp_path)]
+    subprocess.run(mount, check=True)
+    try:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        with slot("http://full", 2, 5.0):
+            pass
+        assert "the disk of their locks is full" in caplog.text
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
