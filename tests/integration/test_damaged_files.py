@@ -115,8 +115,10 @@ class Bench:
         return found[0]
 
     def summary(self) -> dict[str, Any]:
+        """The summary but for seconds; in a session that lost its end, the model is asked once more."""
         summary: dict[str, Any] = json.loads((self.directory / "summary.json").read_text())
-        return {**summary, "budget": {**summary["budget"], "seconds": None}}
+        budget = {name: summary["budget"][name] for name in ("stages", "gpu_seconds")}
+        return {**summary, "budget": budget}
 
     def commands(self) -> dict[str, Callable[[], object]]:
         there = str(self.directory)
@@ -285,7 +287,7 @@ def made(pristine: Path, overrides: Sequence[str], *, collected: int | None = No
     add_files_of_trainers(bench.directory)
     write_json(bench.directory / "tracking.json", {"id": "0123456789ab", "offline": {"0000": "a"}})
     shutil.copytree(bench.directory, bench.pristine)
-    ended = {name: outcome(bench.commands()[name]) for name in ANALYSES}
+    ended = {name: outcome(bench.commands()[name]) for name in ("propose", *ANALYSES)}
     bench.undamaged = {name: each for name, each in ended.items() if each.code == BAD_INPUT}
     return bench
 
@@ -360,6 +362,8 @@ def test_every_damage_of_an_interrupted_search(interrupted: Bench, pattern: str)
 def test_a_log_that_is_damaged_or_lost_is_made_again(request: pytest.FixtureRequest, which: str) -> None:
     bench: Bench = request.getfixturevalue(which)
     for label, damage in WHOLE.items():
+        if label == "a bit flipped":  # another name in a line that can be read
+            continue
         bench.restore()
         file = bench.directory / "tree.jsonl"
         damage(file)

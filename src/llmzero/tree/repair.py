@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterator
-from itertools import islice
 from operator import itemgetter
 from typing import Any
 
 from llmzero.core.errors import DamagedFileError
 from llmzero.core.files import parsed, read_bytes, read_json
 from llmzero.core.locations import stored
+from llmzero.core.shapes import NUMBER, require
 from llmzero.core.stage import StageDir
 from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace
 
-EVENT_KEY = b'"event"'  # once in each event; a line that lost its end holds the next one's, too
 WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -33,17 +32,18 @@ def repair(workspace: Workspace) -> list[str]:
     again.unlink(missing_ok=True)
     store = EventStore(again, repair=False, durable=False)
     lines = read_bytes(file).splitlines() if file.exists() else []
-    keys = [_key(line) for line in lines]
+    keys, ends = [_key(line) for line in lines], [_end(line) for line in lines]
     texts = []
     for number, line in enumerate(lines, 1):
         try:
             store.append(**parsed(line))
         except WRONG as error:
             # What stands there may be readable and still be wrong, so only later lines count as recorded.
-            lost = islice(_restored(workspace, store, set(keys[number:])), max(1, line.count(EVENT_KEY)))
-            made = ", ".join(lost) or "left out"
+            # A block of a disk may have held several.
+            before = next((end for end in ends[number:] if end is not None), math.inf)
+            made = ", ".join(_restored(workspace, store, set(keys[number:]), before)) or "left out"
             texts.append(f"line {number}: {made} ({' '.join(str(error).split())[:100]})")
-    texts += [f"at the end: {made}" for made in _restored(workspace, store, set())]
+    texts += [f"at the end: {made}" for made in _restored(workspace, store, set(), math.inf)]
     if texts:
         if file.exists():
             file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
@@ -56,13 +56,23 @@ def _key(line: bytes) -> tuple[Any, Any]:
     """Return event and subject of a line: its stage, or the name of a call or cost."""
     try:
         event = parsed(line)
-        return event.get("event"), str(event.get("node_id") or event.get("name"))
+        return str(event.get("event")), str(event.get("node_id") or event.get("name"))
     except WRONG:
         return None, None
 
 
+def _end(line: bytes) -> float | None:
+    """Return when the stage ended whose result a line tells; None of any other line."""
+    try:
+        end = parsed(line)["result"]["ended_at"]
+        require(end, NUMBER)
+        return float(end)
+    except WRONG:
+        return None
+
+
 def _restored(
-    workspace: Workspace, store: EventStore, recorded: Collection[tuple[Any, Any]]
+    workspace: Workspace, store: EventStore, recorded: Collection[tuple[Any, Any]], before: float
 ) -> Iterator[str]:
     """Append what stands nowhere in the log although files tell of it; yield a text on each such event.
 
@@ -70,14 +80,15 @@ def _restored(
         workspace: the search directory.
         store: the events up to there.
         recorded: the keys of the lines that follow.
+        before: when the next stage ended of which they tell.
     """
-    while lost := next(_lost_events(workspace, store, recorded), None):
+    while lost := next(_lost_events(workspace, store, recorded, before), None):
         store.append(elapsed=store.ledger.seconds, **lost)
         yield f"{lost['event']} {lost.get('node_id') or lost['name']}, made of the stage's files"
 
 
 def _lost_events(
-    workspace: Workspace, store: EventStore, recorded: Collection[tuple[Any, Any]]
+    workspace: Workspace, store: EventStore, recorded: Collection[tuple[Any, Any]], before: float
 ) -> Iterator[dict[str, Any]]:
     """Yield the events that could come next, the likeliest first."""
     coming = StageDir(workspace.nodes / store.tree.next_id())
@@ -90,7 +101,7 @@ def _lost_events(
     unfinished = [node_id for node_id in waiting if ("finished", node_id) not in recorded]
     results = {node_id: StageDir(workspace.nodes / node_id).result() for node_id in unfinished}
     ended = [(result.ended_at or math.inf, node_id, result) for node_id, result in results.items() if result]
-    for _, node_id, result in sorted(ended, key=itemgetter(0, 1)):
+    for _, node_id, result in sorted((each for each in ended if each[0] <= before), key=itemgetter(0, 1)):
         stage_result = result.to_dict(workspace.nodes / node_id)
         yield {"event": "finished", "node_id": node_id, "result": stage_result}
     for directory in sorted(workspace.test.glob("*")):

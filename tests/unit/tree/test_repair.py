@@ -131,6 +131,43 @@ def assert_repaired(whole: Path, workspace: Workspace) -> None:
     assert again.ledger == original.ledger
 
 
+def test_several_lost_lines_come_back_in_their_order(whole: Path, tmp_path: Path) -> None:
+    """A block of a disk may hold several; what is readable and cannot be is as lost as what is not."""
+    original = EventStore(whole / "tree.jsonl", repair=False)
+    lines = (whole / "tree.jsonl").read_bytes().splitlines(keepends=True)
+    created = next(i for i, line in enumerate(lines) if b'"created"' in line and b'"0002"' in line)
+    wrong = lines[created].replace(b'"depth": ', b'"depth": "x", "depth_was": ')
+    for damage in (b"\0" * 500 + b"\n", wrong, b'{"event": ["created"], "node_id": {}}\n'):
+        for count in (1, 3, 6) if damage is not wrong else (1,):
+            copy = tmp_path / "copy"
+            shutil.copytree(whole, copy)
+            damaged_lines = [*lines[:created], damage, *lines[created + count :]]
+            (copy / "tree.jsonl").write_bytes(b"".join(damaged_lines))
+            assert len(repair(Workspace(copy))) == 1
+            again = EventStore(copy / "tree.jsonl")
+            assert [node.hparams for node in again.tree] == [node.hparams for node in original.tree]
+            assert again.trajectory == original.trajectory
+            shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7])
+def test_a_log_that_lost_its_end_is_made_of_the_stages(whole: Path, tmp_path: Path, kept: int) -> None:
+    original = EventStore(whole / "tree.jsonl", repair=False)
+    shutil.copytree(whole, tmp_path / "copy")
+    file = tmp_path / "copy/tree.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:kept]))
+    if not kept:
+        with pytest.raises(
+            UserError, match=r"holds no event although there are stages.*launchers/repair\.py"
+        ):
+            EventStore(file)
+    texts = repair(Workspace(tmp_path / "copy"))
+    assert texts and all(text.startswith("at the end: ") for text in texts)
+    again = EventStore(file)
+    assert [node.hparams for node in again.tree] == [node.hparams for node in original.tree]
+    assert again.trajectory == original.trajectory
+
+
 def test_a_whole_log_is_left_alone(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "copy")
     before = (tmp_path / "copy/tree.jsonl").read_bytes()
