@@ -163,12 +163,16 @@ def test_a_killed_comparison_goes_on_to_the_same_numbers(
     process = subprocess.Popen(
         arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while not list(study.glob("*/*/*/rule.yaml")):  # the last file that a search writes
+
+    def ended() -> list[Path]:
+        return [path for path in study.glob("*/*/*/summary.json") if read(path)["state"] == "finished"]
+
+    while not ended():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(0.5)  # its worker notices
-    finished = [path for path in study.glob("*/*/*/summary.json") if read(path)["state"] == "finished"]
+    finished = ended()
     before = {path: path.stat().st_mtime_ns for path in finished}
     assert 1 <= len(finished) < 8
     again = launch("compare", *SMALL, f"study_dir={study}").stdout
