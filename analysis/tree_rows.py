@@ -144,7 +144,7 @@ def _position(search: str, node: Node, parameter: Parameter) -> float:
     value = node.hparams[parameter.name]
     if parameter.choices is not None and value not in parameter.choices:
         raise UserError(
-            f"{search}: stage {node.node_id} of tree.jsonl: {parameter.problem(value)}, says its config.yaml; "
-            "restore that or leave this search out"
+            f"{search}: stage {node.node_id} of tree.jsonl: {parameter.problem(value)}, says its "
+            "config.yaml; restore that or leave this search out"
         )
     return parameter.position(value)
