@@ -63,6 +63,17 @@ def test_a_killed_or_continued_search_decides_as_an_uninterrupted_one(
         assert run(config, tmp_path / "parts", stages=12) == whole
 
 
+@pytest.mark.parametrize("method", ["llmzero", "random"])
+def test_stages_go_on_in_the_order_of_simulated_time_after_a_kill_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
+) -> None:
+    """Where stages begin shortly before others go on, whichever of them a new driver looks at first."""
+    config = composed(method, "search.workers=2", "runner.landscape=deceptive", "seed=1")
+    run(config, tmp_path / "whole", stages=12)
+    run_killed(monkeypatch, config, tmp_path / "killed", stages=12)
+    assert events(tmp_path / "killed") == events(tmp_path / "whole")
+
+
 def events(directory: Path) -> list[dict[str, Any]]:
     """All events but for the time; a stage whose driver was killed before it began is started again."""
     lines = [{**event, "elapsed": 0.0} for event in read_lines(directory / "tree.jsonl")]

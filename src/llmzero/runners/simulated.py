@@ -76,11 +76,12 @@ class SimulatedRunner(StageRunner):
         return handle
 
     def _take_over(self, spec: StageSpec) -> None:
-        """Begin at the latest end among the stages that an earlier driver left."""
+        """Begin at the latest end among what an earlier driver left: for the final test, the search's."""
         for directory in (spec.directory, *spec.directory.glob("checkpoints/*")):
             remove_temporary(directory)  # half-written by it; nobody else writes there
         if self._fresh:
-            files = spec.directory.parent.glob("*/result.json")
+            here = spec.directory.parent
+            files = [file for each in {here, here.with_name("nodes")} for file in each.glob("*/result.json")]
             results = [StageDir(file.parent).result() for file in files]
             self.clock.now = max([0.0, *(each.ended_at or 0.0 for each in results if each)])
             self._fresh = False

@@ -19,6 +19,7 @@ from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.diagnosis import diagnose
 from llmzero.runners.base import StageHandle
 from llmzero.runners.simulated import SimulatedHandle, SimulatedRunner, SimulatedRunnerSettings
+from llmzero.runners.simulation.clock import Clock
 from llmzero.runners.simulation.drive import REFERENCE, drive_of
 from llmzero.runners.simulation.landscape import LANDSCAPES
 from llmzero.runners.simulation.metrics import NAMES
@@ -365,6 +366,13 @@ def attached(runner: SimulatedRunner, wanted: StageSpec) -> StageHandle:
     return handle
 
 
+def test_the_final_test_of_a_restarted_driver_begins_when_the_search_ended(tmp_path: Path) -> None:
+    trained = ran(simulated(), spec(tmp_path / "nodes" / "0001"))
+    measured = ran(simulated(), spec(tmp_path / "test" / "base", trained.checkpoint, split="test", steps=0))
+    assert trained.ended_at is not None
+    assert measured.ended_at == pytest.approx(trained.ended_at + measured.seconds)
+
+
 def test_what_a_killed_driver_left_half_written_goes(tmp_path: Path) -> None:
     wanted = spec(tmp_path / "a")
     result = ran(simulated(), wanted)
@@ -416,6 +424,17 @@ def test_a_stage_can_be_continued_from_its_best_and_its_last_validation(tmp_path
 
 
 # --- the clock ---
+
+
+def test_a_stage_that_begins_has_its_turn_before_one_that_goes_on_later() -> None:
+    clock = Clock()
+    clock.add("long", 10.0)
+    clock.add("short", 1.0)
+    assert [clock.turn("long"), clock.turn("short")] == [False, True]
+    clock.remove("short")
+    clock.add("next", 5.0)
+    assert [clock.turn("long"), clock.turn("next")] == [False, True]
+    assert clock.now == 5.0
 
 
 def test_stages_side_by_side_end_in_the_order_of_their_durations(tmp_path: Path) -> None:

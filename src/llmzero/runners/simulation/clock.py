@@ -37,7 +37,7 @@ class Clock:
 
         That is for a driver that takes stages up: it has to act on their last news before time goes on.
         """
-        self._entries[event] = Entry(self._added, moment)
+        self._entries[event] = Entry(self._added, moment, seen=True)  # as if polled: it begins in this round
         self._added += 1
         self._next, self._taken = None, held
 
