@@ -270,9 +270,9 @@ class SearchBuilder:
         )
         if tested:
             scores = {"base": 0.30, "practitioner": 0.452, "best": 0.561}
+            fields = {"stderr": 0.014, "n": 500, "steps": 30, "gpu_seconds": 60.0, "node_id": "0001"}
             write_json(
-                self.path / "test.json",
-                {name: {"score": score, "stderr": 0.014} for name, score in scores.items()},
+                self.path / "test.json", {name: {"score": score, **fields} for name, score in scores.items()}
             )
 
     def report(self, *, live: bool = False) -> Path:
@@ -422,20 +422,21 @@ def test_the_header_compares_test_scores(search: Any, browser: webdriver.Chrome)
 def test_the_header_tells_what_fresh_seeds_confirmed(search: Any, browser: webdriver.Chrome) -> None:
     builder = search(3)
     against = [
-        {"practitioner": {"difference": 0.1, "p_paired": None, "p_welch": p}, "base": {}}
+        {name: {"difference": 0.1, "p_paired": None, "p_welch": p} for name in ("practitioner", "base")}
         for p in (0.0314159, None)
     ]
+    run = {"steps": 30, "validation": [0.5], "validation_mean": 0.5, "incomplete": 0, "test": [0.5]}
     scores = [
-        {"mean": 0.55, "stderr": 0.012, "against": against[0]},
-        {"mean": 0.6, "stderr": 0.02, "against": against[1]},
+        {**run, "mean": 0.55, "stderr": 0.012, "against": against[0]},
+        {**run, "mean": 0.6, "stderr": 0.02, "against": against[1]},
     ]
     confirmation = {
         "stages": 3,
         "seeds": [1000, 1001, 1002],
         "winner": "strategy-0003",
         "strategies": {"strategy-0002": scores[1], "strategy-0003": scores[0]},
-        "practitioner": {"mean": 0.45, "stderr": 0.011},
-        "base": {"mean": 0.3, "stderr": None},
+        "practitioner": {**run, "mean": 0.45, "stderr": 0.011},
+        "base": {"test": [0.3], "mean": 0.3, "stderr": None},
     }
     write_json(builder.path / "confirmation.json", confirmation)
     opened(browser, builder.report())
