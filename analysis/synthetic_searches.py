@@ -58,9 +58,12 @@ def config_of(world: World, seed: int) -> dict[str, Any]:
     }
     return {
         "hparams": {"parameters": parameters},
-        "search": {"name": "synthetic"},
+        "search": {"name": "synthetic", "method": {}},
         "agent": {"name": world.agent},
         "seed": seed,
+        "metrics": {"metrics": {}},
+        **dict.fromkeys(("task", "model", "rollout", "algorithm", "trainer")),
+        **{group: {} for group in ("runner", "stopper")},
     }
 
 
