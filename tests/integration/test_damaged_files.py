@@ -381,7 +381,8 @@ def test_every_damage_of_a_session_with_a_model(tmp_path: Path, pattern: str) ->
     with LLMServer(player(SESSION)) as server:
         overrides = (*SKILL, *asking(server))
         bench = made(tmp_path / "pristine", overrides, collected=5)
-        try_all(bench, pattern, damages_of)
+        # Half a session looks like one that was interrupted there, and its model may go on otherwise.
+        try_all(bench, pattern, lambda file: (each for each in damages_of(file) if each[0] != "half"))
 
 
 # --- tables, studies and real checkpoints ---
@@ -410,7 +411,10 @@ def test_every_damage_of_a_table(finished: Bench, tmp_path: Path, name: str) -> 
 def test_every_damage_of_a_checkpoint(run_here: Run, root: Path, tmp_path: Path) -> None:
     """A stage that cannot begin says so, names the file, and writes no score."""
     first = tmp_path / "first"
-    few = (*MICRO, "values={prompts_per_step: 16, group_size: 4, max_completion_length: 256}")
+    few = (
+        *MICRO,
+        "values={prompts_per_step: 8, group_size: 4, learning_rate: 1e-3, max_completion_length: 12}",
+    )
     run_here("train", *few, "steps=1", f"resume_from={root}", f"stage_dir={first}")
     checkpoint = last_checkpoint(first)
     for number, (name, (label, damage)) in enumerate(
@@ -418,6 +422,8 @@ def test_every_damage_of_a_checkpoint(run_here: Run, root: Path, tmp_path: Path)
     ):
         if label in ("a byte flipped", "a bit flipped", "NUL in the middle"):
             continue  # of numbers, which no reader can tell from others
+        if (name, label) == ("trainer.json", "a byte less"):
+            continue  # a newline
         copied = tmp_path / f"{number}" / "nodes" / "0001" / "checkpoints" / checkpoint.name
         shutil.copytree(checkpoint, copied)
         damage(copied / name)

@@ -13,6 +13,7 @@ from typing import Any
 
 from llmzero.agents.reply import Message, Reply
 from llmzero.agents.text import clean, estimated_tokens, json_object, one_line
+from llmzero.core.errors import DamagedFileError
 from llmzero.core.files import (
     NUMBER,
     RESTORE,
@@ -25,6 +26,7 @@ from llmzero.core.files import (
     too_deep,
     write_jsonl,
 )
+from llmzero.core.shapes import Shape, require
 
 SAID_KEPT = 8000  # characters of what the model says
 RESULT_KEPT = 16_000  # characters of a call's result
@@ -39,6 +41,13 @@ RECORD: dict[str, tuple[type, ...]] = {  # the types of what a record may hold
     "calls": (list,),
     "dollars": NUMBER,
 }
+MESSAGE: Shape = {
+    "role": str,
+    "content": str,
+    "tool_call_id?": str,
+    "tool_calls?": [{"id": str, "type": str, "function": {"name": str, "arguments": str}}],
+}
+LOST = "restore it from a copy, or delete it: then a new session goes on with the stages that there are"
 PATIENCE = 3  # replies in a row without a call before the model counts as lost
 
 
@@ -77,7 +86,7 @@ class Transcript:
         stages: ids of the stages that exist.
 
     Raises:
-        DamagedFileError: the file holds what no session writes.
+        DamagedFileError: the file holds what no session writes, or nothing although there are stages.
     """
 
     def __init__(self, file: Path, stages: Container[str]) -> None:
@@ -104,6 +113,9 @@ class Transcript:
                 self._apply(record)
                 records.append(record)
         if file.exists():
+            if not self.messages and "0001" in stages:
+                problem = "it holds nothing of the session that began the stages"
+                raise DamagedFileError(f"{file}:{len(records) + 1}", problem, LOST)
             write_jsonl(file, records)
 
     @property
@@ -188,7 +200,7 @@ def _check(record: dict[str, Any], stages: Container[str]) -> None:
     """Raise ValueError for a record that no session writes: search directories are passed around."""
     check(record, **{name: kind for name, kind in RECORD.items() if name in record})
     if "message" in record:
-        check(record["message"], role=(str,), content=(str,))
+        require(record["message"], MESSAGE, "message")
     if any(type(points) is not int for points in record.get("told", {}).values()):
         raise ValueError("told: must be numbers of points")
     for node_id, reason in record.get("stop", {}).items():
