@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import random
 import runpy
+import signal
 import sys
 import time
 from collections import Counter
@@ -48,6 +49,8 @@ IMPORTED += ["torch", "transformers", "deepspeed", "openai", "matplotlib.pyplot"
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 SHARE = 0.6  # of an uninterrupted run, in which an attempt is killed: a search is killed several times
 MOST = 6  # kills of one search; then it comes to its end
+# Who is killed in searches with stages apart, by the number of kills before.
+WHOM = (("driver", "stage"), ("driver",), ("driver",), ("stage",))
 PATIENCE_S = 1200.0
 TIMES = ("elapsed", "seconds")  # that differ from run to run; `gpu_seconds` of the simulator do not
 SIMULATED = ["experiment=simulated"]
@@ -223,30 +226,30 @@ class Killing:
             time.sleep(0.002)
 
     def _kill(self, process: ForkServerProcess, directory: Path) -> None:
-        """Kill the driver; of a search with stages apart sometimes a stage, or one after the other."""
-        chosen = self.rng.choice(("driver", "stage", "both")) if self.kind.stages else "driver"
-        if chosen == "stage" and self._kill_stage(directory, watched=True):
+        """Kill the driver; of a search with stages apart the driver and a stage, the driver, or a stage."""
+        chosen = WHOM[self.outcome.kills.total() % len(WHOM)] if self.kind.stages else ("driver",)
+        stage = self._running_stage(process, directory) if "stage" in chosen else None
+        if "driver" in chosen:
+            process.kill()
+            process.join()
+            self.outcome.kills["driver"] += 1
+        if stage is not None:
+            os.kill(stage, signal.SIGKILL)
+            self.outcome.kills["stage"] += 1
+        if "driver" not in chosen:  # which takes note: the stage would have failed if it died twice
             self._end(process, directory)
-            return
-        process.kill()
-        process.join()
-        self.outcome.kills["driver"] += 1
-        if chosen == "both":
-            self._kill_stage(directory, watched=False)
         if self.kind.launcher == "compare":
             time.sleep(0.5)  # its workers notice
 
-    def _kill_stage(self, directory: Path, *, watched: bool) -> bool:
-        """Kill a stage that runs; one that dies twice while a driver watches would count as failed."""
-        tree = EventStore(directory / "tree.jsonl", repair=False).tree
-        for node in tree:
-            stage = StageDir(directory / "nodes" / node.node_id)
-            pid = stage.status().get("pid") if not node.final else None
-            if pid and is_running(stage.path) and not (watched and node.deaths):
-                os.kill(pid, 9)
-                self.outcome.kills["stage"] += 1
-                return True
-        return False
+    def _running_stage(self, process: ForkServerProcess, directory: Path) -> int | None:
+        """Return the process of a stage, once one is at work; None where the driver ends before."""
+        while process.exitcode is None:
+            for file in directory.glob("nodes/*/status.json"):
+                stage = StageDir(file.parent)
+                if not stage.result_file.exists() and is_running(stage.path):
+                    return int(stage.status()["pid"])
+            time.sleep(0.01)
+        return None
 
     def _end(self, process: ForkServerProcess, directory: Path) -> None:
         process.join(PATIENCE_S)
