@@ -16,13 +16,14 @@ from functools import cache
 from pathlib import Path
 
 from llmzero.core.errors import UserError
+from llmzero.core.files import FULL
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 # What a file system says that cannot lock, and a folder in which this user may not write.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
-FULL = (errno.ENOSPC, errno.EDQUOT)  # the search goes on: its own directory may lie on another disk
+# Also where their disk is full the search goes on: its own directory may lie on another.
 NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, *FULL)
 
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 MAX_DEPTH = 50  # of lists and mappings within each other: what the project writes has about ten
 RESTORE = "restore it from a copy, or leave this search out"
 MAX_BYTES = 512 * 1024**2  # of a file that is read at once
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of the disk, or of the user's share of it
 NUMBER = (int, float)  # for `check`
 _SAFE = (str, int, bool, type(None))  # they hold no floats
 _WRONG_CONTENT = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
@@ -238,6 +239,11 @@ def make_private(path: Path) -> None:
     """Create a directory that only its owner may enter; one that exists keeps its permissions."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=0o700, exist_ok=True)
+
+
+def no_room(file: Path | str) -> OSError:
+    """Return the error that says, with the file, that a disk is full; for one that came as another kind."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
 
 def sync_directory(path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from llmzero.core.files import FULL
 
 # What drives a phase's memory: first among what a proposal may lower.
 MEMORY_DRIVERS = {
@@ -29,24 +31,26 @@ def is_disk_full(error: BaseException | None) -> bool:
 
     safetensors and torch pass the operating system's error on as text.
     """
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(f"os error {number}" in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
-            return True
-        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    words = [text for number in FULL for text in (f"os error {number}", os.strerror(number))]
+    return any(
+        (isinstance(each, OSError) and each.errno in FULL) or any(text in str(each) for text in words)
+        for each in _chain(error)
+    )
 
 
 def file_without_room(error: BaseException | None) -> str | None:
     """Return the file for which `is_disk_full` said so, where the error names it."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename:
-            return str(error.filename)
-        error = error.__cause__ or error.__context__
+    for each in _chain(error):
+        if isinstance(each, OSError) and each.errno in FULL and each.filename:
+            return str(each.filename)
     return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def cause_of(error: BaseException, phase: str, hparams: dict[str, Any]) -> dict[str, Any]:

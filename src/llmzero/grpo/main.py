@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import traceback
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 import torch
 
 from llmzero.core.errors import UserError
+from llmzero.core.files import no_room
 from llmzero.core.parts import make
 from llmzero.core.processes import interruptible
 from llmzero.core.seeds import seed_of
@@ -96,7 +96,7 @@ def leave_for_room(stage: StageDir, world: World, heartbeat: Heartbeat, error: E
         heartbeat.beat(phase=DISK_FULL, file=file)
     if not world.leads:
         os._exit(1)  # the others wait for us in a collective call
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file) from error
+    raise no_room(file) from error
 
 
 @contextmanager

@@ -4,7 +4,6 @@ solutions.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -25,6 +24,7 @@ from tokenizers.pre_tokenizers import Split
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from llmzero.core.files import no_room
 from llmzero.grpo.failures import is_disk_full
 from llmzero.grpo.limits import SPECIAL_TOKENS
 from llmzero.grpo.settings import NanoRecipe
@@ -68,7 +68,7 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Pr
             os.replace(building, directory)
     except Exception as error:
         if is_disk_full(error):  # of the cache, which may be another than the stage's
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory)) from error
+            raise no_room(directory) from error
         raise
     finally:
         shutil.rmtree(building, ignore_errors=True)

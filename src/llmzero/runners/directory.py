@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from llmzero.core.files import no_room
 from llmzero.core.stage import DISK_FULL, StageDir, StageResult, StageSpec, StageStatus
 
 LOG_TAIL_CHARS = 2000
@@ -71,7 +70,7 @@ class DirectoryHandle(ABC):
     def _require_room(self, heartbeat: dict[str, Any]) -> None:
         if heartbeat.get("phase") == DISK_FULL:
             file = heartbeat.get("file") or self._stage.path  # the cache may lie on another disk
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+            raise no_room(file)
         self._stage.require_room()
 
     def stop(self) -> None:
