@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from llmzero.core.seeds import seed_of
-from llmzero.grpo.advantages import group_advantages, soft_overlong_penalty, uninformative, whiten
+from llmzero.grpo.advantages import group_advantages, informative, soft_overlong_penalty, whiten
 from llmzero.grpo.batch import Sample
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.data import DataOrder
@@ -43,16 +43,16 @@ class Collector:
     def collect(self, position: Position) -> tuple[list[Group], dict[str, float], Position]:
         """Return a batch of groups, its metrics, and the position after it.
 
-        With dynamic sampling, groups whose rewards are all equal are replaced by groups of further prompts,
-        for up to `dynamic_sampling` rounds: DAPO (arXiv 2503.14476), section 3.2. What is still missing then
-        is left out; a batch that has nothing to teach stays as it is. Metrics count everything that was
-        sampled.
+        With dynamic sampling, groups whose completions are all as right as each other are replaced by groups
+        of further prompts, for up to `dynamic_sampling` rounds: DAPO (arXiv 2503.14476), equation 11. What is
+        still missing then is left out; a batch that has nothing to teach stays, without advantages. Metrics
+        count everything that was sampled.
         """
         wanted = self.hparams["prompts_per_step"]
         sampled: list[Group] = []
-        informative: list[Group] = []
+        kept: list[Group] = []
         for _ in range(self.algorithm.dynamic_sampling + 1):
-            missing = wanted - len(informative)
+            missing = wanted - len(kept)
             fresh = self._sample(self.data.take(position.prompts_seen, missing), position)
             position = replace(
                 position,
@@ -60,11 +60,19 @@ class Collector:
                 sampler_calls=position.sampler_calls + 1,
             )
             sampled += fresh
-            informative += [group for group in fresh if not self.algorithm.dynamic_sampling or teaches(group)]
-            if len(informative) == wanted:
+            kept += [group for group in fresh if self._may_teach(group)]
+            if len(kept) == wanted:
                 break
         metrics = experience_metrics(sampled, self.task.metric) | {"prompts_sampled": float(len(sampled))}
-        return informative or sampled[:wanted], metrics, position
+        return kept or sampled[:wanted], metrics, position
+
+    def _may_teach(self, group: Group) -> bool:
+        """Return whether dynamic sampling keeps a group. Correctness decides, that is the task's metric: were
+        it the reward, a group that is wrong throughout would teach lengths and formats alone.
+        """
+        return not self.algorithm.dynamic_sampling or differ(
+            [s.reward.parts[self.task.metric] for s in group]
+        )
 
     def _sample(self, examples: Sequence[Example], position: Position) -> list[Group]:
         """Return a group for each example; every process samples its share."""
@@ -100,14 +108,16 @@ class Collector:
         return Sample(prompt, completion, logprobs, finish, reward, shaped, counts=counts)
 
     def set_advantages(self, groups: list[Group]) -> None:
-        """Turn shaped rewards into advantages; where the divergence is in the reward, references have to be
-        there already.
+        """Turn shaped rewards into advantages, 0 for groups that dynamic sampling would not keep; where the
+        divergence is in the reward, references have to be there already.
         """
         samples = [sample for group in groups for sample in group]
         rewards = torch.tensor([s.shaped_reward for s in samples])
         if self.algorithm.kl_in == "reward":
             rewards = rewards - self.hparams["kl_coef"] * torch.tensor([self._divergence(s) for s in samples])
         advantages = group_advantages(rewards, self.hparams["group_size"], self.algorithm.advantage)
+        kept = torch.tensor([self._may_teach(group) for group in groups for _ in group])
+        advantages = torch.where(kept, advantages, 0.0)
         if self.algorithm.whiten:
             advantages = whiten(advantages)
         for sample, advantage in zip(samples, advantages.tolist(), strict=True):
@@ -121,14 +131,14 @@ class Collector:
         return float(kl_divergence(policy, reference, self.algorithm.kl_estimator).sum())
 
 
-def teaches(group: Group) -> bool:
-    """Return whether the completions of a group earned different rewards."""
-    return not uninformative(torch.tensor([s.shaped_reward for s in group]), len(group)).item()
+def differ(values: Sequence[float]) -> bool:
+    """Return whether what a group's completions earned differs."""
+    return bool(informative(torch.tensor(values), len(values)))
 
 
 def experience_metrics(groups: list[Group], metric: str) -> dict[str, float]:
-    """Return the metrics of a batch of groups: rewards, their variance within groups, lengths and
-    truncation.
+    """Return the metrics of a batch of groups: rewards as the task gave them, without penalties, their
+    variance within groups, lengths and truncation.
     """
     samples = [sample for group in groups for sample in group]
     rewards = torch.tensor([s.reward.value for s in samples])
@@ -141,7 +151,8 @@ def experience_metrics(groups: list[Group], metric: str) -> dict[str, float]:
         "reward_mean": float(rewards.mean()),
         "reward_std": float(rewards.std(correction=0)),
         "train_score": sum(s.reward.parts[metric] for s in samples) / len(samples),
-        "zero_variance_groups": sum(not teaches(group) for group in groups) / len(groups),
+        "zero_variance_groups": 1
+        - sum(differ([s.reward.value for s in group]) for group in groups) / len(groups),
         "completion_length_mean": float(lengths.mean()),
         "completion_length_max": float(lengths.max()),
         "truncated_fraction": sum(s.finish == "length" for s in samples) / len(samples),

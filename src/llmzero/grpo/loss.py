@@ -15,6 +15,10 @@ from torch import Tensor
 
 from llmzero.core.errors import UserError
 
+# A larger log-ratio counts as this one, and has no gradient. In float32 exp(89) is infinite, and infinity
+# times the 0 of a clipped or masked token is no number. verl has the same bound.
+MAX_LOG_RATIO = 20.0
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -46,12 +50,15 @@ class Loss:
             maximised, of the ratios' shape or (B, T).
         clips_low: whether the surrogate holds ratios back below `1 - clip_low`; for the metric
             `clip_fraction_low` alone.
+        cuts_bad: whether the upper bound holds ratios back where advantages are negative, too; for the metric
+            `clip_fraction_high` alone.
     """
 
     token_weights: Callable[[Tensor, Totals], Tensor]
     importance_ratio: Callable[[Tensor, Tensor], Tensor]
     surrogate: Callable[[Tensor, Tensor, Tensor, LossSettings], Tensor]
     clips_low: bool = True
+    cuts_bad: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,9 +117,14 @@ def constant_weight(mask: Tensor, totals: Totals) -> Tensor:
 # --- importance ratios ---
 
 
+def ratio_of(log_ratio: Tensor) -> Tensor:
+    """Return exp(log_ratio), finite whatever the log-ratio: see `MAX_LOG_RATIO`."""
+    return torch.exp(log_ratio.clamp(max=MAX_LOG_RATIO))
+
+
 def token_ratio(log_ratio: Tensor, _mask: Tensor) -> Tensor:
     """Return the ratio of each token, (B, T)."""
-    return torch.exp(log_ratio)
+    return ratio_of(log_ratio)
 
 
 def completion_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
@@ -120,7 +132,12 @@ def completion_ratio(log_ratio: Tensor, mask: Tensor) -> Tensor:
 
     GSPO (arXiv 2507.18071), equation 7.
     """
-    return torch.exp((log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1))
+    return ratio_of(_counting(log_ratio, mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1))
+
+
+def _counting(values: Tensor, mask: Tensor) -> Tensor:
+    """Return values with 0 where the mask is 0, whatever stood there: 0 times infinity would be no number."""
+    return torch.where(mask > 0, values, 0.0)
 
 
 # --- surrogates ---
@@ -155,7 +172,7 @@ LOSSES = {
     "dr_grpo": Loss(constant_weight, token_ratio, clipped_surrogate),
     "dapo": Loss(mean_over_batch, token_ratio, clipped_surrogate),
     "gspo": Loss(mean_over_completions, completion_ratio, clipped_surrogate),
-    "cispo": Loss(mean_over_batch, token_ratio, weighted_logprobs, clips_low=False),
+    "cispo": Loss(mean_over_batch, token_ratio, weighted_logprobs, clips_low=False, cuts_bad=True),
 }
 
 
@@ -179,9 +196,12 @@ def loss_of(name: str) -> Loss:
 
 
 def clipped_shares(ratio: Tensor, advantages: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
-    """Return which ratios the lower and the upper bound hold back (1 or 0), of the ratio's shape."""
-    low = (ratio < 1 - settings.clip_low) & (advantages < 0) & settings.loss.clips_low
-    high = (ratio > 1 + settings.clip_high) & (advantages > 0)
+    """Return which ratios the lower and the upper bound hold back (1 or 0), (B, T); never where the advantage
+    is 0, which has no gradient that could be held back.
+    """
+    loss = settings.loss
+    low = (ratio < 1 - settings.clip_low) & (advantages < 0) & loss.clips_low
+    high = (ratio > 1 + settings.clip_high) & ((advantages > 0) | ((advantages < 0) & loss.cuts_bad))
     return low.float(), high.float()
 
 
@@ -191,13 +211,14 @@ def kl_divergence(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor
     Schulman, "Approximating KL divergence" (2020), with log r = reference - logprobs: k1 = -log r;
     k2 = (log r)^2 / 2; k3 = r - 1 - log r, never negative (DeepSeekMath, arXiv 2402.03300, equation 4). As a
     loss, k2 has the divergence's own gradient, k3 that of the reversed divergence, and k1's is zero on
-    average: use k1 in the reward.
+    average: use k1 in the reward. k3 of a log r above `MAX_LOG_RATIO` is that of the bound, without gradient.
     """
     log_ratio = reference - logprobs
     if estimator == "k1":
         return -log_ratio
     if estimator == "k2":
         return log_ratio.square() / 2
+    log_ratio = log_ratio.clamp(max=MAX_LOG_RATIO)
     return torch.expm1(log_ratio) - log_ratio
 
 
@@ -216,9 +237,14 @@ def grpo_loss(
     """Return this micro-batch's share of the loss; the shares of a minibatch add up to its loss.
 
     All tensors are (B, T) but `advantages` (B,). `weights` comes from the loss's `token_weights`,
-    `correction` from `sampler_correction` (None: 1). `reference` None leaves the divergence out.
+    `correction` from `sampler_correction` (None: 1). `reference` None leaves the divergence out. What stands
+    where the mask is 0 is of no account, and be it infinite. A token whose correction is 0 has no part in the
+    ratio of its completion either.
     """
-    ratio = settings.loss.importance_ratio(logprobs - old, mask)
+    logprobs, entropy, old = (_counting(each, mask) for each in (logprobs, entropy, old))
+    reference = None if reference is None else _counting(reference, mask)
+    kept = mask if correction is None else mask * (correction > 0)
+    ratio = settings.loss.importance_ratio(logprobs - old, kept)
     low, high = clipped_shares(ratio, advantages[:, None], settings)
     objective = settings.loss.surrogate(ratio, logprobs, advantages[:, None], settings).expand_as(logprobs)
     if correction is not None:
@@ -255,9 +281,10 @@ def sampler_correction(
     """
     if kind == "none":
         return torch.ones_like(log_ratio)
+    log_ratio = _counting(log_ratio, mask)
     if level == "sequence":
-        log_ratio = (log_ratio * mask).sum(1, keepdim=True).expand_as(log_ratio)
-    ratio = torch.exp(log_ratio)
+        log_ratio = log_ratio.sum(1, keepdim=True).expand_as(log_ratio)
+    ratio = ratio_of(log_ratio)
     if kind == "truncate":
         return ratio.clamp(max=high)
     return torch.where((ratio >= low) & (ratio <= high), ratio, torch.zeros_like(ratio))
@@ -270,9 +297,9 @@ def mismatch_metrics(log_ratios: Tensor, low: float, high: float) -> dict[str, f
     `mismatch_outside` is the share of ratios outside [low, high].
     """
     log_ratio = log_ratios.double() if len(log_ratios) else torch.zeros(1)
-    ratio = log_ratio.exp()
+    ratio = ratio_of(log_ratio)
     return {
-        "mismatch_kl": float((ratio - 1 - log_ratio).mean()),
+        "mismatch_kl": float((ratio - 1 - log_ratio.clamp(max=MAX_LOG_RATIO)).mean()),
         "mismatch_ratio_min": float(ratio.min()),
         "mismatch_ratio_max": float(ratio.max()),
         "mismatch_outside": float(((ratio < low) | (ratio > high)).double().mean()),

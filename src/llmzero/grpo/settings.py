@@ -80,7 +80,11 @@ class AlgorithmSettings:
         high=1,
     )
     dynamic_sampling: int = setting(
-        0, "rounds in which groups of equal rewards are replaced by further prompts", low=0, high=100
+        0,
+        "rounds in which groups that are right throughout, or wrong throughout, are replaced by others; the "
+        "task's metric decides, and not the reward",
+        low=0,
+        high=100,
     )
     correction: str = setting(
         "none",

@@ -3,12 +3,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from llmzero.grpo.advantages import group_advantages, soft_overlong_penalty, uninformative, whiten
+from llmzero.grpo.advantages import group_advantages, informative, soft_overlong_penalty, whiten
 
 REWARDS = [1.0, 0.0, 0.2, 0.0, 0.5, 0.9, 0.1, 0.3, 0.7, 0.7, 0.7, 0.7]
 FLOOR = 1e-4
@@ -83,7 +84,32 @@ def test_overlong_penalty_falls_over_the_buffer_from_zero_to_minus_one() -> None
     assert soft_overlong_penalty(torch.tensor([99, 100]), 100, 1).tolist() == [0, -1]
 
 
-def test_groups_of_equal_rewards_are_uninformative() -> None:
+@pytest.mark.parametrize("baseline", ["mean_std", "mean", "leave_one_out"])
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=8, max_size=8), st.integers(-7, 0))
+def test_a_group_counts_as_informative_where_it_has_advantages(
+    baseline: str, rewards: list[float], exponent: int
+) -> None:
+    """Whatever the size of the differences, by numpy in float64: no group counts and teaches nothing."""
+    values = np.array(rewards) * 10.0**exponent
+    deviations = values.reshape(-1, 4).std(axis=1)
+    assume(bool((abs(deviations - FLOOR) > 1e-9).all()))
+    given_rewards = torch.tensor(values)
+    expected = (deviations > FLOOR).tolist()
+    assert informative(given_rewards, 4).tolist() == expected
+    advantages = group_advantages(given_rewards, 4, baseline).view(-1, 4)
+    assert (advantages != 0).any(1).tolist() == expected
+
+
+@pytest.mark.parametrize("baseline", ["mean_std", "mean", "leave_one_out"])
+@pytest.mark.parametrize(("difference", "counts"), [(1e-6, False), (1e-4, False), (1e-3, True)])
+def test_differences_that_are_none_have_no_advantages(baseline: str, difference: float, counts: bool) -> None:
+    rewards = torch.tensor([0.0, difference])
+    assert informative(rewards, 2).tolist() == [counts]
+    assert bool(group_advantages(rewards, 2, baseline).any()) == counts
+
+
+def test_groups_of_equal_rewards_are_not_informative() -> None:
     rewards = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.1, 0.2, 0.1])
-    assert uninformative(rewards, 3).tolist() == [True, True, True, False]
-    assert uninformative(torch.tensor([1.0, 1.0, 0.0, 0.0]), 4).tolist() == [False]
+    assert informative(rewards, 3).tolist() == [False, False, False, True]
+    assert informative(torch.tensor([1.0, 1.0, 0.0, 0.0]), 4).tolist() == [True]

@@ -4,12 +4,14 @@ cut up.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -321,12 +323,13 @@ def test_k3_is_never_negative_and_exact_where_policies_hardly_differ() -> None:
 # --- metrics ---
 
 
-def test_sums_for_the_metrics_count_tokens_that_count() -> None:
+@pytest.mark.parametrize("loss", ["grpo", "cispo"])
+def test_sums_for_the_metrics_count_tokens_that_count(loss: str) -> None:
     b = draw()
-    chosen = settings_of("grpo", kl_coef=0.1)
+    chosen = settings_of(loss, kl_coef=0.1)
     log_p = torch.log_softmax(b["logits"], -1)
     logprobs, entropy = log_p.gather(-1, b["tokens"][..., None])[..., 0], -(log_p.exp() * log_p).sum(-1)
-    weights = LOSSES["grpo"].token_weights(b["mask"], totals_of(b["mask"]))
+    weights = LOSSES[loss].token_weights(b["mask"], totals_of(b["mask"]))
     common = {name: b[name] for name in ("old", "reference", "advantages", "mask")}
     sums = grpo_loss(
         logprobs=logprobs, entropy=entropy, correction=None, weights=weights, settings=chosen, **common
@@ -339,12 +342,15 @@ def test_sums_for_the_metrics_count_tokens_that_count() -> None:
             log_ratio, advantage = float(logprobs[i, t] - b["old"][i, t]), float(b["advantages"][i])
             expected["entropy"] += float(entropy[i, t])
             expected["kl"] += float(slow_kl(logprobs[i, t], b["reference"][i, t], "k3"))
-            expected["clip_fraction_low"] += math.exp(log_ratio) < 1 - CLIP_LOW and advantage < 0
-            expected["clip_fraction_high"] += math.exp(log_ratio) > 1 + CLIP_HIGH and advantage > 0
+            below = math.exp(log_ratio) < 1 - CLIP_LOW
+            expected["clip_fraction_low"] += below and advantage < 0 and loss != "cispo"
+            above = math.exp(log_ratio) > 1 + CLIP_HIGH
+            expected["clip_fraction_high"] += above and (advantage > 0 or (loss == "cispo" and advantage < 0))
             expected["offpolicy_kl"] += math.exp(log_ratio) - 1 - log_ratio
-    assert min(expected.values()) >= 1
-    loss = float(sums.pop("loss"))
-    assert loss == pytest.approx(float(slow_loss(b, b["logits"], chosen, corrected=False)))
+    assert min(value for name, value in expected.items() if name != "clip_fraction_low") >= 1
+    assert (expected["clip_fraction_low"] >= 1) == (loss == "grpo")
+    total = float(sums.pop("loss"))
+    assert total == pytest.approx(float(slow_loss(b, b["logits"], chosen, corrected=False)))
     assert {name: float(value) for name, value in sums.items()} == pytest.approx(expected)
 
 
@@ -356,7 +362,7 @@ def test_clipped_shares_name_the_bound_that_holds_a_ratio_back() -> None:
     assert high.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
     low, high = clipped_shares(ratio, advantages, settings_of("cispo"))
     assert low.sum() == 0
-    assert high.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert high.tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
 
 
 def test_gspo_clips_whole_completions() -> None:
@@ -416,6 +422,132 @@ def test_correction_weighs_tokens_as_its_papers_say(kind: str, level: str) -> No
     assert kind != "truncate" or 1.5 in flat
     for i, row in enumerate(expected):
         assert found[i, : len(row)].tolist() == pytest.approx(row)
+
+
+def logprob_gradient(b: dict[str, Tensor], chosen: LossSettings, correction: Tensor | None) -> Tensor:
+    """The gradient (B, T) of the loss for the log-probs of `b`."""
+    leaf = b["logprobs"].clone().requires_grad_()
+    terms = grpo_loss(
+        logprobs=leaf,
+        entropy=torch.zeros_like(leaf),
+        old=b["old"],
+        reference=b.get("reference"),
+        correction=correction,
+        advantages=b["advantages"],
+        mask=b["mask"],
+        weights=chosen.loss.token_weights(b["mask"], totals_of(b["mask"])),
+        settings=chosen,
+    )
+    (found,) = torch.autograd.grad(terms.loss, leaf)
+    assert all(bool(value.isfinite()) for value in terms.sums.values())
+    return found
+
+
+def drawn_logprobs(seed: int = 0, spread: float = 0.1) -> dict[str, Tensor]:
+    b = draw(seed)
+    logprobs = torch.log_softmax(b["logits"], -1).gather(-1, b["tokens"][..., None])[..., 0]
+    noise = torch.randn(logprobs.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return {"logprobs": logprobs, "old": logprobs + spread * noise} | {
+        name: b[name] for name in ("advantages", "mask")
+    }
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_a_token_that_the_correction_drops_has_no_gradient(loss: str, level: str) -> None:
+    b = drawn_logprobs()
+    mismatch = torch.randn(b["mask"].shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    correction = sampler_correction(mismatch, b["mask"], "mask", level, 0.5, 2.0)
+    dropped = (correction == 0) & (b["mask"] > 0)
+    assert 0 < int(dropped.sum()) < int(b["mask"].sum())
+    gradient = logprob_gradient(b, settings_of(loss, clip_low=0.5, clip_high=2.0), correction)
+    assert gradient[dropped].tolist() == [0.0] * int(dropped.sum())
+    assert bool((gradient[(correction > 0) & (b["mask"] > 0)] != 0).all())
+
+
+def test_gspos_ratio_is_that_of_the_tokens_that_the_correction_keeps() -> None:
+    """d/dlogp_k of -sum_t w_t c_t s A with s = exp(mean over the n kept of logp - old) is
+    -(sum_t w_t c_t) s A / n for each of them.
+    """
+    b = drawn_logprobs(1)
+    mismatch = torch.randn(b["mask"].shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    correction = sampler_correction(mismatch, b["mask"], "mask", "token", 0.5, 2.0)
+    gradient = logprob_gradient(b, settings_of("gspo", clip_low=0.9, clip_high=9.0), correction).numpy()
+    rows = sum(length > 0 for length in LENGTHS)
+    for i, length in enumerate(LENGTHS):
+        ratios = np.exp(mismatch[i, :length].numpy())
+        kept = (ratios >= 0.5) & (ratios <= 2.0)
+        moved = (b["logprobs"] - b["old"])[i, :length].numpy()[kept]
+        ratio = math.exp(moved.sum() / max(1, kept.sum()))
+        weight = (ratios * kept).sum() / max(1, length) / rows
+        expected = np.where(
+            kept, -weight * ratio * float(b["advantages"][i]) / max(1, kept.sum()), np.zeros(length)
+        )
+        assert gradient[i, :length].tolist() == pytest.approx(expected.tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("far", [95.0, 1e4, -95.0, -1e4])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_log_ratios_of_any_size_leave_gradients_finite_and_other_completions_as_they_are(
+    loss: str, estimator: str, far: float
+) -> None:
+    """In float32, where exp(89) is infinite; far from the old policy, from the reference, and from both."""
+    b = {name: value.float() for name, value in drawn_logprobs().items()}
+    b["reference"] = b["old"] - 0.1
+    chosen = settings_of(loss, kl_coef=0.1, kl_estimator=estimator)
+    usual = logprob_gradient(b, chosen, None)
+    for moved, row in itertools.product((("old",), ("reference",), ("old", "reference")), (0, 1)):
+        away = {name: b[name].clone() for name in moved}
+        for value in away.values():
+            value[row, 0] -= far
+        gradient = logprob_gradient(b | away, chosen, None)
+        assert bool(gradient.isfinite().all())
+        assert gradient[2:].tolist() == usual[2:].tolist(), "the others to the bit"
+        assert gradient[1 - row].tolist() == usual[1 - row].tolist()
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 95.0])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_stands_where_nothing_counts_is_of_no_account(loss: str, value: float) -> None:
+    b = {name: each.float() for name, each in drawn_logprobs().items()}
+    b["reference"] = b["old"] - 0.1
+    chosen = settings_of(loss, kl_coef=0.1)
+    correction = sampler_correction(b["logprobs"] - b["old"], b["mask"], "truncate", "sequence", 0.5, 2.0)
+    usual = logprob_gradient(b, chosen, correction)
+    for name in ("logprobs", "old", "reference"):
+        other = b | {name: torch.where(b["mask"] > 0, b[name], value)}
+        again = sampler_correction(
+            other["logprobs"] - other["old"], b["mask"], "truncate", "sequence", 0.5, 2.0
+        )
+        assert logprob_gradient(other, chosen, again).tolist() == usual.tolist()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_divergence_is_exact_up_to_the_bound_of_log_ratios(estimator: str) -> None:
+    log_ratio = np.array([-95.0, -30.0, -1.0, 0.0, 1.0, 10.0, 19.9])
+    exact = {
+        "k1": -log_ratio,
+        "k2": log_ratio**2 / 2,
+        "k3": np.exp(log_ratio) - 1 - log_ratio,
+    }[estimator]
+    found = kl_divergence(torch.zeros(7), torch.tensor(log_ratio, dtype=torch.float32), estimator)
+    assert found.tolist() == pytest.approx(exact.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("kind", ["truncate", "mask"])
+def test_corrections_and_their_metrics_are_finite_whatever_the_log_ratio(kind: str, level: str) -> None:
+    log_ratio = torch.tensor([[95.0, 1e4, 0.0], [-95.0, -1e4, 0.0], [0.1, 0.2, math.nan]])
+    mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    found = sampler_correction(log_ratio, mask, kind, level, 0.5, 2.0)
+    cut = 2.0 if kind == "truncate" else 0.0
+    assert found[0].tolist() == [cut, cut, 1.0 if level == "token" else cut]
+    assert found[1].tolist() == pytest.approx([0.0, 0.0, 1.0 if level == "token" else 0.0], abs=1e-30)
+    assert bool(found.isfinite().all())
+    metrics = mismatch_metrics(log_ratio[:2].flatten(), 0.5, 2.0)
+    assert all(map(math.isfinite, metrics.values()))
+    assert metrics["mismatch_outside"] == pytest.approx(4 / 6)
 
 
 def test_mismatch_metrics_compare_sampler_and_trainer_token_by_token() -> None:

@@ -374,7 +374,8 @@ def test_the_samplers_correction_is_trls(
     loss: str, kind: str, level: str, checkpoint: Path, rollout: Rollout, tmp_path: Path
 ) -> None:
     """With a divergence, which the correction must leave alone. Where TRL truncates it has a lower bound too,
-    unless that is None.
+    unless that is None. A token that is masked has a gradient by the ratio of its completion in TRL, and has
+    none here.
     """
     low, high = 0.8, 1.25
     sampled = [s.sampled for s in our_samples(checkpoint, rollout, torch.zeros(ROWS), with_reference=False)]
@@ -392,7 +393,10 @@ def test_the_samplers_correction_is_trls(
     assert bool((ratios == (high if kind == "truncate" else 0)).any()), "some ratio is bounded"
     assert bool(((ratios > low) & (ratios < high) & (ratios != 1)).any()), "and some is not"
     found, _ = ours(checkpoint, samples, settings_of(loss, kl_coef=0.2), (kind, level, low, high))
-    assert distance(found, theirs(trainer, batch)) < TOLERANCE
+    if (loss, kind, level) == ("gspo", "mask", "token"):
+        assert distance(found, theirs(trainer, batch)) > 1e-2
+    else:
+        assert distance(found, theirs(trainer, batch)) < TOLERANCE
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "cispo", "gspo"])
