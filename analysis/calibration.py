@@ -17,7 +17,7 @@ from analysis.tables import Row, Tables
 from llmzero.cli import run_command
 from llmzero.core.settings import path_argument
 from llmzero.core.stage import FINAL_STATES
-from llmzero.studies.statistics import holm, interval, mean, wilcoxon
+from llmzero.studies.statistics import holm, mean_interval, wilcoxon
 from llmzero.studies.tables import markdown
 
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -110,7 +110,7 @@ def _expected_scores(stages: pd.DataFrame) -> dict[str, Any] | None:
     return {
         "stages": len(stated),
         "searches": len(by_search),
-        "observed_less_expected": asdict(interval(mean, [by_search])),
+        "observed_less_expected": asdict(mean_interval([by_search])),
         "mean_absolute_error": float(errors.abs().mean()),
         "mean_absolute_error_of_no_change": float((stated["score"] - stated["start_score"]).abs().mean()),
         "correlation_of_gains": _rank_correlation(expected - start, score - start),

@@ -27,7 +27,7 @@ from analysis.paths import SHAPES, Array, Paths, SearchPath
 from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.settings import path_argument
-from llmzero.studies.statistics import holm, interval, mean, wilcoxon
+from llmzero.studies.statistics import holm, mean_interval, wilcoxon
 
 HELP = """\
 Test the claim that along good strategies capacity hyperparameters grow from stage to stage while
@@ -120,12 +120,9 @@ def _test_part(
         "says": part.says,
         "measure": part.words,
         "searches_judged": len(values),
-        "observed": asdict(interval(mean, [values])) if len(values) else None,
+        "observed": asdict(mean_interval([values])) if len(values) else None,
         "tests": [asdict(test) for test in tests],
-        "above_priors": {
-            name: asdict(interval(lambda a, b: mean(a) - mean(b), [values], [prior_values[name]]))
-            for name in large
-        },
+        "above_priors": {name: asdict(mean_interval([values], [prior_values[name]])) for name in large},
         "verdict": verdict,
         "why": why,
         "parameters": [
@@ -213,8 +210,8 @@ def _contrast(paths: Paths) -> dict[str, Any] | None:
     )
     return {
         "searches": len(counts),
-        "difference": asdict(interval(mean, [plain[0] - plain[1]])),
-        "beyond_chance": asdict(interval(mean, [beyond[0] - beyond[1]])),
+        "difference": asdict(mean_interval([plain[0] - plain[1]])),
+        "beyond_chance": asdict(mean_interval([beyond[0] - beyond[1]])),
         "p_wilcoxon": wilcoxon(*beyond),
     }
 

@@ -44,7 +44,7 @@ def _tests(report: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         "Against priors growth is what lies above the share that coins would give to so many changes. "
-        "In brackets bootstrap 95 % intervals.\n"
+        "In brackets 95 % intervals of the mean (Student's t).\n"
     )
     rows = [
         [

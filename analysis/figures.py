@@ -46,7 +46,7 @@ Draw the figures of a study from its searches, as PDF for papers and PNG for the
   scaling         test scores of base, practitioner and best over models (searches of several models)
   tree            of each task the tree of the search that got furthest
 
-Lines are means over searches, bands their bootstrap 95 % interval. What the searches do not tell is left out,
+Lines are means over searches, bands the 95 % interval of the mean. What the searches do not tell is left out,
 and said.
 """
 EXAMPLES = """\

@@ -96,24 +96,24 @@ def _add_search(rows: Rows, directory: Path) -> None:
     config = read_search_config(workspace.config_file)
     store = EventStore(workspace.tree_file, repair=False)
     test = (read_summary(directory) or {}).get("test") or {}
+    stages = {node.node_id: StageDir(workspace.nodes / node.node_id) for node in store.tree}
     add_tree(
         rows,
         str(directory),
         config,
         store.tree,
         _catalogue(workspace.config_file, config),
+        {node_id: stage.metrics() for node_id, stage in stages.items()},
         state="finished" if store.ended else "unfinished",
         **store.ledger.to_dict(),
         **{f"test_{name}": (test.get(name) or {}).get("score") for name in ("base", "practitioner", "best")},
     )
     for node in store.tree:
         key = {"search": str(directory), "node": node.node_id}
-        stage = StageDir(workspace.nodes / node.node_id)
-        rows.steps.extend({**key, **row} for row in stage.metrics())
         if node.result:
             rows.validation.extend({**key, **vars(point)} for point in node.result.validation)
         else:  # the stage runs still
-            rows.validation.extend({**key, **vars(point)} for point in stage.validation())
+            rows.validation.extend({**key, **vars(point)} for point in stages[node.node_id].validation())
 
 
 def _catalogue(path: Path, config: Mapping[str, Any]) -> Catalogue:

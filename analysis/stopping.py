@@ -14,7 +14,7 @@ from analysis.load import load
 from analysis.tables import Row, Tables
 from llmzero.cli import run_command
 from llmzero.core.settings import path_argument
-from llmzero.studies.statistics import interval, mean
+from llmzero.studies.statistics import mean_interval
 from llmzero.studies.tables import markdown
 
 NOTES = """\
@@ -28,8 +28,8 @@ KEYS = ("task", "method", "proposer", "stopper")
 HELP = """\
 Say for each task, method, proposer and stopper what early stopping saved and how often it was wrong.
 
-saved         device seconds that stopped stages would still have used at their own pace, as a share of all
-              that would have been used
+saved         device seconds that the steps which stopped stages did not take would have cost, at their own
+              pace and without their start, as a share of all that would have been used
 audited       stages found hopeless that ran on all the same (stopper.audit_fraction asks for them)
 false kills   of the audited stages, those that passed the best score of the time of the decision
 lost          by how much these passed it, in the mean over all audited stages
@@ -72,7 +72,7 @@ def _numbers(searches: pd.DataFrame) -> dict[str, Any]:
         "gpu_seconds": float(spent.mean()),
         "saved_gpu_seconds": float(saved.sum()),
         "saved_share": float(saved.sum() / planned.sum()) if planned.sum() else 0.0,
-        "saved_share_of_a_search": asdict(interval(mean, [shares])),
+        "saved_share_of_a_search": asdict(mean_interval([shares])),
         "audited": audited,
         "false_kills": false_kills,
         "false_kill_rate": rate,

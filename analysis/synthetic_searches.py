@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.tables import Rows, Tables
+from analysis.tables import Row, Rows, Tables
 from analysis.tree_rows import add_tree
 from llmzero.core.documents import dump_yaml
 from llmzero.core.files import write_atomic
@@ -156,5 +156,6 @@ def tables_of(world: World, seeds: range) -> Tables:
         for node, result in nodes_of(world, seed):
             tree.add(node)
             tree.finish(node.node_id, result)
-        add_tree(rows, f"{world.agent}-{seed}", config_of(world, seed), tree, catalogue)
+        steps: dict[str, list[Row]] = {node.node_id: [] for node in tree}
+        add_tree(rows, f"{world.agent}-{seed}", config_of(world, seed), tree, catalogue, steps)
     return rows.tables()

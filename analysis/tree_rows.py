@@ -11,15 +11,21 @@ import numpy as np
 from analysis.tables import Row, Rows
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue, Parameter
-from llmzero.mirrors.summary import stopping_record
+from llmzero.mirrors.stopping import Steps, stopping_record
 from llmzero.tree.tree import Node, Tree
 from llmzero.tree.upgrade import LLM_PARTS
 
 
 def add_tree(
-    rows: Rows, search: str, config: Mapping[str, Any], tree: Tree, catalogue: Catalogue, **totals: Any
+    rows: Rows,
+    search: str,
+    config: Mapping[str, Any],
+    tree: Tree,
+    catalogue: Catalogue,
+    metrics: Mapping[str, Steps],
+    **totals: Any,
 ) -> None:
-    """Add a search, its stages and their changes of hyperparameters.
+    """Add a search, its stages, their steps and their changes of hyperparameters.
 
     Args:
         rows: where they are added.
@@ -27,6 +33,7 @@ def add_tree(
         config: its resolved configuration.
         tree: its stages.
         catalogue: its hyperparameters.
+        metrics: the steps of its stages, by stage.
         totals: further columns of its row in `searches`.
 
     Raises:
@@ -34,8 +41,10 @@ def add_tree(
     """
     best = tree.best()
     best_path = {node.node_id for node in tree.path(best.node_id)} if best else set()
-    rows.searches.append({"search": search, **_search_row(config, tree), **totals})
+    stopping = stopping_record(tree, metrics.__getitem__)
+    rows.searches.append({"search": search, **_search_row(config, tree), **stopping, **totals})
     for node in tree:
+        rows.steps.extend({"search": search, "node": node.node_id, **row} for row in metrics[node.node_id])
         parent = tree[node.parent_id] if node.parent_id else None
         on_best_path = node.node_id in best_path
         rows.stages.append({"search": search, **_stage_row(node, parent), "on_best_path": on_best_path})
@@ -68,7 +77,6 @@ def _search_row(config: Mapping[str, Any], tree: Tree) -> Row:
         "best_node": best.node_id if best else None,
         "best_score": best.score if best else None,
         "best_depth": best.depth if best else None,
-        **stopping_record(tree),
     }
 
 

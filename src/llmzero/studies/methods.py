@@ -18,7 +18,7 @@ from llmzero.studies.statistics import (
     improvement,
     interquartile_mean,
     interval,
-    mean,
+    mean_interval,
     ranks,
     step_function,
     wilcoxon,
@@ -110,9 +110,9 @@ def _table(
     return {
         method: {
             "runs": sum(map(len, scores[method])),
-            "final": asdict(interval(mean, scores[method])),
+            "final": asdict(mean_interval(scores[method])),
             "final_iqm": asdict(interval(interquartile_mean, scores[method])),
-            "area": asdict(interval(mean, _scores(runs, tasks, method, runs.area))),
+            "area": asdict(mean_interval(_scores(runs, tasks, method, runs.area))),
             "rank": rank[method],
             "against": against.get(method),
             **_spent([run for task in tasks for run in runs.on(task, method)]),

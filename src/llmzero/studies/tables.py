@@ -10,12 +10,11 @@ from llmzero.core.text import visible_line
 
 Entry = dict[str, Any]
 NOTES = """\
-Final: test score of the best node by validation, the mean over seeds with a stratified bootstrap 95 %
-interval. Area: the mean, over the stages of the budget, of the normalised test score that would have been
-delivered after each (0: the base model, 1: the best test score that any method reached on that task and
-seed). P: the probability that a run of {first} ends above one of this method. p: Wilcoxon's signed-rank test
-on the same seeds, corrected by Holm. Saved: the share of device seconds that early stopping saved.
-docs/comparison.md explains.
+Final: test score of the best node by validation, the mean over seeds with its 95 % interval. Area: the mean,
+over the stages of the budget, of the normalised test score that would have been delivered after each (0: the
+base model, 1: the best test score that any method reached on that task and seed). P: the probability that a
+run of {first} ends above one of this method. p: Wilcoxon's signed-rank test on the same seeds, corrected by
+Holm. Saved: the share of device seconds that early stopping saved. docs/comparison.md explains.
 """
 
 

@@ -11,7 +11,8 @@ import pytest
 from analysis.load import load
 from analysis.stopping import stopping
 from analysis.tables import Tables
-from llmzero.mirrors.summary import stopping_record
+from llmzero.core.stage import StageDir
+from llmzero.mirrors.stopping import stopping_record
 from llmzero.tree.store import EventStore
 from tests.unit.analysis.searches import run_python
 
@@ -36,10 +37,9 @@ def test_stopping_agrees_with_a_comparison(tmp_path: Path) -> None:
 
 def test_what_false_kills_would_have_cost(real: Path, tables: Tables) -> None:
     tree = EventStore(real / "rules/seed-1/tree.jsonl", repair=False).tree
+    record = stopping_record(tree, lambda node_id: StageDir(real / "rules/seed-1/nodes" / node_id).metrics())
     audited = [node for node in tree.stages() if node.stop and node.stop["event"] == "audited"]
     lost = [max(0.0, (node.score or 0.0) - node.stop["incumbent"]) for node in audited if node.stop]
     rows = [row for row in stopping(tables) if "deceptive" in row["task"]]
-    assert [(row["audited"], row["false_kills"]) for row in rows] == [
-        (len(audited), stopping_record(tree)["false_kills"])
-    ]
+    assert [(row["audited"], row["false_kills"]) for row in rows] == [(len(audited), record["false_kills"])]
     assert len(audited) > 0 and rows[0]["lost"] == pytest.approx(np.mean(lost))

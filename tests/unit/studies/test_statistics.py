@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -18,6 +18,7 @@ from llmzero.studies.statistics import (
     interquartile_mean,
     interval,
     mean,
+    mean_interval,
     normalised,
     ranks,
     step_function,
@@ -75,21 +76,31 @@ def test_statistics_of_all_resamples_at_once_are_those_of_each(statistic: object
     )
 
 
-def test_an_interval_is_scipys_bootstrap() -> None:
-    scores = normal(2, 30)
+def test_an_interval_of_many_runs_is_scipys_bootstrap() -> None:
+    scores = normal(2, 3000)
     ours = interval(mean, [scores], draws=20_000)
     theirs = stats.bootstrap(
         (scores,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
     assert (ours.value, ours.low, ours.high) == pytest.approx(
-        (scores.mean(), theirs.low, theirs.high), abs=0.02
+        (scores.mean(), theirs.low, theirs.high), abs=0.005
     )
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    scores, others = normal(2, 7), 3 * normal(3, 4)
+    ours, theirs = mean_interval([scores]), stats.ttest_1samp(scores, 0.0).confidence_interval()
+    assert (ours.value, ours.low, ours.high) == pytest.approx((scores.mean(), theirs.low, theirs.high))
+    difference = mean_interval([scores], [others])
+    welch = stats.ttest_ind(scores, others, equal_var=False).confidence_interval()
+    assert (difference.low, difference.high) == pytest.approx((welch.low, welch.high))
 
 
 def test_an_interval_is_drawn_within_tasks() -> None:
     """Tasks that lie far apart add nothing to the width, as no resample has more of one than of the other."""
-    apart = interval(mean, [np.full(5, 0.0), np.full(5, 100.0)])
-    assert (apart.low, apart.value, apart.high) == (50.0, 50.0, 50.0)
+    tasks = [np.full(5, 0.0), np.full(5, 100.0)]
+    for apart in (interval(mean, tasks), mean_interval(tasks)):
+        assert (apart.low, apart.value, apart.high) == (50.0, 50.0, 50.0)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -99,6 +110,16 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert 0.89 < np.mean([each.low <= 0.0 <= each.high for each in intervals]) < 0.98
 
 
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_intervals_of_means_of_few_runs_cover_the_truth_as_often_as_they_say(seeds: int) -> None:
+    intervals = [mean_interval([normal(i, seeds), 5 * normal(9999 + i, seeds)]) for i in range(2000)]
+    covered = np.mean([each.low <= 0.0 <= each.high for each in intervals])
+    assert 0.935 < covered < 0.985
+    if seeds > 3:
+        resampled = [interval(mean, [normal(i, seeds)]) for i in range(500)]
+        assert np.mean([each.low <= 0.0 <= each.high for each in resampled]) > 0.88
+
+
 def test_an_interval_is_the_same_each_time() -> None:
     a, b = [normal(0, 10)], [normal(1, 10)]
     assert interval(improvement, a, b) == interval(improvement, a, b)
@@ -106,17 +127,16 @@ def test_an_interval_is_the_same_each_time() -> None:
 
 def test_one_run_has_an_interval_without_width() -> None:
     assert interval(mean, [np.array([0.4])]) == interval(interquartile_mean, [np.array([0.4])])
-    assert interval(mean, [np.array([0.4])]).low == 0.4
+    assert interval(mean, [np.array([0.4])]).low == mean_interval([np.array([0.4])]).low == 0.4
 
 
 def test_a_band_is_the_interval_of_each_point() -> None:
     curves = normal(3, 25, 4)
-    middle, low, high = band(curves, draws=20_000)
+    middle, low, high = band(curves)
     for point in range(4):
-        alone = interval(mean, [curves[:, point]], draws=20_000)
-        assert (middle[point], low[point], high[point]) == pytest.approx(
-            (alone.value, alone.low, alone.high), abs=0.02
-        )
+        alone = mean_interval([curves[:, point]])
+        assert (middle[point], low[point], high[point]) == pytest.approx((alone.value, alone.low, alone.high))
+    assert [each.tolist() for each in band(curves[:1])] == [curves[0].tolist()] * 3
 
 
 @given(
@@ -149,6 +169,28 @@ def test_wilcoxon_of_known_cases() -> None:
     b = np.arange(6.0)
     assert wilcoxon(b + np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), b) == pytest.approx(2 / 64)
     assert wilcoxon(b, b) == 1.0
+
+
+def signed_rank(differences: list[int]) -> float:
+    """The exact p-value by all assignments of signs."""
+    signed = np.array([each for each in differences if each])
+    order = stats.rankdata(np.abs(signed))
+    sums = np.array([*itertools.product((0, 1), repeat=len(signed))]) @ order
+    ours = order[signed > 0].sum()
+    return min(1.0, 2 * min(np.mean(sums <= ours), np.mean(sums >= ours)))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8),
+    st.sampled_from([0.1, 0.01, 0.05, 1e-4, 100.0, 1 / 3]),
+)
+@example([(4, 3), (8, 9), (4, 3), (8, 7), (2, 1), (1, 0), (1, 0)], 0.1)
+def test_wilcoxon_of_decimals_is_that_of_the_whole_numbers(pairs: list[tuple[int, int]], unit: float) -> None:
+    """0.4 - 0.3 and 0.8 - 0.7 are no equal floats."""
+    a, b = np.array(pairs, float).T * unit
+    exact = signed_rank([x - y for x, y in pairs])
+    assert wilcoxon(a, b) == pytest.approx(exact)
+    assert wilcoxon(1 - b, 1 - a) == pytest.approx(exact)
 
 
 def test_holm_of_a_known_case() -> None:

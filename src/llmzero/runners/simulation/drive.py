@@ -74,12 +74,8 @@ def drive_of(hparams: HParams, reference: Mapping[str, Any]) -> Drive:
 
     Those that the catalogue lacks, or that are not of the reference's type, take the reference's value.
     """
-    value = {
-        name: _of_kind(hparams.get(name), base)
-        for name, base in {**REFERENCE, **reference}.items()
-        if name in REFERENCE
-    }
-    base = {name: _of_kind(reference.get(name), default) for name, default in REFERENCE.items()}
+    base = {**REFERENCE, **of_reference(reference)}
+    value = {**base, **of_reference(hparams)}
     completions = value["group_size"] * value["prompts_per_step"]
     return Drive(
         rate=value["learning_rate"] / base["learning_rate"],
@@ -107,10 +103,12 @@ def drive_of(hparams: HParams, reference: Mapping[str, Any]) -> Drive:
     )
 
 
-def _of_kind(value: Any, default: Any) -> Any:
-    """Return a value where both it and its default are numbers, or neither is; else the default."""
-    numeric = isinstance(default, int | float)
-    return value if isinstance(value, int | float) == numeric and value is not None else default
+def of_reference(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a configuration's values that `REFERENCE` has, as a number where it has a number."""
+    kinds = {
+        name: int | float if isinstance(value, int | float) else str for name, value in REFERENCE.items()
+    }
+    return {name: values[name] for name, kind in kinds.items() if isinstance(values.get(name), kind)}
 
 
 def _explore(value: Mapping[str, Any]) -> float:

@@ -15,7 +15,7 @@ from llmzero.core.files import append, read_json, reading, write_atomic
 from llmzero.core.shapes import NUMBER, SCALAR, require
 from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
 from llmzero.runners.simulation.costs import step_seconds, validation_seconds
-from llmzero.runners.simulation.drive import REFERENCE, drive_of
+from llmzero.runners.simulation.drive import drive_of, of_reference
 from llmzero.runners.simulation.landscape import Landscape
 from llmzero.runners.simulation.memory import OutOfMemory, out_of_memory
 from llmzero.runners.simulation.metrics import Metrics
@@ -41,17 +41,17 @@ class Origin:
     def of(cls, spec: StageSpec, land: Landscape) -> Origin:
         """Return where a stage begins; the base model's own stage says what the practitioner's values are."""
         if spec.resume_from is None:
-            own = (
-                {} if spec.steps else {name: spec.hparams[name] for name in spec.hparams if name in REFERENCE}
-            )
-            return cls(base_policy(land), own, "base")
+            return cls(base_policy(land), {} if spec.steps else of_reference(spec.hparams), "base")
         file = spec.resume_from / "COMPLETE"
         state = read_json(file)
         with reading(file):
             if state is None:
                 raise ValueError("there is no simulated policy")
             require(state, {"policy": {str: NUMBER}, "reference": {str: SCALAR}, "lineage": str})
-            return cls(Policy(**state["policy"]), dict(state["reference"]), str(state["lineage"]))
+            reference = of_reference(state["reference"])
+            if others := state["reference"].keys() - reference.keys():
+                raise ValueError(f"reference.{min(others)} is none of a configuration")
+            return cls(Policy(**state["policy"]), reference, state["lineage"])
 
     def save(self, checkpoint: Path) -> None:
         """Write a checkpoint that is this; its directory's parent exists."""

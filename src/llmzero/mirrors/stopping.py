@@ -1,0 +1,60 @@
+"""What early stopping saved, and how often audits show it to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from llmzero.tree.tree import Node, Tree
+
+Steps = Sequence[Mapping[str, Any]]  # rows of `metrics.jsonl`
+
+
+def stopping_record(tree: Tree, metrics: Callable[[str], Steps]) -> dict[str, Any]:
+    """Return what `summary.json` says of the early stopper.
+
+    `saved_gpu_seconds` is what the steps that stopped stages did not take would have cost. Audited stages
+    were judged hopeless too and ran on: `false_kills` counts those that passed the best score of the time of
+    the decision.
+
+    Args:
+        tree: the stages.
+        metrics: returns the steps of a stage, by the stage's id.
+    """
+    decided = [
+        node for node in tree.stages() if node.stop and node.result and node.stop.get("incumbent") is not None
+    ]
+    audited = [node for node in decided if node.stop and node.stop["event"] == "audited"]
+    stopped = [node for node in decided if node not in audited]
+    return {
+        "stopped": len(stopped),
+        "saved_gpu_seconds": round(sum(_saved(node, metrics(node.node_id)) for node in stopped), 3),
+        "audited": len(audited),
+        "false_kills": sum((node.score or 0.0) > node.stop["incumbent"] for node in audited if node.stop),
+    }
+
+
+def _saved(node: Node, taken: Steps) -> float:
+    """Return the device seconds of the steps that a stage did not take; the stage's start is paid already.
+
+    Steps grow longer with the completions, so their seconds are carried on along a line (Theil and Sen's,
+    which a first step that compiles does not bend), up to a step whose completions all reach their limit.
+    Validations and checkpoints cost what they did.
+    """
+    assert node.result is not None
+    if not taken or not node.result.seconds:
+        return 0.0
+    taken = list({row["step"]: row for row in taken}.values())
+    steps, seconds = (np.array([row.get(key) or 0.0 for row in taken]) for key in ("step", "step_seconds"))
+    left = np.arange(steps.max() + 1, node.steps + 1)
+    between = sum(row.get(f"seconds_{name}") or 0.0 for row in taken for name in ("validation", "checkpoint"))
+    earlier, later = np.triu_indices(len(steps), 1)
+    slopes = (seconds[later] - seconds[earlier]) / (steps[later] - steps[earlier])
+    slope = np.median(slopes) if len(slopes) else 0.0
+    line = np.median(seconds - slope * steps) + slope * left
+    if length := taken[-1].get("completion_length_mean"):
+        line = np.minimum(line, seconds.max() * node.hparams.get("max_completion_length", np.inf) / length)
+    devices = node.result.gpu_seconds / node.result.seconds
+    return float(devices * (np.maximum(line, 0.0).sum() + between / len(steps) * len(left)))

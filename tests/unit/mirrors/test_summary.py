@@ -1,0 +1,38 @@
+"""What a summary says that early stopping saved, against running the stopped stages on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmzero import cli
+from llmzero.core.parts import make
+from llmzero.core.stage import StageDir
+from llmzero.search.session import Session
+from llmzero.search.settings import SearchConfig
+from llmzero.tree.store import EventStore
+
+
+@pytest.mark.parametrize("landscape", ["easy", "deceptive", "length_explosion", "noisy"])
+@pytest.mark.parametrize("steps", [16, 32])
+def test_what_is_saved_is_what_running_on_would_have_cost(tmp_path: Path, landscape: str, steps: int) -> None:
+    overrides = ["experiment=simulated", f"runner.landscape={landscape}", "budget.stages=12"]
+    overrides += [f"search.stage_steps={steps}", "stopper.z=0.5", f"search_dir={tmp_path}/s"]
+    config = cli.composed("search", SearchConfig, overrides)
+    summary = Session.from_config(config).run()
+    stages = [node for node in EventStore(tmp_path / "s/tree.jsonl").tree.stages() if node.state == "stopped"]
+    assert len(stages) == summary["stopper"]["stopped"] > 0
+    runner = make(config.runner, "runner", workers=1, catalogue=config.catalogue, secrets=[])
+    cost = 0.0
+    for node in stages:
+        stage = StageDir(tmp_path / "s/nodes" / node.node_id).read_spec()
+        whole = tmp_path / "whole" / node.node_id
+        whole.mkdir(parents=True)
+        handle = runner.start(replace(stage, directory=whole))
+        while not handle.poll().final:
+            pass
+        assert node.result
+        cost += handle.result().gpu_seconds - node.result.gpu_seconds
+    assert summary["stopper"]["saved_gpu_seconds"] == pytest.approx(cost, rel=0.05)
