@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 import random
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 from llmzero.core.settings import setting
+from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward, weighted
 from llmzero.tasks.expressions import evaluate
 from llmzero.tasks.generated import DEFAULT_SIZES, Generated, generated_sizes
@@ -16,8 +16,6 @@ from llmzero.tasks.settings import GeneratedTaskSettings
 from llmzero.tasks.splits import content_id
 from llmzero.tasks.template import prompt_template
 
-_END = "</answer>"
-_ANSWER = re.compile(rf"<answer>(.*?){_END}", re.DOTALL)
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 
@@ -74,9 +72,8 @@ class Countdown(Generated):
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Return 0.1 for a well-formed expression over the numbers, and 0.9 more if it equals the target."""
-        closed = completion[: completion.rfind(_END) + len(_END)]  # beyond, a match is looked for in vain
-        answers = [completion] if self.difficulty == "nano" else _ANSWER.findall(closed)
-        value = evaluate(answers[-1] if answers else "", example.meta["numbers"])
+        text = completion if self.difficulty == "nano" else answers.stated(completion) or ""
+        value = evaluate(text, example.meta["numbers"])
         return weighted(float(value is not None), float(value == example.meta["target"]))
 
     def demonstration(self, example: Example) -> str:

@@ -25,7 +25,7 @@ def evaluate(text: str, numbers: Sequence[int]) -> Fraction | None:
     Only integers, + - * / and parentheses are allowed. The text is parsed to a syntax tree, its integers are
     checked against `numbers`, and only then is it computed, so time and size are bounded for any text.
     """
-    text = text.strip(" \n")
+    text = " ".join(text.split())
     if len(text) > MAX_EXPRESSION_CHARS or not _EXPRESSION.fullmatch(text):
         return None
     try:

@@ -11,7 +11,7 @@ from llmzero.core.errors import UserError
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward
 from llmzero.tasks.guard import Guard
-from llmzero.tasks.verifiers import EXAMPLES, GUARDED, QUICK, plain_numbers
+from llmzero.tasks.verifiers import EXAMPLES, GUARDED, QUICK, UNSTATED, plain_numbers
 
 
 class Verified:
@@ -47,7 +47,11 @@ class Verified:
     def rewards(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
         """Reward one completion for each example."""
         stated = [answers.stated(completion) for completion in completions]
-        compared = [whole if text is None else text for text, whole in zip(stated, completions, strict=True)]
+        unstated = UNSTATED.get(self.verifier, str)
+        compared = [
+            unstated(answers.final(whole)) if text is None else text
+            for text, whole in zip(stated, completions, strict=True)
+        ]
         scores = self.scores(
             [(text, example.answer) for text, example in zip(compared, examples, strict=True)]
         )

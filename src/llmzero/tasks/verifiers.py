@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from decimal import Decimal
 
-from llmzero.tasks.answers import MAX_ANSWER_CHARS, MAX_COMPLETION_CHARS
+from llmzero.tasks import choices, numbers
+from llmzero.tasks.answers import MAX_ANSWER_CHARS
 
-RELATIVE_ERROR = Decimal("1e-6")
-MAX_EXPONENT = 10_000  # of a number; sums and products of such never overflow
 _WORDS = re.compile(
     r"(?!.*\d[eE][-+]?\d)[A-Za-z0-9\s.,:;!?'%$=/+-]*", re.ASCII | re.DOTALL
 )  # of powers of ten (9e3) math-verify reads the 9
-_NUMBER = re.compile(
-    r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d{1,30})?%?|[-+]?\.\d+",
-    re.ASCII,
-)
-_CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z'’])")
 
 Verifier = Callable[[str, str], float]  # (stated answer, right answer) -> score from 0 to 1
 
@@ -28,35 +21,15 @@ def exact(stated: str, answer: str) -> float:
 
 
 def numeric(stated: str, answer: str) -> float:
-    """Compare the last number of a text with the answer, up to a relative error of a millionth."""
-    numbers = _NUMBER.findall(stated[-MAX_COMPLETION_CHARS:])
-    value, right = (as_number(numbers[-1]) if numbers else None), as_number(answer)
-    if value is None or right is None:
-        return 0.0
-    return float(abs(value - right) <= RELATIVE_ERROR * abs(right))
-
-
-def as_number(text: str) -> Decimal | None:
-    """Return a number written as an integer, decimal, fraction or percentage; None of anything else."""
-    text = text.strip().strip("$").replace(",", "").replace(" ", "")
-    if len(text) > MAX_ANSWER_CHARS:
-        return None
-    percent = text.endswith("%")
-    numerator, slash, denominator = text.removesuffix("%").partition("/")
-    try:
-        value = Decimal(numerator) / (Decimal(denominator) if slash else 1)
-    except ArithmeticError:  # no number, a division by zero, or one beyond what decimals hold
-        return None
-    if not value.is_finite() or abs(value.adjusted()) > MAX_EXPONENT:
-        return None
-    return value / 100 if percent else value
+    """Compare the one number of a stated answer with the right one, by `numbers.same`."""
+    number, right = numbers.only(stated), numbers.read(answer)
+    return float(number is not None and right is not None and numbers.same(number, right))
 
 
 def choice(stated: str, answer: str) -> float:
-    """Compare the last letter that stands alone, as B, (B) or B., with the answer's."""
-    letters = _CHOICE.findall(stated[-MAX_COMPLETION_CHARS:])
-    right = _CHOICE.findall(answer.strip().upper())
-    return float(bool(letters) and bool(right) and letters[-1] == right[-1])
+    """Compare the one letter of a stated answer with the right one's."""
+    right = choices.read(answer)
+    return float(right is not None and choices.only(stated) == right)
 
 
 def regex(stated: str, answer: str) -> float:
@@ -65,10 +38,9 @@ def regex(stated: str, answer: str) -> float:
 
 
 def plain_numbers(stated: str, answer: str) -> float | None:
-    """Compare two texts that are numbers and nothing else; None where one is not."""
-    if not stated.isascii() or as_number(stated) is None or as_number(answer) is None:
-        return None  # digits of other scripts are numbers to Python
-    return numeric(stated.strip().strip("$"), answer)
+    """Compare two texts that are numbers as a whole; None where one is not."""
+    number, right = numbers.read(stated), numbers.read(answer)
+    return float(numbers.same(number, right)) if number is not None and right is not None else None
 
 
 def math(stated: str, answer: str) -> float:
@@ -97,6 +69,8 @@ def _as_latex(text: str) -> str:
     return text if "$" in text or "\\boxed" in text else f"${text}$"
 
 
+# What a completion answers that states nothing; all others are compared as a whole.
+UNSTATED: dict[str, Callable[[str], str]] = {"numeric": numbers.last, "choice": choices.last}
 # Quick verifiers run in the caller's process; the guarded ones may be slow or endless on some texts.
 QUICK: dict[str, Verifier] = {"exact": exact, "numeric": numeric, "choice": choice}
 GUARDED: dict[str, Verifier] = {"math": math, "regex": regex}

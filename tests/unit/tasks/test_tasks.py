@@ -253,7 +253,8 @@ def test_the_last_closed_answer_of_countdown_counts() -> None:
         ("<answer>1+2+3</answer>", 1.0),
         ("<answer>1+2</answer> no, <answer>1+2+3</answer> <answer>", 1.0),
         ("<answer>1+2+3</answer><answer>1+2</answer>", 0.1),
-        ("<answer> <answer>1+2+3</answer>", 0.0),
+        ("<answer> <answer>1+2+3</answer>", 1.0),
+        ("It goes into <answer> tags: <answer>\t1 +\t2+3\n</answer>, not <answer> </answer>.", 1.0),
         ("<answer>1+2+3", 0.0),
         ("</answer>", 0.0),
     ]:

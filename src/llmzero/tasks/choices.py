@@ -1,0 +1,106 @@
+"""The one reader of choices: the letter of an option, in right answers and in completions.
+
+The article A and the pronoun I are no letters of options: `A cat`, `I think`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from llmzero.tasks.answers import MAX_ANSWER_CHARS, MAX_COMPLETION_CHARS
+from llmzero.tasks.numbers import spelled
+
+_MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed|fbox)(?![A-Za-z])|[{}$*_`]")
+_LETTER = r"[(\[]?(?<![\w'’.\\-])(?P<letter>[A-Z])(?![\w'’-]|\.\w)[)\]]?"
+_STANDING = re.compile(rf"{_LETTER}|(?<!\w)[(\[](?P<small>[a-z])[)\]]")
+_NAME = r"(?:(?:option|choice|answer)\s?:?\s?)?"
+_ALONE = re.compile(rf"{_NAME}[(\[]?([A-Z])[)\]]?[.:,]?", re.IGNORECASE | re.ASCII)
+_LABEL = re.compile(
+    rf"{_NAME}(?:[(\[]([A-Z])[)\]][.:]?|([A-Z])[).:])\s+(?P<text>\S.*)", re.I | re.A | re.DOTALL
+)
+_IS = r"(?:\s+(?:is|was|be|must\s+be|would\s+be|should\s+be|option|choice))*\s*[:=]?\s*"
+_SAID = [
+    re.compile(rf"(?i:\b{said}){_IS}(?:{_LETTER}|[(\[](?P<small>[a-z])[)\]]|(?P<bare>[b-hj-z])(?=[.,]?\s*$))")
+    for said in ("answer", "(?:option|choice|choose|pick|select)")
+]
+_REASON = r"(?:because|since|as|is|was|due|but|and|or|so)\b"
+_PROSE = re.compile(rf"[ \t]+(?!{_REASON})[a-z]")  # behind an article or a pronoun
+_EXPLAINED = re.compile(rf"{_LETTER}(?:,?\s+(?:because|since|as|is|due|so)\b|\s+[-–—]\s)")
+_GOES_ON = re.compile(rf"[\s.):\]]*(?:,|;|/|&|(?:and|or)\b)?\s*{_LETTER}(?:[.,:;)]|\s*$|\s*(?:and|or)\b)")
+
+
+def read(text: str) -> str | None:
+    """Return the letter that a text is as a whole: B, (b), B., Option B, or B. and the option's text."""
+    if len(text) > MAX_ANSWER_CHARS:
+        return None
+    text = _plain(text)
+    if match := _ALONE.fullmatch(text):
+        return match[1].upper()
+    match = _LABEL.fullmatch(text)
+    if match is None or _GOES_ON.match(match["text"]):
+        return None
+    return (match[1] or match[2]).upper()
+
+
+def only(text: str) -> str | None:
+    """Return the one letter that a stated answer chooses; None where it chooses none or several."""
+    letter = read(text)
+    if letter is not None:
+        return letter
+    text = _plain(text[-MAX_COMPLETION_CHARS:])
+    said = _said(text)
+    if said is not None:
+        return said or None
+    if match := _EXPLAINED.match(text):
+        return match["letter"]
+    letters = {_letter(match) for match in _standing(text)}
+    return letters.pop() if len(letters) == 1 else None
+
+
+def last(text: str) -> str:
+    """Return the letter that a text without a stated answer ends with; empty where it has none or a list."""
+    letter = read(text)
+    if letter is not None:
+        return letter
+    text = _plain(text[-MAX_COMPLETION_CHARS:])
+    said = _said(text)
+    if said is not None:
+        return said
+    found = _standing(text)
+    if not found or any(_listed(text, one.end(), found[-1]) for one in found[-2:-1]):
+        return ""
+    return _letter(found[-1])
+
+
+def _plain(text: str) -> str:
+    return _MARKUP.sub("", spelled(text)).strip()
+
+
+def _said(text: str) -> str | None:
+    """Return the letter of the last `the answer is B`, else of the last `option B`; empty for several."""
+    for said in _SAID:
+        found = [match for match in said.finditer(text) if not _in_prose(text, match)]
+        if found:
+            goes_on = _GOES_ON.match(text, found[-1].end())
+            if goes_on and goes_on["letter"] != found[-1]["letter"] and not _PROSE.match(text, goes_on.end()):
+                return ""
+            return (found[-1]["letter"] or found[-1]["small"] or found[-1]["bare"]).upper()
+    return None
+
+
+def _standing(text: str) -> list[re.Match[str]]:
+    """Return the letters that stand alone."""
+    return [match for match in _STANDING.finditer(text) if not _in_prose(text, match)]
+
+
+def _letter(match: re.Match[str]) -> str:
+    return str(match["letter"] or match["small"]).upper()
+
+
+def _in_prose(text: str, match: re.Match[str]) -> bool:
+    """Return whether a letter is the article A or the pronoun I."""
+    return match["letter"] in ("A", "I") and match[0][-1] in "AI" and bool(_PROSE.match(text, match.end()))
+
+
+def _listed(text: str, end: int, letter: re.Match[str]) -> bool:
+    return bool(re.fullmatch(r"\s{0,4}(?:,|;|/|&|,?\s?(?:and|or))?\s{0,4}", text[end : letter.start()]))
