@@ -119,6 +119,8 @@ class ArchitectureSettings:
     intermediate_size: int = setting(REQUIRED)
     vocab_size: int = setting(REQUIRED)
     tie_word_embeddings: bool = setting(REQUIRED)
+    attention_bias: bool = setting(False, "of llama and qwen3; qwen2 has its own")
+    mlp_bias: bool = setting(False, "of llama")
 
 
 @dataclass

@@ -10,6 +10,7 @@ from llmzero.core.errors import UserError
 from llmzero.grpo.settings import ArchitectureSettings, LoraSettings
 
 FAMILIES = ("llama", "qwen2", "qwen3")
+FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias")
 LARGEST = 2**24  # of a size; vocabularies have less than 2**20
 
 
@@ -32,7 +33,7 @@ class Architecture(ArchitectureSettings):
             raise UserError(
                 f"{where}model_type={config.get('model_type')!s:.100}: must be one of {', '.join(FAMILIES)}"
             )
-        derived = {"num_key_value_heads", "head_dim", "tie_word_embeddings"}
+        derived = {"num_key_value_heads", "head_dim", *FLAGS}
         values: dict[str, Any] = {name: config.get(name) for name in cls.__dataclass_fields__}
         if missing := [name for name, value in values.items() if value is None and name not in derived]:
             raise UserError(
@@ -45,8 +46,7 @@ class Architecture(ArchitectureSettings):
         values["head_dim"] = values["head_dim"] or max(
             1, values["hidden_size"] // values["num_attention_heads"]
         )
-        values["tie_word_embeddings"] = bool(values["tie_word_embeddings"])
-        return cls(**values)
+        return cls(**{**values, **{name: bool(values[name]) for name in FLAGS}})
 
     @property
     def query_width(self) -> int:
@@ -66,6 +66,15 @@ class Architecture(ArchitectureSettings):
         return {**attention, "gate_proj": (d, i), "up_proj": (d, i), "down_proj": (i, d)}
 
     @property
+    def _biased(self) -> tuple[str, ...]:
+        """Names of the linear modules that have a bias."""
+        if self.model_type == "qwen2":
+            return ("q_proj", "k_proj", "v_proj")
+        attention = ("q_proj", "k_proj", "v_proj", "o_proj") if self.attention_bias else ()
+        mlp = ("gate_proj", "up_proj", "down_proj")
+        return (*attention, *mlp) if self.mlp_bias and self.model_type == "llama" else attention
+
+    @property
     def embedding(self) -> int:
         """Parameters of the embedding, the largest tensor of all."""
         return self.vocab_size * self.hidden_size
@@ -74,8 +83,8 @@ class Architecture(ArchitectureSettings):
     def parameters(self) -> int:
         """Parameters of the model; tied ones count once."""
         norms = 2 * self.hidden_size + (2 * self.head_dim if self.model_type == "qwen3" else 0)
-        biases = self.query_width + 2 * self.key_width if self.model_type == "qwen2" else 0
-        layer = sum(inputs * outputs for inputs, outputs in self.linears.values()) + norms + biases
+        weights = sum(inputs * outputs for inputs, outputs in self.linears.values())
+        layer = weights + norms + sum(self.linears[name][1] for name in self._biased)
         return (
             self.num_hidden_layers * layer
             + self.embedding * (1 if self.tie_word_embeddings else 2)
@@ -119,7 +128,7 @@ def _problem(name: str, value: Any) -> str | None:
     """Return what a value of a config.json has to be; None where it is that, or is left out."""
     if value is None or name == "model_type":
         return None
-    if name == "tie_word_embeddings":
+    if name in FLAGS:
         return None if isinstance(value, bool) else "true or false"
     whole = isinstance(value, int) and not isinstance(value, bool)
     return None if whole and 0 < value <= LARGEST else f"a whole number from 1 to {LARGEST}"

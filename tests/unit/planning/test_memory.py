@@ -124,9 +124,10 @@ def test_parameters_are_those_of_the_real_architecture(model: str, parameters: i
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("tied", [False, True])
-def test_parameters_of_every_family(family: str, tied: bool) -> None:
-    a = architecture(family, tie_word_embeddings=tied)
+@pytest.mark.parametrize("flags", itertools.product([False, True], repeat=3))
+def test_parameters_of_every_family(family: str, flags: tuple[bool, ...]) -> None:
+    tied, attention, mlp = flags
+    a = architecture(family, tie_word_embeddings=tied, attention_bias=attention, mlp_bias=mlp)
     with torch.device("meta"):
         assert a.parameters == sum(p.numel() for p in built(a).parameters())
 
