@@ -6,14 +6,14 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from llmzero.grpo.distributed import World
 from llmzero.grpo.policy import Policy, encode_prompts
-from llmzero.rollout.base import Engine, Sampling
+from llmzero.rollout.base import Engine, Sampling, copies_before
 from llmzero.tasks.base import Example, Reward, Task, rewards_of
 
 
@@ -57,8 +57,10 @@ def evaluate(
     whole's figures.
     """
     started = time.perf_counter()
-    own = examples[world.rank :: world.size]
-    rollouts = sampler.generate(encode_prompts(policy.tokenizer, own), sampling)
+    prompts, share = encode_prompts(policy.tokenizer, examples), slice(world.rank, None, world.size)
+    own = examples[share]
+    sampling = replace(sampling, copies=copies_before(prompts)[share])
+    rollouts = sampler.generate(prompts[share], sampling)
     texts = decode(policy.tokenizer, rollouts.completions)
     rewards = score_completions(task, own, texts)
     scores = [reward.parts[task.metric] for reward in rewards]

@@ -21,7 +21,7 @@ from llmzero.grpo.loss import kl_divergence
 from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import Policy, encode_prompts
 from llmzero.grpo.settings import AlgorithmSettings
-from llmzero.rollout.base import Engine, Sampling
+from llmzero.rollout.base import Engine, Sampling, copies_before
 from llmzero.tasks.base import Example, Task
 
 Group = list[Sample]
@@ -76,12 +76,15 @@ class Collector:
 
     def _sample(self, examples: Sequence[Example], position: Position) -> list[Group]:
         """Return a group for each example; every process samples its share."""
-        own = examples[self.world.rank :: self.world.size]
+        prompts = encode_prompts(self.policy.tokenizer, examples)
+        share = slice(self.world.rank, None, self.world.size)
+        own = examples[share]
         n = self.hparams["group_size"]
         seed = seed_of(position.data_seed, position.sampler_calls)
-        sampling = Sampling(self.hparams["max_completion_length"], self.hparams["temperature"], n, seed)
+        longest, temperature = self.hparams["max_completion_length"], self.hparams["temperature"]
+        sampling = Sampling(longest, temperature, n, seed, copies_before(prompts)[share])
         with self.phases("generation"):
-            rollouts = self.sampler.generate(encode_prompts(self.policy.tokenizer, own), sampling)
+            rollouts = self.sampler.generate(prompts[share], sampling)
         with self.phases("reward"):
             rewards = score_completions(self.task, own, decode(self.policy.tokenizer, rollouts.completions))
         samples = [

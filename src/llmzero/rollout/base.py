@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from llmzero.core.seeds import seed_of
 
 FinishReason = Literal["stop", "length"]
 
@@ -21,14 +24,38 @@ class Sampling:
         temperature: 0 is greedy decoding.
         n: completions for every prompt.
         seed: with the same weights and seed a prompt gets the same completions, whatever was generated
-            before, stands beside it in the batch, or runs on other processes: its own seed is `seed_of(seed,
-            *prompt)`.
+            before, stands beside it in the batch, or runs on other processes: `prompt_seeds` are the same.
+        copies: for each prompt of a call, how many times the same prompt stands before it in the batch, of
+            which the call may be a process's share; empty where the call is the whole batch. So copies of a
+            prompt get completions of their own.
     """
 
     max_tokens: int
     temperature: float = 1.0
     n: int = 1
     seed: int = 0
+    copies: tuple[int, ...] = ()
+
+
+def copies_before(prompts: Sequence[list[int]]) -> tuple[int, ...]:
+    """Return for each prompt how many times the same one stands before it."""
+    seen: Counter[tuple[int, ...]] = Counter()
+    numbers = []
+    for prompt in map(tuple, prompts):
+        numbers.append(seen[prompt])
+        seen[prompt] += 1
+    return tuple(numbers)
+
+
+def prompt_seeds(sampling: Sampling, prompts: Sequence[list[int]]) -> list[int]:
+    """Return each prompt's own seed: `seed_of(seed, *prompt)`, and for copy k of it `seed_of(seed, *prompt,
+    -k)`, which is that of no other prompt, as no token is negative.
+    """
+    copies = sampling.copies or copies_before(prompts)
+    return [
+        seed_of(sampling.seed, *prompt, *([-copy] if copy else []))
+        for prompt, copy in zip(prompts, copies, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from llmzero.core.seeds import seed_of
-from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
+from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights, prompt_seeds
 from llmzero.rollout.decoder import Decoder, is_known
 from llmzero.rollout.settings import TorchEngineSettings
 from llmzero.rollout.slots import ATTENTION, NATIVE, SlotCache, Storage, attention_of
@@ -156,7 +155,9 @@ class _Batch:
         self.cache = SlotCache(slots, max(map(len, prompts)) + sampling.max_tokens, storage)
         self.decoder = Decoder(model, self.cache.columns) if is_known(model) else None
         self.uniform = (
-            torch.cat([self._uniform(prompt) for prompt in prompts]).clamp_(max=NEAR_ONE).to(self.device)
+            torch.cat(list(map(self._uniform, prompt_seeds(sampling, prompts))))
+            .clamp_(max=NEAR_ONE)
+            .to(self.device)
         )
         self.tokens = torch.zeros(rows, sampling.max_tokens, dtype=torch.long, device=self.device)
         self.logprobs = torch.zeros(rows, sampling.max_tokens, device=self.device)
@@ -167,9 +168,9 @@ class _Batch:
             empty, empty, torch.zeros(0, model.config.get_text_config().vocab_size, device=self.device)
         )
 
-    def _uniform(self, prompt: list[int]) -> Tensor:
-        """Return a prompt's random numbers, (n, max_tokens)."""
-        generator = torch.Generator().manual_seed(seed_of(self.sampling.seed, *prompt))
+    def _uniform(self, seed: int) -> Tensor:
+        """Return a prompt's random numbers, (n, max_tokens), from its seed."""
+        generator = torch.Generator().manual_seed(seed)
         return torch.rand(self.sampling.n, self.sampling.max_tokens, generator=generator)
 
     def run(self, out: Rollouts) -> None:

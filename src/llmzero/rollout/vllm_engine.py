@@ -18,8 +18,7 @@ import torch
 from torch import distributed as dist
 
 from llmzero.core.errors import UserError
-from llmzero.core.seeds import seed_of
-from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights
+from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights, prompt_seeds
 from llmzero.rollout.settings import VllmEngineSettings
 
 # What vLLM reads while it is imported. Its engine runs in our process, where the weights are; it tells nobody
@@ -241,7 +240,7 @@ class Completion:
 
 def request_seeds(sampling: Sampling, prompts: Sequence[list[int]]) -> list[int]:
     """Return each prompt's own seed; vLLM counts up from it for the n completions."""
-    return [seed_of(sampling.seed, *prompt) >> 1 for prompt in prompts]
+    return [seed >> 1 for seed in prompt_seeds(sampling, prompts)]
 
 
 def rollouts_of(

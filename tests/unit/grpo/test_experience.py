@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmzero.core.seeds import seed_of
 from llmzero.grpo.batch import Sample
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.data import DataOrder
 from llmzero.grpo.distributed import World
+from llmzero.grpo.evaluation import evaluate
 from llmzero.grpo.experience import Collector, experience_metrics
 from llmzero.grpo.nano import character_tokenizer
 from llmzero.grpo.phases import Phases
 from llmzero.grpo.settings import AlgorithmSettings
-from llmzero.rollout.base import FinishReason, Rollouts, Sampling
+from llmzero.rollout.base import FinishReason, Rollouts, Sampling, prompt_seeds
 from llmzero.tasks.base import Example, Reward
 
 LONGEST, GROUP = 20, 4
@@ -139,3 +141,49 @@ def test_metrics_are_of_the_tasks_own_reward(prompts: str, same: float) -> None:
     for sample in samples:
         sample.shaped_reward -= len(sample.completion)
     assert metrics.items() >= experience_metrics(groups, "correct").items(), "whatever the penalty"
+
+
+class Noted:
+    """A sampler that draws whatever the seeds of its prompts say."""
+
+    def __init__(self) -> None:
+        self.drawn: list[tuple[tuple[int, ...], int]] = []
+
+    def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> Rollouts:
+        seeds = prompt_seeds(sampling, prompts)
+        self.drawn += zip(map(tuple, prompts), seeds, strict=True)
+        completions = [[3 + seed % 5] for seed in seeds for _ in range(sampling.n)]
+        rows = len(completions)
+        return Rollouts(list(prompts), completions, [[-1.0]] * rows, ["stop"] * rows, sampling.n)
+
+
+def test_no_prompt_of_a_path_is_sampled_twice_with_one_seed() -> None:
+    """Three problems for batches of five: copies within a batch, over the ends of epochs, and after a stage
+    was resumed at its position.
+    """
+    made, noted = collector("abc"), Noted()
+    made.sampler = noted  # type: ignore[assignment]
+    made.task = SimpleNamespace(metric="correct", reward=lambda *_: Reward(0.0, {"correct": 0.0}))  # type: ignore
+    made.hparams["prompts_per_step"], position = 5, START
+    for _ in range(4):
+        _, _, position = made.collect(position)
+    assert len(noted.drawn) == 20
+    assert len(set(noted.drawn)) == len({seed for _, seed in noted.drawn}) == 20
+    first = prompt_seeds(Sampling(1, seed=seed_of(0, 0)), [list(prompt) for prompt, _ in noted.drawn[:5]])
+    assert [seed for _, seed in noted.drawn[:5]] == first
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_copies_are_counted_over_all_processes(size: int) -> None:
+    examples = [Example(letter, letter, "") for letter in "aabab"]
+    drawn = []
+    for processes in (1, size):
+        noted = Noted()
+        for rank in range(processes):
+            policy: Any = SimpleNamespace(tokenizer=character_tokenizer(ALPHABET))
+            world: Any = SimpleNamespace(rank=rank, size=processes, gather=lambda value: [value])
+            task: Any = SimpleNamespace(metric="right", reward=lambda *_: Reward(0.0, {"right": 0.0}))
+            evaluate(task, examples, policy, noted, world, Sampling(4, 1.0, n=2, seed=1))  # type: ignore[arg-type]
+        drawn.append(sorted(noted.drawn))
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from llmzero.core.seeds import seed_of
 from llmzero.grpo.nano import character_tokenizer
 from llmzero.grpo.policy import encode_prompts
-from llmzero.rollout.base import Sampling
+from llmzero.rollout.base import Sampling, copies_before, prompt_seeds
 from llmzero.rollout.decoder import is_known
 from llmzero.rollout.settings import TorchEngineSettings
 from llmzero.rollout.torch_engine import TorchEngine
+from llmzero.rollout.vllm_engine import request_seeds
 from llmzero.tasks.base import Example
 
 EOS, PAD = 1, 0
@@ -203,6 +205,32 @@ def test_the_seed_decides_the_draws_whatever_was_drawn_before_and_runs_beside(
     assert narrow.generate(PROMPTS, Sampling(8, 1.0, n=2, seed=5)).completions == first.completions
     assert narrow.generate(PROMPTS, Sampling(8, 1.0, n=2, seed=6)).completions != first.completions
     assert narrow.generate(PROMPTS[2:], Sampling(8, 1.0, n=2, seed=5)).completions == first.completions[4:]
+
+
+def test_copies_of_a_prompt_get_completions_of_their_own(model: Qwen3ForCausalLM) -> None:
+    """Of which the first are those of the prompt alone; on however many processes the batch is shared out."""
+    batch = [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0], PROMPTS[1]]
+    engine, sampling = started(model), Sampling(8, 1.0, n=4, seed=5)
+    together = engine.generate(batch, sampling).completions
+    assert together[:8] == engine.generate(PROMPTS[:2], sampling).completions
+    assert len(set(map(str, together))) > 16
+    copies = copies_before(batch)
+    assert copies == (0, 0, 1, 2, 1)
+    for size in (2, 3):
+        shares = [
+            engine.generate(batch[rank::size], replace(sampling, copies=copies[rank::size])).completions
+            for rank in range(size)
+        ]
+        apart = [shares[i % size][i // size * 4 :][:4] for i in range(len(batch))]
+        assert [row for rows in apart for row in rows] == together
+
+
+def test_seeds_of_copies_are_nobody_elses_and_those_of_other_prompts_stay() -> None:
+    batch = [[5, 6], [5], [5, 6], [5], [5], [5, 1]]
+    seeds = prompt_seeds(Sampling(8, seed=3), batch)
+    assert len(set(seeds)) == len(batch)
+    assert [seeds[0], seeds[1], seeds[5]] == [seed_of(3, 5, 6), seed_of(3, 5), seed_of(3, 5, 1)]
+    assert [seed >> 1 for seed in seeds] == request_seeds(Sampling(8, seed=3), batch)
 
 
 def test_no_prompts_give_no_completions(model: Qwen3ForCausalLM) -> None:
