@@ -26,6 +26,7 @@ UNSUPPORTED = "Unsupported parameter: '{}' is not supported with this model."
 UNSUPPORTED_FORMS = {
     "strict": "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
     "tool": UNSUPPORTED.format("tools"),
+    "object": "'response_format.type' must be 'text'.",
 }
 ERROR_KINDS = {401: ("invalid_request_error", "invalid_api_key"), 429: ("requests", "rate_limit_exceeded")}
 
@@ -76,12 +77,13 @@ class Request:
     @property
     def asked_forms(self) -> list[str]:
         """The forms of answer that the body asks for beyond plain text, noticed or not."""
-        strict = (self.body.get("response_format") or {}).get("type") == "json_schema"
-        return ["tool"] * bool(self.body.get("tools")) + ["strict"] * strict
+        kinds = {"json_schema": "strict", "json_object": "object"}
+        kind = kinds.get((self.body.get("response_format") or {}).get("type"))
+        return ["tool"] * bool(self.body.get("tools")) + [kind] * (kind is not None)
 
     @property
     def form(self) -> str:
-        """The form in which the mind is to answer: "strict", "tool" or "plain"."""
+        """The form in which the mind is to answer: "strict", "tool", "object" or "plain"."""
         return next((form for form in self.asked_forms if form not in self.ignored), "plain")
 
     @property
@@ -291,7 +293,7 @@ class LLMServer(ThreadingHTTPServer):
         self,
         mind: Mind,
         *,
-        forms: Sequence[str] = ("strict", "tool", "plain"),
+        forms: Sequence[str] = ("strict", "tool", "object", "plain"),
         silent_forms: Sequence[str] = (),
         api_key: str | None = None,
         models: Sequence[str] = ("scripted",),

@@ -1,43 +1,62 @@
-"""Dialects: how an endpoint is asked for JSON, which its first replies tell."""
+"""Dialects: how an endpoint is asked for JSON and which fields it takes, which its first replies tell."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from llmzero.agents.complaints import Complaint
+from llmzero.agents.found_json import json_object
 from llmzero.agents.reply import Message, Reply
-from llmzero.agents.text import json_object
 
-Form = Literal["bounded", "strict", "tool", "plain"]
+Form = Literal["bounded", "strict", "tool", "object", "plain"]
 
 # Forms of a request for JSON, the most binding first: a schema with bounds on the lengths of texts, which
 # keep small models from rambling but which not every endpoint knows; a schema without them; the arguments
-# of a tool; a request in words.
-FORMS: tuple[Form, ...] = ("bounded", "strict", "tool", "plain")
+# of a tool; any JSON object; a request in words.
+FORMS: tuple[Form, ...] = ("bounded", "strict", "tool", "object", "plain")
+WITHOUT_SCHEMA = ("object", "plain")
+LIMITS = ("max_completion_tokens", "max_tokens")
 ANSWER_TOOL = "answer"
-UNSUPPORTED = (
-    400,
-    404,
-    422,
-    501,
-)  # HTTP status codes of a request that asks for what an endpoint does not have
+# HTTP status codes of a request that asks for what an endpoint does not have. None is an error within a reply
+# of status 200 that names none. Some servers fail over a schema that they cannot compile, with status 500.
+UNSUPPORTED = (None, 400, 404, 415, 422, 500, 501)
+FORM_NAMED = re.compile(
+    r"response.?format|json.?(schema|object|mode)|schema|grammar|guided|structured|tool|function|parameter",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How an endpoint is asked: the form of JSON answers, and the field that limits their length."""
+    """How an endpoint is asked.
+
+    Attributes:
+        form: of JSON answers.
+        limit: the field that limits their length.
+        dropped: optional fields that it does not take.
+    """
 
     form: Form = "bounded"
-    limit: str = "max_completion_tokens"
+    limit: str = LIMITS[0]
+    dropped: frozenset[str] = frozenset()
 
-    def after(self, complaint: str) -> Dialect | None:
-        """Return what to try after the endpoint refused a request; None where nothing is left."""
-        if self.limit in complaint and self.limit != "max_tokens":
-            return replace(self, limit="max_tokens")
-        position = FORMS.index(self.form)
-        return replace(self, form=FORMS[position + 1]) if position + 1 < len(FORMS) else None
+    def plainer(self, *, no_schema: bool = False) -> Dialect | None:
+        """Return the dialect with the next form, or the next without a schema; None where there is none."""
+        left = FORMS[FORMS.index(self.form) + 1 :]
+        following = next((form for form in left if not no_schema or form in WITHOUT_SCHEMA), None)
+        return replace(self, form=following) if following else None
+
+    def mended(self, complaint: Complaint, optional: Collection[str]) -> Dialect | None:
+        """Return the dialect without a field that the endpoint complains of; None where it is of none."""
+        if complaint.refuses(self.limit):
+            return replace(self, limit=LIMITS[1 - LIMITS.index(self.limit)])
+        refused = (name for name in optional if name not in self.dropped and complaint.refuses(name))
+        name = next(refused, None)
+        return replace(self, dropped=self.dropped | {name}) if name is not None else None
 
     def asking(self, messages: Sequence[Message], schema: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a request that ask for an answer which keeps a JSON schema."""
@@ -51,14 +70,12 @@ class Dialect:
                 "tools": [{"type": "function", "function": answer}],
                 "tool_choice": {"type": "function", "function": {"name": ANSWER_TOOL}},
             }
-        return {"messages": with_schema(messages, schema)}
+        any_object = {"response_format": {"type": "json_object"}} if self.form == "object" else {}
+        return {"messages": with_schema(messages, schema), **any_object}
 
     def heeded(self, reply: Reply) -> bool:
-        """Whether a reply came in the form that was asked for, or would have, had it not been cut."""
-        if self.form == "tool":
-            return bool(reply.tool_calls)
-        begun = reply.cut and reply.text.lstrip()[:1] == "{"
-        return bool(json_object(reply.text, "")) or begun
+        """Whether a reply came in the form that was asked for."""
+        return bool(reply.tool_calls) if self.form == "tool" else json_object(reply.text, "") is not None
 
 
 class DialectSearch:
@@ -73,19 +90,37 @@ class DialectSearch:
         self._settled = False
 
     def after_refusal(
-        self, dialect: Dialect, status: int, complaint: str, wants_json: bool
+        self, tried: Sequence[Dialect], complaint: Complaint, wants_json: bool, optional: Collection[str]
     ) -> Dialect | None:
-        """Return what to try after a refusal with an HTTP status; None where no other dialect would help."""
-        open_question = wants_json or dialect.limit in complaint
-        if self._settled or status not in UNSUPPORTED or not open_question:
+        """Return what to try after a refusal; None where no other dialect would help.
+
+        Args:
+            tried: the dialects of this request, the refused one last.
+            complaint: why the endpoint refused it.
+            wants_json: whether the request was one for JSON.
+            optional: fields of the request that can be left out.
+        """
+        if complaint.status not in UNSUPPORTED or complaint.no_model or complaint.unpaid:
             return None
-        return dialect.after(complaint)
+        following = tried[-1].mended(complaint, optional)
+        if following is not None and following not in tried:
+            return following
+        named = FORM_NAMED.search(complaint.text) is not None
+        # What names no form may still be about one, as long as none was found good. Not so 404, which says
+        # that the address is wrong. Status 500 may be any illness, so few forms are tried.
+        guessed = not self._settled and complaint.status != 404
+        if not wants_json or not (named or guessed):
+            return None
+        return tried[-1].plainer(no_schema=complaint.status == 500 and not named)
 
     def learn(self, dialect: Dialect, reply: Reply, wants_json: bool) -> None:
-        """Keep the dialect that got a reply. Where its form was ignored, a plainer one is next."""
+        """Keep the dialect that got a reply. Where its form was ignored, a plainer one is next.
+
+        A reply that was cut or filtered, or is a refusal, tells nothing of forms.
+        """
         self.dialect = dialect
-        if wants_json and not self._settled:
-            plainer = dialect.after("")
+        if wants_json and not self._settled and not (reply.cut or reply.trouble):
+            plainer = dialect.plainer()
             self._settled = dialect.heeded(reply) or plainer is None
             self.dialect = dialect if self._settled or plainer is None else plainer
 

@@ -7,12 +7,13 @@ by the journal (journal.py). The first replies tell how the endpoint has to be a
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llmzero.agents.breaker import Breaker
+from llmzero.agents.complaints import Complaint, ReplyError, read_complaint
 from llmzero.agents.dialects import Dialect, DialectSearch
 from llmzero.agents.journal import CallId, CallJournal, Tape
 from llmzero.agents.reply import Message, Reply, read_reply
@@ -39,6 +41,8 @@ BODY_TRIES = 2  # for a reply that breaks off: the client itself retries all els
 CHECK_S = 10.0  # seconds that an endpoint has to list its models
 SLOT_TIMEOUTS = 5  # timeouts that a call waits for a slot: others may be in a queue before it
 ERROR_KEPT = 1000  # characters of an error
+BACK_OFF_S, LONGEST_BACK_OFF_S = 0.5, 8.0  # before a request is sent again whose reply holds an error
+TRANSPORT_FIELDS = ("extra_headers", "extra_query", "timeout")  # of `extra`: not of a request's body
 
 
 class CallError(Exception):
@@ -67,7 +71,7 @@ class LlmSettings:
     temperature: float | None = setting(None, "null leaves it to the endpoint", low=0, high=2)
     extra: dict[str, Any] = setting(
         {},
-        "further fields of every request, e.g. +llm.extra={reasoning_effort: low}; secrets in it, such as "
+        "further fields of every request, e.g. {reasoning_effort: low}; secrets in it, such as "
         "extra_headers, are written to no file",
     )
     price_input: float | None = setting(None, "dollars a million tokens; budget.llm_dollars needs it", low=0)
@@ -231,6 +235,7 @@ class Endpoint:
         fields = ("text", "cut", "prompt_tokens", "completion_tokens", "dollars")
         return Reply(
             **{field: record[field] for field in fields},
+            trouble=record.get("trouble", ""),
             tool_calls=tuple(tuple(tool_call) for tool_call in record["tool_calls"]),
         )
 
@@ -288,51 +293,78 @@ class Endpoint:
         self, messages: Sequence[Message], schema: dict[str, Any] | None, tools: Sequence[dict[str, Any]]
     ) -> tuple[Reply, Dialect]:
         """Return the reply to a conversation, and the dialect that got it; try others after a refusal."""
-        from openai import APIStatusError
-
-        dialect, wants_json = self._dialects.dialect, schema is not None
+        tried = [self._dialects.dialect]
         while True:
-            request: dict[str, Any] = {
-                "model": self.model,
-                "messages": list(messages),
-                dialect.limit: self.settings.max_reply_tokens,
-                **self.settings.extra,
-            }
-            if self.settings.temperature is not None:
-                request["temperature"] = self.settings.temperature
-            if tools:
-                request["tools"] = list(tools)
-            elif schema:
-                request |= dialect.asking(messages, schema)
+            request = self._request(tried[-1], messages, schema, tools)
+            # One that has been waited for is not waited for again in every other form.
+            retries = self.settings.retries if len(tried) == 1 else 0
             try:
                 with self._slot(SLOT_TIMEOUTS * self.settings.timeout_s):
-                    reply = self._send(request)
-            except APIStatusError as refusal:
-                following = self._dialects.after_refusal(
-                    dialect, refusal.status_code, _told(refusal), wants_json
+                    reply = self._send(request, retries)
+            except Exception as refusal:
+                complaint = _complaint(refusal)
+                optional = request.get("extra_body", {})
+                following = complaint and self._dialects.after_refusal(
+                    tried, complaint, schema is not None, optional
                 )
-                if following is None:
+                if not following:
                     raise
-                dialect = following
+                self._tell_dropped(following.dropped - tried[-1].dropped, refusal)
+                tried.append(following)
                 continue
-            self._dialects.learn(dialect, reply, bool(schema))
-            return reply, dialect
+            self._dialects.learn(tried[-1], reply, bool(schema))
+            return reply, tried[-1]
 
-    def _send(self, request: dict[str, Any]) -> Reply:
-        """Send a request, and again where the reply breaks off or is garbled; the client retries all else."""
+    def _request(
+        self,
+        dialect: Dialect,
+        messages: Sequence[Message],
+        schema: dict[str, Any] | None,
+        tools: Sequence[dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Return a request as the client's method takes it: what it need not know goes into `extra_body`."""
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": list(messages),
+            dialect.limit: self.settings.max_reply_tokens,
+        }
+        if tools:
+            request["tools"] = list(tools)
+        elif schema:
+            request |= dialect.asking(messages, schema)
+        fields = {"temperature": self.settings.temperature} if self.settings.temperature is not None else {}
+        extra = dict(self.settings.extra)
+        fields |= extra.pop("extra_body", None) or {}
+        fields |= {name: extra.pop(name) for name in list(extra) if name not in TRANSPORT_FIELDS}
+        fields = {name: value for name, value in fields.items() if name not in dialect.dropped}
+        return {**request, **extra, **({"extra_body": fields} if fields else {})}
+
+    def _tell_dropped(self, names: Collection[str], refusal: Exception) -> None:
+        for name in names:
+            log.warning("%s does not take %s, which is left out: %s", self._label, name, _told(refusal))
+
+    def _send(self, request: dict[str, Any], retries: int) -> Reply:
+        """Send a request, and again where the reply breaks off, is garbled or holds a passing error.
+
+        The client itself retries all else.
+        """
         from openai import APIConnectionError, APIStatusError
 
-        completions = self._openai().chat.completions
-        for last in [*[False] * (BODY_TRIES - 1), True]:
+        completions = self._openai().with_options(max_retries=retries).chat.completions
+        for attempt in itertools.count():
             try:
                 with completions.with_streaming_response.create(**request) as response:
                     reply = read_reply(response.read(), request)
                     return replace(reply, dollars=self._price(reply))
             except (APIStatusError, APIConnectionError, TimeoutError):
                 raise
-            except Exception:
-                if last:
+            except Exception as error:
+                complaint = error.complaint if isinstance(error, ReplyError) else None
+                more = BODY_TRIES - 1 if complaint is None else retries if complaint.passing else 0
+                if attempt >= more:
                     raise
+                if complaint is not None:
+                    time.sleep(min(BACK_OFF_S * 2**attempt, LONGEST_BACK_OFF_S))
         raise AssertionError("the last try returns or raises")
 
     def _price(self, reply: Reply) -> float:
@@ -375,6 +407,15 @@ def _key(variable: str | None) -> str | None:
             "characters or letters beyond ASCII, which no request can carry; set it to the key alone"
         )
     return key or None
+
+
+def _complaint(error: Exception) -> Complaint | None:
+    """Return what an endpoint complains of, read from the body; None where it did not answer."""
+    from openai import APIStatusError
+
+    if isinstance(error, APIStatusError):
+        return read_complaint(error.status_code, error.response.text)
+    return error.complaint if isinstance(error, ReplyError) else None
 
 
 def _told(error: BaseException) -> str:

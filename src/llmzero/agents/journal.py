@@ -157,6 +157,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
         if missing := [name for name in RECORD if name not in record]:
             raise ValueError(f"{', '.join(missing)}: missing")
         check(record, **RECORD)
+        check({"trouble": "", **record}, trouble=(str,))
         for name in COSTS:
             if record[name] < 0:
                 raise ValueError(f"{name}={record[name]}: must be at least 0")

@@ -7,11 +7,12 @@ from typing import Any
 
 from llmzero.agents.answer import Review, answer_schema, review
 from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings
+from llmzero.agents.found_json import json_object
 from llmzero.agents.journal import CallId
 from llmzero.agents.prompt import Prompts, Shown, conversation
 from llmzero.agents.reply import Reply
 from llmzero.agents.rules import RandomAgent, RuleAgent
-from llmzero.agents.text import clean, json_object
+from llmzero.agents.text import clean
 from llmzero.core.settings import setting
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
@@ -82,8 +83,9 @@ class LlmAgent:
 
     def _review(self, reply: Reply, evidence: Evidence) -> Review:
         answer = review(json_object(reply.text, "changes"), evidence, self.endpoint.model)
-        cut = ("Your reply was cut at its greatest length; answer more briefly.",) if reply.cut else ()
-        return replace(answer, complaints=(*cut, *answer.complaints)) if answer.complaints else answer
+        cut = "Your reply was cut at its greatest length; answer more briefly." if reply.cut else ""
+        why = tuple(text for text in (cut, reply.trouble) if text)
+        return replace(answer, complaints=(*why, *answer.complaints)) if answer.complaints else answer
 
     def _complaint(self, reply: Reply, answer: Review) -> list[dict[str, Any]]:
         said = {"role": "assistant", "content": clean(reply.text, ANSWER_SHOWN) or "(nothing)"}

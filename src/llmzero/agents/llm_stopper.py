@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmzero.agents.endpoint import CallError, Endpoint, LlmSettings
+from llmzero.agents.found_json import json_object
 from llmzero.agents.journal import CallId
 from llmzero.agents.prompt import Prompts
+from llmzero.agents.reply import Reply
 from llmzero.agents.stopper import CurveStopper, CurveStopperSettings, StopperSettings
-from llmzero.agents.text import clean, json_object, share
+from llmzero.agents.text import clean, share
 from llmzero.core.settings import setting
 from llmzero.core.stage import ValidationPoint
 from llmzero.evidence.dynamics import dynamics_text
@@ -72,7 +74,7 @@ class LlmStopper:
         if self.endpoint.replays and not self.endpoint.knows(call):
             return StopDecision(False, "not asked at this step when the cassette was recorded")
         try:
-            return _decision(self.endpoint.ask(call, self._messages(evidence), schema=SCHEMA).text)
+            return _decision(self.endpoint.ask(call, self._messages(evidence), schema=SCHEMA))
         except (CallError, ValueError) as error:
             decision = self._statistics.decide(evidence)
             cause = clean(error, REASON_LIMIT)
@@ -88,15 +90,16 @@ class LlmStopper:
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
-def _decision(text: str) -> StopDecision:
+def _decision(reply: Reply) -> StopDecision:
     """Read an answer.
 
     Raises:
         ValueError: it is none.
     """
-    value = json_object(text, "stop")
+    value = json_object(reply.text, "stop")
     if value is None or not isinstance(value["stop"], bool):
-        raise ValueError("the answer says neither stop nor go on")
+        cut = "the reply was cut at its greatest length" if reply.cut else ""
+        raise ValueError(reply.trouble or cut or "the answer says neither stop nor go on")
     chance = share(value.get("probability"))
     details = {"probability": chance} if chance is not None else {}
     return StopDecision(value["stop"], clean(value.get("reason") or "no reason given", REASON_LIMIT), details)

@@ -1,15 +1,24 @@
-"""Replies of a language model, read with as little trust as possible."""
+"""Replies of a language model, read with as little trust as possible, in all shapes that there are."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmzero.agents.text import estimated_tokens
+from llmzero.agents.complaints import ReplyError, complaint_in, error_of, told
+from llmzero.agents.streamed import joined_stream
+from llmzero.agents.text import estimated_tokens, one_line
 from llmzero.core.redaction import redacted
 
 Message = dict[str, Any]  # of a conversation, in the words of the protocol
+CUT = ("length", "max_tokens", "model_length")
+FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "refusal")
+REASONING = ("reasoning_content", "reasoning", "thinking")  # where endpoints put it beside the content
+SAID = 300  # characters of a refusal
 
 
 @dataclass(frozen=True)
@@ -17,9 +26,11 @@ class Reply:
     """What a language model replied, and what it cost.
 
     Attributes:
-        text: the message's content, or the arguments of the tool that had to be called.
+        text: the message's content and the arguments of the tool that had to be called. Where a message has
+            neither, what stands in its place: some endpoints take the whole answer for reasoning.
         tool_calls: (id, name, arguments as sent) of every tool call.
         cut: whether the reply ended at the limit of its length.
+        trouble: why there is no answer, as far as the reply says so: a refusal, or a filter.
     """
 
     text: str
@@ -28,6 +39,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     dollars: float = 0.0
+    trouble: str = ""
 
     @property
     def tokens(self) -> int:
@@ -39,45 +51,123 @@ def read_reply(body: bytes, request: Message) -> Reply:
     """Return the reply in the body of a chat completion, without its price, and without secrets.
 
     Args:
-        body: JSON, if the endpoint keeps the protocol.
+        body: JSON, if the endpoint keeps the protocol, or a stream of it.
         request: the request that it answers.
 
     Raises:
-        Exception: of any kind, where the body is no chat completion.
+        ReplyError: it holds an error instead.
+        Exception: of any other kind, where the body is no chat completion.
     """
-    completion = json.loads(body)
-    choice = completion["choices"][0]
-    message = choice["message"]
-    calls = [
-        (call.get("id", ""), call["function"]["name"], call["function"]["arguments"])
-        for call in message.get("tool_calls") or ()
-    ]
-    tool_calls = tuple(
-        (redacted(str(call_id)), redacted(str(name)), redacted(str(arguments)))
-        for call_id, name, arguments in calls
-    )
-    had_to_call = bool(tool_calls) and "tool_choice" in request
-    text = tool_calls[0][2] if had_to_call else redacted(_text(message.get("content")))
+    completion = _completion(body)
+    choice = _choice(completion)
+    message = choice.get("message", choice.get("text"))
+    message = message if isinstance(message, dict) else {"content": message}
+    reason = str(choice.get("finish_reason") or "").lower()
+    tool_calls, cut = _tool_calls(message), reason in CUT
+    had_to_call = bool(tool_calls) and ("tool_choice" in request or "tools" not in request)
+    said = [_text(message.get("content")), *(call[2] for call in tool_calls if had_to_call)]
+    if not tool_calls and not cut and not said[0].strip():
+        said = [next((text for name in REASONING if (text := _text(message.get(name)))), "")]
+    text = redacted("\n".join(part for part in said if part))
     usage = completion.get("usage")
     return Reply(
         text,
         tool_calls,
-        cut=choice.get("finish_reason") == "length",
-        prompt_tokens=_tokens(usage, "prompt_tokens", json.dumps(request["messages"])),
-        completion_tokens=_tokens(usage, "completion_tokens", text),
+        cut=cut,
+        prompt_tokens=_tokens(usage, ("prompt_tokens", "input_tokens"), json.dumps(request["messages"])),
+        completion_tokens=_tokens(usage, ("completion_tokens", "output_tokens"), text),
+        trouble=_trouble(message, reason),
     )
+
+
+def _completion(body: bytes) -> Mapping[str, Any]:
+    """Return the chat completion in a body.
+
+    Raises:
+        ReplyError: there is none.
+    """
+    text = body.decode(errors="replace").lstrip("\ufeff")
+    if text.lstrip()[:1] == "<":
+        title = re.search(r"<title[^<>]*>([^<>]*)", text, re.IGNORECASE)
+        named = f" ({one_line(redacted(title[1]), 80)})" if title and title[1].strip() else ""
+        raise ReplyError(f"the reply is a page of HTML{named} and no JSON; is llm.base_url right?")
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = joined_stream(text)
+        if document is None:
+            raise
+    if not isinstance(document, dict):
+        raise ReplyError("the reply is JSON, but no chat completion")
+    return document
+
+
+def _choice(completion: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first choice of a chat completion.
+
+    Raises:
+        ReplyError: there is none; the endpoint's own words say why, if it has any.
+    """
+    choices = completion.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if choice is None and isinstance(completion.get("message"), dict):  # Ollama's own protocol
+        return dict(completion)
+    failed = isinstance(choice, dict) and choice.get("error")
+    if isinstance(choice, dict) and not failed:
+        return choice
+    error = {"error": choice["error"]} if isinstance(choice, dict) else error_of(completion)
+    if error is None:
+        raise ReplyError("the reply holds no choices")
+    complaint = complaint_in(error)
+    code = f" {complaint.status}" if complaint.status else ""
+    raise ReplyError(f"the reply holds an error{code} in place of an answer: {told(complaint)}", complaint)
+
+
+def _tool_calls(message: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    """Return id, name and arguments of every call of a tool, the one of the old protocol too."""
+    calls = message.get("tool_calls") or ()
+    legacy = message.get("function_call")
+    calls = [calls] if isinstance(calls, dict) else list(calls)
+    calls += [{"function": legacy}] if isinstance(legacy, dict) else []
+    read = []
+    for call in calls:
+        function = call.get("function") or call
+        arguments = function.get("arguments", function.get("parameters"))
+        sent = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
+        read.append(tuple(redacted(str(part)) for part in (call.get("id") or "", function["name"], sent)))
+    return tuple((call_id, name, sent) for call_id, name, sent in read)
 
 
 def _text(content: Any) -> str:
-    """Return a message's text, which some endpoints send as a list of parts."""
-    parts = content if isinstance(content, list) else [content]
-    return "".join(
-        str(part.get("text") or "") if isinstance(part, dict) else str(part or "") for part in parts
-    )
+    """Return a message's text, which some endpoints send as parts, or as the object that it describes."""
+    if isinstance(content, dict):
+        return _part(content) if "text" in content or "type" in content else json.dumps(content)
+    if isinstance(content, list):
+        return "".join(_part(part) if isinstance(part, dict) else str(part or "") for part in content)
+    return str(content or "")
 
 
-def _tokens(usage: Any, name: str, text: str) -> int:
+def _part(part: Mapping[str, Any]) -> str:
+    """Return the text of a part of a message; reasoning and refusals have none under this key."""
+    text = part.get("text") if part.get("type") not in ("reasoning", "thinking") else None
+    return str((text.get("value") if isinstance(text, dict) else text) or "")
+
+
+def _trouble(message: Mapping[str, Any], reason: str) -> str:
+    """Return why a message holds no answer, as far as it says so."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else ()
+    refusals = [message.get("refusal"), *(part.get("refusal") for part in parts if isinstance(part, dict))]
+    refusal = next((text for text in refusals if isinstance(text, str) and text.strip()), None)
+    if refusal:
+        return f"The model refused to answer: {one_line(redacted(refusal), SAID)}"
+    return f"A filter of the endpoint ended the reply (finish_reason={reason})." if reason in FILTERED else ""
+
+
+def _tokens(usage: Any, names: tuple[str, ...], text: str) -> int:
     """Return how many tokens the endpoint says it used; an estimate where it says nothing sensible."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    sensible = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1e9
-    return value if sensible and isinstance(value, int) else estimated_tokens(text)
+    values = [usage.get(name) for name in names] if isinstance(usage, dict) else []
+    for value in values:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
+            return math.ceil(value)
+    return estimated_tokens(text)

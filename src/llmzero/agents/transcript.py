@@ -11,8 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from llmzero.agents.found_json import json_object
 from llmzero.agents.reply import Message, Reply
-from llmzero.agents.text import clean, estimated_tokens, json_object, one_line
+from llmzero.agents.text import clean, estimated_tokens, one_line
 from llmzero.core.errors import DamagedFileError
 from llmzero.core.files import (
     NUMBER,

@@ -10,8 +10,9 @@ import jsonschema
 import pytest
 
 from llmzero.agents.answer import answer_schema, review
+from llmzero.agents.found_json import json_object
 from llmzero.agents.rules import RandomAgent, RuleAgent
-from llmzero.agents.text import clean, fenced, json_object
+from llmzero.agents.text import clean, fenced
 from llmzero.core.hparams import Catalogue
 from llmzero.evidence.evidence import Evidence, StageView
 from llmzero.evidence.fit import MIN_DISTANCE

@@ -70,15 +70,15 @@ def records(nodes: Path) -> list[dict[str, Any]]:
 # --- how JSON is asked for ---
 
 
-@pytest.mark.parametrize("form", ["strict", "tool", "plain"])
+@pytest.mark.parametrize("form", ["strict", "tool", "object", "plain"])
 def test_the_form_an_endpoint_has_is_found_out_once(tmp_path: Path, form: str) -> None:
     with LLMServer(good, forms=[form]) as server:
         made = endpoint(server.url, tmp_path)
         assert [json.loads(ask(made).text) for _ in range(3)] == [GOOD] * 3
-        tried = {"strict": 0, "tool": 2, "plain": 3}[form]
+        tried = {"strict": 0, "tool": 2, "object": 3, "plain": 4}[form]
         assert len(server.requests) == 3 + tried
         assert all(request.form == form for request in server.requests[tried:])
-        assert ("<answer-schema>" in server.requests[-1].system) == (form == "plain")
+        assert ("<answer-schema>" in server.requests[-1].system) == (form in ("object", "plain"))
         assert [record["form"] for record in records(tmp_path)] == [
             "bounded" if form == "strict" else form
         ] * 3
@@ -200,12 +200,12 @@ def test_after_repeated_failure_the_endpoint_is_left_alone_for_a_while(
         made = endpoint(server.url, tmp_path, breaker_failures=2, breaker_pause_s=0.2)
         for message in ("no", "no", "left alone for", "left alone for"):
             with pytest.raises(CallError, match=message):
-                ask(made)
+                made.ask(CALL, QUESTION)
         assert len(server.requests) == 2
         assert "rules decide in its place" in caplog.text
         made._breaker.open_until = 0.0  # the pause is over
         with pytest.raises(CallError, match="InternalServerError"):
-            ask(made)
+            made.ask(CALL, QUESTION)
         assert len(server.requests) == 3
 
 
@@ -601,9 +601,9 @@ def test_headers_are_sent_and_written_nowhere(tmp_path: Path, caplog: pytest.Log
 
     with LLMServer(parrot) as server:
         made = endpoint(server.url, tmp_path, extra=extra)
-        ask(made)
+        made.ask(CALL, QUESTION)
         with pytest.raises(CallError):
-            ask(made)
+            made.ask(CALL, QUESTION)
     assert server.requests[0].headers["x-gateway"] == f"Token {KEY}"
     written = "".join(file.read_text() for file in tmp_path.rglob("*.json")) + caplog.text
     assert "[key]" in written

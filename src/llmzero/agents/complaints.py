@@ -1,0 +1,157 @@
+"""What an endpoint complains of: read from the body of its error, whatever shape that has."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmzero.agents.text import one_line
+from llmzero.core.files import MAX_DEPTH
+from llmzero.core.redaction import redacted
+
+TOLD = 1000  # characters of an error
+# Keys of an error under which an endpoint repeats the request, which names every field of it.
+ECHOES = ("input", "body", "request", "ctx", "url")
+# Keys that are an error's own; others may name a field of the request.
+ENVELOPE = (
+    *("error", "errors", "message", "msg", "detail", "details", "metadata", "raw"),
+    *("type", "loc", "code", "param", "object"),
+)
+STATUS_KEYS = ("status", "status_code", "http_status", "code")
+PASSING = re.compile(
+    r"overload|rate.?limit|too many requests|try again|temporar|time.?out|timed out|busy|capacity|unavailable"
+    r"|server.?error|internal error",
+    re.IGNORECASE,
+)
+UNPAID = re.compile(
+    r"insufficient.?(quota|balance|credit|fund)|exceeded your current quota|billing|payment", re.IGNORECASE
+)
+NO_MODEL = re.compile(
+    r"model[ _-]?not[ _-]?(found|exist)|(unknown|no such|invalid|unrecognized) model|invalid_model"
+    r"|not a valid model"
+    r"|\bmodel\b.{0,200}(does not exist|doesn't exist|not found|not exist|is not available|not supported)"
+    r"|deploymentnotfound",
+    re.IGNORECASE | re.DOTALL,
+)
+REFUSES = re.compile(
+    r"not.{0,20}support|unsupport|not (permitted|allowed|valid|accept)|forbidden|unknown|unrecogni[sz]ed"
+    r"|unexpected|invalid|extra|only the default|deprecat|cannot|can't|does not|must",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """An error of an endpoint.
+
+    Attributes:
+        status: the HTTP status, or the one that the body of a reply gives in its place; None where it
+            gives none.
+        text: all that the body says, without what it repeats of the request.
+        about: the field of the request that the body says it is about; empty where it does not say so.
+    """
+
+    status: int | None
+    text: str
+    about: str = ""
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may succeed later."""
+        if self.unpaid:
+            return False
+        if self.status is not None:
+            return self.status in (408, 409, 429) or self.status >= 500
+        return PASSING.search(self.text) is not None
+
+    @property
+    def unpaid(self) -> bool:
+        """Whether the account is used up."""
+        return UNPAID.search(self.text) is not None
+
+    @property
+    def no_model(self) -> bool:
+        """Whether the endpoint does not have the model that was asked for."""
+        return self.status in (400, 404, 422, None) and NO_MODEL.search(self.text) is not None
+
+    def refuses(self, field: str) -> bool:
+        """Return whether it is about a field of the request, which the endpoint does not take."""
+        named = re.search(rf"(?<![\w-]){re.escape(field)}(?![\w-])", self.about or self.text)
+        return named is not None and (bool(self.about) or REFUSES.search(self.text) is not None)
+
+
+class ReplyError(Exception):
+    """A reply of status 200 that holds an error in place of an answer, or nothing that is one.
+
+    Attributes:
+        complaint: what the endpoint says; None where the reply is garbled, which may be an accident.
+    """
+
+    def __init__(self, text: str, complaint: Complaint | None = None) -> None:
+        super().__init__(text)
+        self.complaint = complaint
+
+
+def read_complaint(status: int | None, body: str) -> Complaint:
+    """Return what the body of an error says; `status` None takes the one in the body."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return Complaint(status, redacted(body))
+    return complaint_in(document, status)
+
+
+def complaint_in(document: Any, status: int | None = None) -> Complaint:
+    """Return what an error says that was read from JSON; `status` None takes the one in it."""
+    error = document.get("error") if isinstance(document, Mapping) else None
+    about = error.get("param") if isinstance(error, Mapping) else None
+    return Complaint(
+        status if status is not None else _status(document),
+        redacted("\n".join(_texts(document))),
+        about if isinstance(about, str) else "",
+    )
+
+
+def error_of(document: Mapping[str, Any]) -> Any:
+    """Return the error that a reply holds in place of choices; None where it holds none."""
+    for key in ("error", "errors", "detail"):
+        if document.get(key):
+            return {key: document[key], **{name: document[name] for name in STATUS_KEYS if name in document}}
+    if document.get("object") == "error" or (document.get("message") and "choices" not in document):
+        return document
+    return None
+
+
+def told(complaint: Complaint) -> str:
+    """Return a complaint on a line."""
+    return one_line(complaint.text, TOLD)
+
+
+def _texts(value: Any, depth: int = MAX_DEPTH) -> Iterator[str]:
+    """Yield all texts of an error but those under `ECHOES`, and keys that may be fields of a request."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping) and depth:
+        for key, item in value.items():
+            if key not in (*ECHOES, *ENVELOPE, *STATUS_KEYS):
+                yield key
+            if key not in ECHOES:
+                yield from _texts(item, depth - 1)
+    elif isinstance(value, list) and depth:
+        for item in value:
+            yield from _texts(item, depth - 1)
+
+
+def _status(value: Any, depth: int = 4) -> int | None:
+    """Return the first HTTP status of an error that an error names, from the outside in."""
+    if not isinstance(value, Mapping) or not depth:
+        return None
+    for key in STATUS_KEYS:
+        number = str(value.get(key))
+        if re.fullmatch(r"[45]\d\d", number):
+            return int(number)
+    inner = (_status(item, depth - 1) for key, item in value.items() if key not in ECHOES)
+    return next((status for status in inner if status is not None), None)
