@@ -1,10 +1,11 @@
 r"""The one reader of numbers, in right answers and in completions. Exact, bounded, and nothing is executed.
 
     number   = [sign] [currency [sign]] value [percent] [currency]
-    value    = power | mixed | fraction | decimal
+    value    = power | mixed | fraction | repeating | decimal
     power    = [decimal "×"] "10^" digits                               1.5 \times 10^{3}
     mixed    = digits (digits "/" digits | \frac{digits}{digits})       3 1/2, 3\frac12, 3½
     fraction = decimal "/" decimal | \frac{decimal}{decimal}            1/2, \dfrac12
+    repeating = [digits] "." [digits] \overline{digits}                 0.1\overline{6}
     decimal  = integer ["." digits] ["e" digits] | "." digits           1,234.5, 1e-3
     integer  = digits | 1 to 3 digits, then groups of three behind commas or spaces
 
@@ -41,23 +42,14 @@ _CHARACTERS = str.maketrans(
     }
 )
 _LATEX = re.compile(
-    r"\\[dtc]?frac(?![A-Za-z])|\\(?:times|cdot|approx|left|right|quad|qquad)(?![A-Za-z])|\\[$%,;: !()\[\]]"
-    r"|\^\{?\\circ\}?|[°~]|\{,\}|\$\$"
+    r"\\\\|\\[dtc]?frac(?![A-Za-z])|\\(?:times|cdot|approx|left|right|quad|qquad)(?![A-Za-z])|\\! ?"
+    r"|\\[$%,;: ()\[\]]|\^\{?\\circ\}?|[°~]|\{,\}|\$\$"
 )
-_MEANING = {
-    "\\frac": "\\frac",
-    "\\dfrac": "\\frac",
-    "\\tfrac": "\\frac",
-    "\\cfrac": "\\frac",
-    "$$": "$",
-    "\\times": "×",
-    "\\cdot": "×",
-    "\\approx": "≈",
-    "\\$": "$",
-    "\\%": "%",
-    "\\!": "",
-    "{,}": ",",
-}  # of other commands: a space
+_MEANING = {  # of any other command: a space
+    r"\\": r"\\", r"\frac": r"\frac", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
+    r"\times": "×", r"\cdot": "×", r"\approx": "≈", r"\$": "$", r"\%": "%", r"\!": "", r"\! ": "",
+    "{,}": ",", "$$": "$",
+}  # fmt: skip
 _ALONE_MINUS = re.compile(r"(?:^|(?<=[=:(]))\s{0,3}-\s{1,3}(?=[\d$.\\])")
 
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?:\ \d{3})+(?![\d/])|\d+)"
@@ -68,6 +60,7 @@ _NUMBER = re.compile(
     (?: (?:(?P<factor>{_DECIMAL})\s?[×*x]\s?)?10\s?\^\s?\{{?(?P<exponent>[-+]?\d+)\}}?
       | (?:(?P<whole>\d+)\s{{0,3}})?\\frac\s?(?:\{{\s?(?P<above>-?{_DECIMAL})\s?\}}|(?P<above_1>\d))
         \s?(?:\{{\s?(?P<below>{_DECIMAL})\s?\}}|(?P<below_1>\d))
+      | (?P<fixed>\d*\.\d*)\\(?:overline|bar)\s?\{{\s?(?P<repeated>\d+)\s?\}}
       | (?P<whole_2>\d+)\s{{1,3}}(?P<above_2>\d+)/(?P<below_2>\d+)(?![\d.])
       | (?P<above_3>{_DECIMAL})(?:\s?/\s?(?P<below_3>[-+]?{_DECIMAL}))?
     )
@@ -90,15 +83,18 @@ _JOINED = re.compile(
 _SAME = re.compile(r"[\s$*,]{0,4}(?:\(|or\b|≈|i\.e\.|that is\b)[\s$*,(=]{0,4}")  # 1/2 (0.5)
 # Before a number and behind it: these make it a part of a formula.
 _BEFORE = re.compile(
-    rf"(?:[√∛±<>≤≥|^]|(?!{_WORDS})\\[A-Za-z]+[\[({{]?|(?<!\\)\b[A-Za-z]+\("
+    r"(?:[√∛±<>≤≥≠|^]|\b(?:not|negative|minus|plus|times|over|sqrt|log(?:_\w{1,3})?|ln|sin|cos|tan)"
+    rf"|(?!{_WORDS})\\[A-Za-z]+[\[({{]?|(?<!\\)\b[A-Za-z]+\("
     r"|[\w)}\]][ \t]?(?:[+/×÷·^]|(?<!\*)\*)"
     r"|(?:\b[A-Za-z]|[)}\]])[ \t]?-)[ \t]?$"
 )
 _BEHIND = re.compile(
     rf"\s?(?:[\^_√π∞]|(?!{_WORDS})\\[A-Za-z]|[xyzXYZnikKMBe](?![A-Za-z])|[*/×÷·+-]\s?[xyzn](?![A-Za-z])"
-    r"|[*×÷·+][ \t]?[(\\]|(?:hundred|thousand|[mb]illion|trillion|dozen)\b|\d)"
+    r"|[*×÷·+][ \t]?[(\\]|\d"
+    r"|(?:hundred|thousand|[mb]illion|trillion|dozen|squared|cubed|factorial|mod|plus|minus|times|over)\b)"
 )
-_LISTED = re.compile(r"[,;]\s|\band\b|\bor\b")
+_COMMAND = re.compile(rf"(?!{_WORDS})\\[A-Za-z]")
+_LISTED = re.compile(r"=.*(?:[,;]\s|\b(?:and|or)\b)|\d\s?[,;]\s", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -126,13 +122,15 @@ def _close(first: Fraction, second: Fraction) -> bool:
     return abs(first - second) <= RELATIVE_ERROR * abs(second)
 
 
-@lru_cache(4096)
 def read(text: str) -> Number | None:
     """Return the number that a text is as a whole; None where it is none, or one beyond the bounds."""
+    return _read(text) if len(text) <= MAX_CHARS else None
+
+
+@lru_cache(4096)
+def _read(text: str) -> Number | None:
     if integer := _INTEGERS.fullmatch(text):
         return Number(Fraction(int(integer[1])))
-    if len(text) > MAX_CHARS:
-        return None
     plain = spelled(text).strip()
     for _ in range(4):
         if match := _NUMBER.fullmatch(plain):
@@ -144,23 +142,29 @@ def read(text: str) -> Number | None:
     return None
 
 
-@lru_cache(4096)
 def only(text: str) -> Number | None:
     """Return the one number of a stated answer, with a unit or in words (42 apples, x = 42).
 
     None where it has no number, several different ones, or one that is part of a formula.
     """
-    number = read(text)
-    if number is not None or len(text) > MAX_CHARS:
+    return _only(text) if len(text) <= MAX_CHARS else None
+
+
+@lru_cache(4096)
+def _only(text: str) -> Number | None:
+    number = _read(text)
+    if number is not None:
         return number
     before, equals, text = spelled(text).rpartition("=")
-    if equals and _LISTED.search(before):
+    if equals and (_LISTED.search(before) or before.endswith(("<", ">", "!"))):
         return None
     found = list(_NUMBER.finditer(text))
     between = [text[one.end() : two.start()] for one, two in pairwise(found)]
     if not found or not all(map(_SAME.fullmatch, between)):
         return None
-    if any(_in_formula(text, match) or text.startswith("!", match.end()) for match in found):
+    if _COMMAND.search(_NUMBER.sub("", text)) or any(
+        _in_formula(text, match) or text.startswith("!", match.end()) for match in found
+    ):
         return None
     numbers = [_number(match) for match in found]
     first = numbers[0]
@@ -212,6 +216,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if match["exponent"]:
         factor, power = _decimal(match["factor"] or "1"), _decimal(f"1e{match['exponent']}")
         return factor * power if factor is not None and power is not None else None
+    if match["repeated"]:
+        return _repeating(match["fixed"], match["repeated"])
     whole = match["whole"] or match["whole_2"]
     above = _decimal(match["above"] or match["above_1"] or match["above_2"] or match["above_3"])
     below = _decimal(match["below"] or match["below_1"] or match["below_2"] or match["below_3"] or "1")
@@ -228,3 +234,8 @@ def _decimal(text: str) -> Fraction | None:
     if len(mantissa) > MAX_CHARS or len(exponent) > 8 or abs(int(exponent or 0)) > MAX_EXPONENT:
         return None
     return Fraction(mantissa) * Fraction(10) ** int(exponent or 0)
+
+
+def _repeating(fixed: str, repeated: str) -> Fraction:
+    places = len(fixed.partition(".")[2])
+    return Fraction(f"0{fixed}0") + Fraction(int(repeated), 10**places * (10 ** len(repeated) - 1))

@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from llmzero.tasks import choices, numbers
+from llmzero.tasks import choices, math_answers, numbers
 from llmzero.tasks.answers import MAX_ANSWER_CHARS
-
-_WORDS = re.compile(
-    r"(?!.*\d[eE][-+]?\d)[A-Za-z0-9\s.,:;!?'%$=/+-]*", re.ASCII | re.DOTALL
-)  # of powers of ten (9e3) math-verify reads the 9
 
 Verifier = Callable[[str, str], float]  # (stated answer, right answer) -> score from 0 to 1
 
@@ -44,29 +40,11 @@ def plain_numbers(stated: str, answer: str) -> float | None:
 
 
 def math(stated: str, answer: str) -> float:
-    """Compare mathematical expressions by math-verify, which knows LaTeX, sets, intervals and equations.
-
-    math-verify takes the first number of what it cannot read. So an answer that is neither words and numbers
-    nor LaTeX as a whole earns nothing.
-    """
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    if len(stated) > MAX_ANSWER_CHARS:
-        return 0.0
-    worded = _WORDS.fullmatch(stated) is not None
-    right = parse(_as_latex(answer), parsing_timeout=None)
-    expressions = parse(
-        _as_latex(stated),
-        parsing_timeout=None,
-        **({} if worded else {"extraction_config": [LatexExtractionConfig()]}),
-    )
-    if not worded and all(isinstance(part, str) for part in expressions):
-        return 0.0
-    return float(bool(right and expressions) and verify(right, expressions, timeout_seconds=None))
-
-
-def _as_latex(text: str) -> str:
-    return text if "$" in text or "\\boxed" in text else f"${text}$"
+    """Compare mathematical expressions: numbers as `numeric` does, all else by `math_answers`."""
+    number, right = numbers.only(stated), numbers.read(answer)
+    if number is not None and right is not None:
+        return float(numbers.same(number, right))
+    return float(len(stated) <= MAX_ANSWER_CHARS and math_answers.equal(stated, answer))
 
 
 # What a completion answers that states nothing; all others are compared as a whole.
