@@ -43,6 +43,7 @@ TIERS = {
         "test_every_pair_of_options_composes_and_is_checked",
         "test_every_stated_answer_earns_everything",
         "test_it_trains_for_real",
+        "test_tensors_are_verdicts_though_pytorch_is_loaded_with_the_first",
         "test_killing_a_simulated_search_twenty_times_changes_nothing",
         "test_killing_it_fifteen_times_changes_nothing",
         "test_kills_lose_no_reply_and_pay_for_none_twice",

@@ -33,6 +33,8 @@ for each in (_Loader, _Dumper):
         "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
 
+NEWLINE = b"\n"
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 MAX_YAML_CHARACTERS = 20 * 1024**2
 MAX_NUMBER_CHARACTERS = 400  # no float has more digits; Python takes quadratic time for long numbers
 # What the constructors of the loader raise for a value that is not of the tag that it has.
@@ -120,13 +122,21 @@ def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> d
 def read_lines(key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the objects of a file of JSON lines, each with `file:line` for messages; `key` named the file.
 
+    Lines end with a newline alone: the other separators that Unicode has may stand inside of a text.
+
     Raises:
-        UserError: it cannot be read, or a line is no object.
+        UserError: it cannot be read, or a line is no object, states a key twice, or holds half a character.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+        if name := next((name for start, name in COMPRESSED.items() if data.startswith(start)), None):
+            raise UserError(f"{key}={path}: is compressed by {name}; unpack it first")
+        lines = data.decode("utf-8-sig").split("\n")
+    except OSError as error:
         raise UserError(f"{key}={path}: cannot be read ({error})") from error
+    except UnicodeDecodeError as error:
+        where = f"{path}:{data.count(NEWLINE, 0, error.start) + 1}"
+        raise UserError(f"{where}: cannot be read ({error}); {key} must be a file in UTF-8") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield f"{path}:{number}", _object(f"{path}:{number}", line)
@@ -134,9 +144,17 @@ def read_lines(key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _object(where: str, line: str) -> dict[str, Any]:
     try:
-        return parsed(line)
+        record = parsed(line, once=True)
+        if "\\u" in line:  # only an escape can be half of a pair
+            json.dumps(record, ensure_ascii=False).encode()
+        return record
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: is no JSON ({error})") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise UserError(
+            f"{where}: holds {json.dumps(half)}, half of a character, which no model can be given; remove it"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: {error}") from error
 

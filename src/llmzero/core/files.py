@@ -167,13 +167,17 @@ def read_records(
     return records
 
 
-def parsed(text: str | bytes) -> dict[str, Any]:
+def parsed(text: str | bytes, *, once: bool = False) -> dict[str, Any]:
     """Return the JSON object that a text is.
+
+    Args:
+        text: it.
+        once: whether a key may stand once only in an object; else its last value counts.
 
     Raises:
         ValueError: it is none, or lists and mappings lie too deep within each other.
     """
-    value = json.loads(text)
+    value = json.loads(text, object_pairs_hook=_stated_once if once else None)
     if not isinstance(value, dict):
         raise ValueError(f"must be an object, {{...}}, but is {type(value).__name__}")
     opening = ("[", "{") if isinstance(text, str) else (b"[", b"{")
@@ -181,6 +185,15 @@ def parsed(text: str | bytes) -> dict[str, Any]:
     if not few and too_deep(value):
         raise ValueError(f"lists and mappings lie more than {MAX_DEPTH} deep within each other")
     return value
+
+
+def _stated_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"states {twice!r} more than once")
+    return record
 
 
 def too_deep(value: Any, depth: int = MAX_DEPTH) -> bool:

@@ -61,9 +61,11 @@ class Terminal(Console):
     Titles of panels and columns of progress bars read markup all the same: they take `Text` or markup=False.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, stream: TextIO | None = None, **options: Any) -> None:
         options = {"soft_wrap": True, **options}
-        super().__init__(file=unguarded(sys.stdout), markup=False, emoji=False, highlight=False, **options)
+        super().__init__(
+            file=unguarded(stream or sys.stdout), markup=False, emoji=False, highlight=False, **options
+        )
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as text, written out before its width counts."""

@@ -8,7 +8,7 @@ from llmzero.core.settings import setting
 from llmzero.tasks.base import Task
 from llmzero.tasks.generated import generated_sizes
 from llmzero.tasks.packages import require
-from llmzero.tasks.settings import GeneratedTaskSettings
+from llmzero.tasks.settings import GeneratedTaskSettings, unverified
 
 
 @dataclass
@@ -23,6 +23,7 @@ class ChemistrySettings(GeneratedTaskSettings):
     path: str | None = setting(
         None, "a copy of the published data set, a directory that `datasets` loads; null is the hub"
     )
+    unverified: str = unverified("skip")
 
 
 def chemistry(settings: ChemistrySettings) -> Task:
@@ -42,5 +43,5 @@ def chemistry(settings: ChemistrySettings) -> Task:
     if settings.difficulty == "nano":
         return SmallMolecules(sizes, settings.seed)
     if settings.source == "published":
-        return ChemCoTBench(settings.path, settings.sizes(), settings.template)
+        return ChemCoTBench(settings.path, settings.sizes(), settings.template, settings.unverified)
     return MoleculeQuestions(sizes, settings.seed, settings.template)

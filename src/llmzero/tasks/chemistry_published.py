@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, islice
 from typing import Any
 
 from llmzero.core.errors import UserError
@@ -15,8 +14,9 @@ from llmzero.tasks import answers, hub
 from llmzero.tasks.base import Example, Reward, weighted
 from llmzero.tasks.chemistry_answers import judged, source_molecule
 from llmzero.tasks.chemistry_questions import Question
+from llmzero.tasks.gold import FULL_MARKS, Rows
 from llmzero.tasks.molecules import GROUPS, canonical, read
-from llmzero.tasks.splits import Split, content_id, split_of
+from llmzero.tasks.splits import Split, content_id, first_of, split_of
 from llmzero.tasks.template import prompt_template
 
 HUB = "OpenMol/ChemCoTBench"
@@ -54,18 +54,22 @@ class ChemCoTBench:
         path: a copy of it, a directory that `datasets` loads; None loads it from the hub.
         sizes: examples in each split; None is all.
         template: a Jinja file that makes the prompt of `question` and `example`; None is the task's own.
+        unverified: what is done with rows whose own reference is judged wrong.
     """
 
     metric = "correct"
 
-    def __init__(self, path: str | None, sizes: Mapping[str, int | None], template: str | None) -> None:
-        self.path, self.sizes = path or HUB, sizes
+    def __init__(
+        self, path: str | None, sizes: Mapping[str, int | None], template: str | None, unverified: str
+    ) -> None:
+        self.path, self.sizes, self.unverified = path or HUB, sizes, unverified
+        self.source = f"task=chem task.path={self.path}"
         self.template = prompt_template("chem", template)
         self._splits = cache(self._load)
 
     def split(self, name: Split) -> Sequence[Example]:
         """Return the examples of a split, in the data set's order."""
-        return self._splits()[name]
+        return first_of(self._splits()[name], name, self.sizes[name], self.source)
 
     def reward(self, example: Example, completion: str) -> Reward:
         """Reward the stated answer, plain or as a value in the JSON that the benchmark asks for."""
@@ -73,30 +77,35 @@ class ChemCoTBench:
         return weighted(0.0, 0.0) if text is None else judged(example, _bare(text))
 
     def _load(self) -> dict[str, list[Example]]:
+        rows = Rows(self.source, self.unverified)
+        for split, data in hub.splits("chem", self.path).items():
+            for number, fields in enumerate(data):
+                self._add(rows, f"{split}[{number}]", fields)
+        if not rows.examples and not rows.unusable:
+            raise UserError(f"{self.source}: no row is of a part that can be judged: {', '.join(PARTS)}")
+        wrong = {where: problem for where, example in rows.examples if (problem := _unsolved(example))}
+        rows.settle([*wrong.items()])
+        keep = self.unverified == "keep"
+        splits: dict[str, list[Example]] = {name: [] for name in self.sizes}
+        for where, example in rows.examples:
+            if keep or where not in wrong:
+                splits[split_of(example.meta["molecule"])].append(example)
+        return splits
+
+    def _add(self, rows: Rows, where: str, fields: Mapping[str, Any]) -> None:
+        """Add a row as a problem, unless it is of a part that is left out."""
         try:
-            rows = chain.from_iterable(hub.splits("chem", self.path).values())
-            examples = {example.id: example for row in rows if (example := self._example(row)) is not None}
+            row = _row(fields)
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"task=chem task.path={self.path}: a row is not as in {HUB} ({error!r}); "
-                f"it needs {', '.join(COLUMNS)}"
+                f"{self.source}: {where} is not as in {HUB} ({error!r}); it needs {', '.join(COLUMNS)}"
             ) from error
-        if not examples:
-            raise UserError(
-                f"task=chem task.path={self.path}: no row is of a part that can be judged: {', '.join(PARTS)}"
-            )
-        splits: dict[str, list[Example]] = {name: [] for name in self.sizes}
-        for example in examples.values():
-            splits[split_of(example.meta["molecule"])].append(example)
-        return {name: list(islice(splits[name], size)) for name, size in self.sizes.items()}
-
-    def _example(self, fields: Mapping[str, Any]) -> Example | None:
-        """Return a row as a problem; None where its part is left out, or its reference is judged wrong."""
-        row = _row(fields)
         subtask, ask = PARTS.get(row.part, ("", None))
-        question = ask(row) if ask else None
-        if question is None:
+        if ask is None:
             return None
+        question = ask(row) if row.query else None
+        if question is None:
+            return rows.leave(where, f"its question or answer ({row.part}) cannot be read")
         meta = {
             "subtask": subtask,
             "part": row.part,
@@ -107,9 +116,14 @@ class ChemCoTBench:
         }
         prompt = self.template.render(question=row.query, example=question.example)
         example = Example(content_id(" ".join(row.query.split())), prompt, question.answer, meta)
-        if question.answer and judged(example, question.answer).parts["correct"] < 1:
-            return None
-        return example
+        return rows.add(where, example, row.truth or "any that solves it")
+
+
+def _unsolved(example: Example) -> str:
+    """Return what is wrong with a problem whose own reference does not solve it; empty where it does."""
+    if not example.answer or judged(example, example.answer).parts["correct"] >= FULL_MARKS:
+        return ""
+    return f"its reference {example.answer!r} does not solve it"
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,10 @@ class _Row:
 
 
 def _row(fields: Mapping[str, Any]) -> _Row:
-    query = str(fields["query"]).strip()
+    meta = json.loads(str(fields["meta"] or "{}"))
+    if not isinstance(meta, dict):
+        raise ValueError("meta is no object")
+    query = str(fields["query"] or "").strip()
     stated = _MOLECULE.search(query)
     source = read(stated.group(1).rstrip(".")) if stated else None
     smiles = canonical(source, stereo=True) if source else ""
@@ -132,8 +149,8 @@ def _row(fields: Mapping[str, Any]) -> _Row:
         str(fields["subtask"]).lower(),
         query,
         smiles,
-        str(fields["gt"]).strip(),
-        json.loads(str(fields["meta"]) or "{}"),
+        str(fields["gt"] or "").strip(),
+        meta,
     )
 
 
@@ -171,7 +188,7 @@ def _framed(row: _Row) -> Question | None:
 
 def _changed(row: _Row) -> Question | None:
     asked = [(row.meta.get("removed_group"), -1), (row.meta.get("added_group"), 1)]
-    changes = [(PATTERNS.get(group), change) for group, change in asked if group]
+    changes = [(PATTERNS.get(str(group)), change) for group, change in asked if group]
     if not row.source or not changes or any(smarts is None for smarts, _ in changes):
         return None
     return Question(

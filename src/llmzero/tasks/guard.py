@@ -20,6 +20,7 @@ from llmzero.core.errors import UserError
 from llmzero.tasks.guard_process import MORE, PID, READY, VALUE_BYTES
 
 CALLS_A_WORKER = 10_000  # after which a worker is replaced
+WARM_UP_S = 300.0  # for what a function imports and loads with its first calls
 QUICK_S = 0.25  # nearly every call needs far less, on a busy machine too
 TIMEOUTS_A_WORKER = 12  # that a batch may wait for
 UNFINISHED = object()  # in place of a value: the call took too long, or its process died
@@ -41,6 +42,7 @@ class Guard:
         workers: processes, started with the first call.
         examples: arguments of first calls, which have no limits: what they import and load, every process has
             from its beginning. A process that has to load for longer than `QUICK_S` judges everything twice.
+        name: of the function, for messages; None is its import path.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Guard:
         timeout_s: float,
         workers: int,
         examples: Sequence[tuple[Any, ...]] = (),
+        name: str | None = None,
     ) -> None:
         self.function, self.timeout_s, self.examples = function, timeout_s, list(examples)
+        self.name = name or f"{function.__module__}.{function.__qualname__}"
         self._workers = [_Worker() for _ in range(workers)]
         self._forks: _Forks | None = None
 
@@ -146,7 +150,7 @@ class Guard:
     def _started(self, worker: _Worker, call: Call) -> _Worker:
         """Begin a call in a worker's process, or in a new one where that has ended."""
         if self._forks is None:
-            self._forks = _Forks(self.function, self.examples)
+            self._forks = _Forks(self.function, self.examples, self.name)
             atexit.register(self.close)
         try:
             worker.start(call, self._forks)
@@ -168,10 +172,11 @@ class Guard:
 class _Forks:
     """The process that has imported the function, and forks workers."""
 
-    def __init__(self, function: Callable[..., Any], examples: list[tuple[Any, ...]]) -> None:
+    def __init__(self, function: Callable[..., Any], examples: list[tuple[Any, ...]], name: str) -> None:
         self.control, theirs = socket.socketpair()
         # The order of sets follows from this seed, and some values from that: they are the same anywhere.
-        environment = {"PYTHONHASHSEED": "0", **os.environ}
+        # A pool of threads that a first call starts would be dead in the workers, and hang them.
+        environment = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ}
         start = f"import sys; sys.path[:] = {sys.path!r}; from llmzero.tasks.guard_process import main; "
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", f"{start}main({theirs.fileno()}, {os.getpid()})"],
@@ -183,15 +188,15 @@ class _Forks:
         answer = self._introduce(function, examples)
         if answer != READY.decode():
             self.close()
-            raise UserError(
-                f"{function.__module__}.{function.__qualname__} cannot be called "
-                f"in a process of its own: {answer}"
-            )
+            raise UserError(f"{name} cannot be called in a process of its own: {answer}")
 
     def _introduce(self, function: Callable[..., Any], examples: list[tuple[Any, ...]]) -> str:
         messages = Connection(os.dup(self.control.fileno()))
         try:
             messages.send_bytes(pickle.dumps((function, examples)))
+            if not messages.poll(WARM_UP_S):
+                self.process.kill()
+                return f"its first call was not done after {WARM_UP_S:g} s"
             return messages.recv_bytes().decode()
         except (EOFError, OSError):
             return f"its process ended with status {self.process.wait()}"

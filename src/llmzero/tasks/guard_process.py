@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-MEMORY_BYTES = 2 * 1024**3  # of one worker
+MEMORY_BYTES = 2 * 1024**3  # of one worker, besides what the first process has loaded
 KEPT_BYTES = MEMORY_BYTES // 4  # after which a worker is replaced
 VALUE_BYTES = 2**20  # of a value, as JSON
 PID = struct.Struct(
@@ -102,10 +102,10 @@ def _work(descriptor: int, function: Function, parent: int) -> None:
     """Answer calls until nobody asks, our parent dies, or a call has taken up too much memory."""
     try:
         _die_with(parent)
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         calls = Connection(descriptor)
         memory = psutil.Process().memory_info
         first, goes_on = memory().vms, True
+        resource.setrlimit(resource.RLIMIT_AS, (first + MEMORY_BYTES, first + MEMORY_BYTES))
         with suppress(EOFError, OSError, MemoryError):
             while goes_on:
                 value = _value(function, pickle.loads(calls.recv_bytes()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,27 @@ def _check_files(path: str, files: Mapping[str, Iterable[str]]) -> None:
             )
 
 
-def divided(train: Iterable[Example], test: Iterable[Example]) -> dict[str, list[Example]]:
-    """Return our splits of a published data set, in its order and each problem once.
+def columns(task: str, path: str, row: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Check that a row has the columns that a task reads.
 
-    Its test split is our `test`. Its training split, without what the test holds, is divided into `train` and
-    `val` by the hash of the problem.
+    Raises:
+        UserError: it lacks one.
     """
-    test_problems = {example.id: example for example in test}
-    problems = {example.id: example for example in train if example.id not in test_problems}
-    val = [example for example in problems.values() if split_of(example.id) == "val"]
-    rest = [example for example in problems.values() if split_of(example.id) != "val"]
-    return {"train": rest, "val": val, "test": list(test_problems.values())}
+    if missing := next((name for name in names if name not in row), None):
+        raise UserError(f"task={task}: a row of {path} has no field {missing!r}; it has {', '.join(row)}")
+
+
+def divided(rows: Iterable[tuple[bool, Example]]) -> dict[str, list[Example]]:
+    """Return our splits of a published data set, in its order.
+
+    Its test split is our `test`. Its training split is divided into `train` and `val` by the hash of the
+    problem.
+
+    Args:
+        rows: whether a problem is of the data set's test split, and the problem.
+    """
+    splits: dict[str, list[Example]] = {"train": [], "val": [], "test": []}
+    for tests, example in rows:
+        name = "test" if tests else "val" if split_of(example.id) == "val" else "train"
+        splits[name].append(example)
+    return splits

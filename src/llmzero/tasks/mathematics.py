@@ -10,7 +10,7 @@ from llmzero.tasks.generated import generated_sizes
 from llmzero.tasks.math_fractions import Fractions
 from llmzero.tasks.math_published import DATA_SETS, PublishedMathematics
 from llmzero.tasks.math_questions import WordProblems
-from llmzero.tasks.settings import GeneratedTaskSettings
+from llmzero.tasks.settings import GeneratedTaskSettings, unverified
 
 
 @dataclass
@@ -23,12 +23,13 @@ class MathSettings(GeneratedTaskSettings):
         choices=("generated", *DATA_SETS),
     )
     path: str | None = setting(
-        None, "a copy of the published data set, a directory or file that `datasets` loads; null is the hub"
+        None, "a copy of the published data set, a directory that `datasets` loads; null is the hub"
     )
     subset: str | None = setting(
         None, "part of the published data set, such as a subject of MATH; null is main or algebra"
     )
     workers: int = setting(1, "processes that check answers", low=1)
+    unverified: str = unverified("skip")
 
 
 def mathematics(settings: MathSettings) -> Task:
@@ -38,5 +39,12 @@ def mathematics(settings: MathSettings) -> Task:
         return Fractions(sizes, settings.seed)
     if settings.source == "generated":
         return WordProblems(sizes, settings.seed, settings.workers, settings.template)
-    data_set, path, subset = DATA_SETS[settings.source], settings.path, settings.subset
-    return PublishedMathematics(data_set, path, subset, settings.sizes(), settings.workers, settings.template)
+    return PublishedMathematics(
+        DATA_SETS[settings.source],
+        settings.path,
+        settings.subset,
+        settings.sizes(),
+        settings.workers,
+        settings.template,
+        settings.unverified,
+    )

@@ -8,7 +8,7 @@ from llmzero.core.settings import setting
 from llmzero.tasks.base import Task
 from llmzero.tasks.generated import generated_sizes
 from llmzero.tasks.packages import require
-from llmzero.tasks.settings import GeneratedTaskSettings
+from llmzero.tasks.settings import GeneratedTaskSettings, unverified
 
 
 @dataclass
@@ -24,6 +24,7 @@ class SheetMusicSettings(GeneratedTaskSettings):
         None, "a copy of the published data set, a directory or file that `datasets` loads; null is the hub"
     )
     subset: str | None = setting(None, "a configuration of the published data set; null is its only one")
+    unverified: str = unverified("skip")
 
 
 def sheet_music(settings: SheetMusicSettings) -> Task:
@@ -45,4 +46,4 @@ def sheet_music(settings: SheetMusicSettings) -> Task:
     generated = SheetMusic(sizes, settings.seed, settings.template)
     if settings.source == "generated":
         return generated
-    return PublishedMusic(generated, settings.path, settings.subset, settings.sizes())
+    return PublishedMusic(generated, settings.path, settings.subset, settings.sizes(), settings.unverified)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import islice
 from typing import Any
 
-from llmzero.core.errors import UserError
 from llmzero.tasks import hub
 from llmzero.tasks.base import Example
+from llmzero.tasks.gold import Rows
 from llmzero.tasks.music_problems import Problem
 from llmzero.tasks.music_questions import MusicQuestions, SheetMusic
-from llmzero.tasks.splits import Split
+from llmzero.tasks.splits import Split, first_of
 
 HUB = "Sylence/SSMR-Bench"
+WRONG = ("incorrect_answer1", "incorrect_answer2", "incorrect_answer3")
+COLUMNS = ("question", "abc_context", "correct_answer", *WRONG, "category")
 SUBTASKS = {"beat": "rhythm"}  # the benchmark's name of a subtask -> ours, where they differ
 
 
@@ -29,50 +30,53 @@ class PublishedMusic(MusicQuestions):
         path: a copy of the benchmark, a directory or file that `datasets` loads; None loads it from the hub.
         subset: a configuration of it; None is its only one.
         sizes: examples in each split; None is all.
+        unverified: what is done with rows that are no problems.
     """
 
     def __init__(
-        self, generated: SheetMusic, path: str | None, subset: str | None, sizes: Mapping[str, int | None]
+        self,
+        generated: SheetMusic,
+        path: str | None,
+        subset: str | None,
+        sizes: Mapping[str, int | None],
+        unverified: str,
     ) -> None:
         self.template = generated.template
         self.generated, self.path, self.subset, self.sizes = generated, path or HUB, subset, sizes
+        self.source, self.unverified = f"task=ssmr task.path={self.path}", unverified
         self._splits = cache(self._load)
 
     def split(self, name: Split) -> Sequence[Example]:
         """Return the examples of a split, in the data set's order."""
         examples = self._splits().get(name)
-        return self.generated.split(name) if examples is None else examples
+        if examples is None:
+            return self.generated.split(name)
+        return first_of(examples, name, self.sizes[name], self.source)
 
     def _load(self) -> dict[str, list[Example]]:
-        rows = hub.splits("ssmr", self.path, self.subset)
-        has_training = {"train", "test"} <= set(rows)
-        test = self._examples(rows["test"] if "test" in rows else next(iter(rows.values())))
-        splits = hub.divided(self._examples(rows["train"]) if has_training else (), test)
-        if not has_training:
-            splits = {"test": splits["test"]}
-        return {name: list(islice(examples, self.sizes[name])) for name, examples in splits.items()}
+        data = hub.splits("ssmr", self.path, self.subset)
+        has_training = {"train", "test"} <= set(data)
+        tests = "test" if "test" in data else next(iter(data))
+        rows = Rows(self.source, self.unverified)
+        for split in (tests, "train") if has_training else (tests,):  # what the test has is not taught
+            for number, row in enumerate(data[split]):
+                self._add(rows, f"{split}[{number}]", row)
+        rows.settle()
+        splits = hub.divided((where.startswith(f"{tests}["), example) for where, example in rows.examples)
+        return splits if has_training else {"test": splits["test"]}
 
-    def _examples(self, rows: Iterable[Mapping[str, Any]]) -> Iterable[Example]:
-        for row in rows:
-            problem = self._problem(row)
-            choices = [problem.answer, *problem.wrong]
-            random.Random(f"{problem.question}\n{problem.abc}\n{problem.answer}").shuffle(choices)
-            yield self.example(problem, choices)
-
-    def _problem(self, row: Mapping[str, Any]) -> Problem:
-        """Return a row of the benchmark as a problem.
-
-        Raises:
-            UserError: a field is missing.
-        """
-        try:
-            question, abc, answer = (
-                str(row[name] or "").strip() for name in ("question", "abc_context", "correct_answer")
-            )
-            wrong = [str(row[f"incorrect_answer{number}"]).strip() for number in (1, 2, 3)]
-            category = str(row["category"]).lower().split("-")[0]
-        except KeyError as error:
-            raise UserError(
-                f"task=ssmr: a row of {self.path} has no field {error}; it has {', '.join(row)}"
-            ) from error
-        return Problem(SUBTASKS.get(category, category), question, abc, "letter", "", answer, wrong)
+    def _add(self, rows: Rows, where: str, row: Mapping[str, Any]) -> None:
+        """Add a row of the benchmark as a problem; a letter is always an example of itself."""
+        hub.columns("ssmr", self.path, row, COLUMNS)
+        texts = {name: str(row[name] or "").strip() for name in COLUMNS}
+        question, abc, answer = (texts[name] for name in ("question", "abc_context", "correct_answer"))
+        choices = [answer, *(texts[name] for name in WRONG)]
+        if missing := [name for name in COLUMNS if name != "abc_context" and not texts[name]]:
+            return rows.leave(where, f"has no {', '.join(missing)}")
+        if answer in choices[1:]:
+            return rows.leave(where, f"its right answer {answer!r} is one of its wrong ones")
+        category = texts["category"].lower().split("-")[0]
+        subtask = SUBTASKS.get(category, category)
+        problem = Problem(subtask, question, abc, "letter", "", answer, choices[1:])
+        random.Random(f"{question}\n{abc}\n{answer}").shuffle(choices)
+        return rows.add(where, self.example(problem, choices), answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from llmzero.core.settings import setting
 from llmzero.tasks.generated import DEFAULT_SIZES
@@ -46,3 +47,13 @@ class CheckedTaskSettings(TaskSettings):
 
     timeout_s: float = setting(TIMEOUT_S, "seconds for checking one answer", low=0)
     workers: int = setting(1, "processes that check answers", low=1)
+
+
+def unverified(default: str) -> Any:
+    """Return the setting of what is done with problems whose right answers fail; docs/tasks.md."""
+    return setting(
+        default,
+        "of data of others, a problem whose right answer does not earn full marks for itself: refuse the "
+        "data, skip the problem, or keep it",
+        choices=("refuse", "skip", "keep"),
+    )

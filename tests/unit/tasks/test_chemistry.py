@@ -485,6 +485,7 @@ def test_a_cage_of_rings_is_judged_up_to_a_bound() -> None:
 ROWS = [
     ("mol_und", "fg_count", "Count them. Input Molecule: OCCc1ccccc1, Fragment: -O", "1", {}),
     ("mol_und", "ring_count", "Count them. Input Molecule: c1ccc(-c2ccccc2)cc1, Ring: c1ccccc1", "2", {}),
+    ("mol_und", "ring_count", "Count them. Input Molecule: c1ccc(CCCc2ccccc2)cc1, Ring: c1ccccc1", "2", {}),
     ("mol_und", "Murcko_scaffold", "Which scaffold? Input Molecule: CCc1ccc(O)cc1", "c1ccccc1", {}),
     ("mol_und", "equivalence", "The same? Molecule A: CCO, Molecule B: OCC.", "Yes", {}),
     (
