@@ -39,6 +39,13 @@ MATHEMATICS = [
     "\\text{Evelyn}",
 ]
 
+WRONG = [
+    *(("1,3", "13"), ("1,3", "1"), ("1,3", "3"), ("(3,-2)", "1"), ("(3,-2)", "(3-2)"), ("(3,-2)", "(-2,3)")),
+    *(("[2,5)", "[2,5]"), ("[2,5)", "25"), ("\\{1,2\\}", "12"), ("\\{1,2\\}", "(1,2)"), ("115,000", "115")),
+    *(("\\$32,348", "32"), ("\\frac{3}{4}", "34"), ("x=5", "y=6"), ("\\text{(C)}", "\\text{(D)}")),
+    *(("60^\\circ", "6"), ("10\\%", "1"), ("1{,}000{,}000", "1"), ("\\text{Evelyn}", "\\text{Mary}")),
+]
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -70,10 +77,12 @@ def published(folder: Path, solutions: list[Any], **settings: Any) -> PublishedM
 
 def test_answers_of_mathematics_are_loaded_as_they_are(tmp_path: Path) -> None:
     task = published(tmp_path / "copy", [f"So it is $\\boxed{{{text}}}$." for text in MATHEMATICS])
-    taken = [example.answer for example in task.split("test")]
-    assert taken == [text for text in MATHEMATICS if text in taken], "none is changed"
-    for changed in ("13", "(3-2)", "[25)", "115000"):
-        assert changed not in taken
+    examples = task.split("test")
+    assert [example.answer for example in examples] == MATHEMATICS, "none is changed, none left out"
+    own = task.rewards(examples, [f"\\boxed{{{text}}}" for text in MATHEMATICS])
+    assert [reward.parts["correct"] for reward in own] == [1.0] * len(MATHEMATICS)
+    assert task.scores([(wrong, right) for right, wrong in WRONG]) == [0.0] * len(WRONG)
+    task.close()
 
 
 def test_commas_of_gsm8k_are_taken_out_of_its_numbers_alone(tmp_path: Path) -> None:
@@ -352,9 +361,12 @@ def test_a_verdict_out_of_bounds_is_cut_and_told_once(
     task = Verified("generous_one.verify", timeout_s=5.0, workers=1)
     assert task.scores([("1.5", "1"), ("-1", "1"), ("0.5", "1")]) == [1.0, 0.0, 0.5]
     task.close()
-    assert [record.getMessage() for record in caplog.records] == [
-        "task.verifier=generous_one.verify: returns 1.5; verdicts are cut to the range from 0 to 1 (said once)"
-    ]
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert told == (
+        "task.verifier=generous_one.verify: returns 1.5; verdicts are cut to the range from 0 to 1 "
+        "(said once)"
+    )
 
 
 @pytest.mark.parametrize("unverified", ["refuse", "skip", "keep"])
