@@ -17,7 +17,8 @@ from llmzero.core.text import visible, visible_line
 
 def run(config: InspectTaskConfig) -> None:
     """Print the first `n` examples of a split."""
-    examples = make(config.task, "task").split(config.split)[: config.n]
+    split = make(config.task, "task").split(config.split)
+    examples = split[: config.n]
     console = Terminal(soft_wrap=False)
     for example in examples:
         if config.json:
@@ -26,6 +27,8 @@ def run(config: InspectTaskConfig) -> None:
             details = "".join(f"\n{name}: {value}" for name, value in example.meta.items())
             text = Text(visible(f"{example.prompt}\n\nanswer: {example.answer}{details}"))
             console.print(Panel(text, title=Text(visible_line(example.id)), title_align="left"))
+    if not config.json:
+        console.print(f"{len(examples)} of the {len(split)} problems of split {config.split}")
 
 
 if __name__ == "__main__":

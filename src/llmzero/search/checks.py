@@ -10,6 +10,7 @@ from llmzero.core.documents import is_number
 from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.files import RESTORE
 from llmzero.core.hparams import Catalogue
+from llmzero.core.parts import make
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.runners.base import StageRunner
 from llmzero.search.settings import SearchConfig
@@ -82,6 +83,19 @@ def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[Asks
         raise UserError(
             "trainer.evaluation_split=test: a search selects on val; test is read once, at its end"
         )
+
+
+def check_data(task: Mapping[str, Any]) -> None:
+    """Check that a task of ours can read its data, all of its splits; one that generates them has nothing to
+    read. What this finds out of many right answers, the stages find in the user's cache.
+
+    Raises:
+        UserError: a file or an answer cannot be used, or a split has too few problems.
+    """
+    if str(task.get("_target_")).startswith("llmzero."):
+        made = make(task, "task")
+        if hasattr(made, "check"):
+            made.check()
 
 
 def check_models(

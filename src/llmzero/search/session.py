@@ -16,7 +16,7 @@ from llmzero.evidence.proposal import Proposal
 from llmzero.mirrors.display import Display
 from llmzero.runners.base import StageRunner
 from llmzero.search.briefing import briefing
-from llmzero.search.checks import check_models, check_parts, check_protocols, check_stages
+from llmzero.search.checks import check_data, check_models, check_parts, check_protocols, check_stages
 from llmzero.search.confirm import Confirmation
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.final_test import FinalTest
@@ -112,6 +112,15 @@ class Session:
                 budget.
         """
         check_models(self.models, self.evidence, self.catalogue, self.config.budget)
+
+    def check_data(self) -> None:
+        """Check the task's data before a search begins; one that has begun has had them.
+
+        Raises:
+            UserError: they cannot be used, or a split has too few problems.
+        """
+        if self.runner.trains and not self.workspace.tree_file.exists():
+            check_data(self.config.task)
 
     def run(self) -> dict[str, Any]:
         """Search, test, report; return the summary. A search that is over already is not run again."""

@@ -16,7 +16,7 @@ from llmzero.tasks.chemistry_answers import judged, source_molecule
 from llmzero.tasks.chemistry_questions import Question
 from llmzero.tasks.gold import FULL_MARKS, Rows
 from llmzero.tasks.molecules import GROUPS, canonical, read
-from llmzero.tasks.splits import Split, content_id, first_of, split_of
+from llmzero.tasks.splits import SPLIT_RANGES, Split, content_id, first_of, split_of
 from llmzero.tasks.template import prompt_template
 
 HUB = "OpenMol/ChemCoTBench"
@@ -75,6 +75,16 @@ class ChemCoTBench:
         """Reward the stated answer, plain or as a value in the JSON that the benchmark asks for."""
         text = answers.stated(completion)
         return weighted(0.0, 0.0) if text is None else judged(example, _bare(text))
+
+    def check(self) -> None:
+        """Read all splits.
+
+        Raises:
+            UserError: the data set cannot be used, or a split has too few problems.
+        """
+        for name in SPLIT_RANGES:
+            self.split(name)
+        self.template.close()
 
     def _load(self) -> dict[str, list[Example]]:
         rows = Rows(self.source, self.unverified)

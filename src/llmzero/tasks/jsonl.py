@@ -60,6 +60,17 @@ class JsonLines(Verified):
         """
         return first_of(self._splits()[name], name, self.sizes[name], str(self.path))
 
+    def check(self) -> None:
+        """Read all splits, and end the processes that this took.
+
+        Raises:
+            UserError: the file cannot be used, or a split has too few problems.
+        """
+        for name in SPLIT_RANGES:
+            self.split(name)
+        self.close()
+        self.template.close()
+
     def _read(self) -> dict[Split, list[Example]]:
         rows, splits = Rows(f"task.path={self.path}", self.unverified), dict[str, Split]()
         for location, record in read_lines("task.path", self.path):

@@ -13,7 +13,7 @@ from llmzero.tasks import answers, hub
 from llmzero.tasks.base import Example
 from llmzero.tasks.gold import Rows, verified
 from llmzero.tasks.math_questions import MathQuestions
-from llmzero.tasks.splits import Split, first_of
+from llmzero.tasks.splits import SPLIT_RANGES, Split, first_of
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
 
@@ -81,6 +81,17 @@ class PublishedMathematics(MathQuestions):
     def split(self, name: Split) -> Sequence[Example]:
         """Return the examples of a split, in the data set's order."""
         return first_of(self._splits()[name], name, self.sizes[name], self.source)
+
+    def check(self) -> None:
+        """Read all splits, and end the processes that this took.
+
+        Raises:
+            UserError: the data set cannot be used, or a split has too few problems.
+        """
+        for name in SPLIT_RANGES:
+            self.split(name)
+        self.close()
+        self.template.close()
 
     def _load(self) -> dict[str, list[Example]]:
         subset = None if self.path else self.subset or self.data_set.subset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from llmzero.tasks import hub
 from llmzero.tasks.base import Example
@@ -52,6 +52,16 @@ class PublishedMusic(MusicQuestions):
         if examples is None:
             return self.generated.split(name)
         return first_of(examples, name, self.sizes[name], self.source)
+
+    def check(self) -> None:
+        """Read the splits that the benchmark has.
+
+        Raises:
+            UserError: it cannot be used, or a split has too few problems.
+        """
+        for name in self._splits():
+            self.split(cast("Split", name))
+        self.template.close()
 
     def _load(self) -> dict[str, list[Example]]:
         data = hub.splits("ssmr", self.path, self.subset)

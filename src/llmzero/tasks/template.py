@@ -48,6 +48,11 @@ class PromptTemplate:
         """
         return self._rendered(fields)
 
+    def close(self) -> None:
+        """End the process that renders a user's file; the next prompt starts another."""
+        if self._guard is not None:
+            self._guard.close()
+
     def _rendered(self, fields: dict[str, Any] | None) -> str:
         call = (self.source, fields)
         result = rendered(*call) if self._guard is None else self._guard([call])[0]

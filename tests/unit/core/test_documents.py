@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import time
 from pathlib import Path
 
@@ -44,6 +46,44 @@ def test_long_numbers_take_no_time() -> None:
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c", "\x1e", "é"])
+def test_a_line_ends_with_a_newline_alone(tmp_path: Path, separator: str) -> None:
+    """Other separators of lines may stand in a text; JSON itself escapes the ASCII ones."""
+    file = tmp_path / "lines.jsonl"
+    text = f"a{separator}b"
+    line = json.dumps({"x": text}, ensure_ascii=separator.isascii())
+    file.write_bytes(f"\ufeff{line}\r\n\r\n{line}".encode())
+    assert [*read_lines("task.path", file)] == [(f"{file}:1", {"x": text}), (f"{file}:3", {"x": text})]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"x": "\\ud800"}', r':2: holds "\\ud800", half of a character'),
+        (b'{"x": [{"y\\uDFFF": 1}]}', r':2: holds "\\udfff", half of a character'),
+        (b'{"x": 1, "y": 2, "x": 1}', r":2: states 'x' more than once"),
+        (b'{"x": {"y": 1, "y": 2}}', r":2: states 'y' more than once"),
+        (b'{"x": "\xe9"}', r":2: cannot be read \(.*task\.path must be a file in UTF-8"),
+        (b'{"x": ' + b"9" * 5000 + b"}", r":2: Exceeds the limit"),
+        (b"[" * 100_000, r":2: "),
+    ],
+)
+def test_lines_that_cannot_be_used_are_named(tmp_path: Path, data: bytes, message: str) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(b'{"x": "\\ud83d\\ude00"}\n' + data + b"\n")
+    with pytest.raises(UserError, match=message):
+        list(read_lines("task.path", file))
+
+
+def test_a_compressed_file_is_named_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl.gz"
+    file.write_bytes(gzip.compress(b'{"x": 1}\n'))
+    with pytest.raises(UserError, match=r"task\.path=.*gz: is compressed by gzip; unpack it first"):
+        list(read_lines("task.path", file))
+
+
 HOSTILE = {
     "brackets": "[" * 100_000,
     "mappings": "{a: " * 100_000,

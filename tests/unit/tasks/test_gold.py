@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llmzero.core.errors import UserError
+from llmzero.search.checks import check_data
 from llmzero.tasks import gold
 from llmzero.tasks.base import Example
 from llmzero.tasks.jsonl import JsonLines, JsonLinesSettings
@@ -413,6 +414,29 @@ def test_gold_that_is_no_example_of_itself_may_be_kept(
     assert "with task.unverified=keep no right answer has to earn full marks for itself" in caplog.text
     assert task.reward(Example("1", "", "assert f() == 42"), "<answer>42</answer>").value == 1
     task.close()
+
+
+def test_no_split_means_what_the_prompt_says(tmp_path: Path) -> None:
+    answers = [*map(str, range(60))]
+    by_null = JsonLines(JsonLinesSettings(path=str(rows_file(tmp_path, answers, split=None))))
+    nulls = {name: by_null.split(name) for name in SPLIT_RANGES}
+    absent = JsonLines(JsonLinesSettings(path=str(rows_file(tmp_path, answers))))
+    for name, examples in nulls.items():
+        assert [each.id for each in examples] == [each.id for each in absent.split(name)]
+
+
+def test_a_search_looks_at_all_splits_before_it_begins(tmp_path: Path) -> None:
+    group = {"_target_": "llmzero.tasks.jsonl.JsonLines", "path": str(tmp_path / "rows.jsonl")}
+    with pytest.raises(UserError, match=r"task\.path=.*rows\.jsonl: cannot be read"):
+        check_data(group)
+    rows_file(tmp_path, ["a", "b"], split="train")
+    with pytest.raises(UserError, match=r"rows\.jsonl: split val has 0 problems"):
+        check_data(group)
+    rows_file(tmp_path, [*map(str, range(60))])
+    check_data(group)
+    with pytest.raises(UserError, match=r"split test has \d+ problems, and needs 50"):
+        check_data({**group, "test_size": 50})
+    check_data({"_target_": "llmzero.tasks.countdown.Countdown"})
 
 
 def test_every_split_of_a_file_is_read_at_once(tmp_path: Path) -> None:

@@ -329,6 +329,26 @@ def test_a_file_may_say_its_splits_and_a_template_the_prompt(tmp_path: Path) -> 
         (["[1]"], r"problems\.jsonl:1: must be an object"),
         ([{"prompt": "a", "answer": "b", "split": "dev"}], r"split='dev': must be one of train, val, test"),
         (
+            [{"prompt": "a", "answer": "b", "split": ["train"]}],
+            r":1: split=\['train'\]: must be one of train",
+        ),
+        ([{"prompt": "a", "answer": "b", "split": {}}], r":1: split=\{\}: must be one of train"),
+        *(
+            ([{"prompt": "a", "answer": "b", "split": s}], rf":1: split={s!r}: must be one of train")
+            for s in (0, "", False, 1.5)
+        ),
+        (['{"prompt": "a", "answer": 1e400}'], r":1: 'answer' is inf, which is no number"),
+        (['{"prompt": "a", "answer": -Infinity}'], r":1: 'answer' is -inf, which is no number"),
+        (['{"prompt": NaN, "answer": 1}'], r":1: 'prompt' is nan, which is no number"),
+        *(
+            (
+                [f'{{"prompt": "a", "answer": {value}}}'],
+                r":1: needs a text or a number as 'answer'; it has answer=",
+            )
+            for value in ("true", "null", "[4]", '{"x": 4}')
+        ),
+        (['{"prompt": "a", "answer": "b", "answer": "c"}'], r":1: states 'answer' more than once"),
+        (
             [{"prompt": "a", "answer": "b", "split": s} for s in ("train", "test")],
             r":2: the same prompt stands in split train",
         ),
