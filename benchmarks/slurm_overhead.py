@@ -130,13 +130,13 @@ def many_jobs(nodes: Path) -> dict[str, float]:
 
 def _count_calls() -> list[int]:
     """Count the calls of SLURM commands from now on, in the first element of the list returned."""
-    calls, ask = [0], slurm_queue._lines
+    calls, ask = [0], slurm_queue._jobs
 
-    def counted(*words: str) -> list[str]:
+    def counted(*words: str) -> dict[str, slurm_queue.JobState]:
         calls[0] += 1
         return ask(*words)
 
-    slurm_queue._lines = counted
+    slurm_queue._jobs = counted
     return calls
 
 

@@ -21,7 +21,7 @@ from llmzero.core.files import append_jsonl
 from llmzero.core.stage import StageDir, StageResult
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings
 from llmzero.runners.slurm_job import REQUEUES, requeue
-from llmzero.runners.slurm_queue import JOB_FILE, Queue, job_name
+from llmzero.runners.slurm_queue import JOB_FILE, Queue, job_name, name_within
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
@@ -71,6 +71,12 @@ def jobs_alive() -> list[str]:
     return [
         name for name in slurm("squeue", "--noheader", "--me", "--format=%j") if name.startswith("llmzero-")
     ]
+
+
+def jobs_ever(name: str) -> list[str]:
+    """Return the ids of our jobs whose name begins so, the ended ones too."""
+    listed = slurm("squeue", "--noheader", "--me", "--states=all", "--array", "--format=%i|%j")
+    return [line.split("|")[0] for line in listed if line.split("|")[1].startswith(name)]
 
 
 def job_of(stage: Path) -> str | None:
@@ -267,6 +273,102 @@ def test_jobs_get_no_key_that_they_have_no_use_for(
     assert values == {"value of JUDGE_TOKEN", "value of KEYBOARD"}
 
 
+# --- sbatch and squeue on a bad day: the real ones, with a script before them ---
+
+
+@pytest.fixture
+def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Return a function that puts a script in front of a SLURM command.
+
+    The script has $REAL, and $N, the number of this call.
+    """
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    real = {name: shutil.which(name) for name in ("sbatch", "squeue", "sacct")}
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr("llmzero.runners.slurm.RETRY_S", 1.0)
+
+    def put(name: str, script: str) -> Path:
+        calls = folder / f"{name}.calls"
+        lines = ["#!/bin/bash", f"echo >> {calls}", f"N=$(wc -l < {calls})", f"REAL={real[name]}", script]
+        (folder / name).write_text("\n".join(lines))
+        (folder / name).chmod(0o755)
+        return calls
+
+    return put
+
+
+REPORTED = {
+    "it says that it timed out": "echo 'Batch job submission failed: Socket timed out' >&2; exit 1",
+    "it is killed": "kill -9 $$",
+    "it says nothing": "exit 0",
+    "it says what nobody knows": "echo 'Batch job submission failed: Odd thing' >&2; exit 1",
+}
+
+
+@pytest.mark.parametrize("end", REPORTED.values(), ids=REPORTED)
+def test_a_job_that_sbatch_queued_without_saying_so_is_found_by_its_name(
+    spec: dict[str, Any], tmp_path: Path, before: Callable[[str, str], Path], end: str
+) -> None:
+    """Also where squeue does not answer at first: nothing is submitted before it has."""
+    submissions = before("sbatch", f'"$REAL" "$@" > /dev/null; {end}')
+    before("squeue", 'if ((N == 2 || N == 3)); then exit 1; fi; exec "$REAL" "$@"')
+    stage = tmp_path / "nodes/0001"
+    result = run(spec, stage, entry_point="tests.integration.recorders.work")
+    assert result.state == "completed", result.error
+    assert len(submissions.read_text().splitlines()) == 1
+    assert jobs_ever(job_name(stage)) == [job_of(stage)]
+    assert (stage / "starts.txt").read_text().split() == [job_of(stage)]
+
+
+def test_a_refusal_that_passes_is_waited_out(
+    spec: dict[str, Any],
+    tmp_path: Path,
+    before: Callable[[str, str], Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    words = "I/O error writing script/environment to file"
+    before("sbatch", f'if ((N < 3)); then echo "sbatch: error: {words}" >&2; exit 1; fi; exec "$REAL" "$@"')
+    stage = tmp_path / "nodes/0001"
+    result = run(spec, stage, entry_point="tests.integration.recorders.environment")
+    assert result.state == "completed", result.error
+    assert len(jobs_ever(job_name(stage))) == 1
+    assert words in caplog.text, "why it waits"
+
+
+def test_of_two_jobs_in_one_directory_the_second_ends(
+    spec: dict[str, Any], tmp_path: Path, before: Callable[[str, str], Path]
+) -> None:
+    """And the driver, which was told of that one, goes on with the first."""
+    before("sbatch", '"$REAL" "$@" > /dev/null; sleep 2; exec "$REAL" "$@"')
+    stage = tmp_path / "nodes/0001"
+    result = run(spec, stage, entry_point="tests.integration.recorders.work")
+    first, second = sorted(jobs_ever(job_name(stage)), key=int)
+    assert result.state == "completed", result.error
+    assert (stage / "starts.txt").read_text().split() == [first]
+    assert f"job {second} ends: process" in (stage / "log.txt").read_text()
+
+
+def test_lines_that_do_not_read_end_nothing(
+    spec: dict[str, Any], tmp_path: Path, before: Callable[[str, str], Path]
+) -> None:
+    noise = [
+        "CLUSTER: gpu",
+        "slurm: maintenance on Monday",
+        "12|",
+        "|RUNNING|x|None",
+        "1.batch|RUNNING",
+        "",
+        "\xff",
+    ]
+    printed = "".join(f"echo $'{line}'; " for line in noise)
+    for name in ("squeue", "sacct"):
+        before(name, f'{printed} exec "$REAL" "$@"')
+    stage = tmp_path / "nodes/0001"
+    result = run(spec, stage, entry_point="tests.integration.recorders.environment")
+    assert result.state == "completed", result.error
+
+
 # --- whole searches ---
 
 
@@ -440,6 +542,8 @@ def test_a_study_is_an_array_of_jobs_that_outlive_the_launcher(
     launcher.wait()
     launch("compare", *as_jobs)
     assert len(list((study / "jobs").glob("*_submitted.pkl"))) == 4, "nothing was submitted twice"
+    assert len(set(json.loads((study / "jobs.json").read_text()).values())) == 4
+    assert len(jobs_ever(name_within(study))) == 4
     launch("compare", *shared, f"study_dir={tmp_path}/here")
     here, there = (json.loads((path / "comparison.json").read_text()) for path in (tmp_path / "here", study))
     assert here == there

@@ -15,6 +15,14 @@ SECRET = re.compile(
     r"(^|_)(API_?KEY|APIKEY|KEY|PAT|TOKEN|SECRET|CREDENTIALS?)(_|$)|PASSWORD|PASSWD|PASSPHRASE", re.IGNORECASE
 )
 HUB = ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN")  # to load gated models and data sets
+# What launchers tell a process of itself: a stage started from there takes it for its own rank or job.
+LAUNCHERS = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "TORCHELASTIC_", "OMPI_", "PMI_", "PMIX_")
+RANKS = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "NODE_RANK", "CROSS_RANK", "ROLE_NAME"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "LOCAL_SIZE", "CROSS_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+)
+WHERE_SLURM_IS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
 PASS_ENV = (
     "environment variables that stages get although they are named like secrets (*_KEY, *_TOKEN, ...), e.g. "
     "[JUDGE_API_KEY] for a task of your own; those of the hub reach stages that load from it anyway"
@@ -46,6 +54,14 @@ def hidden(names: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(values)
+
+
+@contextmanager
+def outside_a_job() -> Iterator[None]:
+    """Hide what torchrun, SLURM, submitit or MPI have told this process, which may be one of theirs."""
+    own = [name for name in os.environ if name.startswith(LAUNCHERS) or name in RANKS]
+    with hidden(name for name in own if name not in WHERE_SLURM_IS):
+        yield
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.runners.entry import LOCK, function_of, is_running, limit_threads
+from llmzero.runners.environment import outside_a_job
 from llmzero.runners.local import LocalHandle
 
 
@@ -54,6 +55,7 @@ class InlineRunner(StageRunner):
         started = time.time()
         limit_threads(self.threads)
         with (
+            outside_a_job(),
             interruptible() as interrupted,
             _alone(spec.directory),
             _logged(StageDir(spec.directory).log_file),

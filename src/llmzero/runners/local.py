@@ -14,7 +14,7 @@ from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners import entry
 from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.runners.directory import DirectoryHandle, submitit_folder
-from llmzero.runners.environment import PASS_ENV, hidden, withheld
+from llmzero.runners.environment import PASS_ENV, hidden, outside_a_job, withheld
 
 if TYPE_CHECKING:
     import submitit
@@ -64,7 +64,8 @@ class LocalRunner(StageRunner):
             gpus_per_node=self.settings.gpus_per_stage,
             tasks_per_node=self.processes_per_node,
         )
-        with _interrupts_ignored(), hidden(withheld(spec, self.settings.pass_env, self.secrets)):
+        secrets = withheld(spec, self.settings.pass_env, self.secrets)
+        with _interrupts_ignored(), outside_a_job(), hidden(secrets):
             job = executor.submit(entry.run, str(spec.directory), self.settings.entry_point, self.threads)
         return LocalHandle(spec, job)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +13,12 @@ from llmzero.core.files import read_json, write_json
 from llmzero.core.hparams import Catalogue
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
+from llmzero.core.text import visible_line
+from llmzero.runners import slurm_job
 from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.runners.directory import DirectoryHandle, submitit_folder
-from llmzero.runners.environment import PASS_ENV, hidden, withheld
-from llmzero.runners.slurm_job import run_job
+from llmzero.runners.environment import PASS_ENV, hidden, outside_a_job, withheld
+from llmzero.runners.sbatch import NotNowError, RefusedError, python_command, submit
 from llmzero.runners.slurm_queue import JOB_FILE, JobState, Queue, cancel, job_name, jobs_of
 from llmzero.runners.slurm_resources import JobResources
 from llmzero.runners.snapshot import snapshot
@@ -26,17 +26,6 @@ from llmzero.runners.snapshot import snapshot
 log = logging.getLogger(__name__)
 
 RETRY_S = 30.0  # after sbatch was refused for a reason that passes
-# What sbatch says where waiting helps: a controller that is busy or down, and limits on the number of jobs.
-PASSING = (
-    "timed out",
-    "Unable to contact",
-    "temporarily",
-    "MaxSubmitJob",
-    "Connection refused",
-    "Resource temporarily",
-)
-# Of another job, torchrun or submitit: what a job would take for its own.
-LAUNCHERS = ("SLURM_", "SBATCH_", "SUBMITIT_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")
 
 
 @dataclass
@@ -127,22 +116,14 @@ class SlurmRunner(StageRunner):
     def submit_waiting(self) -> None:
         """Submit as many of the waiting stages as may run now, in their order."""
         limit = self.settings.max_gpus
-        from submitit.core.utils import FailedJobError
-
         while self._waiting and time.monotonic() >= self._not_before:
             if limit is not None and (self.queue.alive + 1) * self.settings.devices > limit:
                 return
             handle = self._waiting[0]
             try:
-                handle.take(self._submit(handle.spec))
-            except FailedJobError as error:
-                words = " ".join(str(error).split())
-                if not any(passing in words for passing in PASSING):
-                    raise UserError(
-                        f"sbatch refuses the job of stage {handle.spec.node_id}: {words}; "
-                        "see the settings of runner"
-                    ) from error
-                log.warning("sbatch: %s; trying again in %.0f s", words, RETRY_S)
+                self._place(handle)
+            except NotNowError as error:
+                log.warning("sbatch: %s; trying again in %.0f s", visible_line(str(error)), RETRY_S)
                 self._not_before = time.monotonic() + RETRY_S
                 return
             self._waiting.pop(0)
@@ -151,21 +132,29 @@ class SlurmRunner(StageRunner):
         """Take a stage that was not submitted off the list."""
         self._waiting.remove(handle)
 
-    def _submit(self, spec: StageSpec) -> str:
-        code = snapshot(spec.directory.parent.parent / "code") if self.settings.snapshot else None
-        import submitit  # slow to import, and every launcher imports this module for its settings
+    def _place(self, handle: SlurmHandle) -> None:
+        """Give a stage its job.
 
-        executor = submitit.SlurmExecutor(folder=submitit_folder(spec.directory))
-        executor.update_parameters(**self.settings.parameters(spec.hparams, job_name(spec.directory), code))
+        Raises:
+            NotNowError: SLURM does not answer, or refuses the job for a reason that passes.
+            UserError: SLURM refuses it for good.
+        """
+        spec, name = handle.spec, handle.name
+        try:
+            handle.take(self.queue.submitted(name, lambda: self._submit(spec, name)))
+        except RefusedError as error:
+            raise UserError(
+                f"sbatch refuses the job of stage {spec.node_id}: {error}; see the settings of runner"
+            ) from error
+
+    def _submit(self, spec: StageSpec, name: str) -> str:
+        code = snapshot(spec.directory.parent.parent / "code") if self.settings.snapshot else None
+        parameters = self.settings.parameters(spec.hparams, name, code)
+        arguments = [str(spec.directory), self.settings.entry_point, str(self.settings.cpus_per_task)]
         with outside_a_job(), hidden(withheld(spec, self.settings.pass_env, self.secrets)):
-            job = executor.submit(
-                run_job, str(spec.directory), self.settings.entry_point, self.settings.cpus_per_task
+            return submit(
+                submitit_folder(spec.directory), parameters, python_command(slurm_job.__name__, *arguments)
             )
-        write_json(
-            spec.directory / JOB_FILE,
-            {"job_id": job.job_id, "name": job_name(spec.directory), "submitted_at": time.time()},
-        )
-        return str(job.job_id)
 
 
 class SlurmHandle(DirectoryHandle):
@@ -174,14 +163,18 @@ class SlurmHandle(DirectoryHandle):
     def __init__(self, runner: SlurmRunner, spec: StageSpec) -> None:
         super().__init__(spec)
         self.spec = spec
+        self.name = job_name(spec.directory)
         self.job_id: str | None = None
         self._runner = runner
         self._ended_at: float | None = None
 
     def take(self, job_id: str) -> None:
-        """Follow a job."""
+        """Follow a job, and note its id."""
         self.job_id = job_id
         self._runner.queue.follow(job_id)
+        note = {"job_id": job_id, "name": self.name, "submitted_at": time.time()}
+        if (read_json(self.spec.directory / JOB_FILE) or {}).get("job_id") != job_id:
+            write_json(self.spec.directory / JOB_FILE, note)
 
     @property
     def _job(self) -> JobState:
@@ -192,6 +185,9 @@ class SlurmHandle(DirectoryHandle):
         self._runner.submit_waiting()
         if self.job_id is None or self._job.alive:
             self._ended_at = None
+            return True
+        if (other := self._runner.queue.named(self.name)) is not None:  # ours found it at work, and ended
+            self.take(other)
             return True
         self._ended_at = self._ended_at or time.monotonic()
         return time.monotonic() - self._ended_at < self._runner.settings.grace_s
@@ -224,10 +220,3 @@ class SlurmHandle(DirectoryHandle):
     def worth_another_try(self) -> bool:
         """A job that somebody cancelled stays cancelled."""
         return self._job.state != "CANCELLED"
-
-
-@contextmanager
-def outside_a_job() -> Iterator[None]:
-    """Hide the variables of a job that this process may run in: sbatch hands its environment on."""
-    with hidden(name for name in os.environ if name.startswith(LAUNCHERS) and name != "SLURM_CONF"):
-        yield

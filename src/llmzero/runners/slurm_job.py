@@ -5,38 +5,72 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import TypeVar
 
+from llmzero.core.errors import UserError
 from llmzero.core.files import append_jsonl, read_jsonl
 from llmzero.core.processes import identity, interruptible
 from llmzero.core.stage import StageDir
 from llmzero.runners.entry import function_of, limit_threads, log_to
+from llmzero.runners.slurm_queue import TIMEOUT_S, squeue
+from llmzero.tree.lease import Lease, read_lease
+
+T = TypeVar("T")
 
 IDLE_REQUEUES = 5  # jobs in a row that end without a new checkpoint
 # Of a stage: when its job was put back into the queue, and from where the next one goes on.
 REQUEUES = "requeues.jsonl"
+LEASE = "stage.lease"  # names the process of the job that works on the stage
+TRIES, PAUSE_S = 5, 10.0  # for a controller that does not answer; a signal leaves two minutes
 LAST_SECONDS = 600  # that a job waits to be ended after it was put back
 
 
 def run_job(directory: str, entry_point: str, threads: int) -> None:
     """Run `entry_point(directory, interrupted=...)` in a job; requeue the job where a signal ends it early.
 
-    SLURM sees to it that a job runs once at a time, so there is no lock. A job may come back after it has
-    left its result, where its node failed just then: there is nothing to do for it.
+    SLURM sees to it that a job runs once at a time. A lease keeps a second job out, which there is where
+    sbatch took one without saying so. A job may come back after it has left its result, where its node failed
+    just then: there is nothing to do for it.
     """
     stage = StageDir(Path(directory))
     if stage.result_file.exists():
         return
     log_to(stage)
     limit_threads(threads)
-    with interruptible() as interrupted:
+    rank, processes, _ = identity()
+    with interruptible() as interrupted, _lease(stage) if rank == 0 else nullcontext(True) as ours:
+        if not ours:
+            if processes > 1:  # the others wait for this one
+                _command("scancel", os.environ["SLURM_JOB_ID"])
+            return
+        if stage.result_file.exists():  # of the job that had the lease
+            return
         function_of(entry_point)(directory, interrupted=interrupted)
-        rank, _, _ = identity()
         if rank == 0 and not stage.result_file.exists():
             requeue(stage)
         elif interrupted():
             _wait_for_the_end()
+
+
+@contextmanager
+def _lease(stage: StageDir) -> Iterator[bool]:
+    """Yield whether this job alone works in the directory."""
+    file = stage.path / LEASE
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(Lease(file).held())
+        except UserError:
+            other = read_lease(file) or {}
+            where = f"process {other.get('pid')} on {other.get('host')}"
+            print(f"job {os.environ.get('SLURM_JOB_ID')} ends: {where} works on this stage", flush=True)
+            yield False
+        else:
+            yield True
 
 
 def requeue(stage: StageDir) -> None:
@@ -53,20 +87,32 @@ def requeue(stage: StageDir) -> None:
         )
         stage.write_result(stage.failure(error, status.get("seconds", 0.0), status.get("gpu_seconds", 0.0)))
         return
-    listed = subprocess.run(
-        ["squeue", "--noheader", f"--jobs={job_id}", "--format=%T"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if listed.stdout.split() != ["RUNNING"]:
+    job = _until_it_answers(lambda: squeue(f"--jobs={job_id}")).get(job_id)
+    if job is None or job.state != "RUNNING":
         return
     append_jsonl(stage.path / REQUEUES, [{"job_id": job_id, "time": time.time(), "checkpoint": reached}])
-    subprocess.run(["scontrol", "requeue", job_id], check=True)
+    _until_it_answers(lambda: _command("scontrol", "requeue", job_id))
     _wait_for_the_end()
+
+
+def _command(*words: str) -> None:
+    subprocess.run(words, check=True, timeout=TIMEOUT_S)
+
+
+def _until_it_answers(ask: Callable[[], T]) -> T:
+    """Return what SLURM says, asking a busy controller again while there is time before the job is ended."""
+    for _ in range(TRIES - 1):
+        with suppress(subprocess.SubprocessError, OSError):
+            return ask()
+        time.sleep(PAUSE_S)
+    return ask()
 
 
 def _wait_for_the_end() -> None:
     """Sleep until SLURM ends this job: one that ends by itself counts as completed."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(LAST_SECONDS)
+
+
+if __name__ == "__main__":
+    run_job(sys.argv[1], sys.argv[2], int(sys.argv[3]))

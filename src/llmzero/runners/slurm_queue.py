@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmzero.core.errors import UserError
+from llmzero.core.text import visible_line
+from llmzero.runners.sbatch import NotNowError, RefusedError
 
 log = logging.getLogger(__name__)
 
-# States of a job that may still run, or run again.
-ALIVE = (
-    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "RESIZING", "SIGNALING", "STAGE_OUT"),
-    *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"),
+# States of a job that runs no more. Any other counts as alive, unknown ones too: waiting for a job that has
+# ended costs time, and replacing one that runs would put two of them into one directory.
+ENDED = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "GONE", "LAUNCH_FAILED", "NODE_FAIL"),
+    *("OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "SPECIAL_EXIT", "TIMEOUT"),
 )
 JOB_FILE = "job.json"  # of a stage: the id of its job
 JOB_ID = re.compile(r"[0-9]+(_[0-9]+)?")
+STATE = re.compile(r"[A-Z][A-Z_]+")  # sacct's may go on: CANCELLED by 0
+TASKS = re.compile(r"([0-9]+)_\[([0-9,:-]+)(%[0-9]+)?\]")  # waiting tasks of an array, in one line
+MOST_TASKS = 100_000  # of an array that are told apart
 TIMEOUT_S = 60.0  # of a call
+_SAID: set[str] = set()
+# Variables that a user has set for their own eyes: they would leave out jobs or change what is printed.
+HABITS = ("SQUEUE_", "SACCT_")
 
 
 @dataclass(frozen=True)
@@ -41,14 +52,14 @@ class JobState:
 
         A job that a node could not start is held until somebody helps: it counts as dead.
         """
-        return self.state in ALIVE and not self.reason.replace("_", " ").startswith("launch failed")
+        return self.state not in ENDED and not self.reason.replace("_", " ").startswith("launch failed")
 
 
 class Queue:
     """The states of all jobs that we follow, at most `poll_s` seconds old.
 
     A controller that does not answer changes nothing: the last states stay. A job that neither squeue nor
-    sacct knows is `GONE`.
+    sacct knows is `GONE`; so is one that squeue does not know where there is no sacct.
     """
 
     def __init__(self, poll_s: float) -> None:
@@ -58,6 +69,8 @@ class Queue:
         self._states: dict[str, JobState] = {}  # of those that we follow
         self._known: dict[str, JobState] = {}  # all of this user's
         self._looked_at = float("-inf")
+        self._answered = False
+        self._tried: set[str] = set()  # names of jobs that were submitted, whatever came of it
 
     def follow(self, job_id: str) -> None:
         """Follow a submitted job; it counts as pending until SLURM tells its state."""
@@ -82,33 +95,82 @@ class Queue:
         self._look()
         return self._states[job_id]
 
-    def named(self, name: str) -> str | None:
-        """Return the id of a job of that name that is alive."""
+    def named(self, name: str, *, ended: bool = False) -> str | None:
+        """Return the id of a job of that name that is alive; with `ended` of any, the alive ones first."""
         self._look()
-        return next((job_id for job_id, job in self._known.items() if job.alive and job.name == name), None)
+        jobs = [(job.alive, job_id) for job_id, job in self._known.items() if job.name == name]
+        alive, job_id = max(jobs, default=(False, None))
+        return job_id if alive or ended else None
+
+    def submitted(self, name: str, submit: Callable[[], str], *, ended: bool = False) -> str:
+        """Return the id of the job of that name: the one that SLURM has, or the one that `submit` makes.
+
+        A submission that failed may have succeeded all the same, and who submitted it may have been killed
+        before noting the id. So SLURM is asked for the name before each submission, and after a failed one.
+
+        Args:
+            name: which no other job has.
+            submit: as `sbatch.submit` does.
+            ended: whether a job that has ended will do.
+
+        Raises:
+            NotNowError: SLURM does not answer, or refuses the job for a reason that passes.
+            RefusedError: it refuses the job for good.
+        """
+        found = self.find(name, ended=ended, now=name in self._tried)
+        if found is not None:
+            return found
+        self._tried.add(name)
+        try:
+            return submit()
+        except (NotNowError, RefusedError) as error:
+            found = self.find(name, ended=ended)
+            if found is None:
+                raise
+            log.warning("sbatch: %s; but it has queued job %s", visible_line(str(error)), found)
+            return found
+
+    def find(self, name: str, *, ended: bool = True, now: bool = True) -> str | None:
+        """Return what `named` does, for certain; with `now` an earlier answer does not do.
+
+        Raises:
+            NotNowError: SLURM does not answer.
+        """
+        if now:
+            self._looked_at = float("-inf")
+        found = self.named(name, ended=ended)
+        if not self._answered:
+            raise NotNowError("SLURM does not tell whether that job is in the queue")
+        return found
 
     def may_be(self, recorded: Any, name: str) -> bool:
         """Return whether a recorded id can be that of the job of that name: no other job has the id.
+
+        `name` may be the first words of it, without the dash that follows them.
 
         A file of a stranger's could name any job of this user's, and what is followed may be cancelled.
         """
         if not isinstance(recorded, str) or not JOB_ID.fullmatch(recorded):
             return False
         self._look()
-        return recorded not in self._known or self._known[recorded].name == name
+        known = self._known.get(recorded)
+        return known is None or known.name == name or known.name.startswith(f"{name}-")
 
     def _look(self) -> None:
         """Ask SLURM, where the last answer is too old."""
         if time.monotonic() - self._looked_at < self.poll_s:
             return
-        self._looked_at = time.monotonic()
+        self._looked_at, self._answered = time.monotonic(), False
         try:
             self._known = squeue("--me")
-            forgotten = self._followed - self._known.keys()
-            past = sacct(forgotten) if forgotten else {}
+        except FileNotFoundError as error:
+            raise UserError("there is no SLURM on this machine: no squeue on the PATH") from error
         except (subprocess.SubprocessError, OSError) as error:
             log.warning("SLURM does not answer (%s); asking again in %.0f s", _words(error), self.poll_s)
             return
+        self._answered = True
+        forgotten = self._followed - self._known.keys()
+        past = sacct(forgotten) if forgotten else {}
         self._states |= {
             job_id: self._known.get(job_id) or past.get(job_id) or JobState("GONE")
             for job_id in self._followed
@@ -122,7 +184,12 @@ class Queue:
 
 def job_name(stage: Path) -> str:
     """Return the name of a stage's job, which no other stage has, by the stage's directory."""
-    return f"llmzero-{hashlib.sha1(str(stage.parent.resolve()).encode()).hexdigest()[:10]}-{stage.name}"
+    return f"{name_within(stage.parent)}-{stage.name}"
+
+
+def name_within(folder: Path) -> str:
+    """Return the first words of the names of all jobs of a folder, which no other folder's have."""
+    return f"llmzero-{hashlib.sha1(str(folder.resolve()).encode()).hexdigest()[:10]}"
 
 
 def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
@@ -145,39 +212,85 @@ def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
 
 
 def squeue(*selection: str) -> dict[str, JobState]:
-    """Return jobs by id, the ended ones too that the controller remembers (MinJobAge)."""
-    lines = _lines("squeue", "--noheader", "--states=all", "--format=%A|%T|%j|%r", *selection)
-    return {
-        job_id: JobState(state, name, reason)
-        for job_id, state, name, reason in (line.split("|", 3) for line in lines)
-    }
+    """Return jobs by id, the ended ones too that the controller remembers (MinJobAge).
+
+    Raises:
+        OSError, subprocess.SubprocessError: it does not answer, or there is none.
+    """
+    return _jobs("squeue", "--noheader", "--states=all", "--format=%i|%T|%j|%r", *selection)
 
 
 def sacct(job_ids: set[str]) -> dict[str, JobState]:
-    """Return jobs by id from the accounts; nothing where the cluster keeps none."""
+    """Return jobs by id from the accounts; nothing where the cluster keeps none, or they do not answer.
+
+    How a job ended is all that they add: what the controller does not list has ended.
+    """
+    options = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State")
     try:
-        lines = _lines(
-            "sacct",
-            "--noheader",
-            "--parsable2",
-            "--allocations",
-            "--format=JobIDRaw,State",
-            f"--jobs={','.join(sorted(job_ids))}",
-        )
-    except subprocess.CalledProcessError:
+        return _jobs("sacct", *options, f"--jobs={','.join(sorted(job_ids))}")
+    except (subprocess.SubprocessError, OSError) as error:
+        _say_once(f"sacct: {_words(error)}; how jobs ended is told by their files alone")
         return {}
-    return {job_id: JobState(state.split()[0]) for job_id, state in (line.split("|", 1) for line in lines)}
 
 
 def cancel(job_id: str) -> None:
     """End a job, or take it out of the queue; one that has ended by now is left as it is."""
-    subprocess.run(["scancel", job_id], capture_output=True, check=False, timeout=TIMEOUT_S)
+    try:
+        subprocess.run(["scancel", job_id], capture_output=True, check=False, timeout=TIMEOUT_S)
+    except (subprocess.SubprocessError, OSError) as error:
+        log.warning("job %s could not be cancelled: %s", job_id, _words(error))
 
 
-def _lines(*command: str) -> list[str]:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
-    return [line for line in done.stdout.splitlines() if line.strip()]
+def _jobs(*command: str) -> dict[str, JobState]:
+    """Return the jobs that a command lists, a line each: id|state|name|reason, or without the last two.
+
+    Lines that do not read are left out. One of which the id alone reads is of a job that SLURM knows.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(HABITS)}
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        timeout=TIMEOUT_S,
+        env={**environment, "SLURM_BITSTR_LEN": "0"},  # else squeue cuts the list of an array's tasks
+    )
+    jobs: dict[str, JobState] = {}
+    for line in filter(str.strip, done.stdout.split("\n")):
+        job_id, state, name, reason = (*line.strip().split("|", 3), "", "", "")[:4]
+        ids, words = _ids(job_id), STATE.match(state)
+        if not (ids and words) and not line.startswith("CLUSTER:"):  # as squeue begins with SLURM_CLUSTERS
+            words_of_it = visible_line(line)[:200]
+            _say_once(f"{command[0]}: cannot read the line {words_of_it!r}; such lines are left out")
+        job = JobState(words[0], name, reason) if words else JobState("UNKNOWN")
+        jobs.update({each: job for each in ids if words or each not in jobs})
+    return jobs
+
+
+def _ids(text: str) -> list[str]:
+    """Return the ids that a line is about: one, or those of an array's tasks; none of a step (1.batch)."""
+    if JOB_ID.fullmatch(text):
+        return [text]
+    if (tasks := TASKS.fullmatch(text)) is None:
+        return []
+    numbers: list[int] = []
+    with suppress(ValueError):  # no list of tasks after all
+        for part in tasks[2].split(","):
+            span, _, step = part.partition(":")
+            first, _, last = span.partition("-")
+            end = min(int(last or first), int(first) + MOST_TASKS - len(numbers))
+            numbers += range(int(first), end + 1, int(step or 1))
+    return [f"{tasks[1]}_{number}" for number in numbers]
+
+
+def _say_once(message: str) -> None:
+    """Warn of it, unless it was said before; what differs in its numbers alone, as in the time, was."""
+    kind = re.sub(r"[0-9]+", "0", message)
+    if kind not in _SAID:
+        _SAID.add(kind)
+        log.warning("%s", message)
 
 
 def _words(error: Exception) -> str:
-    return str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
+    return (str(getattr(error, "stderr", None) or error).strip() or type(error).__name__).splitlines()[0]

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from shlex import quote
+from typing import Any, TypeVar
 
 import submitit
+from submitit.core.utils import DelayedSubmission
 from submitit.helpers import Checkpointable
 
 from llmzero.core.errors import UserError
-from llmzero.core.files import read_json, write_json
-from llmzero.runners.slurm import outside_a_job
-from llmzero.runners.slurm_queue import JOB_ID, JobState
+from llmzero.core.files import make_private, read_json, write_json
+from llmzero.core.text import visible_line
+from llmzero.runners.environment import outside_a_job
+from llmzero.runners.sbatch import NotNowError, RefusedError, python_command, submit
+from llmzero.runners.slurm import RETRY_S
+from llmzero.runners.slurm_queue import Queue, cancel, name_within
 from llmzero.search.settings import SearchConfig
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 RunSearch = Callable[[SearchConfig], str | None]  # of a module's top level, as a job imports it
-Submit = Callable[[Sequence[SearchConfig]], list[Any]]
+Submit = Callable[[Sequence[SearchConfig]], list["SearchJob"]]
+
+POLL_S = 2.0  # between two questions to SLURM, each about all jobs
+GRACE_S = 15.0  # after a job's end in which its summary may appear on the shared file system
+SETTLING_S = 5.0  # in which the sbatch of a launcher that was killed ends
+TICKET = re.compile(r"(llmzero-[0-9a-f]{10}-[0-9a-f]{8})_([0-9]+)")  # an array's name, and a task of it
 
 
 class ResumableSearch(Checkpointable):
@@ -31,35 +48,49 @@ class ResumableSearch(Checkpointable):
         return self.run(config)
 
 
-class EarlierJob:
-    """A search's job that an earlier launcher submitted, as far as the search's own files tell of it.
+class SearchJob:
+    """A search's job, as far as SLURM and the search's own files tell of it.
 
     Submitit's file of a result is a pickle, and that in a directory from anywhere could be anybody's.
     """
 
-    def __init__(self, folder: Path, job_id: str, search_dir: str) -> None:
-        self.job_id, self._search_dir = job_id, Path(search_dir)
-        self._job = submitit.SlurmJob(folder, job_id)
-        self.cancel = self._job.cancel
+    def __init__(self, queue: Queue, job_id: str, search_dir: str) -> None:
+        self.job_id, self._queue, self._search_dir = job_id, queue, Path(search_dir)
+        self._ended_at: float | None = None
+        queue.follow(job_id)
 
     @property
     def alive(self) -> bool:
         """Whether it may still run, or run again."""
-        return JobState(self._job.state).alive
+        return self._queue.state(self.job_id).alive
 
     @property
-    def _finished(self) -> bool:
+    def finished(self) -> bool:
+        """Whether its search is."""
         return (read_json(self._search_dir / "summary.json") or {}).get("state") == "finished"
 
     def done(self) -> bool:
         """Return whether it has ended, or its search has."""
-        return self._finished or not self.alive
+        if self.finished:
+            return True
+        if self.alive:
+            self._ended_at = None
+            return False
+        self._ended_at = self._ended_at or time.monotonic()
+        return time.monotonic() - self._ended_at >= GRACE_S
 
     def result(self) -> str | None:
         """Return what went wrong in it."""
-        if self._finished:
+        if self.finished:
             return None
-        return f"job {self.job_id} ended before the search did (see {self._search_dir / 'log.txt'})"
+        log_file = self._search_dir / "log.txt"
+        lines = log_file.read_text(errors="replace").strip().splitlines() if log_file.is_file() else []
+        words = f": {visible_line(lines[-1])}" if lines else ""
+        return f"job {self.job_id} ended before the search did{words} (see {log_file})"
+
+    def cancel(self) -> None:
+        """End it, or take it out of the queue."""
+        cancel(self.job_id)
 
 
 @contextmanager
@@ -69,7 +100,8 @@ def job_array(
     """Yield a function that submits searches as one job array; an interruption cancels its jobs.
 
     `jobs.json` in the directory names the jobs, as they go on where the launcher is killed: those that have
-    not ended are not submitted again.
+    not ended are not submitted again. It is written before SLURM is asked for them, too, by names that SLURM
+    is asked for later.
 
     Args:
         run: called in the job with the search's configuration.
@@ -81,37 +113,107 @@ def job_array(
     Raises:
         UserError: submitit does not know a resource, SLURM refuses it, or there is no SLURM.
     """
-    folder, record = directory / "jobs", directory / "jobs.json"
     parameters = {"slurm_array_parallelism": at_once, **resources}
     requeues = parameters.pop("max_num_timeout", None)
     with _refusals_explained(cluster, resources):
         limit = {} if requeues is None else {"slurm_max_num_timeout": requeues}
-        executor = submitit.AutoExecutor(folder, cluster=cluster, **limit)
+        executor = submitit.AutoExecutor(directory / "jobs", cluster=cluster, **limit)
         executor.update_parameters(**parameters)
-    jobs: dict[str, Any] = {}
+    array = _Array(directory, executor._executor)
+    jobs: dict[str, SearchJob] = {}
 
-    def submit(configs: Sequence[SearchConfig]) -> list[Any]:
-        recorded = read_json(record) or {}
-        earlier = {
-            config.search_dir: EarlierJob(folder, job_id, config.search_dir)
-            for config in configs
-            if isinstance(job_id := recorded.get(config.search_dir), str) and JOB_ID.fullmatch(job_id)
-        }
-        jobs.update({name: job for name, job in earlier.items() if job.alive})
-        new = [config for config in configs if config.search_dir not in jobs]
-        if new:
-            with _refusals_explained(cluster, resources), outside_a_job():
-                submitted = executor.map_array(ResumableSearch(run), new)
-            jobs.update(zip([config.search_dir for config in new], submitted, strict=True))
-        write_json(record, {name: job.job_id for name, job in jobs.items()})
+    def submit_all(configs: Sequence[SearchConfig]) -> list[SearchJob]:
+        with _refusals_explained(cluster, resources):
+            jobs.update(array.earlier([config.search_dir for config in configs]))
+            if new := [config for config in configs if config.search_dir not in jobs]:
+                array.note({name: job.job_id for name, job in jobs.items()})
+                jobs.update(array.submitted({config.search_dir: (run, config) for config in new}))
+        array.note({name: job.job_id for name, job in jobs.items()})
         return [jobs[config.search_dir] for config in configs]
 
     try:
-        yield submit
+        yield submit_all
     except BaseException:
         for job in jobs.values():
             job.cancel()
         raise
+
+
+class _Array:
+    """The jobs of a study's searches, and the file that names them.
+
+    Args:
+        directory: of the study.
+        executor: of submitit, for its parameters.
+    """
+
+    def __init__(self, directory: Path, executor: Any) -> None:
+        self._folder, self._record = directory / "jobs", directory / "jobs.json"
+        self._prefix, self._executor, self._queue = name_within(directory), executor, Queue(POLL_S)
+
+    def note(self, jobs: Mapping[str, str]) -> None:
+        """Write down the ids of jobs by their search directories."""
+        write_json(self._record, dict(jobs))
+
+    def earlier(self, searches: Sequence[str]) -> dict[str, SearchJob]:
+        """Return the jobs that earlier launchers submitted and that have not ended in vain."""
+        recorded = read_json(self._record) or {}
+        ids = {name: self._id(recorded[name]) for name in searches if name in recorded}
+        jobs = {name: SearchJob(self._queue, each, name) for name, each in ids.items() if each is not None}
+        return {name: job for name, job in jobs.items() if job.finished or job.alive}
+
+    def _id(self, recorded: Any) -> str | None:
+        """Return the id of a recorded job: its own, or by the name under which it was to be submitted."""
+        ticket = TICKET.fullmatch(recorded) if isinstance(recorded, str) else None
+        if ticket is None or not ticket[1].startswith(f"{self._prefix}-"):
+            return recorded if self._queue.may_be(recorded, self._prefix) else None
+        found = _patiently(lambda: self._queue.find(ticket[1]))
+        if found is None:
+            time.sleep(SETTLING_S)
+            found = _patiently(lambda: self._queue.find(ticket[1]))
+        return f"{found.partition('_')[0]}_{ticket[2]}" if found else None
+
+    def submitted(self, searches: Mapping[str, tuple[RunSearch, SearchConfig]]) -> dict[str, SearchJob]:
+        """Submit an array of searches; return its jobs by search directory.
+
+        Waits where SLURM refuses it for a reason that passes.
+        """
+        name = f"{self._prefix}-{uuid.uuid4().hex[:8]}"
+        make_private(self._folder)
+        for number, (run, config) in enumerate(searches.values()):
+            call = DelayedSubmission(ResumableSearch(run), config)
+            call.set_timeout(self._executor.parameters.get("time", 5), self._executor.max_num_timeout)
+            call.dump(self._folder / f"{name}_{number}.pkl")
+        tickets = {search: f"{name}_{number}" for number, search in enumerate(searches)}
+        self.note({**(read_json(self._record) or {}), **tickets})
+        with outside_a_job():
+            job_id = _patiently(
+                lambda: self._queue.submitted(name, lambda: self._submit(name, len(tickets)), ended=True)
+            )
+        array = job_id.partition("_")[0]
+        return {
+            search: SearchJob(self._queue, f"{array}_{number}", search)
+            for number, search in enumerate(searches)
+        }
+
+    def _submit(self, name: str, tasks: int) -> str:
+        """Submit the array; its tasks take their calls from files that are named before there is an id."""
+        folder = self._folder.resolve()
+        own = f"{quote(str(folder))}/${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}_submitted.pkl"
+        take = f"[ -e {own} ] || cp {quote(str(folder / name))}_${{SLURM_ARRAY_TASK_ID}}.pkl {own}"
+        parameters = {**self._executor.parameters, "job_name": name}
+        parameters["setup"] = [*(parameters.get("setup") or []), take]
+        return submit(folder, parameters, python_command("submitit.core._submit", str(folder)), tasks)
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Return what SLURM answers, asking again while it cannot, for whatever reason."""
+    while True:
+        try:
+            return ask()
+        except NotNowError as error:
+            log.warning("SLURM: %s; trying again in %.0f s", visible_line(str(error)), RETRY_S)
+            time.sleep(RETRY_S)
 
 
 @contextmanager
@@ -119,6 +221,6 @@ def _refusals_explained(cluster: str, resources: Mapping[str, Any]) -> Iterator[
     """Raise `UserError` for what submitit raises where there is no SLURM or it does not know a resource."""
     try:
         yield
-    except (NameError, TypeError, AssertionError, RuntimeError) as error:
+    except (NameError, TypeError, AssertionError, RuntimeError, RefusedError) as error:
         reason = " ".join(str(error).splitlines()[:2])
         raise UserError(f"cluster={cluster} slurm={dict(resources)}: {reason}") from error

@@ -22,12 +22,13 @@ from llmzero.cli import composed
 from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.stage import StageSpec
+from llmzero.runners.sbatch import NotNowError, RefusedError, sbatch
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
-from llmzero.runners.slurm_queue import JobState, Queue, job_name
+from llmzero.runners.slurm_queue import JobState, Queue, job_name, squeue
 from llmzero.runners.slurm_resources import JobResources
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
-from llmzero.studies.jobs import EarlierJob
+from llmzero.studies.jobs import SearchJob
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 
@@ -236,7 +237,7 @@ def test_the_pickle_of_an_earlier_job_is_not_loaded(answers: Path) -> None:
     jobs, search = answers / "jobs", answers / "search"
     jobs.mkdir()
     (jobs / "7_0_result.pkl").write_bytes(pickle.dumps(("success", Hostile())))
-    job = EarlierJob(jobs, "7", str(search))
+    job = SearchJob(Queue(0.0), "7", str(search))
     assert (job.alive, job.done()) == (True, False)
     assert "job 7 ended before the search did" in (job.result() or "")
     search.mkdir()
@@ -255,3 +256,145 @@ def test_a_job_that_comes_back_into_the_queue_is_cancelled(answers: Path) -> Non
     assert calls(answers)[-1] == "scancel"
     (answers / "squeue.txt").write_text("7|CANCELLED|name|None\n")
     assert queue.alive == 0
+
+
+# --- what SLURM says, and how it may be misread ---
+
+
+@pytest.mark.parametrize(
+    ("line", "state"),
+    [
+        ("7|RUNNING|llmzero-x|None", "RUNNING"),
+        ("7|RUNNING|llmzero-x|Reason|with|bars", "RUNNING"),
+        ("7|RUNNING|a", "RUNNING"),  # and a new line in the name
+        ("7|RUNNING", "RUNNING"),
+        ("7|NEW_STATE|llmzero-x|None", "NEW_STATE"),
+        ("7||llmzero-x|None", "UNKNOWN"),
+        ("7|?", "UNKNOWN"),
+        ("7|CANCELLED by 1000|llmzero-x|None", "CANCELLED"),
+        ("7|CANCELLED+", "CANCELLED"),
+    ],
+)
+@pytest.mark.parametrize(
+    "noise",
+    ["", "CLUSTER: gpu", "b|None", "a notice\n|x|\n7", "7.batch|FAILED", "7+0|FAILED", "\u2028\x0b|é"],
+)
+def test_a_line_that_does_not_read_hides_no_other(answers: Path, line: str, state: str, noise: str) -> None:
+    printed = f"{noise}\n{line}\n{noise}\n\n"
+    (answers / "squeue.txt").write_text(printed, encoding="latin-1", errors="replace")
+    queue = Queue(0.0)
+    queue.follow("7")
+    assert queue.state("7").state == state
+    assert queue.state("7").alive == (state != "CANCELLED"), "what is not known to have ended may run"
+    assert set(calls(answers)) == {"squeue"}
+
+
+def test_a_line_that_does_not_read_is_said_once(answers: Path, caplog: pytest.LogCaptureFixture) -> None:
+    queue = Queue(0.0)
+    for minute in range(3):
+        (answers / "squeue.txt").write_text(
+            f"CLUSTER: gpu\nmaintenance starts in {minute} minutes\n7|RUNNING|a|b\n"
+        )
+        queue.follow("7")
+        assert queue.state("7").alive
+    assert [record.getMessage() for record in caplog.records] == [
+        "squeue: cannot read the line 'maintenance starts in 0 minutes'; such lines are left out"
+    ]
+
+
+def test_waiting_tasks_of_an_array_are_read_from_their_range(answers: Path) -> None:
+    (answers / "squeue.txt").write_text(
+        "7_[1-3,8-12:2%2]|PENDING|a|None\n7_0|RUNNING|a|None\n8_[]|PENDING\n9_[1-0:0]|PENDING\n"
+    )
+    (answers / "sacct.txt").write_text("7_4|COMPLETED\n7_4.batch|COMPLETED\n7_[5-6]|FAILED\n")
+    queue = Queue(0.0)
+    ids = [f"7_{number}" for number in range(13)]
+    for job_id in ids:
+        queue.follow(job_id)
+    states = [queue.state(job_id).state for job_id in ids]
+    waiting = ["PENDING", "GONE", "PENDING", "GONE", "PENDING"]
+    assert states == ["RUNNING", *3 * ["PENDING"], "COMPLETED", "FAILED", "FAILED", "GONE", *waiting]
+
+
+@pytest.mark.parametrize(
+    "sacct", [None, "echo 'Slurm accounting storage is disabled' >&2; exit 1", "echo disabled", "kill -9 $$"]
+)
+def test_without_accounts_the_queue_alone_decides(
+    answers: Path, monkeypatch: pytest.MonkeyPatch, sacct: str | None
+) -> None:
+    """No accounts are no silence of the controller: a job that it does not list has ended."""
+    if sacct is None:
+        (answers / "sacct").unlink()
+        (answers / "cat").symlink_to(str(shutil.which("cat")))
+        monkeypatch.setenv("PATH", str(answers))
+    else:
+        (answers / "sacct").write_text(f"#!/bin/sh\n{sacct}\n")
+    (answers / "squeue.txt").write_text("")
+    queue = Queue(0.0)
+    queue.follow("7")
+    assert queue.state("7") == JobState("GONE")
+
+
+def test_a_users_habits_hide_no_job(answers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQUEUE_PARTITION", "elsewhere")
+    monkeypatch.setenv("SLURM_CLUSTERS", "gpu")
+    (answers / "squeue").write_text('#!/bin/sh\necho "7|RUNNING|$SQUEUE_PARTITION$SLURM_CLUSTERS|None"\n')
+    assert squeue("--me") == {"7": JobState("RUNNING", "gpu", "None")}
+
+
+@pytest.mark.parametrize(
+    ("script", "passes"),
+    [
+        ("echo 'Socket timed out on send/recv operation' >&2; exit 1", True),
+        ("echo 'I/O error writing script/environment to file' >&2; exit 1", True),
+        ("echo 'Zero Bytes were transmitted or received' >&2; exit 1", True),
+        ("echo 'Slurm temporarily unable to accept job, sleeping and retrying' >&2; exit 1", True),
+        ("echo 'Resource temporarily unavailable' >&2; exit 1", True),
+        ("echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1", True),
+        ("echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1", True),
+        ("echo 'sbatch: error: AssocGrpSubmitJobsLimit' >&2; exit 1", True),
+        ("kill -9 $$", True),
+        ("exit 137", True),
+        ("exit 1", True),
+        ("echo something else", True),
+        ("sleep 60", True),
+        ("echo 'invalid partition specified: nowhere' >&2; exit 1", False),
+        ("echo 'Invalid account or account/partition combination specified' >&2; exit 1", False),
+        ("echo 'Invalid qos specification' >&2; exit 1", False),
+        ("echo 'Requested node configuration is not available' >&2; exit 1", False),
+    ],
+)
+def test_what_sbatch_says_passes_or_not(
+    answers: Path, monkeypatch: pytest.MonkeyPatch, script: str, passes: bool
+) -> None:
+    monkeypatch.setattr("llmzero.runners.sbatch.TIMEOUT_S", 1.0)
+    (answers / "sbatch").write_text(f"#!/bin/sh\n{script}\n")
+    (answers / "sbatch").chmod(0o755)
+    with pytest.raises(NotNowError if passes else RefusedError):
+        sbatch(answers / "script.sh")
+
+
+def test_the_job_id_is_found_among_notices(answers: Path) -> None:
+    (answers / "sbatch").write_text(
+        "#!/bin/sh\necho Welcome to 5 nodes\necho Submitted batch job 12 on cluster gpu\n"
+    )
+    (answers / "sbatch").chmod(0o755)
+    assert sbatch(answers / "script.sh") == "12"
+
+
+def test_nothing_is_submitted_before_slurm_has_told_what_is_queued(answers: Path) -> None:
+    queue, submissions = Queue(0.0), []
+
+    def submit() -> str:
+        submissions.append(1)
+        raise NotNowError("Socket timed out")
+
+    with pytest.raises(NotNowError, match="does not tell"):
+        queue.submitted("llmzero-x-0001", submit)
+    assert not submissions
+    (answers / "squeue.txt").write_text("8|RUNNING|llmzero-x-0002|None\n9|COMPLETED|llmzero-x-0001|None\n")
+    with pytest.raises(NotNowError, match="Socket timed out"):
+        queue.submitted("llmzero-x-0001", submit)
+    (answers / "squeue.txt").write_text("7|PENDING|llmzero-x-0001|None\n")
+    assert queue.submitted("llmzero-x-0001", submit) == "7"
+    assert len(submissions) == 1
