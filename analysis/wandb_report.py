@@ -20,6 +20,7 @@ from llmzero.core.files import read_json
 from llmzero.core.metrics import listed, metric_catalogue
 from llmzero.core.settings import path_argument
 from llmzero.mirrors.tracking.names import search_uid
+from llmzero.mirrors.tracking.settings import require_name
 from llmzero.studies.tables import markdown
 from llmzero.tree.workspace import Workspace, read_config
 
@@ -233,6 +234,7 @@ def main() -> None:
     searches = [Search(directory) for directory in searches_in(arguments.directories)]
     title = arguments.title or ", ".join(directory.resolve().name for directory in arguments.directories)
     project = arguments.project or searches[0].project
+    require_name("--project", project)
     if arguments.print:
         print(as_text(report_of(searches, project, arguments.entity or "", title)))
     else:

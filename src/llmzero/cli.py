@@ -33,6 +33,7 @@ KEYS_IN_NOTES = (
     "llm: there are keys among its settings, and Hydra writes the command line of a multirun to files; put "
     "them into environment variables, and give '${oc.env:NAME}' in their places"
 )
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that it cannot decode
 BAD_INPUT = 2
 INTERRUPTED = 130
 UNREAD = 141  # what shells report of a command whose reader has gone
@@ -48,6 +49,7 @@ def launch(name: str, kind: type[C], run: Callable[[C], Any]) -> None:
     register()
     keys = keep_keys_in(sys.argv)  # Hydra quotes arguments in its errors
     guard_output()
+    _require_text(sys.argv)
     if keys and {"-m", "--multirun"} & {*sys.argv}:
         _print_error(KEYS_IN_NOTES)
         sys.exit(BAD_INPUT)
@@ -75,6 +77,7 @@ def launch(name: str, kind: type[C], run: Callable[[C], Any]) -> None:
 def run_command(main: Callable[[], None]) -> None:
     """Run a command that is not Hydra's; bad input ends it with a message and exit code 2."""
     guard_output()
+    _require_text(sys.argv)
     try:
         with _for_a_reader():
             main()
@@ -83,6 +86,17 @@ def run_command(main: Callable[[], None]) -> None:
             raise
         _print_error(message)
         sys.exit(BAD_INPUT)
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    """End the command where an argument is none in the locale's encoding: no file could hold it."""
+    for argument in arguments:
+        if LONE_SURROGATE.search(argument):
+            _print_error(
+                f"{argument}: cannot be read in the encoding of this locale ({sys.getfilesystemencoding()}); "
+                "set PYTHONUTF8=1, or use other characters"
+            )
+            sys.exit(BAD_INPUT)
 
 
 def _print_error(message: str) -> None:

@@ -187,6 +187,34 @@ def test_a_stage_is_a_run_with_its_place_in_the_tree(search: Search) -> None:
     assert search.runs["0000"].config["parent"] is None
 
 
+def test_the_run_that_the_driver_is_part_of_is_none_of_the_searchs(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a sweep or a script with its own run starts the search, or somebody completes the mirror."""
+    for name in ("RUN_ID", "NAME", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID", "NOTES", "TAGS", "PROJECT"):
+        monkeypatch.setenv(f"WANDB_{name}", "foreign")
+    monkeypatch.setenv("WANDB_RESUME", "must")
+    monkeypatch.setenv("WANDB_DIR", str(search.path.parent / "elsewhere"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    search.end()
+    assert mirror(search).returncode == 0
+    assert set(search.runs) == {"0000", "0001", "search"}
+    for name, run in search.runs.items():
+        assert run.run_id.endswith(f"-{name}")
+        assert (run.project, run.group) == ("llmzero", group_of(search.path))
+        assert "foreign" not in run.tags
+
+
+def test_a_directory_whose_name_wandb_would_refuse_is_mirrored(tmp_path: Path) -> None:
+    search = Search(tmp_path / f"50%: a#b?{'x' * 150}")
+    (search.path / "config.yaml").write_text(f"search: {{name: {'m' * 100}}}\n")
+    search.add(None)
+    assert mirror(search).returncode == 0
+    [run] = [run for name, run in read_runs(search.path).items() if name.endswith("/0000")]
+    assert run.group == group_of(search.path)
+    assert run.tags == ["m" * 64, "completed"]
+
+
 def test_searches_of_one_name_are_groups_of_their_own(search: Search, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     other = Search(tmp_path / "elsewhere" / search.path.name)

@@ -17,7 +17,24 @@ from llmzero.core.hparams import suggestion
 
 
 class _Loader(yaml.CSafeLoader):
-    """Reads 1e-4 as the number that everyone means; YAML 1.1 wants 1.0e-4."""
+    """Reads 1e-4 as the number that everyone means; YAML 1.1 wants 1.0e-4.
+
+    What YAML takes otherwise than it is meant, without a word, is a `ValueError` that names the line: keys
+    that are there twice, 010 (which is 8) and 1:30 (which is 90).
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping of a node whose keys are all different."""
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ValueError(f"{_line(key_node)}: a key must be a text or a number")
+            key = self.construct_object(key_node)
+            if key in seen:
+                raise ValueError(f"{_line(key_node)}: the key {key!r} is there twice; remove one")
+            seen.add(key)
+        constructed: dict[Any, Any] = super().construct_mapping(node, deep)
+        return constructed
 
 
 class _Dumper(yaml.CSafeDumper):
@@ -36,6 +53,8 @@ for each in (_Loader, _Dumper):
 NEWLINE = b"\n"
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 MAX_YAML_CHARACTERS = 20 * 1024**2
+OTHERWISE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9_.]+)+")  # to the bases of 8 and 60
+INDENTING_TAB = re.compile(r"^ *\t", re.MULTILINE)
 MAX_NUMBER_CHARACTERS = 400  # no float has more digits; Python takes quadratic time for long numbers
 # What the constructors of the loader raise for a value that is not of the tag that it has.
 _WRONG_TAG = (yaml.YAMLError, AttributeError, IndexError, KeyError, OverflowError, TypeError)
@@ -44,12 +63,23 @@ _WRONG_TAG = (yaml.YAMLError, AttributeError, IndexError, KeyError, OverflowErro
 def _number(construct: Callable[[_Loader, Any], Any], loader: _Loader, node: yaml.ScalarNode) -> Any:
     if len(node.value) > MAX_NUMBER_CHARACTERS:
         raise ValueError(f"a number has {len(node.value)} characters, of at most {MAX_NUMBER_CHARACTERS}")
+    if OTHERWISE.fullmatch(node.value):
+        raise ValueError(f"{_line(node)}: {node.value}: write a text in quotes, a number in decimal digits")
     return construct(loader, node)
+
+
+def _tagged(_loader: _Loader, node: yaml.Node) -> Any:
+    raise ValueError(f"{_line(node)}: the tag {node.tag[:100]}: must be plain data, without tags")
+
+
+def _line(node: yaml.Node) -> str:
+    return f"line {node.start_mark.line + 1}"
 
 
 for kind in ("int", "float"):
     construct = getattr(_Loader, f"construct_yaml_{kind}")
     _Loader.add_constructor(f"tag:yaml.org,2002:{kind}", partial(_number, construct))
+_Loader.add_constructor(None, _tagged)
 
 
 def load_yaml(text: str) -> Any:
@@ -71,7 +101,9 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except _WRONG_TAG as error:
         problem = str(error) if isinstance(error, yaml.YAMLError) else f"a value is none of its type: {error}"
-        raise ValueError(f"is no YAML: {' '.join(problem.split())}") from error
+        problem = " ".join(problem.replace('"<unicode string>", ', "").split())
+        tabs = "; indent with spaces, not with tabs" if INDENTING_TAB.search(text) else ""
+        raise ValueError(f"is no YAML: {problem}{tabs}") from error
 
 
 def dump_yaml(value: Any, **style: Any) -> str:
@@ -109,14 +141,21 @@ def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> d
         document = load_yaml(read_text(path))
     except ValueError as error:
         raise UserError(f"{key}={path}: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != number:
-        version = document.get("format", "missing") if isinstance(document, dict) else "missing"
+    version = document.get("format", "missing") if isinstance(document, dict) else "missing"
+    if type(version) is not int or version != number:
+        form = "" if isinstance(document, dict) else f"is {_form(document)}, not a mapping; "
+        quoted = repr(version)[:100] if version != "missing" else version
         raise UserError(
-            f"{key}={path}: format is {version}: must be {number}, the one that this version reads and writes"
+            f"{key}={path}: {form}format is {quoted}: must be {number}, "
+            "the one that this version reads and writes"
         )
     missing = [f"{name}: missing" for name in fields if name not in document and name != "provenance"]
     refuse(key, path, [*unknown_keys(document, ("format", *fields)), *missing])
     return document
+
+
+def _form(value: Any) -> str:
+    return "empty" if value is None else "a list" if isinstance(value, list) else "a single value"
 
 
 def read_lines(key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

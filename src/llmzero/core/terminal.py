@@ -4,6 +4,7 @@ gives orders.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Iterable
@@ -81,11 +82,21 @@ def guard_output() -> None:
     """Guard standard output, standard error, the log and those of its handlers that are there, for good."""
     redact_log()
     sys.stdout, sys.stderr = (
-        cast("TextIO", GuardedStream(unguarded(stream))) for stream in (sys.stdout, sys.stderr)
+        cast("TextIO", GuardedStream(_unfailing(unguarded(stream)))) for stream in (sys.stdout, sys.stderr)
     )
     for handler in (*logging.getLogger().handlers, logging.lastResort):
         if handler and not any(isinstance(each, OneLine) for each in handler.filters):
             handler.addFilter(OneLine())
+
+
+def _unfailing(stream: TextIO) -> TextIO:
+    """Return the stream, which from now on prints a ? for what its encoding lacks, and raises for nothing.
+
+    Results are in files; a terminal that shows ASCII alone must not end the command that wrote them.
+    """
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="replace")
+    return stream
 
 
 def unguarded(stream: TextIO) -> TextIO:

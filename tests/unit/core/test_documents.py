@@ -139,3 +139,42 @@ def test_json_is_an_object_that_is_not_too_deep(tmp_path: Path, text: str) -> No
     if text:
         with pytest.raises(UserError, match=f"{file}:2: "):
             list(read_lines("task.path", file))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("format: 1\nstages: []\nformat: 1", "line 3: the key 'format' is there twice"),
+        ("format: 1\nstages:\n- a: 1\n  'a': 2", "line 4: the key 'a' is there twice"),
+        ("format: 1\nstages: {x: {1: a, 1: b}}", "line 2: the key 1 is there twice"),
+        ("format: 1\nstages: {[1, 2]: a}", "line 2: a key must be a text or a number"),
+        ("format: 1\nstages: !mine x", "line 2: the tag !mine: must be plain data, without tags"),
+        ("format: 1\nstages:\n\t- a", "line 3, column 1; indent with spaces, not with tabs"),
+        ("format: 1\nstages: 010", "line 2: 010: write a text in quotes, a number in decimal digits"),
+        ("format: 1\nstages: 1:30", "line 2: 1:30: write a text in quotes"),
+        ("format: '1'\nstages: []", "format is '1': must be 1,"),
+        ("format: 1.0\nstages: []", "format is 1.0: must be 1,"),
+        ("format: true\nstages: []", "format is True: must be 1,"),
+        ("format: .nan\nstages: []", "format is nan: must be 1,"),
+        ("format:\nstages: []", "format is None: must be 1,"),
+        ("", "is empty, not a mapping; format is missing"),
+        ("# a note\n", "is empty, not a mapping; format is missing"),
+        ("- 1\n", "is a list, not a mapping; format is missing"),
+        ("words", "is a single value, not a mapping; format is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_document_is_said_with_its_file_and_line(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    file = tmp_path / "strategy.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as refused:
+        read_document("strategy", file, 1, ("stages",))
+    assert str(refused.value).startswith(f"strategy={file}: ")
+    assert problem in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_texts_that_look_like_numbers_stay_texts() -> None:
+    value = {"0002": "010", "1:30": ["1:30:00", "0_7", "-01"], "zero": 0, "half": 0.5, "time": "00:10"}
+    assert load_yaml(dump_yaml(value)) == value

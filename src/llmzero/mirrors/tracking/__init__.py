@@ -18,6 +18,7 @@ from pathlib import Path
 
 from llmzero.core.errors import UserError
 from llmzero.core.files import open_own
+from llmzero.mirrors.tracking.inherited import is_of_a_run
 from llmzero.mirrors.tracking.names import group_of
 from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.runners.environment import secret_names
@@ -82,9 +83,16 @@ class WandbTracking:
             log.info("W&B: the runs are in %s; `%s` sends them", folder, sync)
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of the mirroring process, which of all secrets gets W&B's alone."""
+        """Return the environment of the mirroring process.
+
+        Of all secrets it gets W&B's alone, and nothing of a run that the driver is part of.
+        """
         withheld = {name for name in secret_names(self.secrets) if not name.startswith("WANDB_")}
-        return {name: value for name, value in os.environ.items() if name not in withheld}
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if name not in withheld and not is_of_a_run(name)
+        }
 
     def command(self, search_dir: Path) -> list[str]:
         """Return the command that mirrors what a search directory holds."""

@@ -11,8 +11,10 @@ import stat
 import sys
 from pathlib import Path
 
+from llmzero.core.errors import UserError
 from llmzero.core.files import open_own
 from llmzero.core.terminal import guard_output
+from llmzero.mirrors.tracking.inherited import is_of_a_run
 from llmzero.mirrors.tracking.mirror import Mirror
 from llmzero.mirrors.tracking.names import group_of
 from llmzero.mirrors.tracking.settings import TrackingSettings
@@ -85,7 +87,12 @@ def main() -> int:
     guard_output()  # again, for the log's handler
     os.nice(NICENESS)
     search_dir = arguments.pop("search_dir").resolve(strict=True)
-    settings = TrackingSettings(**arguments)
+    try:
+        settings = TrackingSettings(**arguments)
+    except UserError as error:
+        parser.error(str(error))
+    for variable in filter(is_of_a_run, list(os.environ)):
+        del os.environ[variable]
     for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # read by wandb when it is imported
         os.environ[variable] = str(search_dir / "wandb" / "staging")
     if settings.mode == "online" and not _logged_in():

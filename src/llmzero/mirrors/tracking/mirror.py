@@ -25,6 +25,7 @@ from llmzero.mirrors.tracking.content import (
 )
 from llmzero.mirrors.tracking.names import (
     FILES,
+    LONGEST_TAG,
     SEARCH_RUN,
     group_of,
     hash_of,
@@ -32,6 +33,7 @@ from llmzero.mirrors.tracking.names import (
     memory_file,
     read_memory,
     search_uid,
+    suggested,
 )
 from llmzero.mirrors.tracking.settings import TrackingSettings
 from llmzero.tree.outcomes import read_summary
@@ -196,10 +198,10 @@ class Mirror:
             entity=self.settings.entity,
             group=group_of(self.search_dir),
             job_type=job_type,
-            name=f"{self.search_dir.name}/{name}",
+            name=f"{suggested(self.search_dir.name)}/{name}",
             id=run_id,
             fork_from=fork_from,
-            tags=[method, *tags] if method else tags,
+            tags=[method[:LONGEST_TAG], *tags] if method else tags,
             config=search | config | {"method": method},
             reinit="create_new",
             settings=self._run_settings.model_copy(),  # wandb notes the arguments of a run in it

@@ -12,6 +12,9 @@ from llmzero.core.files import read_json, reading
 from llmzero.core.shapes import require
 
 SEARCH_RUN = "search"  # where a stage's run has its node id
+LONGEST, LONGEST_TAG = 128, 64  # characters that W&B takes for a name, and for a tag
+REFUSED = re.compile(r"[/\\#?%:\x00-\x1f\x7f\ud800-\udfff]")  # by W&B, or by its protocol
+LONGEST_FOLDER = 100  # characters of a directory's name within a run's: the rest is ours
 FILES = "search.tar.gz"  # of the search's run: the search directory without what is large
 
 
@@ -38,7 +41,7 @@ def search_uid(search_dir: Path) -> str:
     recorded = read_memory(search_dir).get("id")
     if is_uid(recorded):
         return str(recorded)
-    with (search_dir / "tree.jsonl").open() as events:
+    with (search_dir / "tree.jsonl").open(encoding="utf-8", errors="replace") as events:
         return hash_of([str(search_dir), events.readline()])
 
 
@@ -47,12 +50,17 @@ def is_uid(value: Any) -> bool:
     return re.fullmatch(r"[0-9a-f]{12}", str(value)) is not None
 
 
+def suggested(name: str) -> str:
+    """Return a name that W&B takes, as like the given one as can be."""
+    return REFUSED.sub("-", name.strip())[:LONGEST_FOLDER] or "llmzero"
+
+
 def group_of(search_dir: Path) -> str:
     """Return the group of a search's runs.
 
     The directory's name alone would not do: in a study many are called `seed-0`.
     """
-    return f"{search_dir.name}-{search_uid(search_dir)[:6]}"
+    return f"{suggested(search_dir.name)}-{search_uid(search_dir)[:6]}"
 
 
 def hash_of(value: Any) -> str:
