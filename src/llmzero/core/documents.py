@@ -141,9 +141,10 @@ def read_document(key: str, path: Path, number: int, fields: Sequence[str]) -> d
         document = load_yaml(read_text(path))
     except ValueError as error:
         raise UserError(f"{key}={path}: {error}") from error
-    version = document.get("format", "missing") if isinstance(document, dict) else "missing"
+    form = "" if isinstance(document, dict) else f"is {_form(document)}, not a mapping; "
+    document = document if isinstance(document, dict) else {}
+    version = document.get("format", "missing")
     if type(version) is not int or version != number:
-        form = "" if isinstance(document, dict) else f"is {_form(document)}, not a mapping; "
         quoted = repr(version)[:100] if version != "missing" else version
         raise UserError(
             f"{key}={path}: {form}format is {quoted}: must be {number}, "
