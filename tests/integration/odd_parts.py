@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,10 +24,11 @@ NO_MACHINE_HAS = 2**58  # bytes
 
 
 class Poisoned(Countdown):
-    """Rewards without bound in the given steps of a path (from 1)."""
+    """Rewards whose sums have no bound in float32, in the given steps of a path (from 1)."""
 
     def __init__(self, steps: Sequence[int], prompts_per_step: int, data_seed: int, **settings: Any) -> None:
         super().__init__(CountdownSettings(**settings))
+        self.rewarded = 0
         order = DataOrder(self.split("train"), data_seed)
         self.poisoned = {
             example.id
@@ -37,8 +37,20 @@ class Poisoned(Countdown):
         }
 
     def reward(self, example: Example, completion: str) -> Reward:
+        self.rewarded += 1
         honest = super().reward(example, completion)
-        return Reward(math.inf, honest.parts) if example.id in self.poisoned else honest
+        huge = 2e38 if self.rewarded % 2 else 3e38
+        return Reward(huge, honest.parts) if example.id in self.poisoned else honest
+
+
+class Unrewarding(Countdown):
+    """No completion earns a number."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(CountdownSettings(**settings))
+
+    def reward(self, example: Example, completion: str) -> Reward:
+        return Reward(float("nan"), super().reward(example, completion).parts)
 
 
 class Terse(Countdown):

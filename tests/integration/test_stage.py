@@ -236,6 +236,49 @@ def test_any_model_directory_can_be_trained(run_here: Run, root: Path, tmp_path:
     )
 
 
+def test_what_would_fail_or_go_wrong_later_is_known_before_the_first_step(
+    run_here: Run, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A generation config that cannot be saved is left out, completions longer than the context are told; a
+    model that cannot end a completion is refused, and so are rewards that are none.
+    """
+    few = ["task.difficulty=nano", "task.train_size=8", "task.val_size=4", "task.test_size=4", "steps=1"]
+    model = Path(
+        shutil.copytree(root, tmp_path / "model", ignore=shutil.ignore_patterns("trainer.json", "COMPLETE"))
+    )
+    values = "values={max_completion_length: 256, prompts_per_step: 16, group_size: 4}"
+
+    def train(name: str, *more: str, ok: bool = True) -> Path:
+        overrides = ["model=hf", f"model.path={model}", *few, *more, values, f"stage_dir={tmp_path / name}"]
+        run_here("train", *overrides, ok=ok)
+        return tmp_path / name
+
+    generation = model / "generation_config.json"
+    generation.write_text(json.dumps({"eos_token_id": 1, "temperature": 0.6}))
+    kept = train("mended") / "checkpoints/step_00001/generation_config.json"
+    assert json.loads(kept.read_text()).get("temperature") is None
+    told = [record.getMessage() for record in caplog.records if str(model) in record.getMessage()]
+    assert [sum(text in line for line in told) for text in ("temperature", "need 267")] == [1, 1]
+
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked/checkpoints").write_text("in the way")
+    refused = {
+        "blocked": "can be written",
+        "endless": "no file names an end token",
+        "odd": "no finite number",
+    }
+    odd = ["task._target_=tests.integration.odd_parts.Unrewarding"]
+    generation.write_text("{}")
+    tokens = json.loads((model / "tokenizer_config.json").read_text())
+    train("blocked", ok=False)
+    train("odd", *odd, ok=False)
+    (model / "tokenizer_config.json").write_text(json.dumps(tokens | {"eos_token": None}))
+    train("endless", ok=False)
+    for name, text in refused.items():
+        assert text in json.loads((tmp_path / name / "result.json").read_text())["error"]
+        assert not (tmp_path / name / "metrics.jsonl").exists()
+
+
 def test_the_base_model_leaves_room_and_is_made_once(launch: Run, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     scores = []
@@ -287,7 +330,7 @@ def test_a_base_model_named_by_a_relative_path_is_found_from_anywhere(
     shutil.copytree(root, tmp_path / "models/mine")
     (tmp_path / "models/mine/trainer.json").unlink()
     (tmp_path / "models/mine/COMPLETE").unlink()
-    shared = [*MICRO, "model=hf", "model.path=models/mine", "values={kl_coef: 0.01}"]
+    shared = [*MICRO, "task.difficulty=nano", "model=hf", "model.path=models/mine", "values={kl_coef: 0.01}"]
     shared = [value for value in shared if not value.startswith("model.recipe")]
     launch("train", *shared, "steps=1", f"stage_dir={tmp_path}/first", cwd=tmp_path)
     first = last_checkpoint(tmp_path / "first")

@@ -191,7 +191,8 @@ def test_cut_completions_count_or_do_not_or_are_punished(run_stages: Stages, tmp
         wanted[tmp_path / overlong] = {"steps": 1, "algorithm": algorithm, "task": task, "hparams": hparams}
     run_stages(wanted)
     for overlong in ("keep", "mask", "soft"):
-        sampled = read_lines(tmp_path / f"{overlong}.jsonl")[: PROMPTS * GROUP]
+        tried, *sampled = read_lines(tmp_path / f"{overlong}.jsonl")[: 1 + PROMPTS * GROUP]
+        assert tried["completion"] == "", "rewards are tried out before the first step"
         cut = [len(row["completion"]) == longest for row in sampled]
         lengths = [
             len(row["completion"]) + (not was_cut) for row, was_cut in zip(sampled, cut, strict=True)

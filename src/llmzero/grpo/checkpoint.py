@@ -7,6 +7,7 @@ ZeRO stage.
 from __future__ import annotations
 
 import functools
+import logging
 import shutil
 import subprocess
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,15 +20,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llmzero import __version__
-from llmzero.core.files import NUMBER, check, read_json, reading, write_json
+from llmzero.core.errors import UserError
+from llmzero.core.files import NUMBER, check, no_room, read_json, reading, write_json
 from llmzero.core.locations import located, stored
 from llmzero.core.model_files import check_weights
 from llmzero.core.stage import OPTIMIZER_FILE, commit_checkpoint
 from llmzero.grpo.accelerator import deepspeed
 from llmzero.grpo.distributed import World
+from llmzero.grpo.failures import is_disk_full
 from llmzero.grpo.policy import ADAPTER, Policy
 
+log = logging.getLogger(__name__)
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
+FLOAT_BYTES = 4  # of a moment
 MASTER = "master"  # float32 weights behind bfloat16 ones
 
 
@@ -86,6 +92,50 @@ def save(directory: Path, policy: Policy, world: World, position: Position, conf
         finally:
             shutil.rmtree(building, ignore_errors=True)
     world.from_leader(None)
+
+
+def rehearse(directory: Path, policy: Policy, world: World) -> None:
+    """Write and remove all of a checkpoint but its tensors, so that what would keep it from being written is
+    known before anything is trained; called by every process, written by rank 0.
+
+    Args:
+        directory: that of a checkpoint to come.
+        policy: what would be saved.
+        world: the stage's processes.
+
+    Raises:
+        UserError: the model's configuration or tokenizer cannot be saved, or not there.
+        OSError: the disk has no room for it.
+    """
+    adapter = _collect(_adapter(policy), world)
+    if world.leads:
+        building = directory.with_name(".writing-rehearsal")
+        try:
+            building.mkdir(parents=True, exist_ok=True)
+            _write(building, policy, {}, {}, adapter)
+            _check_room(building, policy)
+        except Exception as error:  # whatever transformers makes of what the model's files say
+            if is_disk_full(error):
+                raise
+            raise UserError(
+                f"{directory.parent}: no checkpoint of {policy.directory} can be written: "
+                f"{' '.join(str(error).split())[:400]}; mend that, or choose another directory or model"
+            ) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    world.from_leader(None)
+
+
+def _check_room(directory: Path, policy: Policy) -> None:
+    sizes = {True: 0, False: 0}
+    for parameter in policy.model.parameters():
+        sizes[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
+    item = policy.model.dtype.itemsize
+    moments = FLOAT_BYTES * (len(MOMENTS) + (item != FLOAT_BYTES))
+    needed, free = sum(sizes.values()) * item + sizes[True] * moments, shutil.disk_usage(directory).free
+    if needed > free:
+        log.warning("%s: a checkpoint needs %d bytes, and %d are free", directory.parent, needed, free)
+        raise no_room(directory.parent)
 
 
 @functools.cache

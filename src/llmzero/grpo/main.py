@@ -20,7 +20,7 @@ from llmzero.core.processes import interruptible
 from llmzero.core.seeds import seed_of
 from llmzero.core.settings import read
 from llmzero.core.stage import DISK_FULL, StageDir, StageResult, StageSpec
-from llmzero.grpo import checkpoint
+from llmzero.grpo import checkpoint, preflight
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.distributed import World, join
 from llmzero.grpo.failures import cause_of, file_without_room, is_disk_full
@@ -118,6 +118,7 @@ def prepared(
     )
     position = _position(spec, stage, start)
     policy = _policy(spec, settings, start, position)
+    _look_ahead(spec, settings, stage, task, policy, world)
     sampler = make(spec.config["rollout"], "rollout")
     try:
         sampler.start(policy)
@@ -187,6 +188,30 @@ def _policy(spec: StageSpec, settings: TrainerSettings, start: Path, position: P
         torch.manual_seed(seed_of(position.data_seed))  # a new adapter begins at random
         model = with_adapter(model, lora, start)
     return Policy(deepspeed_engine(model, spec.hparams, settings), load_tokenizer(start), str(start))
+
+
+def _look_ahead(
+    spec: StageSpec, settings: TrainerSettings, stage: StageDir, task: Any, policy: Policy, world: World
+) -> None:
+    """Refuse before the first step what would fail or go wrong at a later one."""
+    model: Any = policy.model.get_base_model() if settings.lora.rank else policy.model
+    vocabulary, context = model.get_input_embeddings().num_embeddings, preflight.context_of(model.config)
+    preflight.check_end_tokens(policy.eos_ids, vocabulary, policy.directory)
+    longest = spec.hparams["max_completion_length"]
+    splits = ["train", settings.evaluation_split] if spec.steps else [settings.evaluation_split]
+    problems = [
+        preflight.check_prompts(policy.tokenizer, task.split(split), longest, context) for split in splits
+    ]
+    example = task.split(settings.evaluation_split)[0]
+    preflight.check_rewards(task, example)
+    problems.append(preflight.prompt_end_problem(policy.tokenizer, example))
+    if spec.steps or spec.resume_from is None:
+        problems.append(preflight.generation_problem(model.generation_config))
+        if problems[-1]:
+            model.generation_config = preflight.special_tokens_of(model.generation_config)
+        checkpoint.rehearse(stage.checkpoint(0), policy, world)
+    for problem in dict.fromkeys(filter(None, problems)) if world.leads else ():
+        log.warning("%s: %s", policy.directory, problem)
 
 
 def _restored(

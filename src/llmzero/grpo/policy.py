@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -88,11 +94,13 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
     Dropout is switched off: the ratio of policy to old policy would measure its noise.
 
     Raises:
-        UserError: the model wants code of its own, pickled weights or files from elsewhere.
+        UserError: the model wants code of its own, pickled weights or files from elsewhere, or its generation
+            config is none.
     """
     transformers_logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     check_model(path)
+    _check_generation_config(path)
     if (index := _hub_index(path)) is not None:
         indexed(index)
     with _refusing_code(path):
@@ -106,6 +114,18 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
     return model
+
+
+def _check_generation_config(path: str | Path) -> None:
+    """Read a model's generation config alone, which says what is wrong with it; there need not be one."""
+    try:
+        GenerationConfig.from_pretrained(str(path))
+    except OSError:
+        return
+    except Exception as error:  # whatever transformers makes of its values
+        raise UserError(
+            f"{path}/generation_config.json: {' '.join(str(error).split())[:400]}; repair or remove this file"
+        ) from error
 
 
 def _hub_index(path: str | Path) -> Path | None:
@@ -141,17 +161,66 @@ def with_adapter(model: PreTrainedModel, lora: LoraSettings, start: Path) -> Any
     nothing yet.
 
     Raises:
-        UserError: the adapter there is not as this program writes them.
+        UserError: the adapter there is not as this program writes them, or of other settings than `lora`; or
+            a name in `lora.targets` is that of no module.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    if nothing := [name for name in _names(lora.targets) if not adapted_modules(model, [name])]:
+        raise UserError(
+            f"trainer.lora.targets={lora.targets}: {type(model).__name__} has no linear module named "
+            f"{', '.join(nothing)}; name modules such as q_proj, or set all-linear"
+        )
     if (start / ADAPTER).exists():
-        config = LoraConfig(**check_adapter(start / ADAPTER), task_type="CAUSAL_LM")
+        found = check_adapter(start / ADAPTER)
+        check_same_adapter(model, lora, found, start / ADAPTER)
+        config = LoraConfig(**found, task_type="CAUSAL_LM")
         return PeftModel.from_pretrained(model, str(start / ADAPTER), config=config, is_trainable=True)
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM"
     )
     return get_peft_model(model, config)
+
+
+def check_same_adapter(model: Any, lora: LoraSettings, found: dict[str, Any], directory: Path) -> None:
+    """Check that an adapter is what `trainer.lora` asks for; an adapter's shape cannot change on its path.
+
+    Args:
+        model: the model without the adapter.
+        lora: what is asked for.
+        found: the adapter's fields, from `check_adapter`.
+        directory: where it lies.
+
+    Raises:
+        UserError: rank, scale or modules differ; the message has all values of both.
+    """
+    pairs = {"rank": (lora.rank, found["r"]), "alpha": (lora.alpha, found["lora_alpha"])}
+    if adapted_modules(model, lora.targets) != adapted_modules(model, found["target_modules"]):
+        pairs["targets"] = (lora.targets, sorted(found["target_modules"]))
+    differing = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    if differing:
+        wanted, there = (
+            ", ".join(f"trainer.lora.{key}={pair[i]}" for key, pair in differing.items()) for i in (0, 1)
+        )
+        raise UserError(
+            f"{wanted}: the adapter in {directory} has {there}, and an adapter keeps its shape; "
+            "give the adapter's values, or begin with the base model"
+        )
+
+
+def adapted_modules(model: Any, targets: Any) -> set[str]:
+    """Return the names of the linear modules that an adapter of `targets` is for: those whose last names are
+    listed, or for `all-linear` all but the output layer.
+    """
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if targets == "all-linear":
+        output = model.get_output_embeddings()
+        return {name for name in linear if model.get_submodule(name) is not output}
+    return {name for name in linear if any(f".{name}".endswith(f".{each}") for each in _names(targets))}
+
+
+def _names(targets: Any) -> list[str]:
+    return [] if targets == "all-linear" else list(targets)
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -167,13 +236,14 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[list[int]]:
-    """Return token ids of the examples' prompts, in the model's chat template where it has one.
+    """Return token ids of the examples' prompts, in the model's chat template where it has one. An end token
+    that the tokenizer puts behind every text is left off: a completion follows.
 
     Raises:
         UserError: the template fails; it is rendered in Jinja's sandbox, as it comes with the model.
     """
     if tokenizer.chat_template is None or not examples:
-        return [tokenizer.encode(example.prompt) for example in examples]
+        return [_open_ended(tokenizer, example.prompt) for example in examples]
     chats = [[{"role": "user", "content": example.prompt}] for example in examples]
     try:
         encoded = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=True)
@@ -184,13 +254,30 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Exampl
     return [list(ids) for ids in encoded["input_ids"]]
 
 
+def _open_ended(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return a text's token ids, less the end token that the tokenizer adds to it."""
+    ids: list[int] = tokenizer.encode(text)
+    end = tokenizer.eos_token_id
+    if ids[-1:] == [end] and tokenizer.encode(text, add_special_tokens=False)[-1:] != [end]:
+        del ids[-1]
+    return ids
+
+
 def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the token ids that end a completion: the tokenizer's and those the model's generation config
     names.
+
+    Raises:
+        UserError: the generation config names what is no token id.
     """
     assert model.generation_config is not None
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
+    if not all(token is None or type(token) is int for token in listed):
+        raise UserError(
+            f"{model.name_or_path}/generation_config.json: eos_token_id={configured!r}: must be the number "
+            "of a token, or a list of such numbers"
+        )
     return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
 
 

@@ -4,6 +4,7 @@ torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,23 @@ DIFFICULTIES = ("nano", "full")
 
 @dataclass
 class LoraSettings:
-    """`trainer.lora`: a low-rank adapter in place of full fine-tuning."""
+    """`trainer.lora`: a low-rank adapter in place of full fine-tuning.
+
+    Raises:
+        UserError: `targets` is neither all-linear nor a list of names.
+    """
 
     rank: int | None = setting(None, "rank of a LoRA adapter; null trains all weights", low=1)
     alpha: float = setting(32.0, "its scale: alpha / rank times what it computes", low=0)
-    targets: Any = setting("all-linear", "names of the modules that it adapts, or all-linear")
+    targets: Any = setting("all-linear", "a list of names of the modules that it adapts, or all-linear")
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.targets, Sequence) and all(isinstance(each, str) for each in self.targets)
+        if self.targets != "all-linear" and (not named or isinstance(self.targets, str) or not self.targets):
+            raise UserError(
+                f"trainer.lora.targets={self.targets!r}: must be all-linear, or a list of names of modules "
+                "such as [q_proj,v_proj]"
+            )
 
 
 @dataclass

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from llmzero.core.errors import UserError
 from llmzero.tasks.splits import Split
 
 FORMAT_WEIGHT = 0.1
+LARGEST_REWARD = 3.4e38  # of what float32 holds
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,41 @@ class Batched(Protocol):
 
 
 def rewards_of(task: Task, examples: Sequence[Example], completions: Sequence[str]) -> list[Reward]:
-    """Score one completion for each example, in one batch where the task supports it."""
+    """Score one completion for each example, in one batch where the task supports it; rewards are floats
+    whatever kind of number the task gives.
+
+    Raises:
+        UserError: a reward is no finite number, lacks the task's metric, or is missing: training on it would
+            be training towards nonsense.
+    """
     if isinstance(task, Batched):
-        return task.rewards(examples, completions)
-    return [task.reward(example, text) for example, text in zip(examples, completions, strict=True)]
+        rewards = task.rewards(examples, completions)
+    else:
+        rewards = [task.reward(example, text) for example, text in zip(examples, completions, strict=True)]
+    name = type(task).__name__
+    if len(rewards) != len(completions):
+        raise UserError(f"task {name}: gave {len(rewards)} rewards for {len(completions)} completions")
+    for example, reward in zip(examples, rewards, strict=True):
+        if problem := _problem(reward, task.metric):
+            raise UserError(f"task {name}: {problem} for example {example.id!r}; correct the task's reward")
+    return [Reward(float(r.value), {key: float(part) for key, part in r.parts.items()}) for r in rewards]
+
+
+def _problem(reward: Any, metric: str) -> str | None:
+    """Return what is wrong with what a task gave for a reward; None where nothing is."""
+    if not isinstance(reward, Reward):
+        return f"gave {reward!r:.80} and not a Reward"
+    if metric not in reward.parts:
+        return f"gave a Reward without its metric {metric!r}, but {sorted(reward.parts)},"
+    for name, value in {"value": reward.value, **reward.parts}.items():
+        # numpy's and torch's numbers count as such; a text is none, even where it reads as one.
+        try:
+            finite = not isinstance(value, str | bytes) and abs(float(value)) <= LARGEST_REWARD
+        except (TypeError, ValueError, OverflowError):
+            finite = False
+        if not finite:
+            return f"gave {value!r:.80} as {name} of a Reward, which is no finite number,"
+    return None
 
 
 @runtime_checkable

@@ -248,7 +248,8 @@ def start(model: Path) -> Path:
 
 
 def adapted(start: Path) -> Any:
-    return with_adapter(load_model(start, "float32"), LoraSettings(rank=2), start)
+    lora = LoraSettings(rank=2, alpha=4, targets=["q_proj"])
+    return with_adapter(load_model(start, "float32"), lora, start)
 
 
 def test_an_adapter_is_loaded_with_its_values(start: Path) -> None:

@@ -1,0 +1,123 @@
+"""What can be known of a stage before its first step: each check takes files' contents, not a running stage,
+and says what is wrong with file, value and remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from llmzero.core.errors import UserError
+from llmzero.grpo.policy import encode_prompts
+from llmzero.tasks.base import Example, Task, rewards_of
+
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # what of a generation config is used
+STRETCHED = ("linear", "dynamic", "yarn")  # rotary positions that reach `factor` times as far
+EXTRA = 16  # tokens of a tokenizer's own, and more than any adds to a prompt
+
+
+def generation_problem(config: GenerationConfig) -> str | None:
+    """Return why transformers would refuse to save a generation config; None where it would not."""
+    try:
+        config.validate(strict=True)
+    except (ValueError, TypeError, AttributeError) as error:
+        return (
+            f"generation_config.json cannot be saved again ({' '.join(str(error).split())[:300]}); sampling "
+            "does not read it, so checkpoints keep its special tokens alone"
+        )
+    return None
+
+
+def special_tokens_of(config: GenerationConfig) -> GenerationConfig:
+    """Return a generation config with nothing but the special tokens of another."""
+    ids = {name: getattr(config, name) for name in TOKENS}
+    negative = {name for name, value in ids.items() if isinstance(value, int) and value < 0}
+    return GenerationConfig(**{name: None if name in negative else value for name, value in ids.items()})
+
+
+def check_end_tokens(eos_ids: Sequence[int], vocabulary: int, where: str) -> None:
+    """Check that a policy with so many tokens can end a completion.
+
+    Raises:
+        UserError: it has no end token, or none that it can emit; all its completions would be cut off.
+    """
+    if any(0 <= token < vocabulary for token in eos_ids):
+        return
+    problem = "no file names an end token"
+    if eos_ids:
+        problem = f"the end tokens {list(eos_ids)} are not among the model's {vocabulary} tokens"
+    raise UserError(
+        f"{where}: {problem}, so no completion could end; set eos_token_id in its generation_config.json, or "
+        "eos_token in its tokenizer_config.json"
+    )
+
+
+def context_of(config: Any) -> int | None:
+    """Return how many tokens a model was made for, by its transformers config; None where it does not say."""
+    text = config.get_text_config()
+    longest: int | None = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if longest and rope.get("rope_type") in STRETCHED and rope.get("factor"):
+        return max(longest, int(rope.get("original_max_position_embeddings", longest) * rope["factor"]))
+    return longest
+
+
+def check_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    max_completion_length: int,
+    context: int | None,
+) -> str | None:
+    """Check that every prompt fits into a model's `context_of`; return what to say where the longest
+    completion does not fit behind it. Prompts whose bytes leave room are not tokenized: a token has a byte or
+    more.
+
+    Raises:
+        UserError: there are no examples, or a prompt leaves no room for a completion.
+    """
+    if not examples:
+        raise UserError("task: a split that this stage reads has no examples; give it some")
+    if context is None:
+        return None
+    shortest = min(examples, key=lambda example: len(example.prompt))
+    around = len(encode_prompts(tokenizer, [shortest])[0]) + EXTRA  # a chat template's tokens, for one
+    room = context - max_completion_length
+    doubtful = [example for example in examples if len(example.prompt.encode()) + around > room]
+    lengths = list(map(len, encode_prompts(tokenizer, doubtful)))
+    longest = max(lengths, default=0)
+    if longest >= context:
+        name, count = doubtful[lengths.index(longest)].id, sum(length >= context for length in lengths)
+        raise UserError(
+            f"task: the model was made for {context} tokens (max_position_embeddings), but prompt {name!r} "
+            f"has {longest}; {count} of {len(examples)} prompts leave no room for a completion; leave them "
+            "out, or choose a model with a longer context"
+        )
+    if longest > room:
+        return (
+            f"was made for {context} tokens (max_position_embeddings), but prompts of up to {longest} and "
+            f"max_completion_length={max_completion_length} need {longest + max_completion_length}; what "
+            "lies beyond is sampled and trained on all the same, or refused by rollout=vllm"
+        )
+    return None
+
+
+def prompt_end_problem(tokenizer: PreTrainedTokenizerBase, example: Example) -> str | None:
+    """Return what to say of a tokenizer, or a chat template, that ends prompts with the end token."""
+    ids = encode_prompts(tokenizer, [example])[0]
+    if tokenizer.chat_template is None:
+        added = tokenizer.encode(example.prompt) != ids
+        return "its tokenizer puts the end token behind every text; prompts go without it" if added else None
+    if tokenizer.eos_token_id is not None and ids[-1:] == [tokenizer.eos_token_id]:
+        return "its chat template ends prompts with the end token; the policy may take them for finished"
+    return None
+
+
+def check_rewards(task: Task, example: Example) -> None:
+    """Check that a task rewards an empty completion with numbers.
+
+    Raises:
+        UserError: it does not, see `rewards_of`.
+    """
+    rewards_of(task, [example], [""])
