@@ -133,6 +133,7 @@ def found(task: Verified, unique: Sequence[str]) -> dict[str, str]:
     """
     problems: dict[str, str] = {}
     failures = 0
+    unstated = "cannot be stated in <answer> tags"
     with _checker(task, len(unique)) as (checker, size):
         for chunk in _chunks(unique, size):
             pairs = [_pair(task, answer) for answer in chunk]
@@ -140,6 +141,7 @@ def found(task: Verified, unique: Sequence[str]) -> dict[str, str]:
                 failures += bool(why)
                 if problem := why or _shortfall(task, score):
                     problems[answer] = problem
+            problems |= {answer: unstated for answer, (text, _) in zip(chunk, pairs, strict=True) if not text}
     if task.outside and failures == len(unique):
         reason = problems[unique[0]]
         raise UserError(f"task.verifier={task.verifier}: fails for every right answer: {reason}")

@@ -23,6 +23,7 @@ CALLS_A_WORKER = 10_000  # after which a worker is replaced
 WARM_UP_S = 300.0  # for what a function imports and loads with its first calls
 QUICK_S = 0.25  # nearly every call needs far less, on a busy machine too
 TIMEOUTS_A_WORKER = 12  # that a batch may wait for
+STDERR = 2  # the descriptor
 UNFINISHED = object()  # in place of a value: the call took too long, or its process died
 Call = tuple[int, tuple[Any, ...]]  # its number in the batch, and the arguments
 log = logging.getLogger(__name__)
@@ -181,6 +182,7 @@ class _Forks:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", f"{start}main({theirs.fileno()}, {os.getpid()})"],
             stdin=subprocess.DEVNULL,
+            stdout=STDERR,  # what a verifier prints is no line of a command that prints lines
             pass_fds=[theirs.fileno()],
             env=environment,
         )

@@ -35,9 +35,15 @@ def splits(task: str, path: str, subset: str | None = None) -> Any:
         raise
     except Exception as error:  # of the hub, the network, the files
         raise UserError(
-            f"task={task}: the data set {path} cannot be loaded ({error}); "
+            f"task={task}: the data set {path} cannot be loaded ({_reason(error)}); "
             "give a copy of it as task.path=DIRECTORY"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong: the cause, where an error only says that something did."""
+    cause = error.__cause__ or error
+    return " ".join(f"{type(cause).__name__}: {cause}".split())[:500]
 
 
 def _check_files(path: str, files: Mapping[str, Iterable[str]]) -> None:

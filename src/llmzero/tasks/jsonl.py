@@ -96,6 +96,8 @@ class JsonLines(Verified):
                 raise UserError(f"{location}: needs a text or a number as {key!r}; it has {given or names}")
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{location}: {key!r} is {value}, which is no number; write it as a text")
+            if not str(value).strip():
+                raise UserError(f"{location}: {key!r} is empty")
         prompt, answer = (str(record[key]) for key in keys)
         try:
             rendered = self.template.render(**{**record, "prompt": prompt})

@@ -33,5 +33,8 @@ def first_of(examples: Sequence[T], name: Split, size: int | None, source: str) 
         UserError: there are fewer, or none.
     """
     if len(examples) < (size or 1):
-        raise UserError(f"{source}: split {name} has {len(examples)} problems, and needs {size or 1}")
+        raise UserError(
+            f"{source}: split {name} has {len(examples)} problems, and needs {size or 1}; "
+            + (f"lower task.{name}_size, or add some" if size and examples else "add some")
+        )
     return examples[:size]

@@ -127,7 +127,8 @@ def test_a_published_data_set_needs_its_splits_and_columns(tmp_path: Path) -> No
         ("choice", ["A", "(B)"], "Paris", "earns 0 of 1"),
         ("regex", ["\\d+ apples?", "(a|b)"], "(", "is no regular expression: missing \\)"),
         ("regex", ["\\d+", "a"], "[\\s\\S]*", "matches any text"),
-        ("exact", ["red", "0"], "</answer>", "earns 0 of 1"),
+        ("exact", ["red", "0"], "</answer>", "cannot be stated in <answer> tags"),
+        ("exact", ["red", "0"], "<answer>x</answer>", "earns 0 of 1"),
     ],
 )
 def test_gold_that_its_verifier_cannot_read_is_refused_with_its_line(

@@ -96,7 +96,7 @@ def test_two_workers_share_a_batch() -> None:
 def test_a_time_out_costs_little_more_than_its_limit() -> None:
     task = Verified("math", timeout_s=1.0, workers=1)
     example = Example("1", "", "7")
-    assert task.reward(example, "\\boxed{\\frac{14}{2}}").value == 1
+    assert task.reward(example, "\\boxed{x}").value == 0, "which starts the processes"
     began = time.monotonic()
     assert [task.reward(example, BOMB).value for _ in range(4)] == [0, 0, 0, 0]
     assert time.monotonic() - began < 2 * 4 * 1.0
@@ -111,7 +111,7 @@ def test_a_batch_of_endless_answers_ends_and_honest_ones_in_it_are_judged(
     task = Verified("math", timeout_s=0.5, workers=1)
     example = Example("1", "", "7")
     texts = [BOMB] * 14 + ["\\boxed{\\frac{14}{2}}", "\\boxed{\\frac{15}{2}}"] * 20 + [BOMB] * 8
-    task.reward(example, "\\boxed{\\frac{14}{2}}")
+    task.reward(example, "\\boxed{x}")
     began = time.monotonic()
     with caplog.at_level(logging.WARNING, "llmzero"):
         rewards = task.rewards([example] * len(texts), texts)

@@ -347,6 +347,8 @@ def test_a_file_may_say_its_splits_and_a_template_the_prompt(tmp_path: Path) -> 
             )
             for value in ("true", "null", "[4]", '{"x": 4}')
         ),
+        ([{"prompt": " ", "answer": "b"}], r":1: 'prompt' is empty"),
+        ([{"prompt": "a", "answer": "\n"}], r":1: 'answer' is empty"),
         (['{"prompt": "a", "answer": "b", "answer": "c"}'], r":1: states 'answer' more than once"),
         (
             [{"prompt": "a", "answer": "b", "split": s} for s in ("train", "test")],
