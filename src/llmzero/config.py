@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dat
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from hydra.core.config_store import ConfigStore
@@ -78,16 +78,16 @@ class StudyConfig:
     """What `launchers/compare.py` and `launchers/transfer.py` have in common."""
 
     study_dir: str = setting(REQUIRED, "its searches, tables and figures")
-    tasks: Any = setting(None, "name: overrides of a search, e.g. {easy: [runner.landscape=easy]}")
+    tasks: dict[str, Any] = setting({}, "name: overrides of a search, e.g. {easy: [runner.landscape=easy]}")
     seeds: Any = setting(3, "how many (0, 1, ...), or a list")
     common: list[str] = setting([], "overrides of all searches")
     at_once: int = setting(2, "searches that run at the same time", low=1)
     cluster: str | None = setting(
         None, "null: on this machine; slurm: each search as a job", choices=("slurm",)
     )
-    search_job: Any = setting(None, "what such a job asks for, by default")
-    slurm: Any = setting(
-        None, "and what else or instead, in submitit's words, e.g. {slurm_partition: gpu, timeout_min: 600}"
+    search_job: dict[str, Any] | None = setting({}, "what such a job asks for, by default")
+    slurm: dict[str, Any] | None = setting(
+        {}, "and what else or instead, in submitit's words, e.g. {slurm_partition: gpu, timeout_min: 600}"
     )
     dry_run: bool = setting(False, "check everything, start nothing")
 
@@ -96,14 +96,14 @@ class StudyConfig:
 class CompareConfig(StudyConfig):
     """The whole of `launchers/compare.py`."""
 
-    methods: Any = setting(None, "name: overrides of a search, e.g. {random: [search=random]}")
+    methods: dict[str, Any] = setting({}, "name: overrides of a search, e.g. {random: [search=random]}")
 
 
 @dataclass
 class TransferConfig(StudyConfig):
     """The whole of `launchers/transfer.py`."""
 
-    strategies: Any = setting(None, "name: a strategy.yaml, or a search directory that holds one")
+    strategies: dict[str, Any] = setting({}, "name: a strategy.yaml, or a search directory that holds one")
     transfer: str = setting(
         "values",
         "their values as they are, or as far from the practitioner's as they were at home",
@@ -132,7 +132,7 @@ class TrainConfig(StageConfig):
     )
     resume_from: str | None = setting(None, "a checkpoint to branch from; null starts from the base model")
     steps: int = setting(25, "GRPO steps; 0 only validates", low=0)
-    values: Any = setting(None, "hyperparameters other than the catalogue's defaults")
+    values: dict[str, Any] | None = setting({}, "hyperparameters other than the catalogue's defaults")
     trusted: bool = setting(
         False,
         "true imports classes from outside that a stage.json found in stage_dir names; only for those whose "
@@ -158,7 +158,9 @@ class EvaluateConfig(StageConfig):
         1, "completions of each example; more than one also gives pass@k", low=1, high=1024
     )
     temperature: float = setting(0.0, "0 is greedy; several samples want a higher one", low=0)
-    values: Any = setting(None, "hyperparameters other than the defaults; max_completion_length counts here")
+    values: dict[str, Any] | None = setting(
+        {}, "hyperparameters other than the defaults; max_completion_length counts here"
+    )
 
 
 @dataclass
@@ -248,9 +250,18 @@ def register() -> None:
     OmegaConf.register_new_resolver("family", family, replace=True)
     store = ConfigStore.instance()
     for name, kind in {**LAUNCHERS, **GROUPS}.items():
-        store.store(group="schema", name=name, node=kind)
+        store.store(group="schema", name=name, node=_open_mappings(kind))
     for name, (target, kind) in PARTS.items():
-        store.store(group="schema", name=name, node=_targeted(target, kind))
+        store.store(group="schema", name=name, node=_open_mappings(_targeted(target, kind)))
+
+
+def _open_mappings(kind: type) -> DictConfig:
+    """Return the node of a settings class, whose mappings take any key, as Hydra forbids new ones."""
+    node: DictConfig = OmegaConf.structured(kind)
+    for name, hint in get_type_hints(kind).items():
+        if any(get_origin(each) is dict for each in (hint, *get_args(hint))):
+            OmegaConf.set_struct(node[name], False)
+    return node
 
 
 def _targeted(target: str, kind: type) -> type:

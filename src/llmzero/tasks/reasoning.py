@@ -29,7 +29,7 @@ class ReasoningGymSettings(CheckedTaskSettings):
     """`task=reasoning_gym`."""
 
     dataset: str = setting(REQUIRED, "a data set of reasoning-gym, such as leg_counting")
-    config: Any = setting(None, "its settings, such as {max_animals: 5}; null: its defaults")
+    config: dict[str, Any] | None = setting({}, "its settings, such as {max_animals: 5}; {}: its defaults")
     train_size: int = setting(DEFAULT_SIZES["train"], "training examples", low=1)
     val_size: int = setting(500, "validation examples", low=2)
     test_size: int = setting(500, "test examples", low=2)
