@@ -86,7 +86,8 @@ class Rows:
         if self.unverified == "refuse":
             lines = "".join(f"\n  {line}" for line in [*listed, *more])
             raise UserError(
-                f"{count} cannot be used:{lines}\nmend them, or give task.unverified=skip to leave them out"
+                f"{count} cannot be used:{lines}\nmend them, or give task.unverified=skip to leave them out "
+                "(keep takes right answers that are no examples of themselves)"
             )
         log.warning(
             "%s are left out (task.unverified=%s): %s", count, self.unverified, "; ".join([*listed, *more])

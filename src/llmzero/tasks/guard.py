@@ -177,7 +177,8 @@ class _Forks:
         self.control, theirs = socket.socketpair()
         # The order of sets follows from this seed, and some values from that: they are the same anywhere.
         # A pool of threads that a first call starts would be dead in the workers, and hang them.
-        environment = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ}
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        environment = {"PYTHONHASHSEED": "0", **os.environ, **threads}
         start = f"import sys; sys.path[:] = {sys.path!r}; from llmzero.tasks.guard_process import main; "
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", f"{start}main({theirs.fileno()}, {os.getpid()})"],

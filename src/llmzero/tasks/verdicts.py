@@ -73,9 +73,9 @@ def as_score(value: Any) -> float:
 
 def _refused(value: Any) -> NoVerdictError:
     kind = type(value)
-    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+    shape = f" of shape {tuple(value.shape)}" if getattr(value, "shape", ()) else ""
     try:
-        shown = "" if value is None or shape not in ("", " of shape ()") else f" {_short(repr(value))}"
+        shown = "" if value is None or shape else f" {_short(repr(value))}"
     except Exception:  # of a type whose texts fail
         shown = ""
     name = "None" if value is None else f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")

@@ -127,4 +127,4 @@ def bounded(value: float | None) -> float:
 
 def shown(text: str) -> str:
     """Return the beginning of a text of others, quoted, on one line."""
-    return repr(visible_line(redacted(text))[:SHOWN_CHARS])
+    return f"'{visible_line(redacted(text))[:SHOWN_CHARS]}'"

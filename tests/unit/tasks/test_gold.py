@@ -306,11 +306,17 @@ def test_whatever_is_a_number_is_a_verdict(
 
 
 def test_tensors_are_verdicts_though_pytorch_is_loaded_with_the_first(
-    verdicts: Any, caplog: pytest.LogCaptureFixture
+    verdicts: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loading it takes seconds, and more memory than a worker may have."""
-    for value, score in (("tensor(True)", 1.0), ("tensor([0.25], dtype=torch.bfloat16)", 0.25)):
-        assert verdicts(f"import torch; return torch.{value}") == score
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # whose threads a fork would lose
+    product = "(torch.ones(600, 600) @ torch.ones(600, 600)).mean() / 600"
+    for value, score in (
+        ("torch.tensor(True)", 1.0),
+        (product, 1.0),
+        ("torch.tensor([0.25], dtype=torch.bfloat16)", 0.25),
+    ):
+        assert verdicts(f"import torch; return {value}") == score
     assert caplog.text == ""
 
 
