@@ -18,7 +18,7 @@ _ALONE = re.compile(rf"{_NAME}[(\[]?([A-Z])[)\]]?[.:,]?", re.IGNORECASE | re.ASC
 _LABEL = re.compile(
     rf"{_NAME}(?:[(\[]([A-Z])[)\]][.:]?|([A-Z])[).:])\s+(?P<text>\S.*)", re.I | re.A | re.DOTALL
 )
-_IS = r"(?:\s+(?:is|was|be|must\s+be|would\s+be|should\s+be|option|choice))*\s*[:=]?\s*"
+_IS = r"(?:\s{1,3}(?:is|was|be|must\s+be|would\s+be|should\s+be|option|choice)){0,4}\s{0,3}[:=]?\s{0,3}"
 _SAID = [
     re.compile(rf"(?i:\b{said}){_IS}(?:{_LETTER}|[(\[](?P<small>[a-z])[)\]]|(?P<bare>[b-hj-z])(?=[.,]?\s*$))")
     for said in ("answer", "(?:option|choice|choose|pick|select)")

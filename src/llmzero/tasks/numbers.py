@@ -58,10 +58,10 @@ _CURRENCY = r"(?:US\$|[$€£¥₹₩])"
 _NUMBER = re.compile(
     rf"""(?<![A-Za-z_^.])(?P<sign>[-+]?)(?:\s?{_CURRENCY}\s?(?P<inner>[-+]?))?
     (?: (?:(?P<factor>{_DECIMAL})\s?[×*x]\s?)?10\s?\^\s?\{{?(?P<exponent>[-+]?\d+)\}}?
-      | (?:(?P<whole>\d+)\s{{0,3}})?\\frac\s?(?:\{{\s?(?P<above>-?{_DECIMAL})\s?\}}|(?P<above_1>\d))
+      | (?:(?P<whole>\d+)[ \t]{{0,3}})?\\frac\s?(?:\{{\s?(?P<above>-?{_DECIMAL})\s?\}}|(?P<above_1>\d))
         \s?(?:\{{\s?(?P<below>{_DECIMAL})\s?\}}|(?P<below_1>\d))
       | (?P<fixed>\d*\.\d*)\\(?:overline|bar)\s?\{{\s?(?P<repeated>\d+)\s?\}}
-      | (?P<whole_2>\d+)\s{{1,3}}(?P<above_2>\d+)/(?P<below_2>\d+)(?![\d.])
+      | (?P<whole_2>\d+)[ \t]{{1,3}}(?P<above_2>\d+)/(?P<below_2>\d+)(?![\d.])
       | (?P<above_3>{_DECIMAL})(?:\s?/\s?(?P<below_3>[-+]?{_DECIMAL}))?
     )
     (?P<percent>\s{{0,3}}(?:%|percent\b|per\ cent\b))?(?:\s?{_CURRENCY})?""",
@@ -94,7 +94,7 @@ _BEHIND = re.compile(
     r"|(?:hundred|thousand|[mb]illion|trillion|dozen|squared|cubed|factorial|mod|plus|minus|times|over)\b)"
 )
 _COMMAND = re.compile(rf"(?!{_WORDS})\\[A-Za-z]")
-_LISTED = re.compile(r"=.*(?:[,;]\s|\b(?:and|or)\b)|\d\s?[,;]\s", re.DOTALL)
+_LISTED = re.compile(r"[,;]\s|\b(?:and|or)\b")  # after the first of several equations
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _only(text: str) -> Number | None:
     if number is not None:
         return number
     before, equals, text = spelled(text).rpartition("=")
-    if equals and (_LISTED.search(before) or before.endswith(("<", ">", "!"))):
+    if equals and (_LISTED.search(before.partition("=")[2]) or before.endswith(("<", ">", "!"))):
         return None
     found = list(_NUMBER.finditer(text))
     between = [text[one.end() : two.start()] for one, two in pairwise(found)]

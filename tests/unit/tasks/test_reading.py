@@ -6,7 +6,11 @@ from fractions import Fraction
 
 import pytest
 
+from benchmarks.fuzz_rewards import MADE, fuzz
 from llmzero.tasks import answers, choices, numbers, verifiers
+from llmzero.tasks.base import Example
+from llmzero.tasks.settings import TIMEOUT_S
+from llmzero.tasks.verified import Verified
 
 STATED: list[tuple[str, str | None]] = [
     ("<answer> 7 </answer>", "7"),
@@ -578,3 +582,38 @@ def test_mathematics_is_taken_whole_or_refused(stated: str, answer: str, score: 
     """One verdict, whether the pair takes the short way of plain numbers or not."""
     assert verifiers.math(stated, answer) == score
     assert verifiers.plain_numbers(stated, answer) in (score, None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "countdown nano",
+            "countdown full",
+            "ssmr nano",
+            "ssmr full",
+            "chem nano",
+            "chem full",
+            "math nano",
+        ),
+        *("jsonl exact", "jsonl numeric", "jsonl choice"),
+    ],
+)
+def test_no_completion_raises(name: str) -> None:
+    assert fuzz(MADE[name](), count=500, seed=1)["completions"] == 500
+
+
+@pytest.mark.parametrize("name", ["math full", "jsonl regex", "reasoning_gym leg_counting"])
+def test_no_completion_ends_a_guarded_task(name: str) -> None:
+    assert fuzz(MADE[name](), count=250, seed=1)["completions"] == 250
+
+
+@pytest.mark.parametrize(
+    ("piece", "count"), [("9", 100_000), ("1e9", 30_000), ("(", 100_000), ("1 ", 50_000), ("½", 30_000)]
+)
+@pytest.mark.parametrize("verifier", ["numeric", "choice"])
+def test_what_is_too_long_is_no_answer(verifier: str, piece: str, count: int) -> None:
+    task = Verified(verifier, TIMEOUT_S, workers=1)
+    text = piece * count
+    for completion in (text, f"<answer>{text}</answer>", f"\\boxed{{{text}}}", f"#### {text}"):
+        assert task.reward(Example("1", "", {"numeric": "9", "choice": "B"}[verifier]), completion).value == 0
