@@ -458,6 +458,11 @@ def test_set_up_mistakes_are_refused_before_anything_runs(run_here: Run, tmp_pat
             (asking(server, "llm.prompts=/no/where"), "llm.prompts=/no/where: no such folder"),
             (["stopper=llm"], "llm.model: needs the name of a model"),
             (
+                asking(server, f"llm.base_url={server.url.removesuffix('/v1')}"),
+                "lacks /v1; give llm.base_url",
+            ),
+            (asking(server, f"llm.base_url={server.url}/chat/completions", "dry_run=true"), "leave off"),
+            (
                 ["agent=openai", "agent.model=m"],
                 "agent.model: unknown key; language models are configured by llm.model",
             ),

@@ -26,10 +26,10 @@ class Breaker:
         """Count a call that succeeded."""
         self._failed = 0
 
-    def fail(self) -> bool:
-        """Count a failed call; return whether that opened the breaker."""
+    def fail(self, lasting: bool = False) -> bool:
+        """Count a failed call; return whether that opened the breaker, which a lasting cause does at once."""
         self._failed += 1
-        if self._failed < self.failures:
+        if self._failed < self.failures and not lasting:
             return False
         self.open_until, self._failed = time.monotonic() + self.pause_s, 0
         return True

@@ -59,6 +59,11 @@ class Complaint:
     about: str = ""
 
     @property
+    def told(self) -> str:
+        """Its words on a line."""
+        return one_line(self.text, TOLD)
+
+    @property
     def passing(self) -> bool:
         """Whether the same request may succeed later."""
         if self.unpaid:
@@ -95,13 +100,18 @@ class ReplyError(Exception):
         self.complaint = complaint
 
 
-def read_complaint(status: int | None, body: str) -> Complaint:
-    """Return what the body of an error says; `status` None takes the one in the body."""
+def complaint_of(error: BaseException) -> Complaint | None:
+    """Return what an endpoint complains of, read from the body of its error; None where it did not answer."""
+    from openai import APIStatusError
+
+    if not isinstance(error, APIStatusError):
+        return error.complaint if isinstance(error, ReplyError) else None
+    body = error.response.text
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        return Complaint(status, redacted(body))
-    return complaint_in(document, status)
+        return Complaint(error.status_code, redacted(body))
+    return complaint_in(document, error.status_code)
 
 
 def complaint_in(document: Any, status: int | None = None) -> Complaint:
@@ -123,11 +133,6 @@ def error_of(document: Mapping[str, Any]) -> Any:
     if document.get("object") == "error" or (document.get("message") and "choices" not in document):
         return document
     return None
-
-
-def told(complaint: Complaint) -> str:
-    """Return a complaint on a line."""
-    return one_line(complaint.text, TOLD)
 
 
 def _texts(value: Any, depth: int = MAX_DEPTH) -> Iterator[str]:

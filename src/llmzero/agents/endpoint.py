@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llmzero.agents.breaker import Breaker
-from llmzero.agents.complaints import Complaint, ReplyError, read_complaint
+from llmzero.agents.checkup import check_endpoint, client_problem, lasting_problem, told, unreachable
+from llmzero.agents.complaints import ReplyError, complaint_of
 from llmzero.agents.dialects import Dialect, DialectSearch
 from llmzero.agents.journal import CallId, CallJournal, Tape
 from llmzero.agents.reply import Message, Reply, read_reply
 from llmzero.agents.slots import slot
 from llmzero.agents.text import one_line
 from llmzero.core.errors import UserError
-from llmzero.core.redaction import MARK, keep_secret, looks_like_key, masked, redacted, redacted_data
+from llmzero.core.redaction import MARK, keep_secret, looks_like_key, masked, redacted_data
 from llmzero.core.settings import setting
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 BODY_TRIES = 2  # for a reply that breaks off: the client itself retries all else
 CHECK_S = 10.0  # seconds that an endpoint has to list its models
 SLOT_TIMEOUTS = 5  # timeouts that a call waits for a slot: others may be in a queue before it
-ERROR_KEPT = 1000  # characters of an error
 BACK_OFF_S, LONGEST_BACK_OFF_S = 0.5, 8.0  # before a request is sent again whose reply holds an error
 TRANSPORT_FIELDS = ("extra_headers", "extra_query", "timeout")  # of `extra`: not of a request's body
 
@@ -105,6 +105,13 @@ class LlmSettings:
                 "not the key itself"
             )
         masked(self.extra)
+        headers = self.extra.get("extra_headers")
+        for name, value in headers.items() if isinstance(headers, dict) else ():
+            if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+                raise UserError(
+                    f"llm.extra.extra_headers.{one_line(name, 80)}: must be a text of printable ASCII "
+                    "characters, as no request can carry another; a number wants quotes"
+                )
 
 
 def _address_problem(address: str | None) -> str | None:
@@ -119,6 +126,10 @@ def _address_problem(address: str | None) -> str | None:
     if not right or not address.isprintable() or " " in address:
         return "is no address; it must be like https://HOST/v1"
     parts_beyond = {"password": parts.password, "user name": "@" in parts.netloc, "query": "?" in address}
+    if re.search(r"/(chat|completions|models|responses|embeddings|messages)/?$", parts.path):
+        return (
+            "names one of an endpoint's functions; leave off what follows the version, as in https://HOST/v1"
+        )
     name = next((name for name, there in {**parts_beyond, "fragment": "#" in address}.items() if there), None)
     return name and (
         f"contains a {name}, which would be written to files; put a key into an environment variable "
@@ -160,12 +171,15 @@ class Endpoint:
         self._journal = journal
 
     def check(self) -> None:
-        """Ask for the list of models, which costs nothing; warn of an endpoint that is merely ill.
+        """Check the set-up; warn of an endpoint that is merely ill.
+
+        The list of models costs nothing. A model that is not in it is asked for one token.
 
         Raises:
-            UserError: the key is missing or not accepted, or nobody answers.
+            UserError: the key is missing or not accepted, the address, the model or the environment is wrong,
+                or nobody answers.
         """
-        from openai import APIConnectionError, APITimeoutError, AuthenticationError, PermissionDeniedError
+        from openai import APIConnectionError, APITimeoutError
 
         if self.replays:
             return
@@ -179,26 +193,28 @@ class Endpoint:
             raise UserError(
                 f"llm.extra: {MARK} stands there for secrets, which are stored nowhere; give the values again"
             )
+        client = self._openai().with_options(timeout=CHECK_S, max_retries=0)
         try:
             with self._slot(CHECK_S):
-                self._openai().with_options(timeout=CHECK_S, max_retries=0).models.list()
-        except UserError:
-            raise
-        except (AuthenticationError, PermissionDeniedError) as error:
-            raise UserError(
-                f"{self._label}: the key in {self.settings.api_key_env} is not accepted: {_told(error)}"
-            ) from None
-        except APITimeoutError:
-            log.warning(
-                "%s has not answered within %.0f s; the search begins all the same", self._label, CHECK_S
-            )
-        except APIConnectionError as error:
-            cause = _told(error.__cause__ or error)
-            raise UserError(f"{self._label}: nobody answers there ({cause}); is it running?") from None
+                check_endpoint(client, self.model, self.settings.api_key_env, self.settings.extra)
+        except UserError as error:
+            raise UserError(f"{self._label}: {error}") from None
         except Exception as error:
-            log.warning(
-                "%s does not list its models (%s); the search begins all the same", self._label, _told(error)
-            )
+            problem = lasting_problem(error, self.model, self.settings.api_key_env)
+            if problem is None and isinstance(error, APITimeoutError):
+                log.warning(
+                    "%s has not answered within %.0f s; the search begins all the same", self._label, CHECK_S
+                )
+            elif problem is None and isinstance(error, APIConnectionError):
+                problem = unreachable(error, str(client.base_url))
+            elif problem is None:
+                log.warning(
+                    "%s does not list its models (%s); the search begins all the same",
+                    self._label,
+                    told(error),
+                )
+            if problem is not None:
+                raise UserError(f"{self._label}: {problem}") from None
 
     def ask(
         self,
@@ -264,8 +280,9 @@ class Endpoint:
                 form = dialect.form if schema else form
                 self._breaker.succeed()
             except Exception as failure:  # whatever an endpoint can do to a client ends here
-                error = f"{type(failure).__name__}: {_told(failure)}"
-                self._fail(error)
+                problem = lasting_problem(failure, self.model, self.settings.api_key_env)
+                error = f"{type(failure).__name__}: {problem or told(failure)}"
+                self._fail(error, lasting=problem is not None or isinstance(failure, UserError))
         record = {
             "made": made,
             "model": self.model,
@@ -280,9 +297,9 @@ class Endpoint:
         journal.write(name, record)
         return record
 
-    def _fail(self, error: str) -> None:
+    def _fail(self, error: str, lasting: bool) -> None:
         log.warning("%s: %s", self._label, error)
-        if self._breaker.fail():
+        if self._breaker.fail(lasting):
             log.warning(
                 "%s is left alone for %.0f s; until then rules decide in its place",
                 self._label,
@@ -302,7 +319,7 @@ class Endpoint:
                 with self._slot(SLOT_TIMEOUTS * self.settings.timeout_s):
                     reply = self._send(request, retries)
             except Exception as refusal:
-                complaint = _complaint(refusal)
+                complaint = complaint_of(refusal)
                 optional = request.get("extra_body", {})
                 following = complaint and self._dialects.after_refusal(
                     tried, complaint, schema is not None, optional
@@ -341,7 +358,7 @@ class Endpoint:
 
     def _tell_dropped(self, names: Collection[str], refusal: Exception) -> None:
         for name in names:
-            log.warning("%s does not take %s, which is left out: %s", self._label, name, _told(refusal))
+            log.warning("%s does not take %s, which is left out: %s", self._label, name, told(refusal))
 
     def _send(self, request: dict[str, Any], retries: int) -> Reply:
         """Send a request, and again where the reply breaks off, is garbled or holds a passing error.
@@ -383,12 +400,16 @@ class Endpoint:
 
             for chatter in ("httpx", "httpx2"):  # a line for every request, in the middle of the search's own
                 logging.getLogger(chatter).setLevel(logging.WARNING)
+            try:
+                http_client = bounded_client()
+            except Exception as error:  # whatever the environment makes of it
+                raise UserError(f"{self._label}: {client_problem(error)}") from None
             self._client = OpenAI(
                 api_key=self._key or "none",
                 base_url=self.settings.base_url,
                 timeout=self.settings.timeout_s,
                 max_retries=self.settings.retries,
-                http_client=bounded_client(),
+                http_client=http_client,
             )
         return self._client
 
@@ -407,17 +428,3 @@ def _key(variable: str | None) -> str | None:
             "characters or letters beyond ASCII, which no request can carry; set it to the key alone"
         )
     return key or None
-
-
-def _complaint(error: Exception) -> Complaint | None:
-    """Return what an endpoint complains of, read from the body; None where it did not answer."""
-    from openai import APIStatusError
-
-    if isinstance(error, APIStatusError):
-        return read_complaint(error.status_code, error.response.text)
-    return error.complaint if isinstance(error, ReplyError) else None
-
-
-def _told(error: BaseException) -> str:
-    """Return what an error says on a line, without secrets: it may be in the words of the endpoint."""
-    return one_line(redacted(str(error)), ERROR_KEPT)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmzero.agents.complaints import ReplyError, complaint_in, error_of, told
+from llmzero.agents.complaints import ReplyError, complaint_in, error_of
 from llmzero.agents.streamed import joined_stream
 from llmzero.agents.text import estimated_tokens, one_line
 from llmzero.core.redaction import redacted
@@ -120,7 +120,7 @@ def _choice(completion: Mapping[str, Any]) -> dict[str, Any]:
         raise ReplyError("the reply holds no choices")
     complaint = complaint_in(error)
     code = f" {complaint.status}" if complaint.status else ""
-    raise ReplyError(f"the reply holds an error{code} in place of an answer: {told(complaint)}", complaint)
+    raise ReplyError(f"the reply holds an error{code} in place of an answer: {complaint.told}", complaint)
 
 
 def _tool_calls(message: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
