@@ -55,8 +55,8 @@ def client_problem(error: Exception) -> str:
     certificates = _named(CERTIFICATES)
     if isinstance(error, OSError) and certificates:  # of which the errors of TLS are a kind
         return (
-    """Check that an endpoint has a model: by its list, or else by a call of one token.
-            "of certificates in PEM format, or unset it"
+            f"{certificates}: the certificates that it names cannot be read ({told(error)}); set it to a PEM "
+            "file of certificates, or unset it"
         )
     if proxies:
         return f"{proxies}: {told(error)}; a proxy's address is like http://HOST:PORT"
