@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.commands import publish, search_parser
-from analysis.load import load
+from analysis.load import load_ended
 from analysis.tables import Row, Tables
 from llmzero.cli import run_command
 from llmzero.core.settings import path_argument
@@ -241,7 +241,7 @@ def main() -> None:
         "--out", type=path_argument, metavar="DIR", help="write calibration.json and calibration.md there"
     )
     arguments = parser.parse_args()
-    report = calibration(load(arguments.directories))
+    report = calibration(load_ended(arguments.directories))
     publish("calibration", report, as_markdown(report), arguments.out)
 
 

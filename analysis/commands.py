@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmzero.core.files import write_atomic, write_json
 from llmzero.core.settings import path_argument
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def command_parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -38,6 +41,11 @@ def add_null_option(parser: argparse.ArgumentParser, explanation: str) -> None:
     parser.add_argument(
         "--null", nargs="+", type=path_argument, default=[], metavar="DIRECTORY", help=explanation
     )
+
+
+def print_table(table: pd.DataFrame) -> None:
+    """Print a table as CSV."""
+    print(table.to_csv(index=False), end="")
 
 
 def publish(name: str, document: Any, markdown: str, directory: Path | None) -> None:

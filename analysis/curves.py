@@ -1,4 +1,4 @@
-"""What searches had reached after each stage: the rows behind figures and comparisons."""
+"""What searches had reached after each stage, for figures and tables: `python -m analysis.curves runs/a`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.commands import print_table, search_parser
+from analysis.load import load_ended
 from analysis.tables import Tables
+from llmzero.cli import run_command
 from llmzero.tree.outcomes import read_test
+
+HELP = """\
+Print, as CSV, what each search had spent and its best validation score after each stage that ended. The base
+model comes first, after 0 stages.
+"""
+EXAMPLES = """\
+examples:
+  python -m analysis.curves runs/countdown
+  python -m analysis.curves runs/study > curves.csv
+"""
 
 
 def with_method_names(searches: pd.DataFrame) -> pd.DataFrame:
@@ -32,13 +45,14 @@ def best_so_far(tables: Tables) -> pd.DataFrame:
     ended = tables.stages.dropna(subset=["finished_order"]).sort_values(["search", "finished_order"])
     trained = ended["parent"].notna()
     by = ended["search"]
+    seconds, scores = ended["gpu_seconds"].astype(float), ended["score"].astype(float)
     return pd.DataFrame(
         {
             "search": by,
             "node": ended["node"],
             "stages": trained.groupby(by).cumsum(),
-            "gpu_seconds": ended["gpu_seconds"].where(trained, 0.0).fillna(0.0).groupby(by).cumsum(),
-            "best": ended["score"].fillna(-np.inf).groupby(by).cummax(),
+            "gpu_seconds": seconds.where(trained, 0.0).fillna(0.0).groupby(by).cumsum(),
+            "best": scores.fillna(-np.inf).groupby(by).cummax(),
         }
     )
 
@@ -63,3 +77,13 @@ def best_searches(searches: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
     usable = with_method_names(searches[searches["best_depth"].fillna(0) > 0])
     for task, group in usable.groupby("task"):
         yield str(task), group.loc[group["best_score"].astype(float).idxmax()]
+
+
+def main() -> None:
+    """Print the rows of the directories on the command line."""
+    arguments = search_parser("curves", HELP, EXAMPLES).parse_args()
+    print_table(best_so_far(load_ended(arguments.directories)))
+
+
+if __name__ == "__main__":
+    run_command(main)

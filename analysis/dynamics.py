@@ -21,7 +21,7 @@ from analysis.claim import (
 )
 from analysis.commands import add_null_option, publish, search_parser
 from analysis.dynamics_text import as_markdown
-from analysis.load import load
+from analysis.load import load_ended
 from analysis.nulls import DRAWS, Measure, NullSamples, mean_of_testable, permutation_test
 from analysis.paths import SHAPES, Array, Paths, SearchPath
 from analysis.tables import Tables
@@ -227,8 +227,8 @@ def main() -> None:
         help="write dynamics.json, dynamics.md and trajectories.csv there",
     )
     arguments = parser.parse_args()
-    tables = load(arguments.directories)
-    report = analyse(tables, load(arguments.null) if arguments.null else None)
+    tables = load_ended(arguments.directories)
+    report = analyse(tables, load_ended(arguments.null) if arguments.null else None)
     publish("dynamics", report, as_markdown(report), arguments.out)
     if arguments.out:
         Paths.of(tables).table().to_csv(arguments.out / "trajectories.csv", index=False)

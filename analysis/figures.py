@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.commands import search_parser
 from analysis.curves import best_so_far, scores_on_test, with_method_names
-from analysis.load import load
+from analysis.load import load_ended
 from analysis.strategy_figure import strategies
 from analysis.tables import Tables
 from analysis.tree_figure import trees
@@ -164,7 +164,7 @@ def main() -> None:
         "--out", type=path_argument, required=True, metavar="DIR", help="where the figures go"
     )
     arguments = parser.parse_args()
-    figures = draw(load(arguments.directories))
+    figures = draw(load_ended(arguments.directories))
     save_all(figures, arguments.out)
     for name in FIGURES:
         if name in figures:

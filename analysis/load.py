@@ -62,6 +62,21 @@ def load(directories: Iterable[Path | str]) -> Tables:
     return Tables.concatenated([rows.tables(), *saved] if rows.searches else saved)
 
 
+def load_ended(directories: Iterable[Path | str]) -> Tables:
+    """Return what `load` does, for analyses of stages that have ended.
+
+    Raises:
+        UserError: as `load`, or none has been trained to its end yet.
+    """
+    directories = list(directories)
+    tables = load(directories)
+    trained = tables.stages.reindex(columns=["parent", "finished_order"]).notna().all(axis=1)
+    if not trained.any():
+        names = ", ".join(map(str, directories))
+        raise UserError(f"{names}: no stage has been trained to its end yet; wait until one has")
+    return tables
+
+
 def find_searches(directory: Path) -> Iterator[Path]:
     """Yield the search directories and the folders of saved tables at and below a directory.
 
@@ -133,7 +148,7 @@ def main() -> None:
         "--out", type=path_argument, required=True, metavar="DIR", help="where the Parquet files go"
     )
     arguments = parser.parse_args()
-    tables = load(arguments.directories)
+    tables = load_ended(arguments.directories)
     tables.save(arguments.out)
     for name, table in tables.items():
         print(f"{arguments.out / name}.parquet: {len(table)} rows, {len(table.columns)} columns")

@@ -1,4 +1,4 @@
-"""Paths through the trees of searches as directions of change, and the shape of each parameter along them."""
+"""Paths through trees as directions of change, and each parameter's shape: `python -m analysis.paths`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.commands import print_table, search_parser
+from analysis.load import load_ended
 from analysis.tables import Tables
+from llmzero.cli import run_command
 from llmzero.core.hparams import Group
+
+HELP = """\
+Print, as CSV, how each parameter moved along the best path and along all paths of each search. It is the file
+trajectories.csv of analysis.dynamics.
+"""
+EXAMPLES = """\
+examples:
+  python -m analysis.paths runs/countdown
+  python -m analysis.paths runs/study > trajectories.csv
+"""
 
 Signs = NDArray[np.int8]
 Array = NDArray[np.float64]
@@ -204,3 +217,13 @@ def _trees(tables: Tables, columns: Mapping[str, int]) -> dict[str, _Tree]:
 
 def _rows(table: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(table[name].tolist() for name in columns), strict=True)
+
+
+def main() -> None:
+    """Print the rows of the directories on the command line."""
+    arguments = search_parser("paths", HELP, EXAMPLES).parse_args()
+    print_table(Paths.of(load_ended(arguments.directories)).table())
+
+
+if __name__ == "__main__":
+    run_command(main)

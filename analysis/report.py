@@ -19,7 +19,7 @@ from analysis import calibration, compare, dynamics, dynamics_text, scaling, sto
 from analysis.commands import add_null_option, search_parser
 from analysis.curves import best_searches, with_method_names
 from analysis.figures import draw, save_all
-from analysis.load import load
+from analysis.load import load_ended
 from analysis.paths import path_of
 from analysis.tables import Tables
 from llmzero.cli import run_command
@@ -222,8 +222,8 @@ def main() -> None:
         "--out", type=path_argument, required=True, metavar="DIR", help="where report.html and the figures go"
     )
     arguments = parser.parse_args()
-    tables = load(arguments.directories)
-    nulls = load(arguments.null) if arguments.null else None
+    tables = load_ended(arguments.directories)
+    nulls = load_ended(arguments.null) if arguments.null else None
     figures = draw(tables)
     save_all(figures, arguments.out)
     file = arguments.out / "report.html"

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.commands import publish, search_parser
-from analysis.load import load
+from analysis.load import load_ended
 from analysis.tables import Row, Tables
 from llmzero.cli import run_command
 from llmzero.core.settings import path_argument
@@ -107,7 +107,7 @@ def main() -> None:
         "--out", type=path_argument, metavar="DIR", help="write stopping.json and stopping.md there"
     )
     arguments = parser.parse_args()
-    rows = stopping(load(arguments.directories))
+    rows = stopping(load_ended(arguments.directories))
     publish("stopping", rows, as_markdown(rows), arguments.out)
 
 

@@ -42,6 +42,7 @@ TIERS = {
         "test_a_failing_cell_is_reported_and_leaves_the_others_alone",
         "test_every_pair_of_options_composes_and_is_checked",
         "test_every_stated_answer_earns_everything",
+        "test_a_terminal_that_shows_ascii_alone_ends_no_search",
         "test_it_trains_for_real",
         "test_tensors_are_verdicts_though_pytorch_is_loaded_with_the_first",
         "test_killing_a_simulated_search_twenty_times_changes_nothing",

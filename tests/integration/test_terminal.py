@@ -15,6 +15,7 @@ import yaml
 
 from llmzero.core.files import append_jsonl, write_json, write_jsonl
 from tests.conftest import REPOSITORY
+from tests.integration import conftest as commands
 from tests.integration.conftest import Run, read_lines
 
 # Colours, links, the clipboard, the cursor, a forged row, and what rich and Markdown take for markup.
@@ -138,3 +139,26 @@ def test_a_failing_base_model_is_told_in_a_line(launch: Run, tmp_path: Path) -> 
     assert failed.returncode == 2
     assert "the base model could not be prepared: \\u001b[2J" in failed.stderr
     assert_harmless(failed.stdout + failed.stderr)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+def test_a_terminal_that_shows_ascii_alone_ends_no_search(
+    environment: dict[str, str], tmp_path: Path, encoding: dict[str, str]
+) -> None:
+    """Nor an analysis; what cannot be encoded is shown as a question mark."""
+    plain = {name: value for name, value in environment.items() if not name.startswith("LC_")}
+    overrides = ["experiment=simulated", "budget.stages=2", f"search_dir={tmp_path}/s"]
+    for line in (
+        commands.command("search", *overrides),
+        commands.command("status", f"{tmp_path}/s"),
+        [sys.executable, "-m", "analysis.calibration", f"{tmp_path}/s"],
+    ):
+        done = subprocess.run(
+            line, env={**plain, **encoding}, cwd=REPOSITORY, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"Error" not in done.stderr
+        assert done.stdout.isascii()
