@@ -24,7 +24,7 @@ from llmzero.strategies.schedule import load_strategy
 def run(config: ReplayConfig) -> float | None:
     """Run the stages one after the other; return the best validation score."""
     session = Session.from_config(chain_of(config))
-    session.check_data()
+    session.check_sources()
     print(describe(session), flush=True)
     if config.dry_run:
         return None

@@ -14,7 +14,7 @@ def run(config: SearchConfig) -> float | None:
     from llmzero.search.session import Session
 
     session = Session.from_config(config)
-    session.check_data()
+    session.check_sources()
     session.check_models()
     print(describe(session), flush=True)
     if config.dry_run:

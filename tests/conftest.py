@@ -28,6 +28,7 @@ TIERS = {
         "run_stages",
         "by_processes",
         "test_deepspeed.py",
+        "test_dry_run.py",
         "test_interruption.py",
         "test_search_trained.py",
         "test_sharding.py",

@@ -8,6 +8,7 @@ torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,16 @@ def check_model(path: str | Path) -> None:
     """Check a model's directory before anything of it is loaded; what is no directory is a name of the hub.
 
     Raises:
-        UserError: it names code or files outside, or holds no weights but pickled ones.
+        UserError: it is neither, names code or files outside, or holds no weights but pickled ones.
         DamagedFileError: a file of it is truncated, or is not what its name says.
     """
     directory = Path(path)
     if not directory.is_dir():
+        if not _HUB_ID.fullmatch(str(path)):
+            raise UserError(
+                f"model.path={path}: is no directory, and no name of the hub such as Qwen/Qwen3-0.6B; give "
+                "a directory that save_pretrained wrote, or such a name"
+            )
         return
     if (directory / ADAPTER_CONFIG).exists():
         raise UserError(
@@ -170,6 +176,7 @@ def check_adapter(directory: Path) -> dict[str, Any]:
     return {name: config[name] for name in ADAPTER_FIELDS}
 
 
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _REMEDY = "copy the directory anew from where it comes"
 _FREE = (*ADAPTER_FIELDS, "base_model_name_or_path", "inference_mode", "peft_version", "revision")  # not used
 _PLAIN = {

@@ -130,12 +130,18 @@ def _check_room(directory: Path, policy: Policy) -> None:
     sizes = {True: 0, False: 0}
     for parameter in policy.model.parameters():
         sizes[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
-    item = policy.model.dtype.itemsize
-    moments = FLOAT_BYTES * (len(MOMENTS) + (item != FLOAT_BYTES))
-    needed, free = sum(sizes.values()) * item + sizes[True] * moments, shutil.disk_usage(directory).free
+    needed = checkpoint_bytes(sum(sizes.values()), sizes[True], policy.model.dtype.itemsize)
+    free = shutil.disk_usage(directory).free
     if needed > free:
         log.warning("%s: a checkpoint needs %d bytes, and %d are free", directory.parent, needed, free)
         raise no_room(directory.parent)
+
+
+def checkpoint_bytes(weights: int, trained: int, item: int) -> int:
+    """Return the size of a checkpoint of so many weights of `item` bytes, with the optimizer's state of those
+    that are trained.
+    """
+    return weights * item + trained * FLOAT_BYTES * (len(MOMENTS) + (item != FLOAT_BYTES))
 
 
 @functools.cache

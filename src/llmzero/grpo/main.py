@@ -195,22 +195,15 @@ def _look_ahead(
 ) -> None:
     """Refuse before the first step what would fail or go wrong at a later one."""
     model: Any = policy.model.get_base_model() if settings.lora.rank else policy.model
-    vocabulary, context = model.get_input_embeddings().num_embeddings, preflight.context_of(model.config)
-    preflight.check_end_tokens(policy.eos_ids, vocabulary, policy.directory)
-    longest = spec.hparams["max_completion_length"]
     splits = ["train", settings.evaluation_split] if spec.steps else [settings.evaluation_split]
-    problems = [
-        preflight.check_prompts(policy.tokenizer, task.split(split), longest, context) for split in splits
-    ]
-    example = task.split(settings.evaluation_split)[0]
-    preflight.check_rewards(task, example)
-    problems.append(preflight.prompt_end_problem(policy.tokenizer, example))
+    longest = spec.hparams["max_completion_length"]
+    problems = preflight.foreseen(model, policy.tokenizer, task, splits, longest)
     if spec.steps or spec.resume_from is None:
-        problems.append(preflight.generation_problem(model.generation_config))
-        if problems[-1]:
+        if problem := preflight.generation_problem(model.generation_config):
+            problems.append(problem)
             model.generation_config = preflight.special_tokens_of(model.generation_config)
         checkpoint.rehearse(stage.checkpoint(0), policy, world)
-    for problem in dict.fromkeys(filter(None, problems)) if world.leads else ():
+    for problem in dict.fromkeys(problems) if world.leads else ():
         log.warning("%s: %s", policy.directory, problem)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -116,6 +117,27 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
     return model
 
 
+def model_without_weights(path: str | Path, dtype: str) -> PreTrainedModel:
+    """Return a causal language model with all but its values, which takes no memory; of the hub only its
+    configuration is loaded.
+
+    Raises:
+        UserError: as `load_model`; or there is no such model.
+    """
+    check_model(path)
+    _check_generation_config(path)
+    try:
+        with _refusing_code(path):
+            config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+    except OSError as error:
+        raise UserError(f"model.path={path}: {' '.join(str(error).split())[:400]}") from error
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
+    with suppress(OSError):  # there need not be one
+        model.generation_config = GenerationConfig.from_pretrained(str(path))
+    return model
+
+
 def _check_generation_config(path: str | Path) -> None:
     """Read a model's generation config alone, which says what is wrong with it; there need not be one."""
     try:
@@ -166,11 +188,7 @@ def with_adapter(model: PreTrainedModel, lora: LoraSettings, start: Path) -> Any
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    if nothing := [name for name in _names(lora.targets) if not adapted_modules(model, [name])]:
-        raise UserError(
-            f"trainer.lora.targets={lora.targets}: {type(model).__name__} has no linear module named "
-            f"{', '.join(nothing)}; name modules such as q_proj, or set all-linear"
-        )
+    check_targets(model, lora)
     if (start / ADAPTER).exists():
         found = check_adapter(start / ADAPTER)
         check_same_adapter(model, lora, found, start / ADAPTER)
@@ -180,6 +198,19 @@ def with_adapter(model: PreTrainedModel, lora: LoraSettings, start: Path) -> Any
         r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM"
     )
     return get_peft_model(model, config)
+
+
+def check_targets(model: Any, lora: LoraSettings) -> None:
+    """Check that a model has the modules that an adapter is asked for.
+
+    Raises:
+        UserError: a name in `lora.targets` is that of no linear module.
+    """
+    if nothing := [name for name in _names(lora.targets) if not adapted_modules(model, [name])]:
+        raise UserError(
+            f"trainer.lora.targets={lora.targets}: {type(model).__name__} has no linear module named "
+            f"{', '.join(nothing)}; name modules such as q_proj, or set all-linear"
+        )
 
 
 def check_same_adapter(model: Any, lora: LoraSettings, found: dict[str, Any], directory: Path) -> None:

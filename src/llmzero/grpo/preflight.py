@@ -5,17 +5,42 @@ and says what is wrong with file, value and remedy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from llmzero.core.errors import UserError
-from llmzero.grpo.policy import encode_prompts
+from llmzero.grpo.policy import encode_prompts, end_tokens
 from llmzero.tasks.base import Example, Task, rewards_of
+from llmzero.tasks.splits import Split
 
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # what of a generation config is used
 STRETCHED = ("linear", "dynamic", "yarn")  # rotary positions that reach `factor` times as far
 EXTRA = 16  # tokens of a tokenizer's own, and more than any adds to a prompt
+
+
+def foreseen(
+    model: Any, tokenizer: PreTrainedTokenizerBase, task: Task, splits: Sequence[str], longest: int
+) -> list[str]:
+    """Return what to say of a model before it is trained on a task.
+
+    Args:
+        model: with or without its weights.
+        tokenizer: the model's.
+        task: what it is trained on.
+        splits: those of the task that are read.
+        longest: `max_completion_length`.
+
+    Raises:
+        UserError: something would fail, or go wrong, at a later step.
+    """
+    vocabulary, context = model.get_input_embeddings().num_embeddings, context_of(model.config)
+    check_end_tokens(end_tokens(model, tokenizer), vocabulary, model.name_or_path)
+    examples = [task.split(cast("Split", name)) for name in splits]
+    check_tokenizes(tokenizer, examples[-1])
+    problems = [check_prompts(tokenizer, each, longest, context) for each in examples]
+    check_rewards(task, examples[-1][0])
+    return [each for each in (*problems, prompt_end_problem(tokenizer, examples[-1][0])) if each]
 
 
 def generation_problem(config: GenerationConfig) -> str | None:
@@ -62,6 +87,19 @@ def context_of(config: Any) -> int | None:
     if longest and rope.get("rope_type") in STRETCHED and rope.get("factor"):
         return max(longest, int(rope.get("original_max_position_embeddings", longest) * rope["factor"]))
     return longest
+
+
+def check_tokenizes(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> None:
+    """Check that a tokenizer makes tokens of a text; one whose files are missing makes none, and is silent.
+
+    Raises:
+        UserError: it makes none of the first example's prompt.
+    """
+    if examples and not tokenizer.encode(examples[0].prompt, add_special_tokens=False):
+        raise UserError(
+            f"{tokenizer.name_or_path}: its tokenizer makes no token of the prompt {examples[0].id!r}; are "
+            "tokenizer.json and tokenizer_config.json there? Copy them from where the model comes"
+        )
 
 
 def check_prompts(

@@ -10,6 +10,7 @@ from llmzero.core.documents import is_number
 from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.files import RESTORE
 from llmzero.core.hparams import Catalogue
+from llmzero.core.model_files import check_model
 from llmzero.core.parts import make
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.runners.base import StageRunner
@@ -85,13 +86,17 @@ def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[Asks
         )
 
 
-def check_data(task: Mapping[str, Any]) -> None:
-    """Check that a task of ours can read its data, all of its splits; one that generates them has nothing to
-    read. What this finds out of many right answers, the stages find in the user's cache.
+def check_sources(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Check that a task of ours can read its data, all of its splits, and that a model's directory holds one.
+
+    A task that generates its data has nothing to read. What this finds out of many right answers, the stages
+    find in the user's cache.
 
     Raises:
-        UserError: a file or an answer cannot be used, or a split has too few problems.
+        UserError: a file or an answer cannot be used, a split has too few problems, or there is no model.
     """
+    if model.get("path"):
+        check_model(model["path"])
     if str(task.get("_target_")).startswith("llmzero."):
         made = make(task, "task")
         if hasattr(made, "check"):

@@ -12,7 +12,11 @@ from llmzero.search.session import Session
 
 
 def describe(session: Session) -> str:
-    """Return the plan in a few lines."""
+    """Return the plan in a few lines; of a dry run with what there is of data, model and disk.
+
+    Raises:
+        UserError: a dry run finds what the first stage would fail of.
+    """
     config = session.config
     search = config.search
     limits = (
@@ -47,7 +51,7 @@ def describe(session: Session) -> str:
     if session.agent_name == "rules":
         lines.append("  No language model is configured: the rule-based agent proposes (agent=rules).")
     if config.dry_run:
-        lines.append("dry run: everything fits; nothing was started")
+        lines += [*session.look(), "dry run: everything fits; nothing was started"]
     return "\n".join(lines)
 
 

@@ -10,23 +10,25 @@ from llmzero.agents.base import AsksModel, EarlyStopper, Proposer
 from llmzero.agents.journal import CallJournal
 from llmzero.core.hparams import Catalogue
 from llmzero.core.parts import make
+from llmzero.core.stage import StageSpec
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
 from llmzero.mirrors.display import Display
-from llmzero.runners.base import StageRunner
+from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.search.briefing import briefing
-from llmzero.search.checks import check_data, check_models, check_parts, check_protocols, check_stages
+from llmzero.search.checks import check_models, check_parts, check_protocols, check_sources, check_stages
 from llmzero.search.confirm import Confirmation
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.final_test import FinalTest
+from llmzero.search.look import look
 from llmzero.search.methods.base import MethodContext, SearchMethod
 from llmzero.search.outputs import Outputs
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.budget import Ledger
 from llmzero.tree.outcomes import read_test
 from llmzero.tree.store import EventStore
-from llmzero.tree.tree import Tree
+from llmzero.tree.tree import ROOT, Tree
 from llmzero.tree.workspace import Workspace
 
 TRACKING_TIMEOUT_S = 60.0
@@ -64,7 +66,6 @@ class Session:
         """
         catalogue, metrics = config.catalogue, config.metric_catalogue
         workspace = Workspace(Path(config.search_dir).absolute())
-        secrets = [config.llm.api_key_env] if config.llm.api_key_env else []
         session = cls(
             config=config,
             workspace=workspace,
@@ -75,7 +76,7 @@ class Session:
                 "runner",
                 workers=config.search.workers,
                 catalogue=catalogue,
-                secrets=secrets,
+                secrets=secrets_of(config),
             ),
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
             proposer=make(
@@ -86,7 +87,7 @@ class Session:
                 catalogue=catalogue,
                 metric_catalogue=metrics,
             ),
-            tracking=make(config.tracking, "tracking", secrets=secrets),
+            tracking=make(config.tracking, "tracking", secrets=secrets_of(config)),
             confirms=confirms,
         )
         parts = {"agent": session.proposer, "stopper": session.stopper, "search.method": session.method}
@@ -113,14 +114,27 @@ class Session:
         """
         check_models(self.models, self.evidence, self.catalogue, self.config.budget)
 
-    def check_data(self) -> None:
-        """Check the task's data before a search begins; one that has begun has had them.
+    def check_sources(self) -> None:
+        """Check the task's data and the model before a search begins; one that has begun has had them.
 
         Raises:
-            UserError: they cannot be used, or a split has too few problems.
+            UserError: they cannot be used, a split has too few problems, or there is no model.
         """
         if self.runner.trains and not self.workspace.tree_file.exists():
-            check_data(self.config.task)
+            check_sources(self.config.task, self.config.model)
+
+    def look(self) -> list[str]:
+        """Look at all that the first stage loads but weights; return lines for the plan.
+
+        Raises:
+            UserError: the stage would fail.
+        """
+        config, hparams = self.config, self.catalogue.defaults()
+        if config.runner.get("entry_point") != ENTRY_POINT:
+            return []  # nothing is trained, or by a function that loads what it likes
+        directory = self.workspace.nodes / ROOT
+        spec = StageSpec(ROOT, None, 0, directory, None, hparams, 0, config.seed, config.stage_groups)
+        return look(spec, config.budget.stages, secrets_of(config))
 
     def run(self) -> dict[str, Any]:
         """Search, test, report; return the summary. A search that is over already is not run again."""
@@ -237,6 +251,11 @@ class Session:
             journal.settle()
         for agent in self.models:
             agent.endpoint.connect(journal)
+
+
+def secrets_of(config: SearchConfig) -> list[str]:
+    """Return the environment variables that hold secrets of the driver's."""
+    return [config.llm.api_key_env] if config.llm.api_key_env else []
 
 
 def _replay(config: SearchConfig) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Pair:
     def check(self, seed: int) -> None:
         """Raise `UserError` where its cells cannot work, or the folder holds other searches."""
         session = Session.from_config(self.cell(seed).config)
-        session.check_data()
+        session.check_sources()
         session.check_models()
         if self._config_file.exists() and (
             listed := differences(read_config(self._config_file), asdict(self.config), CHANGEABLE_CELLS)

@@ -13,14 +13,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, WEIGHTS, check_model
-from llmzero.grpo.nano import character_tokenizer
 from llmzero.grpo.policy import ADAPTER, encode_prompts, load_model, load_tokenizer, with_adapter
 from llmzero.grpo.settings import LoraSettings
 from llmzero.tasks.base import Example
+from tests.tiny_model import write_tiny_model
 
 CODE = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n"
 MAP = {
@@ -35,20 +34,7 @@ Change = Callable[[Path], None]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a few thousand numbers with its tokenizer."""
     directory = tmp_path_factory.mktemp("model") / "whole"
-    config = Qwen3Config(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        eos_token_id=1,
-        bos_token_id=None,
-    )
-    torch.manual_seed(0)
-    Qwen3ForCausalLM(config).save_pretrained(directory)
-    character_tokenizer("0123456789+=").save_pretrained(directory)
+    write_tiny_model(directory, vocab_size=32)
     return directory
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerFast
 
 from llmzero.core.errors import UserError
 from llmzero.grpo import checkpoint, preflight
@@ -31,6 +31,7 @@ from llmzero.grpo.policy import (
 )
 from llmzero.grpo.settings import LoraSettings
 from llmzero.tasks.base import Example, Reward, rewards_of
+from tests.tiny_model import write_tiny_model
 
 CONTEXT = 64
 ALONE = World(0, 1, 0, None)
@@ -39,23 +40,15 @@ ALONE = World(0, 1, 0, None)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("model")
-    tokenizer = character_tokenizer("0123456789+=")
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
+    write_tiny_model(
+        directory,
         num_hidden_layers=2,
         num_attention_heads=1,
-        num_key_value_heads=1,
         head_dim=16,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
-        eos_token_id=1,
         pad_token_id=0,
     )
-    Qwen3ForCausalLM(config).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
     return directory
 
 

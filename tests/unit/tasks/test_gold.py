@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmzero.core.errors import UserError
-from llmzero.search.checks import check_data
+from llmzero.search.checks import check_sources
 from llmzero.tasks import gold
 from llmzero.tasks.base import Example
 from llmzero.tasks.jsonl import JsonLines, JsonLinesSettings
@@ -435,15 +435,15 @@ def test_no_split_means_what_the_prompt_says(tmp_path: Path) -> None:
 def test_a_search_looks_at_all_splits_before_it_begins(tmp_path: Path) -> None:
     group = {"_target_": "llmzero.tasks.jsonl.JsonLines", "path": str(tmp_path / "rows.jsonl")}
     with pytest.raises(UserError, match=r"task\.path=.*rows\.jsonl: cannot be read"):
-        check_data(group)
+        check_sources(group, {})
     rows_file(tmp_path, ["a", "b"], split="train")
     with pytest.raises(UserError, match=r"rows\.jsonl: split val has 0 problems"):
-        check_data(group)
+        check_sources(group, {})
     rows_file(tmp_path, [*map(str, range(60))])
-    check_data(group)
+    check_sources(group, {})
     with pytest.raises(UserError, match=r"split test has \d+ problems, and needs 50"):
-        check_data({**group, "test_size": 50})
-    check_data({"_target_": "llmzero.tasks.countdown.Countdown"})
+        check_sources({**group, "test_size": 50}, {})
+    check_sources({"_target_": "llmzero.tasks.countdown.Countdown"}, {})
 
 
 def test_every_split_of_a_file_is_read_at_once(tmp_path: Path) -> None:
