@@ -84,8 +84,6 @@ def check_endpoint(client: OpenAI, model: str, key: str | None, extra: Mapping[s
     except APIStatusError as error:
         if error.status_code not in (404, 405):
             raise
-    if listed is None:
-        _check_version(client, extra)
     if listed is None or model not in listed:
         _try(client, model, key, extra, listed or [])
 
@@ -101,6 +99,8 @@ def _refusal(complaint: Complaint, words: str, model: str, key: str | None) -> s
         return f"llm.model={model}: the endpoint has no such model ({words})"
     if complaint.unpaid:
         return f"the account is used up ({words})"
+    if complaint.status == 403 and key:
+        return f"the endpoint forbids it: {words}; see that the key in {key} is for llm.model={model}"
     if complaint.status in (401, 403):
         return (
             f"the key in {key} is not accepted: {words}"
@@ -194,6 +194,8 @@ def _try(client: OpenAI, model: str, key: str | None, extra: Mapping[str, Any], 
         problem = lasting_problem(error, model, key)
         if problem is None:
             return
+        if problem.startswith("llm.base_url"):
+            _check_version(client, extra)
         close = get_close_matches(model, listed, SHOWN, 0.3) or listed[:SHOWN]
         there = f"; it lists {', '.join(one_line(redacted(name), 80) for name in close)}" if close else ""
         raise UserError(problem + there) from None

@@ -84,7 +84,8 @@ class Complaint:
 
     def refuses(self, field: str) -> bool:
         """Return whether it is about a field of the request, which the endpoint does not take."""
-        named = re.search(rf"(?<![\w-]){re.escape(field)}(?![\w-])", self.about or self.text)
+        text = self.about or self.text
+        named = re.search(rf"(?<![\w-]){re.escape(field)}(?![\w-])", text, re.IGNORECASE)
         return named is not None and (bool(self.about) or REFUSES.search(self.text) is not None)
 
 
@@ -127,7 +128,7 @@ def complaint_in(document: Any, status: int | None = None) -> Complaint:
 
 def error_of(document: Mapping[str, Any]) -> Any:
     """Return the error that a reply holds in place of choices; None where it holds none."""
-    for key in ("error", "errors", "detail"):
+    for key in ("error", "errors", "detail", "msg", "error_msg", "error_message", "base_resp"):
         if document.get(key):
             return {key: document[key], **{name: document[name] for name in STATUS_KEYS if name in document}}
     if document.get("object") == "error" or (document.get("message") and "choices" not in document):

@@ -126,7 +126,7 @@ def _address_problem(address: str | None) -> str | None:
     if not right or not address.isprintable() or " " in address:
         return "is no address; it must be like https://HOST/v1"
     parts_beyond = {"password": parts.password, "user name": "@" in parts.netloc, "query": "?" in address}
-    if re.search(r"/(chat|completions|models|responses|embeddings|messages)/?$", parts.path):
+    if re.search(r"/(chat|completions|responses|embeddings|messages)/?$", parts.path):
         return (
             "names one of an endpoint's functions; leave off what follows the version, as in https://HOST/v1"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,12 +84,15 @@ class LlmAgent:
 
     def _review(self, reply: Reply, evidence: Evidence) -> Review:
         answer = review(json_object(reply.text, "changes"), evidence, self.endpoint.model)
-        cut = "Your reply was cut at its greatest length; answer more briefly." if reply.cut else ""
-        why = tuple(text for text in (cut, reply.trouble) if text)
+        limit = f"llm.max_reply_tokens={self.endpoint.settings.max_reply_tokens}"
+        cut = f"Your reply was cut at its greatest length ({limit}); answer more briefly."
+        why = tuple(text for text in (cut if reply.cut else "", reply.trouble) if text)
         return replace(answer, complaints=(*why, *answer.complaints)) if answer.complaints else answer
 
     def _complaint(self, reply: Reply, answer: Review) -> list[dict[str, Any]]:
-        said = {"role": "assistant", "content": clean(reply.text, ANSWER_SHOWN) or "(nothing)"}
+        value = json_object(reply.text, "changes")  # without the reasoning before it
+        text = json.dumps(value) if value is not None else reply.text
+        said = {"role": "assistant", "content": clean(text, ANSWER_SHOWN) or "(nothing)"}
         return [
             said,
             {"role": "user", "content": self.prompts.render("repair", complaints=answer.complaints)},

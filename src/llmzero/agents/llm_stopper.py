@@ -98,7 +98,7 @@ def _decision(reply: Reply) -> StopDecision:
     """
     value = json_object(reply.text, "stop")
     if value is None or not isinstance(value["stop"], bool):
-        cut = "the reply was cut at its greatest length" if reply.cut else ""
+        cut = "the reply was cut at llm.max_reply_tokens" if reply.cut else ""
         raise ValueError(reply.trouble or cut or "the answer says neither stop nor go on")
     chance = share(value.get("probability"))
     details = {"probability": chance} if chance is not None else {}

@@ -17,7 +17,8 @@ from llmzero.core.redaction import redacted
 Message = dict[str, Any]  # of a conversation, in the words of the protocol
 CUT = ("length", "max_tokens", "model_length")
 FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "refusal")
-REASONING = ("reasoning_content", "reasoning", "thinking")  # where endpoints put it beside the content
+# Where endpoints put the answer of a message without content: read by them, or taken for reasoning.
+INSTEAD = ("parsed", "reasoning_content", "reasoning", "thinking")
 SAID = 300  # characters of a refusal
 
 
@@ -67,8 +68,10 @@ def read_reply(body: bytes, request: Message) -> Reply:
     had_to_call = bool(tool_calls) and ("tool_choice" in request or "tools" not in request)
     said = [_text(message.get("content")), *(call[2] for call in tool_calls if had_to_call)]
     if not tool_calls and not cut and not said[0].strip():
-        said = [next((text for name in REASONING if (text := _text(message.get(name)))), "")]
+        said = [next((text for name in INSTEAD if (text := _text(message.get(name)))), "")]
     text = redacted("\n".join(part for part in said if part))
+    if completion.get("error") and not (text or tool_calls):
+        raise _failure(completion)
     usage = completion.get("usage")
     return Reply(
         text,
@@ -92,14 +95,27 @@ def _completion(body: bytes) -> Mapping[str, Any]:
         named = f" ({one_line(redacted(title[1]), 80)})" if title and title[1].strip() else ""
         raise ReplyError(f"the reply is a page of HTML{named} and no JSON; is llm.base_url right?")
     try:
-        document = json.loads(text)
+        document = _document(text)
     except ValueError:
-        document = joined_stream(text)
-        if document is None:
-            raise
+        raise ReplyError(f"the reply is no JSON: {one_line(redacted(text), SAID) or 'it is empty'}") from None
     if not isinstance(document, dict):
         raise ReplyError("the reply is JSON, but no chat completion")
     return document
+
+
+def _document(text: str) -> Any:
+    """Return what a body says in JSON, or in a stream of it.
+
+    Raises:
+        ValueError: it is neither, or breaks off.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        streamed = joined_stream(text)
+        if streamed is None:
+            raise
+        return streamed
 
 
 def _choice(completion: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,12 +131,17 @@ def _choice(completion: Mapping[str, Any]) -> dict[str, Any]:
     failed = isinstance(choice, dict) and choice.get("error")
     if isinstance(choice, dict) and not failed:
         return choice
-    error = {"error": choice["error"]} if isinstance(choice, dict) else error_of(completion)
+    raise _failure(choice if isinstance(choice, dict) else completion)
+
+
+def _failure(document: Mapping[str, Any]) -> ReplyError:
+    """Return the error for what holds one in place of an answer, or nothing at all."""
+    error = error_of(document)
     if error is None:
-        raise ReplyError("the reply holds no choices")
+        return ReplyError("the reply holds no choices")
     complaint = complaint_in(error)
     code = f" {complaint.status}" if complaint.status else ""
-    raise ReplyError(f"the reply holds an error{code} in place of an answer: {complaint.told}", complaint)
+    return ReplyError(f"the reply holds an error{code} in place of an answer: {complaint.told}", complaint)
 
 
 def _tool_calls(message: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

@@ -105,7 +105,7 @@ def test_a_host_that_has_no_address_is_named(tmp_path: Path) -> None:
 # --- addresses ---
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "chat/completions/", "models", "responses"])
+@pytest.mark.parametrize("path", ["chat/completions", "chat/completions/", "chat", "responses"])
 def test_an_address_of_a_function_is_refused(path: str) -> None:
     with pytest.raises(UserError, match=r"llm\.base_url names one of an endpoint's functions"):
         LlmSettings(base_url=f"https://host/v1/{path}")

@@ -118,6 +118,15 @@ PASSING: dict[str, Answer] = {
         raw=json.dumps({"choices": [], "error": {"code": 500, "message": "slow down please"}}).encode()
     ),
     "bare": Answer(raw=json.dumps({"object": "error", "message": "slow down please", "code": 503}).encode()),
+    "beside an empty message": completion(
+        {"content": None}, error={"message": "slow down please", "code": "503"}
+    ),
+    "in other words": Answer(raw=json.dumps({"code": "429", "msg": "slow down please"}).encode()),
+    "within a response": Answer(
+        raw=json.dumps(
+            {"base_resp": {"status_code": 1002, "status_msg": "slow down please: rate limit"}}
+        ).encode()
+    ),
     "of a stream": Answer(raw=events({"error": {"message": "slow down please", "code": 429}})),
 }
 
@@ -163,7 +172,9 @@ def test_a_lasting_error_in_a_reply_of_status_200_is_told_at_once(tmp_path: Path
         (Answer(raw=b"{}"), "holds no choices"),
         (Answer(raw=b'{"choices": []}'), "holds no choices"),
         (Answer(raw=b"[]"), "no chat completion"),
-        (Answer(raw=b'data: {"choices": [{"del'), "JSON"),
+        (Answer(raw=b"upstream went away"), "no JSON: upstream went away"),
+        (Answer(raw=b""), "no JSON: it is empty"),
+        (Answer(raw=b'data: {"choices": [{"del'), r"no JSON: data: \{"),
     ],
 )
 def test_what_is_no_reply_is_named(tmp_path: Path, answer: Answer, words: str) -> None:
@@ -302,7 +313,7 @@ SAMPLING = {"top_p": 0.9, "seed": 1, "stop": ["END"], "reasoning_effort": "low",
 def test_an_optional_field_that_is_refused_is_left_out_and_said_once(
     tmp_path: Path, field: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = f"Unsupported value: '{field}' does not support this. Only the default is supported."
+    words = f"Unsupported value: '{field.title()}' does not support this. Only the default is supported."
     refusal = Answer(status=400, raw=body_of({"error": {"message": words, "code": "unsupported_value"}}))
     with LLMServer(picky(lambda body: field in body, refusal)) as server:
         made = endpoint(server.url, tmp_path, temperature=0.5, extra=SAMPLING)

@@ -90,6 +90,39 @@ def test_a_failure_after_an_answer_keeps_what_the_answer_was_good_for(
     assert "gone" in proposal.notes[-1]
 
 
+@pytest.mark.parametrize("answers", [[SOUND], [USELESS, SOUND]])
+def test_reasoning_hides_no_answer_and_is_not_sent_back(
+    facts: Evidence, tmp_path: Path, answers: list[dict[str, Any]]
+) -> None:
+    reasoning = "<think>" + 'Say {maybe {"changes": this}? ' * 200 + "</think>\n"
+    texts = [f"{reasoning}```json\n{json.dumps(answer)}\n```" for answer in answers]
+    with LLMServer(script(list(texts))) as server:
+        proposal = agent(server, tmp_path).propose(facts)
+        assert len(server.requests) == len(answers)
+        assert "maybe" not in server.requests[-1].text
+    assert (proposal.agent, proposal.changes, proposal.notes) == ("m", {"group_size": 16}, ())
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer(content=None, finish_reason="content_filter"), "A filter of the endpoint ended the reply"),
+        (Answer(content="", finish_reason="length"), "llm.max_reply_tokens="),
+        (
+            Answer(raw=b'{"choices": [{"message": {"refusal": "I must not."}}]}'),
+            "refused to answer: I must not",
+        ),
+    ],
+)
+def test_why_there_is_no_answer_is_in_the_notes(
+    facts: Evidence, tmp_path: Path, answer: Answer, words: str
+) -> None:
+    with LLMServer(script([answer])) as server:
+        proposal = agent(server, tmp_path, repairs=1).propose(facts)
+    assert proposal.agent == "rules"
+    assert words in proposal.notes[0]
+
+
 def test_an_answer_that_was_cut_is_asked_for_more_briefly(facts: Evidence, tmp_path: Path) -> None:
     with LLMServer(script([Answer(content='{"changes": [', finish_reason="length"), SOUND])) as server:
         assert agent(server, tmp_path).propose(facts).agent == "m"
