@@ -578,6 +578,18 @@ def test_a_copy_of_the_benchmark_is_loaded_and_judged(benchmark_copy: Path) -> N
     assert subtasks == ["understanding", "editing", "optimisation", "reaction"]
 
 
+def test_rows_that_their_reference_does_not_solve_are_counted(
+    benchmark_copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {**vars(published(benchmark_copy)), "unverified": "refuse"}
+    with pytest.raises(UserError, match=r"2 of \d+ problems cannot be used:") as caught:
+        chemistry(ChemistrySettings(**settings)).split("val")
+    assert "its reference 'CCc1ccccc1.O' does not solve it" in str(caught.value)
+    assert "its question or answer (add) cannot be read" in str(caught.value)
+    assert chemistry(published(benchmark_copy)).split("val")
+    assert "2 of 12 problems are left out (task.unverified=skip)" in caplog.text
+
+
 def test_other_data_is_refused_with_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"question": "What?", "answer": "That."}]))
     with pytest.raises(UserError, match=r"needs query, gt, subtask, meta"):

@@ -522,6 +522,29 @@ def test_the_published_benchmark_is_read_from_a_file(tmp_path: Path) -> None:
     )
 
 
+def test_rows_that_are_no_problems_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "Mixed.jsonl"
+    twice = {"incorrect_answer2": ROW["correct_answer"]}
+    odd: list[dict[str, Any]] = [
+        {"question": None},
+        {"incorrect_answer3": None},
+        twice,
+        {"correct_answer": " "},
+    ]
+    other = {"correct_answer": "minor sixth"}
+    file.write_text(rows({}, *({"question": f"{i}?", **each} for i, each in enumerate(odd)), other, {}))
+    (example,) = sheet_music(published(file)).split("test")
+    assert "major third" in example.prompt
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert (
+        "5 of 6 problems are left out (task.unverified=skip): test[1]: has no question; test[2]:" in message
+    )
+    assert "test[3]: its right answer 'major third' is one of its wrong ones" in message
+    assert "test[5]: answers 'minor sixth'; test[0] answers the same prompt 'major third'" in message
+    with pytest.raises(UserError, match=r"split test has 1 problems, and needs 3; lower task\.test_size"):
+        sheet_music(published(file, test_size=3)).split("test")
+
+
 def test_a_published_training_split_is_divided_by_content(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(
         rows(*({"question": f"Which interval is number {number}?"} for number in range(40)))
