@@ -107,7 +107,7 @@ def verified(task: Verified, rows: Rows) -> list[tuple[str, Example]]:
         []
         if keep
         else [
-            (where, f"the right answer {shown(example.answer)} {problems[example.answer]}")
+            (where, f"the right answer {shown(example.answer)}: {problems[example.answer]}")
             for where, example in rows.examples
             if example.answer in problems
         ]

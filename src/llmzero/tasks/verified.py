@@ -103,7 +103,7 @@ class Verified:
             return 0.0, f"it fails, or takes more than task.timeout_s={self.timeout_s:g} or its memory"
         score, problem = value if self.outside else (value, "")
         if problem:
-            return 0.0, problem
+            return 0.0, visible_line(redacted(problem))
         if not -TOLERANCE <= score <= 1 + TOLERANCE:
             self.say_once("bounds", f"returns {score:g}; verdicts are cut to the range from 0 to 1")
         return bounded(score), ""

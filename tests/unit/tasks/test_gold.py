@@ -12,7 +12,7 @@ import pytest
 
 from llmzero.core.errors import UserError
 from llmzero.search.checks import check_sources
-from llmzero.tasks import gold
+from llmzero.tasks import gold, guard
 from llmzero.tasks.base import Example
 from llmzero.tasks.jsonl import JsonLines, JsonLinesSettings
 from llmzero.tasks.math_published import PublishedMathematics
@@ -388,6 +388,32 @@ def test_a_verifier_that_always_fails_is_refused(
     with pytest.raises(UserError, match=r"verifier=never_works\.verify: fails for every right answer: it "):
         task.split("train")
     task.close()
+
+
+def test_what_a_verifier_says_is_kept_without_secrets(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_API_KEY", "much-too-secret")
+    (tmp_path / "asking.py").write_text(
+        "def verify(stated, answer):\n"
+        "    if answer == 'b':\n        raise OSError('https://judge?key=much-too-secret refused')\n"
+        "    return 1\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        UserError, match=r":2: the right answer 'b': it raises OSError: .*key=\[key\] refused"
+    ):
+        task_of(tmp_path, ["a", "b"], verifier="asking.verify").split("train")
+    (file,) = own_cache.glob("*.json")
+    assert "it raises OSError" in file.read_text()
+    assert "secret" not in file.read_text()
+
+
+def test_a_first_call_that_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "WARM_UP_S", 1.0)
+    task = task_of(tmp_path, ["sleep 600", "b"], verifier="tests.unit.tasks.odd_verifiers.odd")
+    with pytest.raises(UserError, match=r"odd cannot be called .*: its first call was not done after 1 s"):
+        task.split("train")
 
 
 def test_a_verifier_that_fails_at_its_third_call_is_told(
