@@ -114,7 +114,7 @@ def _nested(rng: random.Random, _example: Example) -> str:
 
 def _tower(rng: random.Random, _example: Example) -> str:
     opening, closing = rng.choice(
-        [("(", ")"), ("{", "}"), ("[", "]"), ("-", ""), ("2^{", "}"), ("1/(", ")"), ("!", "")]
+        [("(", ")"), ("{", "}"), ("[", "]"), ("-", ""), ("x^{", "}"), ("1/(", ")"), ("!", "")]
     )
     depth = rng.choice((3, 30, 300, 3000))
     return _stated(rng, opening * depth + _number(rng) + closing * rng.choice((depth, depth - 1, 0)))
@@ -136,7 +136,7 @@ KINDS = (_row, _row, _nested, _tower, _mutated, _mutated)
 def _number(rng: random.Random) -> str:
     """Return something like a number: with many digits, in mixed scripts, with a huge exponent."""
     alphabet = rng.choice(("0123456789", "0123456789", "0123456789", DIGITS))
-    digits = "".join(rng.choice(alphabet) for _ in range(rng.choice((1, 1, 2, 3, 9, 40, 600, 5000))))
+    digits = "".join(rng.choices(alphabet, k=rng.choice((1, 1, 2, 3, 9, 40, 600, 5000))))
     form = rng.choice(
         (
             "{}",

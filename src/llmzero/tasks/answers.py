@@ -27,7 +27,9 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s{0,9}")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _UNBRACED = re.compile(r"(?:\\[A-Za-z]|[^\s$\\{]*\d|[^\s$\\{][.,;:]?(?:[\s$]|$))[^\s$]*")
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]*)")
-_LABEL = re.compile(r"\W{0,3}(?:(?:the|final|answer|is)\b[ \t]*)+[:=]\W{0,3}", re.IGNORECASE)
+_LABEL = re.compile(
+    r"\W{0,3}(?:(?:the|final|answer|is)\b[ \t]*){1,6}(?:[:=]\W{0,3}|(?<=\bis )|(?<=answer ))", re.IGNORECASE
+)
 _HEADING = re.compile(
     r"(?:step|part|case|section|chapter|phase|stage|problem|question|task|example|solution|answer|result|"
     r"conclusion|summary|explanation|verification|check|calculation|note|analysis|approach|final)s?\b"

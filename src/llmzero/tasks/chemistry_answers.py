@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import lru_cache
 
 from rdkit import Chem
 
+from llmzero.tasks import numbers
 from llmzero.tasks.base import Example, Reward, weighted
 from llmzero.tasks.molecules import (
     canonical,
@@ -22,7 +22,6 @@ from llmzero.tasks.molecules import (
 
 # Least similarity of a changed molecule to its source; 97 of 98 of ChemCoTBench's own edits reach it.
 SIMILAR = 0.4
-_NUMBER = re.compile(r"[0-9]{1,4}")
 
 # Whether a text is an answer of the requested kind, and its score from 0 to 1.
 Judgement = tuple[bool, float]
@@ -35,8 +34,10 @@ def judged(example: Example, text: str) -> Reward:
 
 
 def _number(text: str, example: Example) -> Judgement:
-    formatted = _NUMBER.fullmatch(text) is not None
-    return formatted, formatted and int(text) == int(example.answer)
+    number, right = numbers.only(text), numbers.read(example.answer)
+    if number is None or right is None or number.percent or number.value.denominator != 1 or number.value < 0:
+        return False, 0.0
+    return True, numbers.same(number, right)
 
 
 def _word(text: str, example: Example) -> Judgement:

@@ -7,6 +7,7 @@ refused where a part of it would be passed over or misread: `7 8` (read as a sum
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import Any
 
 from llmzero.tasks.numbers import spelled
@@ -17,10 +18,13 @@ _SENTENCE = re.compile(r"[A-Za-z\s,:'-]*\$([^$]+)\$[A-Za-z\s.,]*")  # The length
 _MIXED = re.compile(r"(?<![\d.,])(\d{1,9}) {1,3}(\d{1,9})/(\d{1,9})(?![\d.])")
 _GROUPS = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d.])")
 _MISREAD = re.compile(
-    r"(?<![_^\d.,])[\d.,]*\d[ \n]+\d|\d_\{?\D|\d[eE][-+]?\d|[^\x20-\x7e\n]"
+    r"(?<![_^\d.,])[\d.,]*\d[ \n]+\d|\d_(?!\s?(?:\{\s?\d{1,2}\s?\}|\d(?!\d)))|\d[eE][-+]?\d|[^\x20-\x7e\n]"
     r"|\\(?:[lcd]?dots|[vh]?phantom|tag|label)(?![A-Za-z])"
 )
-_BASE = re.compile(r"(?<=\d)_\s?(?:\{\s?(\d{1,2})\s?\}|(\d))")
+# No answers, and minutes of work: 10^{99999}, 99999!, ------1, and what is nested deeper than any answer.
+_ENDLESS = re.compile(r"\^\s?\{?\s?[-+]?\d{5,}|\d{5,}\s?[)}]?\s?!|(?:[-+]\s?){4}")
+MAX_NESTING = 12
+_BASE = re.compile(r"(?<=\d)_\s?(\{\s?\d{1,2}\s?\}|\d)")
 _SIGNS = {
     "π": "\\pi ",
     "∞": "\\infty ",
@@ -40,8 +44,6 @@ _SIGNS |= {
     "≠": "\\ne ",
 }
 _SIGNS |= {
-    "²": "^2",
-    "³": "^3",
     "∅": "\\emptyset ",
     "\\varnothing": "\\emptyset ",
     "α": "\\alpha ",
@@ -82,7 +84,14 @@ def _formula(text: str) -> str | None:
     )
     for sign, command in (("×", "\\times "), ("≈", "\\approx ")):
         text = text.replace(sign, command)
-    return None if _MISREAD.search(text) else text.strip()
+    readable = not (_MISREAD.search(text) or _ENDLESS.search(text)) and _nesting(text) <= MAX_NESTING
+    return text.strip() if readable else None
+
+
+def _nesting(text: str) -> int:
+    """Return how deep brackets of any kind stand within each other."""
+    steps = ((character in "([{") - (character in ")]}") for character in text)
+    return max(accumulate(steps), default=0)
 
 
 def _mismatch(formula: str, right: str) -> bool:
@@ -91,7 +100,7 @@ def _mismatch(formula: str, right: str) -> bool:
     kind, right_kind = (
         next((kinds[m] for m in kinds if text.startswith(m)), "") for text in (formula, right)
     )
-    bases, right_bases = _BASE.findall(formula), _BASE.findall(right)
+    bases, right_bases = ([base.strip("{ }") for base in _BASE.findall(text)] for text in (formula, right))
     return bool((kind and right_kind and kind != right_kind) or (bases and bases != right_bases))
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Hashable, Mapping
 from fractions import Fraction
 from functools import cache, lru_cache
 
+from llmzero.tasks import choices
+from llmzero.tasks.answers import MAX_ANSWER_CHARS
+
 MAX_CHARS = 64  # of an answer
 SIGNS = {
     "": "",
@@ -79,7 +82,7 @@ _PLACES = re.compile(r"\d{1,3}(?:(?:, | and |,| )\d{1,3}){0,15}", re.ASCII)
 
 def read(kind: str, text: str) -> Hashable:
     """Return the meaning of a text, to be compared; None where it is no answer of this kind."""
-    return _read(kind, text) if len(text) <= MAX_CHARS else None
+    return _read(kind, text) if len(text) <= (MAX_ANSWER_CHARS if kind == "letter" else MAX_CHARS) else None
 
 
 @lru_cache(4096)
@@ -94,8 +97,9 @@ def same(kind: str, text: str, answer: str) -> bool:
 
 
 def _letter(text: str) -> str | None:
-    match = re.fullmatch(r"\(?([A-Da-d])[).]?", text)
-    return match[1].upper() if match else None
+    """Return the option that a text names, also together with the option's text."""
+    letter = choices.read(text)
+    return letter if letter in ("A", "B", "C", "D") else None
 
 
 def _note(text: str) -> str | None:

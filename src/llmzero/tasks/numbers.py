@@ -43,21 +43,23 @@ _CHARACTERS = str.maketrans(
 )
 _LATEX = re.compile(
     r"\\\\|\\[dtc]?frac(?![A-Za-z])|\\(?:times|cdot|approx|left|right|quad|qquad)(?![A-Za-z])|\\! ?"
-    r"|\\[$%,;: ()\[\]]|\^\{?\\circ\}?|[°~]|\{,\}|\$\$"
+    r"|\\[$%,;: ()\[\]]|\^\{?\\circ\}?|\\degree(?![A-Za-z])|[°~]|\{,\}|\$\$"
 )
 _MEANING = {  # of any other command: a space
     r"\\": r"\\", r"\frac": r"\frac", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
     r"\times": "×", r"\cdot": "×", r"\approx": "≈", r"\$": "$", r"\%": "%", r"\!": "", r"\! ": "",
     "{,}": ",", "$$": "$",
 }  # fmt: skip
+_RAISED = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+)|([₀₁₂₃₄₅₆₇₈₉]+)")
+_LEVEL = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻₀₁₂₃₄₅₆₇₈₉", "0123456789+-0123456789")
 _ALONE_MINUS = re.compile(r"(?:^|(?<=[=:(]))\s{0,3}-\s{1,3}(?=[\d$.\\])")
 
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?:\ \d{3})+(?![\d/])|\d+)"
 _DECIMAL = rf"(?:(?:{_INTEGER}(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?)"
 _CURRENCY = r"(?:US\$|[$€£¥₹₩])"
 _NUMBER = re.compile(
-    rf"""(?<![A-Za-z_^.])(?P<sign>[-+]?)(?:\s?{_CURRENCY}\s?(?P<inner>[-+]?))?
-    (?: (?:(?P<factor>{_DECIMAL})\s?[×*x]\s?)?10\s?\^\s?\{{?(?P<exponent>[-+]?\d+)\}}?
+    rf"""(?<![A-Za-z_^.])(?<![_^]\{{)(?<![_^]-)(?<![_^]\{{-)(?P<sign>[-+]?)(?:\s?{_CURRENCY}\s?(?P<inner>[-+]?))?
+    (?: (?:(?P<factor>{_DECIMAL})\s?[×·*x]\s?)?10\s?\^\s?\{{?(?P<exponent>[-+]?\d+)\}}?
       | (?:(?P<whole>\d+)[ \t]{{0,3}})?\\frac\s?(?:\{{\s?(?P<above>-?{_DECIMAL})\s?\}}|(?P<above_1>\d))
         \s?(?:\{{\s?(?P<below>{_DECIMAL})\s?\}}|(?P<below_1>\d))
       | (?P<fixed>\d*\.\d*)\\(?:overline|bar)\s?\{{\s?(?P<repeated>\d+)\s?\}}
@@ -72,7 +74,8 @@ _WRAPPED = re.compile(r"\{(.*)\}|\((.*)\)|\*\*(.*)\*\*|`(.*)`|(.*)\.|\$\s*(.*?)\
 _LAST_DIGIT = re.compile(r".*[0-9０-９½⅓⅔¼¾⅕-⅚⅛-⅞]", re.DOTALL)
 
 _WORDS = (
-    r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|boxed|fbox|in|implies|therefore|Rightarrow)(?![A-Za-z])"
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|boldsymbol|bf|rm|emph|underline|displaystyle"
+    r"|unit|mbox|boxed|fbox|in|implies|therefore|Rightarrow|begin|end|tag|label|square|blacksquare|qed)(?![A-Za-z])"
 )
 _MARKS = r"[ \t$*'\"()\[\]{}]{0,6}"
 # Between two numbers: these make one thing of them, which is no number.
@@ -192,10 +195,14 @@ def last(text: str) -> str:
 def spelled(text: str) -> str:
     """Return a text with its typography undone: signs, spaces and digits in ASCII, LaTeX's as plain ones."""
     if not text.isascii():
-        text = text.translate(_CHARACTERS)
+        text = _RAISED.sub(_level, text.translate(_CHARACTERS))
     if "\\" in text or "{" in text or "$" in text or "~" in text or not text.isascii():
         text = _LATEX.sub(lambda command: _MEANING.get(command[0], " "), text)
     return _ALONE_MINUS.sub("-", text)
+
+
+def _level(match: re.Match[str]) -> str:
+    return f"{'^' if match[1] else '_'}{{{match[0].translate(_LEVEL)}}}"
 
 
 def _in_formula(text: str, match: re.Match[str]) -> bool:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from benchmarks.fuzz_rewards import MADE, fuzz
-from llmzero.tasks import answers, choices, numbers, verifiers
+from llmzero.tasks import answers, chemistry_answers, choices, music_answers, numbers, verifiers
 from llmzero.tasks.base import Example
 from llmzero.tasks.settings import TIMEOUT_S
 from llmzero.tasks.verified import Verified
@@ -66,6 +66,8 @@ STATED: list[tuple[str, str | None]] = [
     ("#### x = 5", "x = 5"),
     ("#### 2: add", None),
     ("#### 3 + 4\nso", "3 + 4"),
+    ("#### The answer is 42\nbye", "42"),
+    ("#### The final answer\n42", None),
 ]
 
 WHOLE: list[tuple[str, str | None]] = [
@@ -219,6 +221,14 @@ ONE: list[tuple[str, str | None]] = [
     ("log(5)", None),
     ("= 5", "5"),
     ("y = - 5", "-5"),
+    ("10³", "1000"),
+    ("5·10⁻³", "1/200"),
+    ("5 cm²", "5"),
+    ("10 \\text{ cm}^{2}", "10"),
+    ("12₅", None),
+    ("\\bf{42}", "42"),
+    ("x²", None),
+    ("2³", None),
 ]
 
 LAST: list[tuple[str, str | None]] = [
@@ -254,6 +264,9 @@ LAST: list[tuple[str, str | None]] = [
     ("2^3", None),
     ("In 2020, 5 people", None),
     ("nan", None),
+    ("\\begin{align} x &= 42 \\end{align}", "42"),
+    ("area is 42 cm^2.", "42"),
+    ("3\n1/2", "1/2"),
 ]
 
 CHOSEN: list[tuple[str, str | None]] = [
@@ -524,6 +537,14 @@ MATH: list[tuple[str, str, int]] = [
     ("three", "3", 0),
     ("5 - 2", "3", 1),
     ("7, 7", "7", 1),
+    ("x²", "x^2", 1),
+    ("2³", "8", 1),
+    ("2³", "2", 0),
+    ("12_{5}", "12_5", 1),
+    ("12₅", "12_5", 1),
+    ("12_{10}", "12_5", 0),
+    ("1_000", "1", 0),
+    ("1_000", "1000", 0),
 ]
 
 
@@ -565,6 +586,23 @@ def test_choices_are_read(text: str, letter: str | None) -> None:
 @pytest.mark.parametrize(("text", "letter"), CHOSEN_LAST)
 def test_the_last_choice_of_prose_is_found(text: str, letter: str) -> None:
     assert choices.last(text) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [("B. A flat", "B"), ("(b)", "B"), ("C major", None), ("A B", None), ("A, B", None), ("E", None)],
+)
+def test_options_about_music_are_read_as_all_choices(text: str, letter: str | None) -> None:
+    assert music_answers.read("letter", text) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("2", (1, 1)), ("2 rings", (1, 1)), ("3", (1, 0)), ("1 and 2", (0, 0)), ("1.5", (0, 0))],
+)
+def test_counts_of_chemistry_are_read_as_all_numbers(text: str, parts: tuple[int, int]) -> None:
+    reward = chemistry_answers.judged(Example("1", "", "2", {"judge": "number"}), text)
+    assert (reward.parts["format"], reward.parts["correct"]) == parts
 
 
 @pytest.mark.parametrize(("stated", "answer", "score"), NUMERIC)
