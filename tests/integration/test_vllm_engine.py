@@ -138,6 +138,7 @@ def check_engine(found: dict[str, Any]) -> None:
     assert found["repeatable"]
     assert found["seeds_matter"]
     assert found["variety"] > 1, "the completions of a prompt are drawn, not copied"
+    assert found["copies"] == [True, 4], "copies of a prompt have seeds of their own"
     assert found["before"] < 1e-4
     assert found["stale"] > 1e-2, (
         "the new weights are too like the old ones for the next line to mean anything"
@@ -278,9 +279,14 @@ def measure(engine: Engine, policy: Frozen) -> dict[str, Any]:
     sampling = Sampling(max_tokens=6, temperature=0.8, n=4, seed=7)
     first, again = engine.generate(prompts, sampling), engine.generate(prompts, sampling)
     other = engine.generate(prompts, Sampling(6, 0.8, 4, seed=8))
+    copies = engine.generate([prompts[0]] * 4, sampling).completions
     found = {
         "repeatable": first == again,
         "seeds_matter": first.completions != other.completions,
+        "copies": [
+            copies[:4] == first.completions[:4],
+            len({str(copies[i : i + 4]) for i in range(0, 16, 4)}),
+        ],
         "variety": min(len({tuple(c) for c in first.completions[i : i + 4]}) for i in range(0, 16, 4)),
         "before": policy.error(first, 0.8),
         "ends_where_it_says": all(

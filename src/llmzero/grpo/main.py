@@ -122,6 +122,9 @@ def prepared(
     sampler = make(spec.config["rollout"], "rollout")
     try:
         sampler.start(policy)
+        for split in _splits(spec, settings):
+            longest, limit = spec.hparams["max_completion_length"], getattr(sampler, "longest", None)
+            preflight.check_engine(policy.tokenizer, task.split(split), longest, limit)
         position = _restored(spec, start, first_step, policy, world, position)
         reference = _reference(spec, settings, position)
         setup = Setup(
@@ -190,14 +193,18 @@ def _policy(spec: StageSpec, settings: TrainerSettings, start: Path, position: P
     return Policy(deepspeed_engine(model, spec.hparams, settings), load_tokenizer(start), str(start))
 
 
+def _splits(spec: StageSpec, settings: TrainerSettings) -> list[str]:
+    """Return the splits whose prompts the stage samples from."""
+    return ["train", settings.evaluation_split] if spec.steps else [settings.evaluation_split]
+
+
 def _look_ahead(
     spec: StageSpec, settings: TrainerSettings, stage: StageDir, task: Any, policy: Policy, world: World
 ) -> None:
     """Refuse before the first step what would fail or go wrong at a later one."""
     model: Any = policy.model.get_base_model() if settings.lora.rank else policy.model
-    splits = ["train", settings.evaluation_split] if spec.steps else [settings.evaluation_split]
     longest = spec.hparams["max_completion_length"]
-    problems = preflight.foreseen(model, policy.tokenizer, task, splits, longest)
+    problems = preflight.foreseen(model, policy.tokenizer, task, _splits(spec, settings), longest)
     if spec.steps or spec.resume_from is None:
         if problem := preflight.generation_problem(model.generation_config):
             problems.append(problem)

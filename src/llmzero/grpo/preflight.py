@@ -109,8 +109,7 @@ def check_prompts(
     context: int | None,
 ) -> str | None:
     """Check that every prompt fits into a model's `context_of`; return what to say where the longest
-    completion does not fit behind it. Prompts whose bytes leave room are not tokenized: a token has a byte or
-    more.
+    completion does not fit behind it.
 
     Raises:
         UserError: there are no examples, or a prompt leaves no room for a completion.
@@ -119,26 +118,59 @@ def check_prompts(
         raise UserError("task: a split that this stage reads has no examples; give it some")
     if context is None:
         return None
-    shortest = min(examples, key=lambda example: len(example.prompt))
-    around = len(encode_prompts(tokenizer, [shortest])[0]) + EXTRA  # a chat template's tokens, for one
     room = context - max_completion_length
-    doubtful = [example for example in examples if len(example.prompt.encode()) + around > room]
-    lengths = list(map(len, encode_prompts(tokenizer, doubtful)))
-    longest = max(lengths, default=0)
+    long = prompts_beyond(tokenizer, examples, room)
+    name, longest = max(long, key=lambda pair: pair[1], default=("", 0))
     if longest >= context:
-        name, count = doubtful[lengths.index(longest)].id, sum(length >= context for length in lengths)
+        count = sum(length >= context for _, length in long)
         raise UserError(
             f"task: the model was made for {context} tokens (max_position_embeddings), but prompt {name!r} "
             f"has {longest}; {count} of {len(examples)} prompts leave no room for a completion; leave them "
             "out, or choose a model with a longer context"
         )
-    if longest > room:
+    if long:
         return (
             f"was made for {context} tokens (max_position_embeddings), but prompts of up to {longest} and "
             f"max_completion_length={max_completion_length} need {longest + max_completion_length}; what "
-            "lies beyond is sampled and trained on all the same, or refused by rollout=vllm"
+            "lies beyond is sampled and trained on all the same"
         )
     return None
+
+
+def check_engine(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    max_completion_length: int,
+    limit: int | None,
+) -> None:
+    """Check that every prompt and the longest completion fit into an engine of `limit` tokens, which would
+    refuse them at the step in which they come.
+
+    Raises:
+        UserError: some do not.
+    """
+    long = [] if limit is None else prompts_beyond(tokenizer, examples, limit - max_completion_length)
+    if long:
+        name, longest = max(long, key=lambda pair: pair[1])
+        raise UserError(
+            f"rollout: the engine holds {limit} tokens, but prompt {name!r} of {longest} and "
+            f"max_completion_length={max_completion_length} need {longest + max_completion_length}; so it is "
+            f"with {len(long)} of {len(examples)} prompts; raise rollout.max_model_len, or the servers' "
+            "--max-model-len, as far as the model allows, or lower max_completion_length"
+        )
+
+
+def prompts_beyond(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], room: int
+) -> list[tuple[str, int]]:
+    """Return id and tokens of the prompts of more than `room` tokens. Those with fewer bytes are not
+    tokenized: a token has a byte or more.
+    """
+    shortest = min(examples, key=lambda example: len(example.prompt))
+    around = len(encode_prompts(tokenizer, [shortest])[0]) + EXTRA  # a chat template's tokens, for one
+    doubtful = [example for example in examples if len(example.prompt.encode()) + around > room]
+    encoded = zip(doubtful, encode_prompts(tokenizer, doubtful), strict=True)
+    return [(example.id, len(ids)) for example, ids in encoded if len(ids) > room]
 
 
 def prompt_end_problem(tokenizer: PreTrainedTokenizerBase, example: Example) -> str | None:

@@ -129,8 +129,13 @@ class VllmEngine:
         dist.all_gather_object(shares, own, group=group.cpu_group)
         return shares, int(group.rank_in_group)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt and its completion that the engine holds; known once it was started."""
+        return int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
+
     def _check_lengths(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
-        limit = self._llm.llm_engine.vllm_config.model_config.max_model_len
+        limit = self.longest
         longest = max(map(len, prompts), default=0)
         if longest + sampling.max_tokens > limit:
             raise UserError(

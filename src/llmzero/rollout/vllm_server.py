@@ -37,7 +37,7 @@ class VllmServerEngine:
         self.exchange_dir = Path(settings.exchange_dir).expanduser().absolute()
         self._key: str | None = None
         self._eos_ids: list[int] = []
-        self._max_model_len = 0
+        self.longest = 0  # tokens of a prompt and its completion that every server holds
         self._rank, self._distributed = (
             (dist.get_rank(), dist.get_world_size() > 1) if dist.is_initialized() else (0, False)
         )
@@ -58,7 +58,7 @@ class VllmServerEngine:
             self._check_doors()
         self._eos_ids = weights.eos_ids
         models = self._ask([Call(url, "/v1/models") for url in self.urls])
-        self._max_model_len = min(model["data"][0]["max_model_len"] for model in models)
+        self.longest = min(model["data"][0]["max_model_len"] for model in models)
         self.load_weights(weights)
 
     def _check_doors(self) -> None:
@@ -77,9 +77,9 @@ class VllmServerEngine:
             UserError: a prompt and the longest completion do not fit into what the servers hold.
         """
         longest = max(map(len, prompts), default=0)
-        if longest + sampling.max_tokens > self._max_model_len:
+        if longest + sampling.max_tokens > self.longest:
             raise UserError(
-                f"rollout.urls: the servers hold {self._max_model_len} tokens, but a prompt of {longest} and "
+                f"rollout.urls: the servers hold {self.longest} tokens, but a prompt of {longest} and "
                 f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; "
                 f"start them with a larger "
                 f"--max-model-len, or lower max_completion_length"

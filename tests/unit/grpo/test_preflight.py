@@ -347,6 +347,15 @@ def test_completions_that_would_leave_the_context_are_told(model: Path) -> None:
     assert "need 1025" in str(check(model, ["1"], 1024))
 
 
+def test_what_an_engine_cannot_hold_is_refused_before_it_comes(model: Path) -> None:
+    tokenizer = load_tokenizer(model)
+    examples = [Example("a", "1" * 10, ""), Example("b", "1" * 11, "")]
+    preflight.check_engine(tokenizer, examples, 20, 31)
+    preflight.check_engine(tokenizer, examples, 1000, None)
+    with pytest.raises(UserError, match=r"holds 30 tokens, but prompt 'b' of 11 .*=20 need 31; .* 1 of 2"):
+        preflight.check_engine(tokenizer, examples, 20, 30)
+
+
 def test_a_chat_templates_tokens_count(model: Path) -> None:
     edit(model / "tokenizer_config.json", chat_template="++++{{ messages[0]['content'] }}====")
     assert check(model, ["1" * 32], 24) is None
