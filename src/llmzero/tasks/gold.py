@@ -33,7 +33,9 @@ LISTED = 5  # problems that a message names; it counts all
 TRIED = 16  # right answers that are tried where they are kept whatever comes of it
 MANY = 200  # right answers, which take seconds
 MAX_WORKERS = 8
-NO_ANSWER = "\x00 7"  # no right answer, which a regular expression that takes anything takes
+NO_ANSWER = "\x00 \x01"  # no right answer, which a regular expression that takes anything takes
+REPEATED = 40  # characters, of which (a+)+b tries 2 ** 40 ways
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
 log = logging.getLogger(__name__)
 
 
@@ -143,6 +145,8 @@ def found(task: Verified, unique: Sequence[str]) -> dict[str, str]:
                 if problem := why or _shortfall(task, score):
                     problems[answer] = problem
             problems |= {answer: unstated for answer, (text, _) in zip(chunk, pairs, strict=True) if not text}
+            if task.verifier == "regex":
+                problems |= _endless(checker, chunk)
     if task.outside and failures == len(unique):
         reason = problems[unique[0]]
         raise UserError(f"task.verifier={task.verifier}: fails for every right answer: {reason}")
@@ -154,6 +158,17 @@ def _pair(task: Verified, answer: str) -> tuple[str, str]:
     if task.verifier == "regex":
         return NO_ANSWER, answer
     return answers.stated(f"<answer>{answer}</answer>") or "", answer
+
+
+def _endless(checker: Verified, patterns: Sequence[str]) -> dict[str, str]:
+    """Return what is wrong with regular expressions that try all ways through a few dozen characters."""
+    texts = [next(filter(str.isalpha, _ESCAPED.sub("", pattern)), "1") * REPEATED for pattern in patterns]
+    pairs = [(f"{text}{NO_ANSWER}", pattern) for text, pattern in zip(texts, patterns, strict=True)]
+    return {
+        pattern: f"takes too long on {shown(text)} and more"
+        for text, pattern, (_, why) in zip(texts, patterns, checker.judged(pairs), strict=True)
+        if why
+    }
 
 
 def _shortfall(task: Verified, score: float) -> str:

@@ -127,6 +127,7 @@ def test_a_published_data_set_needs_its_splits_and_columns(tmp_path: Path) -> No
         ("choice", ["A", "(B)"], "Paris", "earns 0 of 1"),
         ("regex", ["\\d+ apples?", "(a|b)"], "(", "is no regular expression: missing \\)"),
         ("regex", ["\\d+", "a"], "[\\s\\S]*", "matches any text"),
+        ("regex", ["\\d+", "[a-z]+ (b|c)?"], "(a+)+b", "takes too long on 'aaaaaaaa"),
         ("exact", ["red", "0"], "</answer>", "cannot be stated in <answer> tags"),
         ("exact", ["red", "0"], "<answer>x</answer>", "earns 0 of 1"),
     ],
@@ -136,7 +137,7 @@ def test_gold_that_its_verifier_cannot_read_is_refused_with_its_line(
 ) -> None:
     answers = [good[0], bad, good[1], bad]
     with pytest.raises(UserError, match=r"2 of 4 problems cannot be used") as caught:
-        task_of(tmp_path, answers, verifier=verifier).split("train")
+        task_of(tmp_path, answers, verifier=verifier, timeout_s=0.5).split("train")
     lines = str(caught.value).splitlines()
     assert [line.partition(": ")[0] for line in lines[1:3]] == [
         f"  {tmp_path}/rows.jsonl:2",
@@ -145,10 +146,10 @@ def test_gold_that_its_verifier_cannot_read_is_refused_with_its_line(
     assert why.replace("\\", "") in lines[1]
     assert "task.unverified=skip" in lines[-1]
     with caplog.at_level(logging.WARNING, "llmzero"):
-        task = task_of(tmp_path, answers, verifier=verifier, unverified="skip")
+        task = task_of(tmp_path, answers, verifier=verifier, unverified="skip", timeout_s=0.5)
         assert [example.answer for example in task.split("train")] == good
     assert "2 of 4 problems are left out" in caplog.text
-    kept = task_of(tmp_path, answers, verifier=verifier, unverified="keep")
+    kept = task_of(tmp_path, answers, verifier=verifier, unverified="keep", timeout_s=0.5)
     assert [example.answer for example in kept.split("train")] == answers
     for each in (task, kept):
         each.close()
