@@ -78,7 +78,7 @@ class StudyConfig:
     """What `launchers/compare.py` and `launchers/transfer.py` have in common."""
 
     study_dir: str = setting(REQUIRED, "its searches, tables and figures")
-    tasks: dict[str, Any] = setting({}, "name: overrides of a search, e.g. {easy: [runner.landscape=easy]}")
+    tasks: dict[str, Any] = setting({}, "name: overrides of a search, e.g. {easy: ['runner.landscape=easy']}")
     seeds: Any = setting(3, "how many (0, 1, ...), or a list")
     common: list[str] = setting([], "overrides of all searches")
     at_once: int = setting(2, "searches that run at the same time", low=1)
@@ -96,7 +96,7 @@ class StudyConfig:
 class CompareConfig(StudyConfig):
     """The whole of `launchers/compare.py`."""
 
-    methods: dict[str, Any] = setting({}, "name: overrides of a search, e.g. {random: [search=random]}")
+    methods: dict[str, Any] = setting({}, "name: overrides of a search, e.g. {random: ['search=random']}")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from llmzero.cli import composed, explain
-from llmzero.config import LAUNCHERS
+from llmzero.config import GROUPS, LAUNCHERS, PARTS
 from llmzero.core.errors import UserError
+from llmzero.core.settings import explained
 
+EXAMPLE = re.compile(r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|\[[^\[\]]*\]")
 MAPPINGS: tuple[tuple[str, str, str, list[str]], ...] = (
     ("search", "llm.extra={reasoning_effort: low}", "llm.extra.provider={order: [a]}", []),
     ("search", "runner.extra={nice: 100}", "runner.extra.exclude=node7", ["runner=slurm"]),
@@ -107,3 +110,17 @@ def test_a_key_that_is_none_stays_refused(launcher: str, key: str) -> None:
     with pytest.raises((UserError, OmegaConfBaseException, HydraException)) as refused:
         composed(launcher, LAUNCHERS[launcher], [f"{key}=1"])
     assert f"{key}: unknown key" in str(explain(refused.value))
+
+
+def test_the_examples_of_explanations_are_values_of_a_command_line() -> None:
+    kinds = [*LAUNCHERS.values(), *GROUPS.values(), *(kind for _, kind in PARTS.values())]
+    examples = {
+        (key, example)
+        for kind in kinds
+        for key, each in explained(kind)
+        for example in EXAMPLE.findall(each.metadata.get("explanation", ""))
+    }
+    assert {key.rpartition(".")[2] for key, _ in examples} >= {"extra", "scale", "tasks", "setup", "config"}
+    for key, example in examples:
+        value = OverridesParser.create().parse_override(f"{key}={example}").value()
+        assert isinstance(value, dict | list), f"{key}={example}"

@@ -24,6 +24,7 @@ PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 OTHER_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # of other programs' names for the same
 NO_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH")
+REDIRECTIONS = (301, 302, 303, 307, 308)
 SHOWN = 10  # models
 
 
@@ -36,6 +37,9 @@ def lasting_problem(error: BaseException, model: str, key: str | None) -> str | 
         key: the name of the variable that holds the key.
     """
     complaint = complaint_of(error)
+    if complaint is not None and complaint.status in REDIRECTIONS:
+        there = one_line(redacted(str(_header(error, "location"))), 200)
+        return f"llm.base_url: the address leads on to {there} ({told(error)}); give the one that answers"
     if complaint is not None:
         return _refusal(complaint, told(error), model, key)
     for cause in _causes(error):
@@ -112,6 +116,8 @@ def _refusal(complaint: Complaint, words: str, model: str, key: str | None) -> s
             f"llm.base_url: there is no /chat/completions at this address ({words}); most addresses end in "
             "/v1, as https://HOST/v1"
         )
+    if complaint.status == 407:
+        return f"{_named(PROXIES)}: the proxy wants a user and a password in its address ({words})"
     if complaint.status == 400 and re.search(r"HTTP request.{0,40}HTTPS", complaint.text, re.IGNORECASE):
         return f"llm.base_url: the endpoint speaks TLS, so the address must begin with https:// ({words})"
     return None
@@ -203,6 +209,12 @@ def _try(client: OpenAI, model: str, key: str | None, extra: Mapping[str, Any], 
 
 def _transport(extra: Mapping[str, Any]) -> dict[str, Any]:
     return {name: extra[name] for name in ("extra_headers", "extra_query") if extra.get(name)}
+
+
+def _header(error: BaseException, name: str) -> str | None:
+    """Return a header of the response that an error of the client is about."""
+    response = getattr(error, "response", None)
+    return response.headers.get(name) if response is not None else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -75,12 +75,12 @@ class Complaint:
     @property
     def unpaid(self) -> bool:
         """Whether the account is used up."""
-        return UNPAID.search(self.text) is not None
+        return self.status == 402 or UNPAID.search(self.text) is not None
 
     @property
     def no_model(self) -> bool:
         """Whether the endpoint does not have the model that was asked for."""
-        return self.status in (400, 404, 422, None) and NO_MODEL.search(self.text) is not None
+        return self.status in (400, 404, 410, 422, None) and NO_MODEL.search(self.text) is not None
 
     def refuses(self, field: str) -> bool:
         """Return whether it is about a field of the request, which the endpoint does not take."""

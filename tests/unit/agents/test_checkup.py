@@ -125,6 +125,16 @@ def test_an_address_where_nothing_is_is_refused(tmp_path: Path) -> None:
         endpoint(server.url.replace("/v1", "/api/v2"), tmp_path).check()
 
 
+@pytest.mark.parametrize("status", [301, 308])
+def test_an_address_that_leads_elsewhere_is_refused(tmp_path: Path, status: int) -> None:
+    away = Answer(status=status, raw=b"", headers={"location": "https://there/v1/models"})
+    with (
+        LLMServer(good, listing=away) as server,
+        pytest.raises(UserError, match=r"leads on to https://there/v1"),
+    ):
+        endpoint(server.url, tmp_path).check()
+
+
 def test_the_wrong_scheme_is_named(tmp_path: Path) -> None:
     with LLMServer(good) as server, pytest.raises(UserError, match=r"must begin with http://"):
         endpoint(server.url.replace("http:", "https:"), tmp_path).check()
@@ -203,6 +213,9 @@ def test_a_header_that_cannot_be_sent_is_refused(value: object) -> None:
         Answer(status=401, error="Incorrect API key provided"),
         Answer(status=403, error="not for you"),
         Answer(status=404, error="Not Found"),
+        Answer(status=402, error="Payment required"),
+        Answer(status=407, error="Proxy Authentication Required"),
+        Answer(status=308, raw=b"", headers={"location": "https://there/v1"}),
         Answer(
             status=429,
             raw=b'{"error": {"code": "insufficient_quota", "message": "x"}}',
