@@ -350,8 +350,13 @@ def test_of_two_jobs_in_one_directory_the_second_ends(
 
 
 def test_lines_that_do_not_read_end_nothing(
-    spec: dict[str, Any], tmp_path: Path, before: Callable[[str, str], Path]
+    spec: dict[str, Any],
+    tmp_path: Path,
+    before: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With SLURM_CLUSTERS squeue begins with the cluster's name."""
+    monkeypatch.setenv("SLURM_CLUSTERS", "llmzero")
     noise = [
         "CLUSTER: gpu",
         "slurm: maintenance on Monday",

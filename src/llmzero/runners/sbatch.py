@@ -13,7 +13,7 @@ from typing import Any
 from llmzero.core.errors import UserError
 from llmzero.core.files import write_atomic
 
-TIMEOUT_S = 120.0  # of a call
+TIMEOUT_S = 60.0  # of a call
 SHELL_KILLED = 128  # what shells report of a killed command lies above
 QUEUED = re.compile(r"Submitted batch job ([0-9]+)")
 # What sbatch says where waiting helps: a controller that is busy or down, and limits on the number of jobs.

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from llmzero.core.errors import UserError
+from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.files import append_jsonl, read_jsonl
 from llmzero.core.processes import identity, interruptible
 from llmzero.core.stage import StageDir
@@ -33,9 +33,9 @@ LAST_SECONDS = 600  # that a job waits to be ended after it was put back
 def run_job(directory: str, entry_point: str, threads: int) -> None:
     """Run `entry_point(directory, interrupted=...)` in a job; requeue the job where a signal ends it early.
 
-    SLURM sees to it that a job runs once at a time. A lease keeps a second job out, which there is where
-    sbatch took one without saying so. A job may come back after it has left its result, where its node failed
-    just then: there is nothing to do for it.
+    SLURM sees to it that a job runs once at a time. A lease keeps out a second job of this stage, which there
+    may be where sbatch queued one without saying so. A job may come back after it has left its result, where
+    its node failed just then: there is nothing to do for it.
     """
     stage = StageDir(Path(directory))
     if stage.result_file.exists():
@@ -63,6 +63,7 @@ def _lease(stage: StageDir) -> Iterator[bool]:
     file = stage.path / LEASE
     with ExitStack() as stack:
         try:
+            _discard_damaged(file)
             stack.enter_context(Lease(file).held())
         except UserError:
             other = read_lease(file) or {}
@@ -71,6 +72,14 @@ def _lease(stage: StageDir) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def _discard_damaged(file: Path) -> None:
+    """Delete a lease that does not read: no job has written it, as they write it whole."""
+    try:
+        read_lease(file)
+    except DamagedFileError:
+        file.unlink()
 
 
 def requeue(stage: StageDir) -> None:

@@ -11,6 +11,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ import yaml
 from llmzero.cli import composed
 from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
-from llmzero.core.stage import StageSpec
+from llmzero.core.files import read_json, write_json
+from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners.sbatch import NotNowError, RefusedError, sbatch
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
 from llmzero.runners.slurm_queue import JobState, Queue, job_name, squeue
@@ -29,6 +31,7 @@ from llmzero.runners.slurm_resources import JobResources
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.studies.jobs import SearchJob
+from llmzero.tree.lease import Lease
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 
@@ -398,3 +401,23 @@ def test_nothing_is_submitted_before_slurm_has_told_what_is_queued(answers: Path
     (answers / "squeue.txt").write_text("7|PENDING|llmzero-x-0001|None\n")
     assert queue.submitted("llmzero-x-0001", submit) == "7"
     assert len(submissions) == 1
+
+
+@pytest.mark.parametrize("lease", ["none", "held", "of a dead process", "damaged"])
+def test_a_job_works_in_a_directory_where_no_other_does(tmp_path: Path, lease: str) -> None:
+    stage = StageDir(tmp_path)
+    file = tmp_path / "stage.lease"
+    command = [sys.executable, "-m", "llmzero.runners.slurm_job", str(tmp_path)]
+    with ExitStack() as stack:
+        if lease != "none":
+            stack.enter_context(Lease(file).held())
+        if lease == "of a dead process":
+            write_json(file, {**(read_json(file) or {}), "pid": 2**22 + 1})
+        if lease == "damaged":
+            file.write_text('{"token"')
+        done = subprocess.run(
+            [*command, "tests.integration.recorders.environment", "1"], capture_output=True, check=False
+        )
+        assert done.returncode == 0, stage.log_file.read_text()
+        assert (stage.result() is None) == (lease == "held")
+        assert lease != "held" or "works on this stage" in stage.log_file.read_text()

@@ -155,6 +155,13 @@ def test_skills_are_files_of_the_users_choice(tmp_path: Path) -> None:
         read_skills("/no/where")
 
 
+@pytest.mark.parametrize("content", [b"", b" \n", b"caf\xe9"])
+def test_a_skill_file_that_says_nothing_or_does_not_read_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine.md").write_bytes(content)
+    with pytest.raises(UserError, match=rf"{tmp_path}/mine\.md: "):
+        read_skills(str(tmp_path))
+
+
 @contextmanager
 def session(
     catalogue: Catalogue, metrics: Any, folder: Path, *answers: Answer | str

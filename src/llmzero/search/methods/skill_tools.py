@@ -15,6 +15,7 @@ from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, checkpoint_
 from llmzero.agents.prompt import Portion, Shown, texts
 from llmzero.agents.text import clean, fenced, one_line, value_text
 from llmzero.core.errors import UserError
+from llmzero.core.files import read_text
 from llmzero.core.stage import StageDir
 from llmzero.evidence.dynamics import dynamics_text
 from llmzero.evidence.evidence import Evidence
@@ -53,10 +54,12 @@ def read_skills(folder: str | None) -> dict[str, str]:
     """Return the skill files (`*.md`) of a folder by name; None is `conf/agent/skills`.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or one is empty or no text.
     """
     path = Path(folder) if folder else SKILLS
-    skills = {file.stem: file.read_text(encoding="utf-8") for file in sorted(path.glob("*.md"))}
+    skills = {file.stem: read_text(file, "write it as UTF-8") for file in sorted(path.glob("*.md"))}
+    if empty := [name for name, text in skills.items() if not text.strip()]:
+        raise UserError(f"{path / empty[0]}.md: is empty; write what the model shall know, or delete it")
     if not skills:
         raise UserError(
             f"search.method.skills={path}: no such folder, or no *.md in it; copy {SKILLS} and edit the copy"
