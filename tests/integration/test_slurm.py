@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 
-from llmzero.cli import INTERRUPTED
+from llmzero.cli import INTERRUPTED, composed
 from llmzero.core.files import append_jsonl
 from llmzero.core.stage import StageDir, StageResult
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings
 from llmzero.runners.slurm_job import REQUEUES, requeue
 from llmzero.runners.slurm_queue import JOB_FILE, Queue, job_name, name_within
+from llmzero.search.settings import SearchConfig
+from llmzero.studies.jobs import job_array
+from llmzero.studies.pool import run_cell
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
@@ -553,6 +556,32 @@ def test_a_study_is_an_array_of_jobs_that_outlive_the_launcher(
     here, there = (json.loads((path / "comparison.json").read_text()) for path in (tmp_path / "here", study))
     assert here == there
     wait_for(lambda: not jobs_alive())
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_study_finds_the_array_that_sbatch_did_not_tell_of_and_waits_where_it_has_to(
+    tmp_path: Path, before: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, queued: bool
+) -> None:
+    monkeypatch.setattr("llmzero.studies.jobs.RETRY_S", 1.0)
+    timed_out = "echo 'Batch job submission failed: Socket timed out' >&2; exit 1"
+    real = '"$REAL" "$@" > /dev/null; ' if queued else ""
+    calls = before("sbatch", f'if ((N == 1)); then {real}{timed_out}; fi; exec "$REAL" "$@"')
+    (tmp_path / "study").mkdir()
+    search = [f"{tmp_path}/study/{seed}" for seed in range(2)]
+    configs = [
+        composed("search", SearchConfig, ["experiment=simulated", "budget.stages=2", f"search_dir={each}"])
+        for each in search
+    ]
+    resources = {"cpus_per_task": 1, "timeout_min": 5}
+    with job_array(run_cell, tmp_path / "study", "slurm", 2, resources) as submit:
+        jobs = submit(configs)
+        wait_for(lambda: all(job.done() for job in jobs))
+        assert [job.result() for job in jobs] == [None, None]
+    assert len(calls.read_text().splitlines()) == (1 if queued else 2)
+    assert sorted(jobs_ever(name_within(tmp_path / "study"))) == sorted(job.job_id for job in jobs)
+    with job_array(run_cell, tmp_path / "study", "slurm", 2, resources) as submit:
+        assert [job.job_id for job in submit(configs)] == [job.job_id for job in jobs], "they have finished"
+    assert len(calls.read_text().splitlines()) == (1 if queued else 2)
 
 
 def test_a_study_whose_jobs_slurm_refuses_says_so(launch: Run, tmp_path: Path) -> None:

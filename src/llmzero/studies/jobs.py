@@ -160,7 +160,8 @@ class _Array:
         recorded = read_json(self._record) or {}
         ids = {name: self._id(recorded[name]) for name in searches if name in recorded}
         jobs = {name: SearchJob(self._queue, each, name) for name, each in ids.items() if each is not None}
-        return {name: job for name, job in jobs.items() if job.finished or job.alive}
+        # Alive is asked first: a search may finish, and its job end, between the two looks.
+        return {name: job for name, job in jobs.items() if job.alive or job.finished}
 
     def _id(self, recorded: Any) -> str | None:
         """Return the id of a recorded job: its own, or by the name under which it was to be submitted."""

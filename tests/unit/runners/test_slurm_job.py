@@ -26,11 +26,12 @@ from llmzero.core.files import read_json, write_json
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners.sbatch import NotNowError, RefusedError, sbatch
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
-from llmzero.runners.slurm_queue import JobState, Queue, job_name, squeue
+from llmzero.runners.slurm_queue import JobState, Queue, job_name, name_within, squeue
 from llmzero.runners.slurm_resources import JobResources
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
-from llmzero.studies.jobs import SearchJob
+from llmzero.studies.jobs import SearchJob, job_array
+from llmzero.studies.pool import run_cell
 from llmzero.tree.lease import Lease
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
@@ -421,3 +422,27 @@ def test_a_job_works_in_a_directory_where_no_other_does(tmp_path: Path, lease: s
         assert done.returncode == 0, stage.log_file.read_text()
         assert (stage.result() is None) == (lease == "held")
         assert lease != "held" or "works on this stage" in stage.log_file.read_text()
+
+
+def test_a_search_that_finishes_while_it_is_looked_at_is_not_submitted_again(
+    answers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job runs at the first look, and has ended with a finished search by the second."""
+    study, search = answers / "study", answers / "study/a"
+    search.mkdir(parents=True)
+    write_json(study / "jobs.json", {str(search): "7_0"})
+    (answers / "squeue").write_text(
+        f"""#!/bin/sh
+        [ -e {answers}/again ] && echo '{{"state": "finished"}}' > {search}/summary.json
+        [ -e {answers}/again ] && state=COMPLETED || state=RUNNING
+        echo "7_0|$state|{name_within(study)}-a|None"
+        touch {answers}/again
+        """
+    )
+    monkeypatch.setattr("llmzero.studies.jobs.POLL_S", 0.0)
+    for name, words in (("srun", ""), ("sbatch", "Submitted batch job 9")):
+        (answers / name).write_text(f"#!/bin/sh\necho {words}\n")
+        (answers / name).chmod(0o755)
+    config = composed("search", SearchConfig, ["experiment=simulated", f"search_dir={search}"])
+    with job_array(run_cell, study, "slurm", 1, {}) as submit:
+        assert [job.job_id for job in submit([config])] == ["7_0"]
