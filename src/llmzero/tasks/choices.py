@@ -25,7 +25,8 @@ _SAID = [
 ]
 _REASON = r"(?:because|since|as|is|was|due|but|and|or|so)\b"
 _PROSE = re.compile(rf"[ \t]+(?!{_REASON})[a-z]")  # behind an article or a pronoun
-_EXPLAINED = re.compile(rf"{_LETTER}(?:,?\s+(?:because|since|as|is|due|so)\b|\s+[-–—]\s)")
+_EXPLAINED = re.compile(rf"{_LETTER}(?:,?\s+(?:as|is|due|so)\b|\s+[-–—]\s)")  # at the beginning
+_BECAUSE = re.compile(rf"(?<!not ){_LETTER},?\s+(?:because|since)\b")
 _GOES_ON = re.compile(rf"[\s.):\]]*(?:,|;|/|&|(?:and|or)\b)?\s*{_LETTER}(?:[.,:;)]|\s*$|\s*(?:and|or)\b)")
 
 
@@ -44,32 +45,34 @@ def read(text: str) -> str | None:
 
 def only(text: str) -> str | None:
     """Return the one letter that a stated answer chooses; None where it chooses none or several."""
-    letter = read(text)
+    letter, plain = _meant(text)
     if letter is not None:
-        return letter
-    text = _plain(text[-MAX_COMPLETION_CHARS:])
-    said = _said(text)
-    if said is not None:
-        return said or None
-    if match := _EXPLAINED.match(text):
+        return letter or None
+    if match := _EXPLAINED.match(plain):
         return match["letter"]
-    letters = {_letter(match) for match in _standing(text)}
+    letters = {_letter(match) for match in _standing(plain)}
     return letters.pop() if len(letters) == 1 else None
 
 
 def last(text: str) -> str:
     """Return the letter that a text without a stated answer ends with; empty where it has none or a list."""
-    letter = read(text)
+    letter, plain = _meant(text)
     if letter is not None:
         return letter
-    text = _plain(text[-MAX_COMPLETION_CHARS:])
-    said = _said(text)
-    if said is not None:
-        return said
-    found = _standing(text)
-    if not found or any(_listed(text, one.end(), found[-1]) for one in found[-2:-1]):
+    found = _standing(plain)
+    if not found or any(_listed(plain, one.end(), found[-1]) for one in found[-2:-1]):
         return ""
     return _letter(found[-1])
+
+
+def _meant(text: str) -> tuple[str | None, str]:
+    """Return the letter that a text names as its answer (empty: several; None: none), and the text, plain."""
+    letter, plain = read(text), _plain(text[-MAX_COMPLETION_CHARS:])
+    if letter is None:
+        letter = _said(plain)
+    if letter is None and (reasons := list(_BECAUSE.finditer(plain))):
+        letter = reasons[-1]["letter"]
+    return letter, plain
 
 
 def _plain(text: str) -> str:

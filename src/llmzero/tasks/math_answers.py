@@ -14,6 +14,8 @@ from llmzero.tasks.numbers import spelled
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s?")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)(?![A-Za-z])\s?\{([^{}]*)\}")
+_WORD = r"(?:[^\W\d_]+|\d{1,2}:\d\d)"
+_WORDS = re.compile(rf"{_WORD}(?:[\s,'-]+{_WORD})*")
 _SENTENCE = re.compile(r"[A-Za-z\s,:'-]*\$([^$]+)\$[A-Za-z\s.,]*")  # The length is $\sqrt{2}$ meters.
 _MIXED = re.compile(r"(?<![\d.,])(\d{1,9}) {1,3}(\d{1,9})/(\d{1,9})(?![\d.])")
 _GROUPS = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d.])")
@@ -63,11 +65,13 @@ def equal(stated: str, answer: str) -> bool:
 
 
 def _words(text: str) -> str | None:
-    """Return a text that is words alone, in lower case and without its marks; None where it is more."""
-    text = _TEXT.sub(r"\1", _BOX.sub("", text)).strip(" \n\t$.*{}")
+    """Return a text that is words or times of day alone, in lower case and without its marks; else None."""
+    text = _TEXT.sub(r"\1", _BOX.sub("", text)).replace(".", "").strip(" \n\t$*{}")
     text = text[1:-1] if re.fullmatch(r"\([A-Za-z]\)", text) else text
     return (
-        " ".join(text.casefold().split()) if re.fullmatch(r"[^\W\d_]+(?:[\s,'-]+[^\W\d_]+)*", text) else None
+        ", ".join(" ".join(part.split()) for part in text.casefold().split(","))
+        if _WORDS.fullmatch(text)
+        else None
     )
 
 

@@ -61,7 +61,7 @@ _NUMBER = re.compile(
     rf"""(?<![A-Za-z_^.])(?<![_^]\{{)(?<![_^]-)(?<![_^]\{{-)(?P<sign>[-+]?)(?:\s?{_CURRENCY}\s?(?P<inner>[-+]?))?
     (?: (?:(?P<factor>{_DECIMAL})\s?[×·*x]\s?)?10\s?\^\s?\{{?(?P<exponent>[-+]?\d+)\}}?
       | (?:(?P<whole>\d+)[ \t]{{0,3}})?\\frac\s?(?:\{{\s?(?P<above>-?{_DECIMAL})\s?\}}|(?P<above_1>\d))
-        \s?(?:\{{\s?(?P<below>{_DECIMAL})\s?\}}|(?P<below_1>\d))
+        \s?(?:\{{\s?(?P<below>-?{_DECIMAL})\s?\}}|(?P<below_1>\d))
       | (?P<fixed>\d*\.\d*)\\(?:overline|bar)\s?\{{\s?(?P<repeated>\d+)\s?\}}
       | (?P<whole_2>\d+)[ \t]{{1,3}}(?P<above_2>\d+)/(?P<below_2>\d+)(?![\d.])
       | (?P<above_3>{_DECIMAL})(?:\s?/\s?(?P<below_3>[-+]?{_DECIMAL}))?

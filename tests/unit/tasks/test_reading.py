@@ -158,6 +158,7 @@ WHOLE: list[tuple[str, str | None]] = [
     ("5!", None),
     ("\\sqrt{2}", None),
     ("1 2 3", None),
+    ("\\frac{3}{-4}", "-3/4"),
 ]
 
 ONE: list[tuple[str, str | None]] = [
@@ -320,6 +321,10 @@ CHOSEN: list[tuple[str, str | None]] = [
     ("B\nbecause I", "B"),
     ("B. I think so", "B"),
     ("D, A cat", "D"),
+    ("C since A is wrong", "C"),
+    ("I choose B because A is a cat", "B"),
+    ("B\n\nI think A cat fits", "B"),
+    ("A B", None),
 ]
 
 CHOSEN_LAST: list[tuple[str, str]] = [
@@ -342,6 +347,9 @@ CHOSEN_LAST: list[tuple[str, str]] = [
     ("the answer is\n\n**B**", "B"),
     ("I'm sure it's D.", "D"),
     ("So it must be (b)", "B"),
+    ("C since A is wrong", "C"),
+    ("So it is B, because A is wrong", "B"),
+    ("It's not A because B is", "B"),
 ]
 
 NUMERIC: list[tuple[str, str, int]] = [
@@ -545,6 +553,16 @@ MATH: list[tuple[str, str, int]] = [
     ("12_{10}", "12_5", 0),
     ("1_000", "1", 0),
     ("1_000", "1000", 0),
+    ("6:00 p.m.", "6:00 \\text{ p.m.}", 1),
+    ("6:00", "7:00", 0),
+    ("A, B, C", "\\text{A,B,C}", 1),
+    ("3,-2", "(3,-2)", 1),
+    ("13311728", "1331 and 1728", 0),
+    ("3059", "1331 and 1728", 0),
+    ("32", "32,348", 0),
+    ("0", "[0,1)", 0),
+    ("y = 2x+3", "2x+3", 1),
+    ("1\\pm\\sqrt{2}", "1+\\sqrt{2}, 1-\\sqrt{2}", 1),
 ]
 
 
