@@ -42,10 +42,8 @@ def lasting_problem(error: BaseException, model: str, key: str | None) -> str | 
         return f"llm.base_url: the address leads on to {there} ({told(error)}); give the one that answers"
     if complaint is not None:
         return _refusal(complaint, told(error), model, key)
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError):
-            return _tls(cause)
-    return None
+    problems = (_tls(cause) for cause in _causes(error) if isinstance(cause, ssl.SSLError))
+    return next((problem for problem in problems if problem), None)
 
 
 def client_problem(error: Exception) -> str:
@@ -86,7 +84,7 @@ def check_endpoint(client: OpenAI, model: str, key: str | None, extra: Mapping[s
     try:
         listed = _models(client, extra)
     except APIStatusError as error:
-        if error.status_code not in (404, 405):
+        if error.status_code not in (403, 404, 405):  # there are keys that may ask and not list
             raise
     if listed is None or model not in listed:
         _try(client, model, key, extra, listed or [])
@@ -123,11 +121,13 @@ def _refusal(complaint: Complaint, words: str, model: str, key: str | None) -> s
     return None
 
 
-def _tls(error: ssl.SSLError) -> str:
-    """Return what is wrong where TLS fails, and the remedy."""
+def _tls(error: ssl.SSLError) -> str | None:
+    """Return what is wrong where TLS fails, and the remedy; None where the connection merely broke."""
     words = told(error)
     if (error.reason or "").startswith(NO_TLS):
         return f"llm.base_url: the endpoint speaks no TLS, so the address must begin with http:// ({words})"
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return None
     mistaken = _named(OTHER_CERTIFICATES)
     return (
         f"the endpoint's certificate is not trusted ({words}); set SSL_CERT_FILE to a file in PEM format "
@@ -143,8 +143,8 @@ def unreachable(error: Exception, address: str) -> str:
     if any(isinstance(each, socket.gaierror) for each in _causes(error)):
         host = urlsplit(address).hostname
         return f"the name {host} cannot be resolved ({cause}); check llm.base_url and the network{behind}"
-    told_late = any(type(each).__name__ in ("ReadError", "RemoteProtocolError") for each in _causes(error))
-    tls = ", and does it want https://?" if told_late and address.startswith("http:") else "?"
+    broke_off = any(type(each).__name__ in ("ReadError", "RemoteProtocolError") for each in _causes(error))
+    tls = ", and does it want https://?" if broke_off and address.startswith("http:") else "?"
     return f"nobody answers there ({cause}); is it running{tls}" + (
         f" Check llm.base_url{behind}" if behind else ""
     )

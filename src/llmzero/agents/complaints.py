@@ -26,15 +26,15 @@ PASSING = re.compile(
     r"|server.?error|internal error",
     re.IGNORECASE,
 )
+# Not the mere word billing, nor a quota that is exceeded: limits of a minute are told in these words, too.
 UNPAID = re.compile(
-    r"insufficient.?(quota|balance|credit|fund)|exceeded your current quota|billing|payment", re.IGNORECASE
+    r"insufficient.?(quota|balance|credit|fund)|billing_(hard_limit|not_active)", re.IGNORECASE
 )
 NO_MODEL = re.compile(
-    r"model[ _-]?not[ _-]?(found|exist)|(unknown|no such|invalid|unrecognized) model|invalid_model"
-    r"|not a valid model"
-    r"|\bmodel\b.{0,200}(does not exist|doesn't exist|not found|not exist|is not available|not supported)"
-    r"|deploymentnotfound",
-    re.IGNORECASE | re.DOTALL,
+    r"model[ _-]?not[ _-]?(found|exist|available|supported)|(unknown|no such|invalid|unrecognized) model"
+    r"|invalid_model|not a valid model|deploymentnotfound|^model: \S+$|unable to access model"
+    r"|\bmodels?\b[^.\n]{0,20}\S{0,120}[^.\n]{0,20}(does not exist|doesn't exist|not found|not available)",
+    re.IGNORECASE | re.MULTILINE,
 )
 REFUSES = re.compile(
     r"not.{0,20}support|unsupport|not (permitted|allowed|valid|accept)|forbidden|unknown|unrecogni[sz]ed"
@@ -80,7 +80,8 @@ class Complaint:
     @property
     def no_model(self) -> bool:
         """Whether the endpoint does not have the model that was asked for."""
-        return self.status in (400, 404, 410, 422, None) and NO_MODEL.search(self.text) is not None
+        possible = self.status in (400, 404, 410, 422, None) and self.about in ("", "model")
+        return possible and NO_MODEL.search(self.text) is not None
 
     def refuses(self, field: str) -> bool:
         """Return whether it is about a field of the request, which the endpoint does not take."""

@@ -160,6 +160,9 @@ NO_MODEL: tuple[tuple[int, dict[str, str]], ...] = (
     (404, {"message": 'model "scripted" not found, try pulling it first'}),
     (400, {"message": "scripted is not a valid model ID"}),
     (400, {"message": "Invalid model name passed in model=scripted. Call /v1/models"}),
+    (404, {"type": "not_found_error", "message": "model: scripted"}),
+    (404, {"message": "models/scripted is not found for API version v1main"}),
+    (400, {"code": "model_not_supported", "message": "The requested model is not supported."}),
     (404, {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}),
 )
 
@@ -189,6 +192,46 @@ def test_a_model_that_is_there_needs_no_place_in_a_list(tmp_path: Path) -> None:
             assert len(server.requests) == 1
     with LLMServer(good, listing=Answer(status=404, error="no list")) as server:
         endpoint(server.url, tmp_path).check()
+
+
+def test_a_key_that_may_not_list_models_is_tried(tmp_path: Path) -> None:
+    with LLMServer(good, listing=Answer(status=403, error="Missing scopes: api.model.read")) as server:
+        endpoint(server.url, tmp_path).check()
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Rate limit reached. Add a payment method at https://host/account/billing."},
+        {"message": "You exceeded your current quota; retry in 9 s.", "status": "RESOURCE_EXHAUSTED"},
+    ],
+)
+def test_a_limit_of_a_minute_is_a_passing_error(tmp_path: Path, error: dict[str, str]) -> None:
+    answer = Answer(status=429, raw=json.dumps({"error": error}).encode())
+    with LLMServer(lambda request: answer) as server:
+        made = endpoint(server.url, tmp_path)
+        for _ in range(2):
+            with pytest.raises(CallError, match="RateLimitError"):
+                ask(made)
+        assert len(server.requests) == 2, "not left alone after the first"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The model scripted is fast. The parameter 'temperature' is not supported.",
+        "This model does not support 'temperature'.",
+        "Model scripted: parameter temperature not supported",
+    ],
+)
+def test_a_model_without_a_field_is_there(tmp_path: Path, words: str) -> None:
+    def picky(request: Request) -> Answer:
+        return Answer(status=400, error=words) if "temperature" in request.body else good(request)
+
+    with LLMServer(picky) as server:
+        ask(endpoint(server.url, tmp_path, temperature=0.5))
+        assert len(server.requests) == 2
 
 
 def test_a_list_is_asked_with_the_headers_of_all_requests(tmp_path: Path) -> None:
