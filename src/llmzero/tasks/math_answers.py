@@ -24,7 +24,7 @@ _MISREAD = re.compile(
     r"|\\(?:[lcd]?dots|[vh]?phantom|tag|label)(?![A-Za-z])"
 )
 # No answers, and minutes of work: 10^{99999}, 99999!, ------1, and what is nested deeper than any answer.
-_ENDLESS = re.compile(r"\^\s?\{?\s?[-+]?\d{5,}|\d{5,}\s?[)}]?\s?!|(?:[-+]\s?){4}")
+_ENDLESS = re.compile(r"\^\s?\{?\s?[-+]?\d{5,}|(?<!\d)\d{5,}\s?[)}]?\s?!|(?:[-+]\s?){4}")
 MAX_NESTING = 12
 _BASE = re.compile(r"(?<=\d)_\s?(\{\s?\d{1,2}\s?\}|\d)")
 _SIGNS = {
