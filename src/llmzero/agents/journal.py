@@ -11,26 +11,26 @@ from typing import Any
 
 from llmzero.core.errors import UserError
 from llmzero.core.files import (
-    NUMBER,
-    check,
     read_json,
     reading,
     remove_temporary,
     write_atomic,
     write_json,
 )
+from llmzero.core.shapes import NOTHING, NUMBER, Shape, require
 
 COSTS = ("prompt_tokens", "completion_tokens", "dollars")
-RECORD: dict[str, tuple[type, ...]] = {  # the fields of a stored call that are read again, by types
-    "made": (bool,),
-    "messages": (list,),
-    "error": (str, type(None)),
-    "text": (str,),
-    "tool_calls": (list,),
-    "cut": (bool,),
-    "prompt_tokens": (int,),
-    "completion_tokens": (int,),
+RECORD: Shape = {  # the fields of a stored call that are read again
+    "made": bool,
+    "messages": list,
+    "error": (str, NOTHING),
+    "text": str,
+    "tool_calls": list,
+    "cut": bool,
+    "prompt_tokens": int,
+    "completion_tokens": int,
     "dollars": NUMBER,
+    "trouble?": str,
 }
 
 
@@ -154,10 +154,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
     if record is None:
         return None
     with reading(file):
-        if missing := [name for name in RECORD if name not in record]:
-            raise ValueError(f"{', '.join(missing)}: missing")
-        check(record, **RECORD)
-        check({"trouble": "", **record}, trouble=(str,))
+        require(record, RECORD)
         for name in COSTS:
             if record[name] < 0:
                 raise ValueError(f"{name}={record[name]}: must be at least 0")

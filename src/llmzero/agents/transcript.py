@@ -16,10 +16,8 @@ from llmzero.agents.reply import Message, Reply
 from llmzero.agents.text import clean, estimated_tokens, one_line
 from llmzero.core.errors import DamagedFileError
 from llmzero.core.files import (
-    NUMBER,
     RESTORE,
     append_jsonl,
-    check,
     finite,
     parsed,
     read_jsonl,
@@ -27,26 +25,28 @@ from llmzero.core.files import (
     too_deep,
     write_jsonl,
 )
-from llmzero.core.shapes import Shape, require
+from llmzero.core.shapes import NOTHING, NUMBER, Shape, require
 
 SAID_KEPT = 8000  # characters of what the model says
 RESULT_KEPT = 16_000  # characters of a call's result
 ARGUMENTS_KEPT = 4000  # characters of a call's arguments; longer ones are refused
 CALLS_KEPT = 8  # calls of one reply
-RECORD: dict[str, tuple[type, ...]] = {  # the types of what a record may hold
-    **dict.fromkeys(("message", "told", "stop"), (dict,)),
-    **dict.fromkeys(("error", "call"), (str,)),
-    **dict.fromkeys(("tools", "finished", "again"), (bool,)),
-    **dict.fromkeys(("turn", "tokens"), (int,)),
-    "stage": (str, type(None)),
-    "calls": (list,),
-    "dollars": NUMBER,
-}
 MESSAGE: Shape = {
     "role": str,
     "content": str,
     "tool_call_id?": str,
     "tool_calls?": [{"id": str, "type": str, "function": {"name": str, "arguments": str}}],
+}
+RECORD: Shape = {
+    "message?": MESSAGE,
+    "told?": {str: int},  # points that each stage has been told of
+    "stop?": {str: str},  # reasons, by stage
+    "calls?": [{"call_id": str, "name": str, "arguments": str, "problem": str, "native": bool}],
+    "stage?": (str, NOTHING),
+    "dollars?": NUMBER,
+    **dict.fromkeys(("error?", "call?"), str),
+    **dict.fromkeys(("tools?", "finished?", "again?"), bool),
+    **dict.fromkeys(("turn?", "tokens?"), int),
 }
 LOST = "restore it from a copy, or delete it: then a new session goes on with the stages that there are"
 PATIENCE = 3  # replies in a row without a call before the model counts as lost
@@ -199,16 +199,10 @@ class Transcript:
 
 def _check(record: dict[str, Any], stages: Container[str]) -> None:
     """Raise ValueError for a record that no session writes: search directories are passed around."""
-    check(record, **{name: kind for name, kind in RECORD.items() if name in record})
-    if "message" in record:
-        require(record["message"], MESSAGE, "message")
-    if any(type(points) is not int for points in record.get("told", {}).values()):
-        raise ValueError("told: must be numbers of points")
-    for node_id, reason in record.get("stop", {}).items():
-        if node_id not in stages or type(reason) is not str:
-            raise ValueError("stop: must be a reason for a stage of this search")
+    require(record, RECORD)
+    if foreign := [node_id for node_id in record.get("stop", {}) if node_id not in stages]:
+        raise ValueError(f"stop.{foreign[0]}: is no stage of this search")
     for call in record.get("calls", ()):
-        check(call, call_id=(str,), name=(str,), arguments=(str,), problem=(str,), native=(bool,))
         parsed(call["arguments"])
 
 

@@ -23,7 +23,6 @@ MAX_DEPTH = 50  # of lists and mappings within each other: what the project writ
 RESTORE = "restore it from a copy, or leave this search out"
 MAX_BYTES = 512 * 1024**2  # of a file that is read at once
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of the disk, or of the user's share of it
-NUMBER = (int, float)  # for `check`
 _SAFE = (str, int, bool, type(None))  # they hold no floats
 _WRONG_CONTENT = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
@@ -217,19 +216,6 @@ def reading(path: Path, remedy: str = RESTORE, *, line: Callable[[], int] | None
         where = f"{path}:{line()}" if line else path
         problem = f"{error} is missing" if isinstance(error, KeyError) else error or type(error).__name__
         raise DamagedFileError(where, problem, remedy) from error
-
-
-def check(record: Mapping[str, Any], **kinds: tuple[type, ...]) -> None:
-    """Check the types of a record's fields; `bool` is no `int` here, and a number must be finite.
-
-    Raises:
-        ValueError: a field is missing or of another type.
-    """
-    for name, kind in kinds.items():
-        value = record.get(name)
-        if type(value) not in kind or (type(value) is float and value - value != 0):
-            wanted = " or ".join("null" if each is type(None) else each.__name__ for each in kind)
-            raise ValueError(f"{name}={str(value)[:100]}: must be of type {wanted}")
 
 
 def open_own(path: Path) -> TextIO:

@@ -53,7 +53,9 @@ def _fits(value: Any, shape: Any) -> bool:
 
 
 def _problems(value: Any, shape: Shape, where: str) -> Iterator[str]:
-    if isinstance(shape, tuple):
+    if isinstance(shape, tuple) and all(isinstance(each, type) for each in shape):
+        yield from _problem_of_type(value, shape, where)
+    elif isinstance(shape, tuple):
         found = [next(_problems(value, each, where), None) for each in shape]
         if None not in found:
             yield str(found[-1])
@@ -62,9 +64,15 @@ def _problems(value: Any, shape: Shape, where: str) -> Iterator[str]:
             yield from _problems(item, shape[0], f"{where}[{number}]")
     elif isinstance(shape, Mapping) and isinstance(value, dict):
         yield from _problems_of_fields(value, shape, where)
-    elif type(value) is not shape:
-        kind = getattr(shape, "__name__", "list" if isinstance(shape, list) else "object")
-        yield f"{where or 'it'}={str(value)[:100]}: must be of type {kind.replace('NoneType', 'null')}"
+    else:
+        kind = list if isinstance(shape, list) else shape if isinstance(shape, type) else object
+        yield from _problem_of_type(value, (kind,), where)
+
+
+def _problem_of_type(value: Any, kinds: tuple[type, ...], where: str) -> Iterator[str]:
+    if type(value) not in kinds:
+        wanted = " or ".join("null" if each is NOTHING else each.__name__ for each in kinds)
+        yield f"{where or 'it'}={str(value)[:100]}: must be of type {wanted}"
     elif type(value) is float and value - value != 0:
         yield f"{where or 'it'}={value}: must be a finite number"
 

@@ -14,8 +14,6 @@ from typing import Any, Literal, TypeVar
 
 from llmzero.core.documents import read_yaml
 from llmzero.core.files import (
-    NUMBER,
-    check,
     open_own,
     read_json,
     read_records,
@@ -29,7 +27,7 @@ from llmzero.core.files import (
 from llmzero.core.hparams import HParams
 from llmzero.core.locations import located, stored
 from llmzero.core.redaction import redacted
-from llmzero.core.shapes import NOTHING, NUMBER_OR_NOTHING, SCALAR, Shape, require
+from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shape, require
 
 T = TypeVar("T")
 FinalState = Literal["completed", "stopped", "failed"]
@@ -43,8 +41,38 @@ OPTIMIZER_FILE = "optimizer.safetensors"  # of a checkpoint: what a resumed stag
 CAUSE: Shape = {
     "kind": str,
     "phase?": str,
-    "requested_bytes?": (*NUMBER, NOTHING),
+    "requested_bytes?": NUMBER_OR_NOTHING,
     "hparams?": (NOTHING, {str: SCALAR}),
+}
+SPEC: Shape = {
+    "node_id": str,
+    "parent?": (str, NOTHING),
+    "depth": int,
+    "resume_from?": (str, NOTHING),
+    "steps": int,
+    "seed": int,
+    "hparams": dict,
+}
+POINT: Shape = {
+    **dict.fromkeys(("step", "global_step", "n"), int),
+    **dict.fromkeys(("score", "stderr", "seconds"), NUMBER),
+}
+RESULT: Shape = {
+    "state": str,
+    "validation": list,
+    "best_step?": (int, NOTHING),
+    "best_score?": NUMBER_OR_NOTHING,
+    "checkpoint?": (str, NOTHING),
+    "last_checkpoint": (str, NOTHING),
+    "seconds": NUMBER,
+    "gpu_seconds": NUMBER,
+    "error": (str, NOTHING),
+    "cause": (NOTHING, CAUSE),
+    "ended_at": NUMBER_OR_NOTHING,
+}
+HEARTBEAT: Shape = {
+    "phase": (str, NOTHING),
+    **dict.fromkeys(("progress", "seconds", "gpu_seconds"), NUMBER),
 }
 NO_HEARTBEAT = {"phase": "", "progress": 0.0, "seconds": 0.0, "gpu_seconds": 0.0}
 _SPEC_KEYS = ("node_id", "parent", "depth", "resume_from", "steps", "seed", "hparams")
@@ -96,9 +124,7 @@ class StageSpec:
         Raises:
             ValueError, KeyError: it is something else.
         """
-        optional = (str, type(None))
-        check(value, node_id=(str,), parent=optional, depth=(int,), resume_from=optional)
-        check(value, steps=(int,), seed=(int,), hparams=(dict,))
+        require(value, SPEC)
         config = {key: item for key, item in value.items() if key not in _SPEC_KEYS}
         return cls(
             node_id=value["node_id"],
@@ -131,7 +157,7 @@ class ValidationPoint:
         Raises:
             ValueError: a field is missing or of another type.
         """
-        check(value, step=(int,), global_step=(int,), score=NUMBER, stderr=NUMBER, n=(int,), seconds=NUMBER)
+        require(value, POINT)
         return cls(
             **{name: value[name] for name in ("step", "global_step", "score", "stderr", "n", "seconds")}
         )
@@ -199,19 +225,9 @@ class StageResult:
             ValueError, KeyError, TypeError: it is something else.
         """
         value = {"last_checkpoint": None, "cause": None, "ended_at": None, "error": None, **value}
-        nothing = type(None)
-        check(value, validation=(list,), best_step=(int, nothing), best_score=(*NUMBER, nothing))
-        check(
-            value,
-            checkpoint=(str, nothing),
-            last_checkpoint=(str, nothing),
-            seconds=NUMBER,
-            gpu_seconds=NUMBER,
-        )
-        check(value, error=(str, nothing), cause=(dict, nothing), ended_at=(*NUMBER, nothing))
+        require(value, RESULT)
         if value["state"] not in FINAL_STATES:
             raise ValueError(f"state={value['state']}: must be one of {', '.join(FINAL_STATES)}")
-        require(value["cause"], (NOTHING, CAUSE), "cause")
         chosen = value["best_step"], value["best_score"], value["validation"] or None
         if value["checkpoint"] and None in chosen:
             raise ValueError("there is a checkpoint, but no validation that chose it")
@@ -272,7 +288,7 @@ class StageDir:
         heartbeat = read_json(self.status_file, remedy) or {}
         with reading(self.status_file, remedy):
             whole = {**NO_HEARTBEAT, **heartbeat}
-            check(whole, phase=(str, type(None)), progress=NUMBER, seconds=NUMBER, gpu_seconds=NUMBER)
+            require(whole, HEARTBEAT)
         return heartbeat
 
     def validation(self) -> list[ValidationPoint]:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from llmzero import __version__
 from llmzero.core.errors import UserError
-from llmzero.core.files import NUMBER, check, no_room, read_json, reading, write_json
+from llmzero.core.files import no_room, read_json, reading, write_json
 from llmzero.core.locations import located, stored
 from llmzero.core.model_files import check_weights
+from llmzero.core.shapes import NUMBER, Shape, require
 from llmzero.core.stage import OPTIMIZER_FILE, commit_checkpoint
 from llmzero.grpo.accelerator import deepspeed
 from llmzero.grpo.distributed import World
@@ -226,8 +227,8 @@ def position_of(directory: Path) -> Position:
     state = read_json(file, remedy)
     with reading(file, remedy):
         position = Position(**(state or {})["position"])
-        wanted = {each.name: (int,) for each in fields(Position)} | {"base": (str,), "gpu_seconds": NUMBER}
-        check(vars(position), **wanted)
+        numbers: dict[str, Shape] = dict.fromkeys((each.name for each in fields(Position)), int)
+        require(vars(position), {**numbers, "base": str, "gpu_seconds": NUMBER})
         base = located(position.base, directory.parent.parent)
         return replace(position, base=str(base)) if base and base.exists() else position
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from statistics import median
 from typing import Any
-
-import numpy as np
 
 from llmzero.tree.tree import Node, Tree
 
@@ -47,14 +48,15 @@ def _saved(node: Node, taken: Steps) -> float:
     if not taken or not node.result.seconds:
         return 0.0
     taken = list({row["step"]: row for row in taken}.values())
-    steps, seconds = (np.array([row.get(key) or 0.0 for row in taken]) for key in ("step", "step_seconds"))
-    left = np.arange(steps.max() + 1, node.steps + 1)
+    points = [(row["step"], row.get("step_seconds") or 0.0) for row in taken]
+    slope = median([(b - a) / (j - i) for (i, a), (j, b) in combinations(points, 2)] or [0.0])
+    start = median(seconds - slope * step for step, seconds in points)
+    longest, length = math.inf, taken[-1].get("completion_length_mean")
+    if length:
+        most = max(seconds for _, seconds in points)
+        longest = most * node.hparams.get("max_completion_length", math.inf) / length
+    left = range(points[-1][0] + 1, node.steps + 1)
+    steps = sum(max(0.0, min(start + slope * step, longest)) for step in left)
     between = sum(row.get(f"seconds_{name}") or 0.0 for row in taken for name in ("validation", "checkpoint"))
-    earlier, later = np.triu_indices(len(steps), 1)
-    slopes = (seconds[later] - seconds[earlier]) / (steps[later] - steps[earlier])
-    slope = np.median(slopes) if len(slopes) else 0.0
-    line = np.median(seconds - slope * steps) + slope * left
-    if length := taken[-1].get("completion_length_mean"):
-        line = np.minimum(line, seconds.max() * node.hparams.get("max_completion_length", np.inf) / length)
     devices = node.result.gpu_seconds / node.result.seconds
-    return float(devices * (np.maximum(line, 0.0).sum() + between / len(steps) * len(left)))
+    return float(devices * (steps + between / len(taken) * len(left)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llmzero.core.files import NUMBER, check, read_json, reading, remove_temporary, write_json
+from llmzero.core.files import read_json, reading, remove_temporary, write_json
 from llmzero.core.settings import setting
+from llmzero.core.shapes import NUMBER, require
 from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
 from llmzero.runners.base import StageRunner
 from llmzero.runners.simulation.clock import Clock
@@ -68,7 +69,7 @@ class SimulatedRunner(StageRunner):
         if written is None:
             return None
         with reading(file, REMEDY):
-            check(written, began=NUMBER)
+            require(written, {"began": NUMBER})
         training = self._training(spec)
         training.take_up()
         handle = SimulatedHandle(self.clock, training, written["began"], taken_up=True)

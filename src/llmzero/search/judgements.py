@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmzero.core.files import NUMBER, append_jsonl, check, read_records
+from llmzero.core.files import append_jsonl, read_records
+from llmzero.core.shapes import NUMBER, require
 
 REMEDY = "delete that line, and the stopper is asked again"
 
@@ -40,7 +41,5 @@ class Judgements:
 
 
 def _checked(record: dict[str, Any]) -> dict[str, Any]:
-    check(
-        {"seconds": 0.0, **record}, step=(int,), seconds=NUMBER, stop=(bool,), reason=(str,), details=(dict,)
-    )
+    require(record, {"step": int, "seconds?": NUMBER, "stop": bool, "reason": str, "details": dict})
     return record

@@ -19,8 +19,15 @@ from typing import Any
 import psutil
 
 from llmzero.core.errors import DamagedFileError, UserError
-from llmzero.core.files import NUMBER, check, read_json, reading, write_json
+from llmzero.core.files import read_json, reading, write_json
+from llmzero.core.shapes import NUMBER, Shape, require
 
+CLAIM: Shape = {
+    **dict.fromkeys(("token", "host", "machine"), str),
+    "pid": int,
+    "began": NUMBER,
+    "renewals": int,
+}
 RENEWAL_S = 5.0
 SILENCE_S = 15.0  # after which a lease of another machine is taken over
 REMEDY = "delete it once you are sure that no process drives this search; one that does writes it anew"
@@ -116,7 +123,7 @@ def read_lease(file: Path) -> dict[str, Any] | None:
     claim = read_json(file, REMEDY)
     with reading(file, REMEDY):
         if claim is not None:
-            check(claim, token=(str,), host=(str,), machine=(str,), pid=(int,), began=NUMBER, renewals=(int,))
+            require(claim, CLAIM)
     return claim
 
 

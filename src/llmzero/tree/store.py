@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.core.errors import DamagedFileError
-from llmzero.core.files import NUMBER, append_jsonl, check, parsed, read_bytes, reading, write_atomic
-from llmzero.core.shapes import SCALAR, Shape, require
+from llmzero.core.files import append_jsonl, parsed, read_bytes, reading, write_atomic
+from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shape, require
 from llmzero.core.stage import StageResult
 from llmzero.tree.budget import Ledger
 from llmzero.tree.tree import Node, Tree
@@ -28,36 +28,35 @@ atexit.register(gc.unfreeze)
 # A node's creation is on the disk with the start that follows it, and a stage's end can be read from its
 # result.
 UNSYNCED = ("created", "finished")
-TEXT, WHOLE, NOTHING = (str,), (int,), type(None)
-# What each event must have, by types; more may stand there.
-EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
+# What each event must have; more may stand there.
+EVENTS: dict[str, dict[str, Shape]] = {
     "created": {
-        "node_id": TEXT,
-        "parent_id": (str, NOTHING),
-        "depth": WHOLE,
-        "hparams": (dict,),
-        "steps": WHOLE,
-        "resume_from": (str, NOTHING),
-        "proposal": (dict,),
+        "node_id": str,
+        "parent_id?": (str, NOTHING),
+        "depth": int,
+        "hparams": dict,
+        "steps": int,
+        "resume_from?": (str, NOTHING),
+        "proposal": dict,
     },
-    "started": {"node_id": TEXT},
-    "died": {"node_id": TEXT},
-    "stop_requested": {"node_id": TEXT, "reason": TEXT},
-    "audited": {"node_id": TEXT, "reason": TEXT},
-    "finished": {"node_id": TEXT, "result": (dict,)},
-    "dropped": {"node_id": TEXT, "files": (list,)},
-    "llm_call": {"name": TEXT, "tokens": WHOLE, "dollars": NUMBER},
-    "setup": {"name": TEXT, "gpu_seconds": NUMBER},
+    "started": {"node_id": str},
+    "died": {"node_id": str},
+    "stop_requested": {"node_id": str, "reason": str},
+    "audited": {"node_id": str, "reason": str},
+    "finished": {"node_id": str, "result": dict},
+    "dropped": {"node_id": str, "files": list},
+    "llm_call": {"name": str, "tokens": int, "dollars": NUMBER},
+    "setup": {"name": str, "gpu_seconds": NUMBER},
     "ended": {},
 }
 FACTS: Shape = {  # what else is read of events, where it is there
     "elapsed?": NUMBER,
     "memo?": (NOTHING, dict),
     "step?": (NOTHING, int),
-    "incumbent?": (NOTHING, *NUMBER),
+    "incumbent?": NUMBER_OR_NOTHING,
 }
 EXPECTED: Shape = {
-    **dict.fromkeys(("score?", "probability?"), (NOTHING, *NUMBER)),
+    **dict.fromkeys(("score?", "probability?"), NUMBER_OR_NOTHING),
     "metrics?": {str: str},
     "effect?": str,
 }
@@ -123,7 +122,7 @@ class EventStore:
         name = event["event"]
         if name not in EVENTS:
             raise ValueError(f"event={name}: there is no such event")
-        check(event, **EVENTS[name])
+        require(event, EVENTS[name])
         require(event, FACTS)
         if name == "created":
             self._check_creation(event)

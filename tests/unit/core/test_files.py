@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from llmzero.core.errors import UserError
-from llmzero.core.files import append_jsonl, check, read_json, read_jsonl, write_atomic, write_json
+from llmzero.core.files import append_jsonl, read_json, read_jsonl, write_atomic, write_json
+from llmzero.core.shapes import NUMBER, require
 
 
 @pytest.fixture
@@ -95,6 +96,6 @@ def test_a_directory_and_a_pipe_are_no_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [True, "5", None, float("nan"), float("inf"), [], {}])
 def test_a_number_is_a_finite_number(value: object) -> None:
-    check({"a": 5, "b": 0.5}, a=(int,), b=(int, float))
+    require({"a": 5, "b": 0.5}, {"a": int, "b": NUMBER})
     with pytest.raises(ValueError, match="a="):
-        check({"a": value}, a=(int, float))
+        require({"a": value}, {"a": NUMBER})
