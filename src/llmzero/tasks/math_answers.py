@@ -1,7 +1,8 @@
 r"""Whether two mathematical texts mean the same: words by their letters, everything else by math-verify.
 
 math-verify reads what it can of a text and leaves the rest. So a text is brought into one formula first, and
-refused where a part of it would be passed over or misread: `7 8` (read as a sum), `7_8`, `x \ldots y`.
+refused where a part of it would be passed over or misread: `7 8` and `7(8)` (read as sums), `7_8`,
+`x \ldots y`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ _SENTENCE = re.compile(r"[A-Za-z\s,:'-]*\$([^$]+)\$[A-Za-z\s.,]*")  # The length
 _MIXED = re.compile(r"(?<![\d.,])(\d{1,9}) {1,3}(\d{1,9})/(\d{1,9})(?![\d.])")
 _GROUPS = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d.])")
 _MISREAD = re.compile(
-    r"(?<![_^\d.,])[\d.,]*\d[ \n]+\d|\d_(?!\s?(?:\{\s?\d{1,2}\s?\}|\d(?!\d)))|\d[eE][-+]?\d|[^\x20-\x7e\n]"
-    r"|\\(?:[lcd]?dots|[vh]?phantom|tag|label)(?![A-Za-z])"
+    r"(?<![_^\d.,])[\d.,]*\d[ \n'\"`]+\d|\d_(?!\s?(?:\{\s?\d{1,2}\s?\}|\d(?!\d)))|\d[eE][-+]?\d"
+    r"|[\d)]\s?(?:\([\d.]+\)|\[[\d.]+\])|(?<!frac)\d\s?\{[\d.]+\}|[^\x20-\x7e\n]"
+    r"|\\(?:displaystyle|[lcd]?dots|[vh]?phantom|tag|label)(?![A-Za-z])"
 )
 # No answers, and minutes of work: 10^{99999}, 99999!, ------1, and what is nested deeper than any answer.
 _ENDLESS = re.compile(r"\^\s?\{?\s?[-+]?\d{5,}|(?<!\d)\d{5,}\s?[)}]?\s?!|(?:[-+]\s?){4}")
@@ -79,7 +81,9 @@ def _formula(text: str) -> str | None:
     """Return a text as one formula without its delimiters; None where it cannot be taken as a whole."""
     text = _BOX.sub("", text).strip()
     sentence = _SENTENCE.fullmatch(text)
-    text = sentence[1] if sentence and not text.startswith("$") else text.replace("\\$", "").replace("$", "")
+    text = (
+        sentence[1] if sentence and not text.startswith("$") else text.replace("\\$", " ").replace("$", " ")
+    )
     text = _TEXT.sub(lambda match: f"({match[1]})" if re.search(r"\d", match[1]) else match[0], text)
     for sign, command in _SIGNS.items():
         text = text.replace(sign, command)

@@ -97,6 +97,8 @@ _BEHIND = re.compile(
     r"|(?:hundred|thousand|[mb]illion|trillion|dozen|squared|cubed|factorial|mod|plus|minus|times|over)\b)"
 )
 _COMMAND = re.compile(rf"(?!{_WORDS})\\[A-Za-z]")
+# Digits that are no numbers may be exponents, indices, units (cm^2, x_1, m2); others make a text unreadable.
+_SMALL = re.compile(r"[_^]\s?\{?\s?[-+]?\d+|(?<=m)[23](?![\d.])")
 _LISTED = re.compile(r"[,;]\s|\b(?:and|or)\b")  # after the first of several equations
 
 
@@ -165,9 +167,10 @@ def _only(text: str) -> Number | None:
     between = [text[one.end() : two.start()] for one, two in pairwise(found)]
     if not found or not all(map(_SAME.fullmatch, between)):
         return None
-    if _COMMAND.search(_NUMBER.sub("", text)) or any(
-        _in_formula(text, match) or text.startswith("!", match.end()) for match in found
-    ):
+    rest = _NUMBER.sub("", text)
+    if _COMMAND.search(rest) or _odd_digits(rest):
+        return None
+    if any(_in_formula(text, match) or text.startswith("!", match.end()) for match in found):
         return None
     numbers = [_number(match) for match in found]
     first = numbers[0]
@@ -187,6 +190,8 @@ def last(text: str) -> str:
     found = list(_NUMBER.finditer(window))
     if not found or (begin and found[-1].start() == 0) or _in_formula(window, found[-1]):
         return ""
+    if _odd_digits(window[found[-1].end() :]):
+        return ""
     if len(found) > 1 and _JOINED.fullmatch(window, found[-2].end(), found[-1].start()):
         return ""
     return found[-1][0]
@@ -203,6 +208,10 @@ def spelled(text: str) -> str:
 
 def _level(match: re.Match[str]) -> str:
     return f"{'^' if match[1] else '_'}{{{match[0].translate(_LEVEL)}}}"
+
+
+def _odd_digits(text: str) -> bool:
+    return re.search(r"\d", _SMALL.sub("", text)) is not None
 
 
 def _in_formula(text: str, match: re.Match[str]) -> bool:
