@@ -46,12 +46,6 @@ MAPPINGS: tuple[tuple[str, str, str, list[str]], ...] = (
     ),
     (
         "search",
-        "search.method.parameters={group_size: 2}",
-        "search.method.parameters.kl_coef=2",
-        ["search=grid"],
-    ),
-    (
-        "search",
         "task.config={max_animals: 5}",
         "task.config.min_animals=1",
         ["task=reasoning_gym", "task.dataset=a"],
@@ -124,3 +118,8 @@ def test_the_examples_of_explanations_are_values_of_a_command_line() -> None:
     for key, example in examples:
         value = OverridesParser.create().parse_override(f"{key}={example}").value()
         assert isinstance(value, dict | list), f"{key}={example}"
+
+
+def test_a_mapping_that_may_be_null_is_given_whole() -> None:
+    config = composed("search", LAUNCHERS["search"], ["search=grid", "search.method.parameters={kl_coef: 2}"])
+    assert config.search.method["parameters"] == {"kl_coef": 2}

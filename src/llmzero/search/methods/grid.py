@@ -25,8 +25,8 @@ CELLS = 27  # of a grid that chooses itself, where the budget has no limit of st
 class GridSettings:
     """`search=grid`."""
 
-    parameters: dict[str, Any] | None = setting(
-        {}, "number of values by parameter; the others keep their defaults. {}: as the budget allows"
+    parameters: Any = setting(
+        None, "number of values by parameter; the others keep their defaults. null: as the budget allows"
     )
 
 
@@ -41,7 +41,13 @@ class Grid(ConstantChains):
 
     def __init__(self, settings: GridSettings, context: MethodContext) -> None:
         super().__init__(context, "grid")
-        self.numbers = dict(settings.parameters or _chosen(context))
+        parameters = settings.parameters
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise UserError(
+                f"search.method.parameters={parameters}: must be numbers of values by name, "
+                f"e.g. {{{next(iter(context.catalogue))}: 2}}"
+            )
+        self.numbers = _chosen(context) if parameters is None else dict(parameters.items())
         _check(context.catalogue, self.numbers)
         self._cells: list[HParams] = []
 
