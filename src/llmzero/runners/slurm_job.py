@@ -17,7 +17,7 @@ from llmzero.core.files import append_jsonl, read_jsonl
 from llmzero.core.processes import identity, interruptible
 from llmzero.core.stage import StageDir
 from llmzero.runners.entry import function_of, limit_threads, log_to
-from llmzero.runners.slurm_queue import TIMEOUT_S, squeue
+from llmzero.runners.slurm_queue import TIMEOUT_S, UNREAD, squeue
 from llmzero.tree.lease import Lease, read_lease
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def requeue(stage: StageDir) -> None:
         stage.write_result(stage.failure(error, status.get("seconds", 0.0), status.get("gpu_seconds", 0.0)))
         return
     job = _until_it_answers(lambda: squeue(f"--jobs={job_id}")).get(job_id)
-    if job is None or job.state != "RUNNING":
+    if job is None or job.state not in ("RUNNING", UNREAD):
         return
     append_jsonl(stage.path / REQUEUES, [{"job_id": job_id, "time": time.time(), "checkpoint": reached}])
     _until_it_answers(lambda: _command("scontrol", "requeue", job_id))

@@ -27,6 +27,7 @@ ENDED = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "GONE", "LAUNCH_FAILED", "NODE_FAIL"),
     *("OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "SPECIAL_EXIT", "TIMEOUT"),
 )
+UNREAD = "UNKNOWN"  # the state of a job whose line does not read
 JOB_FILE = "job.json"  # of a stage: the id of its job
 JOB_ID = re.compile(r"[0-9]+(_[0-9]+)?")
 STATE = re.compile(r"[A-Z][A-Z_]+")  # sacct's may go on: CANCELLED by 0
@@ -263,7 +264,7 @@ def _jobs(*command: str) -> dict[str, JobState]:
         if not (ids and words) and not line.startswith("CLUSTER:"):  # as squeue begins with SLURM_CLUSTERS
             words_of_it = visible_line(line)[:200]
             _say_once(f"{command[0]}: cannot read the line {words_of_it!r}; such lines are left out")
-        job = JobState(words[0], name, reason) if words else JobState("UNKNOWN")
+        job = JobState(words[0], name, reason) if words else JobState(UNREAD)
         jobs.update({each: job for each in ids if words or each not in jobs})
     return jobs
 

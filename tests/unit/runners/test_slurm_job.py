@@ -26,6 +26,7 @@ from llmzero.core.files import read_json, write_json
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners.sbatch import NotNowError, RefusedError, sbatch
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
+from llmzero.runners.slurm_job import requeue
 from llmzero.runners.slurm_queue import JobState, Queue, job_name, name_within, squeue
 from llmzero.runners.slurm_resources import JobResources
 from llmzero.search.session import Session
@@ -446,3 +447,32 @@ def test_a_search_that_finishes_while_it_is_looked_at_is_not_submitted_again(
     config = composed("search", SearchConfig, ["experiment=simulated", f"search_dir={search}"])
     with job_array(run_cell, study, "slurm", 1, {}) as submit:
         assert [job.job_id for job in submit([config])] == ["7_0"]
+
+
+@pytest.mark.parametrize(
+    ("row", "requeued"),
+    [
+        ("7|RUNNING|a|None", True),
+        ("CLUSTER: gpu\n7|RUNNING|a|None", True),
+        ("7|?", True),
+        ("7|COMPLETING|a|None", False),
+        ("7|CANCELLED|a|None", False),
+        ("", False),
+    ],
+)
+def test_a_job_puts_itself_back_unless_it_was_cancelled(
+    answers: Path, monkeypatch: pytest.MonkeyPatch, row: str, requeued: bool
+) -> None:
+    """Also where the controller is silent at first."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr("llmzero.runners.slurm_job.PAUSE_S", 0.0)
+    monkeypatch.setattr("llmzero.runners.slurm_job._wait_for_the_end", lambda: None)
+    (answers / "rows").write_text(row + "\n")
+    (answers / "squeue").write_text(
+        f"#!/bin/sh\n[ -e {answers}/again ] || {{ touch {answers}/again; exit 1; }}\ncat {answers}/rows\n"
+    )
+    (answers / "scontrol").write_text(f'#!/bin/sh\necho "scontrol $*" >> {answers}/log\n')
+    (answers / "scontrol").chmod(0o755)
+    requeue(StageDir(answers))
+    asked = (answers / "log").read_text().splitlines() if (answers / "log").exists() else []
+    assert asked == (["scontrol requeue 7"] if requeued else [])
