@@ -3,6 +3,7 @@
 Calls are retried with back-off by the openai client, bounded in time and size (transport.py), limited in
 number at one time (slots.py), refused for a while after repeated failure (breaker.py), and stored and charged
 by the journal (journal.py). The first replies tell how the endpoint has to be asked for JSON (dialects.py).
+What no retry mends is known before a search (checkup.py).
 """
 
 from __future__ import annotations
