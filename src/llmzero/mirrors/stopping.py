@@ -8,8 +8,10 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
+from llmzero.core.stage import ValidationPoint
 from llmzero.tree.tree import Node, Tree
 
+FOLLOWING = ("seconds_validation", "seconds_checkpoint")
 Steps = Sequence[Mapping[str, Any]]  # rows of `metrics.jsonl`
 
 
@@ -42,7 +44,7 @@ def _saved(node: Node, taken: Steps) -> float:
 
     Steps grow longer with the completions, so their seconds are carried on along a line (Theil and Sen's,
     which a first step that compiles does not bend), up to a step whose completions all reach their limit.
-    Validations and checkpoints cost what they did.
+    A validation and a checkpoint follow every so many steps and the last one, see `_following`.
     """
     assert node.result is not None
     if not taken or not node.result.seconds:
@@ -57,6 +59,19 @@ def _saved(node: Node, taken: Steps) -> float:
         longest = most * node.hparams.get("max_completion_length", math.inf) / length
     left = range(points[-1][0] + 1, node.steps + 1)
     steps = sum(max(0.0, min(start + slope * step, longest)) for step in left)
-    between = sum(row.get(f"seconds_{name}") or 0.0 for row in taken for name in ("validation", "checkpoint"))
     devices = node.result.gpu_seconds / node.result.seconds
-    return float(devices * (steps + between / len(taken) * len(left)))
+    return float(devices * (steps + _following(node.result.validation, taken, left)))
+
+
+def _following(validations: Sequence[ValidationPoint], taken: Steps, left: range) -> float:
+    """Return the seconds of the validations and checkpoints of the steps `left`.
+
+    The first validation says after how many steps one follows, as nobody stops a stage before it. Each costs
+    what the latest did.
+    """
+    if not left:
+        return 0.0
+    every = validations[0].step if validations else left[-1]
+    count = sum(step % every == 0 or step == left[-1] for step in left)
+    seconds = ([row[name] for row in taken if row.get(name)] for name in FOLLOWING)
+    return count * sum(each[-1] for each in seconds if each)

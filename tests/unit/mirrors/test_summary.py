@@ -15,11 +15,25 @@ from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
 
 
-@pytest.mark.parametrize("landscape", ["easy", "deceptive", "length_explosion", "noisy"])
-@pytest.mark.parametrize("steps", [16, 32])
-def test_what_is_saved_is_what_running_on_would_have_cost(tmp_path: Path, landscape: str, steps: int) -> None:
+FAMILIES = ("easy", "deceptive", "length_explosion", "noisy")
+
+
+@pytest.mark.parametrize(
+    ("landscape", "steps", "every", "workers"),
+    [
+        *((family, steps, 4, 1) for family in FAMILIES for steps in (16, 32)),
+        ("memory_wall", 20, 8, 1),
+        ("nano", 20, 8, 1),
+        ("easy", 16, 3, 1),
+        ("length_explosion", 24, 1, 4),
+    ],
+)
+def test_what_is_saved_is_what_running_on_would_have_cost(
+    tmp_path: Path, landscape: str, steps: int, every: int, workers: int
+) -> None:
     overrides = ["experiment=simulated", f"runner.landscape={landscape}", "budget.stages=12"]
-    overrides += [f"search.stage_steps={steps}", "stopper.z=0.5", f"search_dir={tmp_path}/s"]
+    overrides += [f"search.stage_steps={steps}", f"trainer.validation_every={every}"]
+    overrides += [f"search.workers={workers}", "stopper.z=0.5", f"search_dir={tmp_path}/s"]
     config = cli.composed("search", SearchConfig, overrides)
     summary = Session.from_config(config).run()
     stages = [node for node in EventStore(tmp_path / "s/tree.jsonl").tree.stages() if node.state == "stopped"]
