@@ -14,7 +14,6 @@ from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
 
-
 FAMILIES = ("easy", "deceptive", "length_explosion", "noisy")
 
 
