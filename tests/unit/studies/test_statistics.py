@@ -193,6 +193,27 @@ def test_wilcoxon_of_decimals_is_that_of_the_whole_numbers(pairs: list[tuple[int
     assert wilcoxon(1 - b, 1 - a) == pytest.approx(exact)
 
 
+@pytest.mark.parametrize("unit", [0.1, 1 / 1319, 1 / 3])
+@pytest.mark.parametrize("n", [14, 17])
+def test_wilcoxon_with_ties_is_exact_for_more_pairs_too(n: int, unit: float) -> None:
+    """The normal approximation gives up to a quarter less there."""
+    a, b = np.random.default_rng(n).integers([[1], [0]], [[9], [7]], (2, n))
+    assert len({*np.abs(a - b)} - {0}) < n
+    assert wilcoxon(a * unit, b * unit) == pytest.approx(signed_rank([*(a - b)]))
+
+
+def test_wilcoxon_of_many_pairs_without_ties_is_scipys() -> None:
+    a, b = normal(0, 300), normal(1, 300, at=0.2)
+    assert wilcoxon(a, b) == pytest.approx(stats.wilcoxon(a, b, method="exact").pvalue)
+
+
+def test_wilcoxon_ties_differences_wherever_they_are_cut() -> None:
+    """0.0001 / 0.8192 lies between two decimals of twelve digits."""
+    b = np.array([0.8191, 0.1, 0.2, 0.3, 0.7, 0.6])
+    a = b + np.array([1, -1, 1, -1, 1, 2]) * 1e-4
+    assert wilcoxon(a.round(4), b) == pytest.approx(signed_rank([1, -1, 1, -1, 1, 2]))
+
+
 def test_holm_of_a_known_case() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
