@@ -116,6 +116,8 @@ class SlurmRunner(StageRunner):
     def submit_waiting(self) -> None:
         """Submit as many of the waiting stages as may run now, in their order."""
         limit = self.settings.max_gpus
+        # A job that sbatch queued without saying so may be done by now.
+        self._waiting = [handle for handle in self._waiting if not handle.has_result]
         while self._waiting and time.monotonic() >= self._not_before:
             if limit is not None and (self.queue.alive + 1) * self.settings.devices > limit:
                 return
@@ -177,6 +179,11 @@ class SlurmHandle(DirectoryHandle):
             write_json(self.spec.directory / JOB_FILE, note)
 
     @property
+    def has_result(self) -> bool:
+        """Whether a job has left the stage's result, if only one that we do not know."""
+        return self._stage.result_file.exists()
+
+    @property
     def _job(self) -> JobState:
         return self._runner.queue.state(self.job_id) if self.job_id else JobState("WAITING")
 
@@ -195,8 +202,9 @@ class SlurmHandle(DirectoryHandle):
     def poll(self) -> StageStatus:
         """Return the last heartbeat or the result; `queued` while the job waits."""
         status = super().poll()
-        if status.final and self.job_id:
-            self._runner.queue.leave(self.job_id)
+        if status.final:
+            if self.job_id:
+                self._runner.queue.leave(self.job_id)
         elif not status.seconds and self._job.state in ("WAITING", "PENDING"):
             return StageStatus("queued", phase="queued")
         return status
@@ -204,9 +212,11 @@ class SlurmHandle(DirectoryHandle):
     def stop(self) -> None:
         """Ask the trainer to checkpoint and end; what has not begun is taken back."""
         super().stop()
+        if self.has_result or self._stage.status():  # it has begun, whatever sbatch said
+            return
         if self.job_id is None:
             self._runner.withdraw(self)
-        elif self._job.state == "PENDING" and not self._stage.status():
+        elif self._job.state == "PENDING":
             cancel(self.job_id)
         else:
             return

@@ -23,7 +23,7 @@ from llmzero.cli import composed
 from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_json, write_json
-from llmzero.core.stage import StageDir, StageSpec
+from llmzero.core.stage import StageDir, StageResult, StageSpec
 from llmzero.runners.sbatch import NotNowError, RefusedError, sbatch
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings, outside_a_job
 from llmzero.runners.slurm_job import requeue
@@ -476,3 +476,30 @@ def test_a_job_puts_itself_back_unless_it_was_cancelled(
     requeue(StageDir(answers))
     asked = (answers / "log").read_text().splitlines() if (answers / "log").exists() else []
     assert asked == (["scontrol requeue 7"] if requeued else [])
+
+
+def test_a_stage_that_an_unclear_job_has_ended_or_begun_is_not_submitted_nor_undone(
+    answers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where sbatch has queued a job without saying so, and squeue does not list it in time."""
+    (answers / "squeue.txt").write_text("")
+    (answers / "sbatch").write_text(f"#!/bin/sh\necho >> {answers}/submissions\necho timed out; exit 1\n")
+    (answers / "sbatch").chmod(0o755)
+    (answers / "srun").symlink_to(answers / "sbatch")
+    runner = SlurmRunner(SlurmRunnerSettings(snapshot=False, poll_s=0.0))
+    stages = [StageDir(answers / f"nodes/{number:04d}") for number in range(3)]
+    for stage in stages:
+        stage.path.mkdir(parents=True)
+    ended, begun, neither = [
+        runner.start(StageSpec(stage.path.name, "0000", 1, stage.path, None, {}, 4, 0)) for stage in stages
+    ]
+    stages[0].write_result(StageResult("completed", [], None, None, None, 1.0, 1.0))
+    write_json(stages[1].status_file, {"phase": "training", "progress": 0.5, "seconds": 1.0})
+    for handle in (ended, begun, neither):
+        handle.stop()
+    assert [stage.result_file.exists() for stage in stages] == [True, False, True]
+    assert [handle.poll().state for handle in (ended, begun, neither)] == ["completed", "running", "failed"]
+    (answers / "submissions").unlink()
+    monkeypatch.setattr(runner, "_not_before", 0.0)
+    begun.poll()
+    assert len((answers / "submissions").read_text().splitlines()) == 1, "of the one that has not ended"
