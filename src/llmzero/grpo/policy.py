@@ -95,8 +95,8 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
     Dropout is switched off: the ratio of policy to old policy would measure its noise.
 
     Raises:
-        UserError: the model wants code of its own, pickled weights or files from elsewhere, or its generation
-            config is none.
+        UserError: the model wants code of its own, pickled weights or files from elsewhere, its generation
+            config is none, or its files lack weights.
     """
     transformers_logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -105,9 +105,15 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
     if (index := _hub_index(path)) is not None:
         indexed(index)
     with _refusing_code(path):
-        loaded = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        loaded, found = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype=DTYPES[dtype],
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
+    _check_complete(path, type(loaded).__name__, found)
     model: PreTrainedModel = loaded.to(device)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -115,6 +121,18 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
     return model
+
+
+def _check_complete(path: str | Path, kind: str, found: dict[str, Any]) -> None:
+    """Refuse weights that transformers would fill with random numbers; `found` is what it says of loading."""
+    shapes = [f"{name}: {list(there)}, not {list(due)}" for name, there, due in found["mismatched_keys"]]
+    problems = [*(f"{name}: missing" for name in sorted(found["missing_keys"])), *sorted(shapes)]
+    if problems:
+        raise UserError(
+            f"model.path={path}: {len(problems)} weights of {kind} would be random ({'; '.join(problems[:3])}"
+            f"{'; ...' * (len(problems) > 3)}); config.json and weights do not belong together: copy the "
+            "directory anew from where it comes"
+        )
 
 
 def model_without_weights(path: str | Path, dtype: str) -> PreTrainedModel:
@@ -330,9 +348,15 @@ def check_logprobs(trained: LogprobModel, expected: list[Tensor]) -> None:
     itself.
 
     Raises:
+        UserError: the model gives what are no numbers.
         ValueError: they are not, as where a model caps its logits or its attention has parts of its own.
     """
     model = trained.model
+    if not all(row.isfinite().all() for row in expected):
+        raise UserError(
+            f"{model.name_or_path}: its log-probs are no numbers (nan): weights are damaged, or too large for "
+            f"{model.dtype}; choose another checkpoint, or trainer.dtype=float32"
+        )
     ours, _ = trained(pack(SAMPLE, model.device), 1.0)
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
     if not all(

@@ -38,6 +38,8 @@ def foreseen(
     check_end_tokens(end_tokens(model, tokenizer), vocabulary, model.name_or_path)
     examples = [task.split(cast("Split", name)) for name in splits]
     check_tokenizes(tokenizer, examples[-1])
+    for each in examples:
+        check_vocabulary(tokenizer, each, vocabulary)
     problems = [check_prompts(tokenizer, each, longest, context) for each in examples]
     check_rewards(task, examples[-1][0])
     return [each for each in (*problems, prompt_end_problem(tokenizer, examples[-1][0])) if each]
@@ -90,16 +92,45 @@ def context_of(config: Any) -> int | None:
 
 
 def check_tokenizes(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> None:
-    """Check that a tokenizer makes tokens of a text; one whose files are missing makes none, and is silent.
+    """Check that a tokenizer makes tokens of a text, and its chat template others of another; one whose files
+    are missing makes none, and is silent.
 
     Raises:
-        UserError: it makes none of the first example's prompt.
+        UserError: it makes none of the first example's prompt, or the same of different prompts.
     """
     if examples and not tokenizer.encode(examples[0].prompt, add_special_tokens=False):
         raise UserError(
             f"{tokenizer.name_or_path}: its tokenizer makes no token of the prompt {examples[0].id!r}; are "
             "tokenizer.json and tokenizer_config.json there? Copy them from where the model comes"
         )
+    first = examples[0] if examples else None
+    other = next((each for each in examples if first and each.prompt.split() != first.prompt.split()), None)
+    if first and other and tokenizer.chat_template is not None:
+        shown = encode_prompts(tokenizer, [first, other])
+        if shown[0] == shown[1] and tokenizer.encode(first.prompt) != tokenizer.encode(other.prompt):
+            raise UserError(
+                f"{tokenizer.name_or_path}: its chat template makes the same {len(shown[0])} tokens of the "
+                f"prompts {first.id!r} and {other.id!r}; repair it to show messages, or remove it"
+            )
+
+
+def check_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], vocabulary: int
+) -> None:
+    """Check that prompts are made of the tokens that a model has.
+
+    Raises:
+        UserError: the tokenizer has more tokens, and a prompt one of them.
+    """
+    if max(tokenizer.get_vocab().values(), default=0) < vocabulary:
+        return
+    for example, ids in zip(examples, encode_prompts(tokenizer, examples), strict=True):
+        if beyond := [token for token in ids if token >= vocabulary]:
+            raise UserError(
+                f"{tokenizer.name_or_path}: prompt {example.id!r} has "
+                f"{tokenizer.convert_ids_to_tokens(beyond[0])!r}, token {beyond[0]} of the tokenizer, but the "
+                f"model has {vocabulary} tokens; give the tokenizer and the model of one checkpoint"
+            )
 
 
 def check_prompts(

@@ -74,4 +74,4 @@ def _following(validations: Sequence[ValidationPoint], taken: Steps, left: range
     every = validations[0].step if validations else left[-1]
     count = sum(step % every == 0 or step == left[-1] for step in left)
     seconds = ([row[name] for row in taken if row.get(name)] for name in FOLLOWING)
-    return count * sum(each[-1] for each in seconds if each)
+    return float(count * sum(each[-1] for each in seconds if each))

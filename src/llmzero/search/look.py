@@ -49,7 +49,7 @@ def _lines(found: dict[str, Any], directory: Path, stages: int | None) -> Iterat
     context = f", made for {found['context']} tokens" if found["context"] else ""
     yield f"  weights      {found['model']}, {found['parameters'] / 1e6:,.1f} million parameters{context}"
     yield _disk(found["checkpoint_bytes"], directory, stages)
-    for note in found["notes"]:
+    for note in dict.fromkeys(found["notes"]):
         yield f"  note         {note}"
 
 

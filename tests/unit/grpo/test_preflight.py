@@ -13,20 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerFast
 
 from llmzero.core.errors import UserError
 from llmzero.grpo import checkpoint, preflight
 from llmzero.grpo.distributed import World
+from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.nano import character_tokenizer
 from llmzero.grpo.policy import (
     ADAPTER,
+    check_logprobs,
     check_same_adapter,
     encode_prompts,
     end_tokens,
     load_model,
     load_tokenizer,
+    plain_logprobs,
     with_adapter,
 )
 from llmzero.grpo.settings import LoraSettings
@@ -315,6 +319,61 @@ def test_a_chat_template_that_ends_prompts_is_told(model: Path) -> None:
     assert "chat template ends prompts" in str(preflight.prompt_end_problem(tokenizer, example))
     tokenizer.chat_template = "{{ messages[0]['content'] }}<eos>="
     assert preflight.prompt_end_problem(tokenizer, example) is None
+
+
+@pytest.mark.parametrize("template", ["", "1+1=", "{{ messages[1]['content'] if messages[1:] }}"])
+def test_a_chat_template_that_leaves_the_prompt_out_is_refused(model: Path, template: str) -> None:
+    edit(model / "tokenizer_config.json", chat_template=template)
+    examples = [Example("a", "1+1=", "2"), Example("b", " 1+1=", "2"), Example("c", "1+2=", "3")]
+    with pytest.raises(UserError, match=r"makes the same \d tokens of the prompts 'a' and 'c'; repair it"):
+        preflight.check_tokenizes(load_tokenizer(model), examples)
+    edit(model / "tokenizer_config.json", chat_template="+{{ messages[0]['content'] }}")
+    preflight.check_tokenizes(load_tokenizer(model), examples)
+
+
+def test_a_prompt_of_tokens_that_the_model_has_not_is_refused(model: Path) -> None:
+    tokenizer = load_tokenizer(model)
+    tokenizer.add_tokens(["z"])
+    known, other = Example("a", "1+1=", "2"), Example("b", "1+1z", "2")
+    preflight.check_vocabulary(tokenizer, [known], 15)
+    preflight.check_vocabulary(tokenizer, [known, other], 16)
+    with pytest.raises(UserError, match=r"prompt 'b' has 'z', token 15 .* the model has 15 tokens; give"):
+        preflight.check_vocabulary(tokenizer, [known, other], 15)
+
+
+# --- weights ---
+
+
+def weights(model: Path, **changes: torch.Tensor | None) -> None:
+    file = model / "model.safetensors"
+    changed = {name.replace("__", "."): value for name, value in changes.items()}
+    stored = {**load_file(file), **changed}
+    save_file({k: v for k, v in stored.items() if v is not None}, file, metadata={"format": "pt"})
+
+
+def test_weights_that_are_not_there_are_not_random(model: Path) -> None:
+    weights(model, model__norm__weight=None, model__layers__1__mlp__up_proj__weight=None)
+    with pytest.raises(
+        UserError, match=r"2 weights of Qwen3ForCausalLM would be random .*up_proj.*: missing"
+    ):
+        load_model(model, "float32")
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": 20}, {"tie_word_embeddings": False}], ids=str)
+def test_weights_of_another_configuration_are_not_random(model: Path, change: dict[str, Any]) -> None:
+    edit(model / "config.json", **change)
+    said = (
+        r"embed_tokens.weight: \[15, 16\], not \[20, 16\]" if "vocab_size" in change else "lm_head.*missing"
+    )
+    with pytest.raises(UserError, match=f"weights of Qwen3ForCausalLM would be random .*{said}"):
+        load_model(model, "float32")
+
+
+def test_weights_that_are_no_numbers_are_told(model: Path) -> None:
+    weights(model, model__norm__weight=torch.full((16,), NAN))
+    loaded = load_model(model, "float32")
+    with pytest.raises(UserError, match="its log-probs are no numbers"):
+        check_logprobs(LogprobModel(loaded), plain_logprobs(loaded))
 
 
 # --- lengths ---
