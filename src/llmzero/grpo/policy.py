@@ -354,7 +354,7 @@ def check_logprobs(trained: LogprobModel, expected: list[Tensor]) -> None:
     model = trained.model
     if not all(row.isfinite().all() for row in expected):
         raise UserError(
-            f"{model.name_or_path}: its log-probs are no numbers (nan): weights are damaged, or too large for "
+            f"{model.name_or_path}: its log-probs are no numbers (nan): weights are damaged, or beyond "
             f"{model.dtype}; choose another checkpoint, or trainer.dtype=float32"
         )
     ours, _ = trained(pack(SAMPLE, model.device), 1.0)

@@ -128,7 +128,7 @@ def check_vocabulary(
         if beyond := [token for token in ids if token >= vocabulary]:
             raise UserError(
                 f"{tokenizer.name_or_path}: prompt {example.id!r} has "
-                f"{tokenizer.convert_ids_to_tokens(beyond[0])!r}, token {beyond[0]} of the tokenizer, but the "
+                f"{tokenizer.convert_ids_to_tokens(beyond[0])!r}, token {beyond[0]}, but the "
                 f"model has {vocabulary} tokens; give the tokenizer and the model of one checkpoint"
             )
 
