@@ -86,15 +86,19 @@ _JOINED = re.compile(
 _SAME = re.compile(r"[\s$*,]{0,4}(?:\(|or\b|≈|i\.e\.|that is\b)[\s$*,(=]{0,4}")  # 1/2 (0.5)
 # Before a number and behind it: these make it a part of a formula.
 _BEFORE = re.compile(
-    r"(?:[√∛±<>≤≥≠|^]|\b(?:not|negative|minus|plus|times|over|sqrt|log(?:_\w{1,3})?|ln|sin|cos|tan)"
+    r"(?:[√∛±<>≤≥≠|^]|\b(?:not|\w{2,6}n['’]t|negative|minus|plus|times|over|sqrt|log(?:_\w{1,3})?|ln|sin|cos"
+    r"|tan)"
     rf"|(?!{_WORDS})\\[A-Za-z]+[\[({{]?|(?<!\\)\b[A-Za-z]+\("
     r"|[\w)}\]][ \t]?(?:[+/×÷·^]|(?<!\*)\*)"
     r"|(?:\b[A-Za-z]|[)}\]])[ \t]?-)[ \t]?$"
 )
+_SCALE = r"(?:hundred|thousand|[mb]illion|trillion|dozen|squared|cubed|factorial|mod|plus|minus|times|over)\b"
 _BEHIND = re.compile(
-    rf"\s?(?:[\^_√π∞]|(?!{_WORDS})\\[A-Za-z]|[xyzXYZnikKMBe](?![A-Za-z])|[*/×÷·+-]\s?[xyzn](?![A-Za-z])"
+    r"[abcdefjopqrtuvw](?![A-Za-z.'])"
+    rf"|\s?\\(?:text|mathrm|mathit|textit)\s?\{{\s?(?:[a-fijknopqrtu-z]\s?\}}|{_SCALE})"
+    rf"|\s?(?:[\^_√π∞]|(?!{_WORDS})\\[A-Za-z]|[xyzXYZnikKMBe](?![A-Za-z])|[*/×÷·+-]\s?[xyzn](?![A-Za-z])"
     r"|[*×÷·+][ \t]?[(\\]|\d"
-    r"|(?:hundred|thousand|[mb]illion|trillion|dozen|squared|cubed|factorial|mod|plus|minus|times|over)\b)"
+    rf"|{_SCALE})"
 )
 _COMMAND = re.compile(rf"(?!{_WORDS})\\[A-Za-z]")
 # Digits that are no numbers may be exponents, indices, units (cm^2, x_1, m2); others make a text unreadable.

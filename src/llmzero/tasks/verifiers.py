@@ -8,6 +8,12 @@ from collections.abc import Callable
 from llmzero.tasks import choices, math_answers, numbers
 from llmzero.tasks.answers import MAX_ANSWER_CHARS
 
+# Behind a right answer of mathematics: \text{ cm}^2, but no time of day.
+_UNIT = re.compile(
+    r"\d\}?\s*\\(?:text|textrm|mbox)\s?\{\s*(?![ap]\.?\s?m\b|[A-Za-z]\s*\}$)[A-Za-z][A-Za-z\s./-]*\}"
+    r"(?:\s?\^\s?\{?\s?[23]\s?\}?)?\s*$"
+)
+
 Verifier = Callable[[str, str], float]  # (stated answer, right answer) -> score from 0 to 1
 
 
@@ -42,6 +48,8 @@ def plain_numbers(stated: str, answer: str) -> float | None:
 def math(stated: str, answer: str) -> float:
     """Compare mathematical expressions: numbers as `numeric` does, all else by `math_answers`."""
     number, right = numbers.only(stated), numbers.read(answer)
+    if right is None and _UNIT.search(answer):
+        right = numbers.only(answer)
     if number is not None and right is not None:
         return float(numbers.same(number, right))
     return float(len(stated) <= MAX_ANSWER_CHARS and math_answers.equal(stated, answer))

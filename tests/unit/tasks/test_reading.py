@@ -587,6 +587,53 @@ def exactly(number: str | None) -> Fraction | None:
     return None if number is None else Fraction(number)
 
 
+# What math-verify overlooks, or does not find.
+FORMULAS: list[tuple[str, str, int]] = [
+    *((text, "CBE", score) for text, score in [("CBE", 1), ("\\text{CBE}", 1), ("BCE", 0), ("C", 0)]),
+    *((text, "\\angle ABC", score) for text, score in [("\\angle ABC", 1), ("\\angle ACB", 0)]),
+    ("elveny", "\\text{Evelyn}", 0),
+    ("on", "\\text{no}", 0),
+    ("yx", "xy", 1),
+    ("X", "x", 0),
+    ("c", "\\text{(C)}", 1),
+    *((text, "9\\text{ a.m.}", score) for text, score in [("9 a.m.", 1), ("9 am", 1), ("9 p.m.", 0)]),
+    ("9\\text{ p.m.}", "9\\text{ a.m.}", 0),
+    ("June 20", "\\text{June 20}", 1),
+    ("\\text{May 20}", "\\text{June 20}", 0),
+    ("\\frac{1}{3}", "10:30", 0),
+    ("1:2", "1:2", 1),
+    *((text, "7^{\\text{th}}", score) for text, score in [("7^{\\text{th}}", 1), ("7th", 1), ("7", 1)]),
+    ("8^{\\text{th}}", "7^{\\text{th}}", 0),
+    ("\\frac{1\\pm\\sqrt{5}}{2}", "\\frac{1\\pm\\sqrt{5}}{2}", 1),
+    ("\\frac{1+\\sqrt{5}}{2}, \\frac{1-\\sqrt{5}}{2}", "\\frac{1\\pm\\sqrt{5}}{2}", 1),
+    ("\\frac{1+\\sqrt{5}}{2}", "\\frac{1\\pm\\sqrt{5}}{2}", 0),
+    ("x=\\frac{1\\pm\\sqrt{5}}{2}", "\\frac{1\\pm\\sqrt{5}}{2}", 1),
+    ("a=1, b=2", "b=2, a=1", 1),
+    ("a=2, b=1", "a=1, b=2", 0),
+    ("2, 1", "a=1, b=2", 0),
+    ("x=3, y=-2", "(3,-2)", 1),
+    ("x=-2, y=3", "(3,-2)", 0),
+    ("1, 2", "1, 1, 2", 0),
+    ("2, 1, 1", "1, 1, 2", 1),
+    ("\\{(3,4),(1,2)\\}", "(1,2),(3,4)", 1),
+    ("(1,4),(3,2)", "(1,2),(3,4)", 0),
+    ("5 cm^2", "5\\text{ cm}^2", 1),
+    ("6 cm^2", "5\\text{ cm}^2", 0),
+    ("5", "5\\text{ million}", 0),
+    ("5\\text{ million}", "5", 0),
+    ("5\\text{ million}", "5\\text{ million}", 1),
+    ("5\\mathrm{i}", "5", 0),
+    ("5\\mathrm{i}", "5i", 1),
+    ("5a", "5", 0),
+    ("0x10", "0", 0),
+    ("2\\sqrt{3}.", "2\\sqrt{3}", 1),
+    ("**2\\sqrt{3}**", "2\\sqrt{3}", 1),
+    ("\\displaystyle\\frac{x}{2}", "x/2", 1),
+    ("3pi", "3\\pi", 1),
+    ("x**2 + 1", "x^2+1", 1),
+]
+
+
 @pytest.mark.parametrize(("completion", "answer"), STATED)
 def test_stated_answers_are_found(completion: str, answer: str | None) -> None:
     assert answers.stated(completion) == answer
@@ -646,7 +693,7 @@ def test_choice_compares(stated: str, answer: str, score: int) -> None:
     assert verifiers.choice(stated, answer) == score
 
 
-@pytest.mark.parametrize(("stated", "answer", "score"), MATH)
+@pytest.mark.parametrize(("stated", "answer", "score"), MATH + FORMULAS)
 def test_mathematics_is_taken_whole_or_refused(stated: str, answer: str, score: int) -> None:
     """One verdict, whether the pair takes the short way of plain numbers or not."""
     assert verifiers.math(stated, answer) == score
