@@ -225,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.listing or Answer(raw=json.dumps({"object": "list", "data": models}).encode())
 
     def _nothing_here(self) -> Answer:
-        return Answer(status=404, error=f"Invalid URL ({self.command} {self.path})")
+        return self.server.anywhere or Answer(status=404, error=f"Invalid URL ({self.command} {self.path})")
 
     def _lower_headers(self) -> dict[str, str]:
         return {name.lower(): value for name, value in self.headers.items()}
@@ -278,6 +278,7 @@ class LLMServer(ThreadingHTTPServer):
         api_key: what requests must bear; None for anything.
         models: names that GET /v1/models lists.
         listing: what it answers instead of a list.
+        anywhere: what it answers where nothing is.
         rejects: keys of the body that get status 400.
 
     Attributes:
@@ -298,12 +299,13 @@ class LLMServer(ThreadingHTTPServer):
         api_key: str | None = None,
         models: Sequence[str] = ("scripted",),
         listing: Answer | None = None,
+        anywhere: Answer | None = None,
         rejects: Sequence[str] = (),
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.mind, self.forms, self.silent_forms = mind, forms, silent_forms
         self.api_key, self.models, self.rejects = api_key, models, rejects
-        self.listing, self.sent = listing, 0
+        self.listing, self.anywhere, self.sent = listing, anywhere, 0
         self.requests: list[Request] = []
         self.most_at_once = 0
         self.in_progress = 0

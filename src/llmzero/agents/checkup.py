@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llmzero.agents.complaints import TOLD, Complaint, complaint_of
+from llmzero.agents.complaints import TOLD, Complaint, ReplyError, complaint_of
+from llmzero.agents.reply import NoCompletionError, read_reply
 from llmzero.agents.text import one_line
 from llmzero.core.errors import UserError
 from llmzero.core.redaction import redacted
@@ -92,7 +93,10 @@ def check_endpoint(client: OpenAI, model: str, key: str | None, extra: Mapping[s
 
 def told(error: BaseException) -> str:
     """Return what an error says on a line, without secrets: it may be in the words of the endpoint."""
-    return one_line(redacted(str(error)), TOLD)
+    words, complaint = str(error), complaint_of(error)
+    if complaint is not None and re.fullmatch(r"Error code: \d+", words):  # the client found no words in it
+        words = f"{words} - {complaint.text}" if complaint.text.strip() else words
+    return one_line(redacted(words), TOLD)
 
 
 def _refusal(complaint: Complaint, words: str, model: str, key: str | None) -> str | None:
@@ -110,15 +114,19 @@ def _refusal(complaint: Complaint, words: str, model: str, key: str | None) -> s
             else f"a key is wanted ({words}); name the variable that holds it in llm.api_key_env"
         )
     if complaint.status in (404, 405) and not re.search(r"parameter|tool|support", complaint.text):
-        return (
-            f"llm.base_url: there is no /chat/completions at this address ({words}); most addresses end in "
-            "/v1, as https://HOST/v1"
-        )
+        return _nothing_there(words)
     if complaint.status == 407:
         return f"{_named(PROXIES)}: the proxy wants a user and a password in its address ({words})"
     if complaint.status == 400 and re.search(r"HTTP request.{0,40}HTTPS", complaint.text, re.IGNORECASE):
         return f"llm.base_url: the endpoint speaks TLS, so the address must begin with https:// ({words})"
     return None
+
+
+def _nothing_there(words: str) -> str:
+    return (
+        f"llm.base_url: there is no /chat/completions at this address ({words}); most addresses end in /v1, "
+        "as https://HOST/v1"
+    )
 
 
 def _tls(error: ssl.SSLError) -> str | None:
@@ -192,19 +200,21 @@ def _try(client: OpenAI, model: str, key: str | None, extra: Mapping[str, Any], 
     """
     from openai import APIStatusError
 
+    messages: list[Any] = [{"role": "user", "content": "Hi"}]
+    ask = client.chat.completions.with_raw_response.create
     try:
-        client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": "Hi"}], max_tokens=1, **_transport(extra)
-        )
-    except APIStatusError as error:
-        problem = lasting_problem(error, model, key)
+        reply = ask(model=model, messages=messages, max_tokens=1, **_transport(extra))
+        read_reply(reply.content, {"messages": messages})
+    except (APIStatusError, ReplyError) as error:
+        strange = isinstance(error, NoCompletionError)
+        problem = _nothing_there(told(error)) if strange else lasting_problem(error, model, key)
         if problem is None:
             return
         if problem.startswith("llm.base_url"):
             _check_version(client, extra)
         close = get_close_matches(model, listed, SHOWN, 0.3) or listed[:SHOWN]
         there = f"; it lists {', '.join(one_line(redacted(name), 80) for name in close)}" if close else ""
-        raise UserError(problem + there) from None
+        raise UserError(problem + there * problem.startswith("llm.model")) from None
 
 
 def _transport(extra: Mapping[str, Any]) -> dict[str, Any]:

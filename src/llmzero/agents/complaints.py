@@ -31,16 +31,15 @@ UNPAID = re.compile(
     r"insufficient.?(quota|balance|credit|fund)|billing_(hard_limit|not_active)", re.IGNORECASE
 )
 NO_MODEL = re.compile(
-    r"model[ _-]?not[ _-]?(found|exist|available|supported)|(unknown|no such|invalid|unrecognized) model"
+    r"model[ _-]?not[ _-]?(found|exist|available|supported)"
+    r"|(unknown|no such|invalid|unrecogni[sz]ed|unsupported) model|no models? (named|called|loaded|is loaded)"
+    r"|not a chat model|^body\nmodel$"
     r"|invalid_model|not a valid model|deploymentnotfound|^model: \S+$|unable to access model"
-    r"|\bmodels?\b[^.\n]{0,20}\S{0,120}[^.\n]{0,20}(does not exist|doesn't exist|not found|not available)",
+    r"|\bmodels?\b[^.\n]{0,20}\S{0,120}[^.\n]{0,20}"
+    r"(does not exist|doesn't exist|not (found|available|served|loaded))",
     re.IGNORECASE | re.MULTILINE,
 )
-REFUSES = re.compile(
-    r"not.{0,20}support|unsupport|not (permitted|allowed|valid|accept)|forbidden|unknown|unrecogni[sz]ed"
-    r"|unexpected|invalid|extra|only the default|deprecat|cannot|can't|does not|must",
-    re.IGNORECASE,
-)
+ABOUT_NOTHING = ("none", "null", "undefined", "body", "request")  # as gateways fill in `param`
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,18 @@ class Complaint:
     @property
     def no_model(self) -> bool:
         """Whether the endpoint does not have the model that was asked for."""
-        possible = self.status in (400, 404, 410, 422, None) and self.about in ("", "model")
-        return possible and NO_MODEL.search(self.text) is not None
+        if "model_not_found" in self.text:  # which gateways send with any status
+            return True
+        if self.status not in (400, 404, 410, 422, None):
+            return False
+        if self.about == "model":
+            return re.search(r"parameter|response_format|json_schema|\btool", self.text) is None
+        return not self.about and NO_MODEL.search(self.text) is not None
 
     def refuses(self, field: str) -> bool:
-        """Return whether it is about a field of the request, which the endpoint does not take."""
-        text = self.about or self.text
-        named = re.search(rf"(?<![\w-]){re.escape(field)}(?![\w-])", text, re.IGNORECASE)
-        return named is not None and (bool(self.about) or REFUSES.search(self.text) is not None)
+        """Return whether it is about a field of the request: that it is named says so, in whatever words."""
+        named = rf"(?<![\w-]){re.escape(field)}(?![\w-])"
+        return re.search(named, self.about or self.text, re.IGNORECASE) is not None
 
 
 class ReplyError(Exception):
@@ -123,7 +126,7 @@ def complaint_in(document: Any, status: int | None = None) -> Complaint:
     return Complaint(
         status if status is not None else _status(document),
         redacted("\n".join(_texts(document))),
-        about if isinstance(about, str) else "",
+        about if isinstance(about, str) and about.lower() not in ABOUT_NOTHING else "",
     )
 
 
@@ -132,7 +135,7 @@ def error_of(document: Mapping[str, Any]) -> Any:
     for key in ("error", "errors", "detail", "msg", "error_msg", "error_message", "base_resp"):
         if document.get(key):
             return {key: document[key], **{name: document[name] for name in STATUS_KEYS if name in document}}
-    if document.get("object") == "error" or (document.get("message") and "choices" not in document):
+    if document.get("object") == "error" or (document.get("message") and not document.get("choices")):
         return document
     return None
 
@@ -157,8 +160,8 @@ def _status(value: Any, depth: int = 4) -> int | None:
     if not isinstance(value, Mapping) or not depth:
         return None
     for key in STATUS_KEYS:
-        number = str(value.get(key))
-        if re.fullmatch(r"[45]\d\d", number):
-            return int(number)
+        number = re.fullmatch(r"([45]\d\d)(\.0)?", str(value.get(key)))
+        if number:
+            return int(number[1])
     inner = (_status(item, depth - 1) for key, item in value.items() if key not in ECHOES)
     return next((status for status in inner if status is not None), None)

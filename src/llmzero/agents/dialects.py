@@ -36,12 +36,12 @@ class Dialect:
 
     Attributes:
         form: of JSON answers.
-        limit: the field that limits their length.
+        limit: the field that limits their length; None where the endpoint takes neither name of it.
         dropped: optional fields that it does not take.
     """
 
     form: Form = "bounded"
-    limit: str = LIMITS[0]
+    limit: str | None = LIMITS[0]
     dropped: frozenset[str] = frozenset()
 
     def plainer(self, *, no_schema: bool = False) -> Dialect | None:
@@ -50,13 +50,13 @@ class Dialect:
         following = next((form for form in left if not no_schema or form in WITHOUT_SCHEMA), None)
         return replace(self, form=following) if following else None
 
-    def mended(self, complaint: Complaint, optional: Collection[str]) -> Dialect | None:
-        """Return the dialect without a field that the endpoint complains of; None where it is of none."""
-        if complaint.refuses(self.limit):
-            return replace(self, limit=LIMITS[1 - LIMITS.index(self.limit)])
+    def mended(self, complaint: Complaint, optional: Collection[str]) -> list[Dialect]:
+        """Return the dialects without a field that the endpoint complains of, the one to try first first."""
+        if self.limit is not None and complaint.refuses(self.limit):
+            other = LIMITS[1 - LIMITS.index(self.limit)]
+            return [replace(self, limit=limit) for limit in (other, None)]
         refused = (name for name in optional if name not in self.dropped and complaint.refuses(name))
-        name = next(refused, None)
-        return replace(self, dropped=self.dropped | {name}) if name is not None else None
+        return [replace(self, dropped=self.dropped | {name}) for name in refused]
 
     def asking(self, messages: Sequence[Message], schema: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a request that ask for an answer which keeps a JSON schema."""
@@ -102,8 +102,8 @@ class DialectSearch:
         """
         if complaint.status not in UNSUPPORTED or complaint.no_model or complaint.unpaid:
             return None
-        following = tried[-1].mended(complaint, optional)
-        if following is not None and following not in tried:
+        mended = (dialect for dialect in tried[-1].mended(complaint, optional) if dialect not in tried)
+        if (following := next(mended, None)) is not None:
             return following
         named = FORM_NAMED.search(complaint.text) is not None
         # What names no form may still be about one, as long as none was found good. Not so 404, which says

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -327,7 +327,7 @@ class Endpoint:
                 )
                 if not following:
                     raise
-                self._tell_dropped(following.dropped - tried[-1].dropped, refusal)
+                self._tell_dropped(tried[-1], following, refusal)
                 tried.append(following)
                 continue
             self._dialects.learn(tried[-1], reply, bool(schema))
@@ -344,8 +344,9 @@ class Endpoint:
         request: dict[str, Any] = {
             "model": self.model,
             "messages": list(messages),
-            dialect.limit: self.settings.max_reply_tokens,
         }
+        if dialect.limit is not None:
+            request[dialect.limit] = self.settings.max_reply_tokens
         if tools:
             request["tools"] = list(tools)
         elif schema:
@@ -357,8 +358,9 @@ class Endpoint:
         fields = {name: value for name, value in fields.items() if name not in dialect.dropped}
         return {**request, **extra, **({"extra_body": fields} if fields else {})}
 
-    def _tell_dropped(self, names: Collection[str], refusal: Exception) -> None:
-        for name in names:
+    def _tell_dropped(self, before: Dialect, after: Dialect, refusal: Exception) -> None:
+        unlimited = ["a limit of replies"] if before.limit is not None and after.limit is None else []
+        for name in [*unlimited, *(after.dropped - before.dropped)]:
             log.warning("%s does not take %s, which is left out: %s", self._label, name, told(refusal))
 
     def _send(self, request: dict[str, Any], retries: int) -> Reply:

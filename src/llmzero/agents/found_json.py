@@ -10,12 +10,14 @@ from typing import Any
 from llmzero.core.files import MAX_DEPTH, too_deep
 
 SEARCHED = 400_000  # characters at the end of a reply in which JSON is looked for
-CALLED_WITH = ("arguments", "parameters", "answer")  # what holds the answer in a call that is written out
+# What holds the answer in a call that is written out, or in an envelope.
+CALLED_WITH = ("arguments", "parameters", "input", "function", "answer", "final_answer", "response", "result")
 
 Span = tuple[int, int]
 
 _MARK = re.compile(r'\\[\\"]|["{}]')  # what structures JSON; a quote behind a backslash ends no string
 _BEGINNING = re.compile(r'\{\s*["}]')
+_STRING_OR_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])', re.DOTALL)  # a comma that nothing follows
 _END = re.compile(r"(?:[\s`]|</?\w[^<>]*>|<\|[^<>|]*\|>)*\Z")  # nothing but the ends of fences and tags
 
 _NAMES = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)"
@@ -31,8 +33,8 @@ def json_object(text: str, key: str) -> dict[str, Any] | None:
     """Return the last JSON object in a text that has a key, or any for an empty key, or None.
 
     What comes before the last one are taken to be drafts, and so is what stands in a model's reasoning. An
-    object inside another counts only as the arguments of a call that is written out. Takes time linear in the
-    text, whatever it is.
+    object inside another counts only as the arguments of a call that is written out. Line ends within texts
+    and commas at the ends of lists are accepted. Takes time linear in the text, whatever it is.
     """
     text = text[-SEARCHED:]
     objects = _objects(text)
@@ -43,7 +45,7 @@ def json_object(text: str, key: str) -> dict[str, Any] | None:
         position = bisect_left(starts, start)
         if found is not None and not _is_draft(tags[position - 1 : position], tags[position:][:1], text, end):
             return found
-    said = _loaded(text) if not objects else None
+    said = _loaded(text)
     return json_object(said, key) if isinstance(said, str) else None
 
 
@@ -51,9 +53,10 @@ def _is_draft(before: list[re.Match[str]], after: list[re.Match[str]], text: str
     """Return whether an object that ends at `end` is part of the reasoning, by the nearest tags around it.
 
     Some templates write no opening tag. Some models write no closing one: then what ends the text counts.
+    What stands between two closing ones follows the reasoning, and the second is a slip.
     """
     if after and after[0]["closes"]:
-        return True
+        return not before or not before[0]["closes"]
     opened = bool(before) and not before[0]["closes"]
     return opened and _END.match(text, end) is None
 
@@ -112,21 +115,23 @@ def _blanked(text: str, spans: list[Span]) -> str:
     return "".join([*pieces, text[position:]])
 
 
-def _having(value: dict[str, Any], key: str) -> dict[str, Any] | None:
+def _having(value: dict[str, Any], key: str, depth: int = 3) -> dict[str, Any] | None:
     """Return the object that has a key (any, for an empty one): this one, or what a call in it is given."""
     if not key or key in value:
         return value
-    for name in CALLED_WITH:
+    for name in CALLED_WITH if depth else ():
         given = value.get(name)
         given = _loaded(given) if isinstance(given, str) else given
-        if isinstance(given, dict) and key in given and not too_deep(given):
-            return given
+        found = _having(given, key, depth - 1) if isinstance(given, dict) and not too_deep(given) else None
+        if found is not None:
+            return found
     return None
 
 
 def _loaded(text: str) -> Any:
     """Return what a text says in JSON; None where it is none."""
     try:
-        return json.loads(text)
+        return json.loads(text, strict=False)
     except (ValueError, RecursionError):
-        return None
+        mended = _STRING_OR_COMMA.sub(r"\1", text) if "," in text else text
+        return None if mended == text else _loaded(mended)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ Message = dict[str, Any]  # of a conversation, in the words of the protocol
 CUT = ("length", "max_tokens", "model_length")
 FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "refusal")
 # Where endpoints put the answer of a message without content: read by them, or taken for reasoning.
-INSTEAD = ("parsed", "reasoning_content", "reasoning", "thinking")
+INSTEAD = ("parsed", "reasoning_content", "reasoning", "reasoning_details", "thinking")
 SAID = 300  # characters of a refusal
 
 
@@ -48,6 +49,10 @@ class Reply:
         return self.prompt_tokens + self.completion_tokens
 
 
+class NoCompletionError(ReplyError):
+    """What came with status 200 is a page of HTML, or anything else that no such endpoint sends."""
+
+
 def read_reply(body: bytes, request: Message) -> Reply:
     """Return the reply in the body of a chat completion, without its price, and without secrets.
 
@@ -61,13 +66,13 @@ def read_reply(body: bytes, request: Message) -> Reply:
     """
     completion = _completion(body)
     choice = _choice(completion)
-    message = choice.get("message", choice.get("text"))
+    message = choice.get("message") or choice.get("delta") or choice.get("text")
     message = message if isinstance(message, dict) else {"content": message}
     reason = str(choice.get("finish_reason") or "").lower()
     tool_calls, cut = _tool_calls(message), reason in CUT
     had_to_call = bool(tool_calls) and ("tool_choice" in request or "tools" not in request)
     said = [_text(message.get("content")), *(call[2] for call in tool_calls if had_to_call)]
-    if not tool_calls and not cut and not said[0].strip():
+    if not cut and (had_to_call or not tool_calls) and not any(part.strip() for part in said):
         said = [next((text for name in INSTEAD if (text := _text(message.get(name)))), "")]
     text = redacted("\n".join(part for part in said if part))
     if completion.get("error") and not (text or tool_calls):
@@ -93,13 +98,15 @@ def _completion(body: bytes) -> Mapping[str, Any]:
     if text.lstrip()[:1] == "<":
         title = re.search(r"<title[^<>]*>([^<>]*)", text, re.IGNORECASE)
         named = f" ({one_line(redacted(title[1]), 80)})" if title and title[1].strip() else ""
-        raise ReplyError(f"the reply is a page of HTML{named} and no JSON; is llm.base_url right?")
+        raise NoCompletionError(f"the reply is a page of HTML{named} and no JSON; is llm.base_url right?")
     try:
         document = _document(text)
     except ValueError:
-        raise ReplyError(f"the reply is no JSON: {one_line(redacted(text), SAID) or 'it is empty'}") from None
+        raise NoCompletionError(
+            f"the reply is no JSON: {one_line(redacted(text), SAID) or 'it is empty'}"
+        ) from None
     if not isinstance(document, dict):
-        raise ReplyError("the reply is JSON, but no chat completion")
+        raise NoCompletionError("the reply is JSON, but no chat completion")
     return document
 
 
@@ -148,15 +155,25 @@ def _tool_calls(message: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
     """Return id, name and arguments of every call of a tool, the one of the old protocol too."""
     calls = message.get("tool_calls") or ()
     legacy = message.get("function_call")
-    calls = [calls] if isinstance(calls, dict) else list(calls)
-    calls += [{"function": legacy}] if isinstance(legacy, dict) else []
+    calls = [calls] if isinstance(calls, dict) else calls if isinstance(calls, list) else []
+    calls = [*calls, {"function": legacy}] if isinstance(legacy, dict) else calls
     read = []
     for call in calls:
-        function = call.get("function") or call
-        arguments = function.get("arguments", function.get("parameters"))
-        sent = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
-        read.append(tuple(redacted(str(part)) for part in (call.get("id") or "", function["name"], sent)))
+        function = (call.get("function") or call) if isinstance(call, dict) else None
+        if isinstance(function, dict) and function:
+            sent = _arguments(function.get("arguments", function.get("parameters")))
+            name = function.get("name") or ""
+            read.append(tuple(redacted(str(part)) for part in (call.get("id") or "", name, sent)))
     return tuple((call_id, name, sent) for call_id, name, sent in read)
+
+
+def _arguments(arguments: Any) -> str:
+    """Return the arguments of a call in JSON, which some endpoints encode twice and others not at all."""
+    if isinstance(arguments, str) and arguments.lstrip().startswith('"'):
+        with suppress(ValueError):
+            inner = json.loads(arguments)
+            return inner if isinstance(inner, str) else arguments
+    return arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
 
 
 def _text(content: Any) -> str:

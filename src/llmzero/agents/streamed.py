@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmzero.agents.complaints import error_of
+
 
 def joined_stream(body: str) -> dict[str, Any] | None:
     """Return the chat completion that a body of server-sent events, or of JSON lines, amounts to.
@@ -24,10 +26,11 @@ def joined_stream(body: str) -> dict[str, Any] | None:
     choice: dict[str, Any] = {"message": message}
     completion: dict[str, Any] = {}
     for event in events:
-        if event.get("error"):
+        of_ollama = isinstance(event.get("message"), dict)
+        if event.get("error") or not ("choices" in event or of_ollama or error_of(event) is None):
             return event
         completion |= {key: event[key] for key in ("usage",) if event.get(key)}
-        for piece in event.get("choices") or ():
+        for piece in event.get("choices") or ([event] if of_ollama else ()):
             if piece.get("index"):  # another choice than the first
                 continue
             choice |= {key: piece[key] for key in ("finish_reason", "error") if piece.get(key)}
@@ -44,25 +47,15 @@ def _events(body: str) -> Iterator[dict[str, Any]]:
     heads = {line.partition(":")[0] for line in lines if line.strip() and line[0] not in "{:"}
     if not heads <= {"data", "event", "id", "retry"}:
         return
-    for data in _data(lines):
-        if data.strip() not in ("", "[DONE]"):
-            event = json.loads(data)
-            if not isinstance(event, dict):
-                raise ValueError("an event of the stream is no JSON object")
-            yield event
-
-
-def _data(lines: list[str]) -> Iterator[str]:
-    """Yield what each event carries; its lines belong together up to an empty one."""
-    held: list[str] = []
-    for line in [*lines, ""]:
-        if line.startswith("data:"):
-            held.append(line[5:])
-        elif line.startswith("{"):
-            yield line
-        elif not line.strip():
-            yield "\n".join(held)
-            held = []
+    carried = (line.removeprefix("data:").strip() for line in lines if line.startswith(("data:", "{")))
+    text = "\n".join(line for line in carried if line not in ("", "[DONE]"))
+    decoder, position = json.JSONDecoder(), 0
+    while position < len(text):  # a value says itself where it ends: some servers leave out the empty lines
+        event, end = decoder.raw_decode(text, position)
+        if not isinstance(event, dict):
+            raise ValueError("an event of the stream is no JSON object")
+        yield event
+        position = end + 1
 
 
 def _join(message: dict[str, Any], calls: dict[Any, dict[str, Any]], delta: Mapping[str, Any]) -> None:

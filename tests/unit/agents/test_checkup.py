@@ -125,6 +125,24 @@ def test_an_address_where_nothing_is_is_refused(tmp_path: Path) -> None:
         endpoint(server.url.replace("/v1", "/api/v2"), tmp_path).check()
 
 
+@pytest.mark.parametrize("version", ["", "/v1"])
+def test_a_web_page_with_status_200_is_no_endpoint(tmp_path: Path, version: str) -> None:
+    page = Answer(raw=b"<!DOCTYPE html><title>Chat</title>", headers={"content-type": "text/html"})
+    with LLMServer(lambda request: page, listing=page, anywhere=page) as server:
+        address = server.url.removesuffix("/v1") + version
+        with pytest.raises(UserError, match=r"llm\.base_url: there is no /chat/completions.*a page of HTML"):
+            endpoint(address, tmp_path).check()
+
+
+def test_a_web_page_in_place_of_the_version_says_where_it_is(tmp_path: Path) -> None:
+    page = Answer(raw=b"<!DOCTYPE html><title>Chat</title>", headers={"content-type": "text/html"})
+    with (
+        LLMServer(good, anywhere=page) as server,
+        pytest.raises(UserError, match=f"lacks /v1; give llm.base_url={server.url}"),
+    ):
+        endpoint(server.url.removesuffix("/v1"), tmp_path).check()
+
+
 @pytest.mark.parametrize("status", [301, 308])
 def test_an_address_that_leads_elsewhere_is_refused(tmp_path: Path, status: int) -> None:
     away = Answer(status=status, raw=b"", headers={"location": "https://there/v1/models"})
@@ -163,6 +181,11 @@ NO_MODEL: tuple[tuple[int, dict[str, str]], ...] = (
     (404, {"type": "not_found_error", "message": "model: scripted"}),
     (404, {"message": "models/scripted is not found for API version v1main"}),
     (400, {"code": "model_not_supported", "message": "The requested model is not supported."}),
+    (400, {"message": "Model not found", "param": "None", "type": "None"}),
+    (400, {"message": "bad value", "param": "model"}),
+    (400, {"message": "Unsupported model: scripted"}),
+    (400, {"message": "No models loaded. Please load one."}),
+    (200, {"message": "The model scripted does not exist", "code": "404"}),
     (404, {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}),
 )
 
@@ -182,6 +205,14 @@ def test_an_unknown_model_ends_the_start_and_is_asked_once_in_a_search(
             with pytest.raises(CallError, match=words):
                 ask(made)
         assert len(server.requests) == 2, "not in other forms, and not for the next stage"
+
+
+def test_a_gateway_that_is_busy_without_the_model_is_no_excuse(tmp_path: Path) -> None:
+    with (
+        LLMServer(no_model(503, message="No channel", code="model_not_found"), models=["other"]) as server,
+        pytest.raises(UserError, match=r"llm\.model=scripted: the endpoint has no such model"),
+    ):
+        endpoint(server.url, tmp_path).check()
 
 
 def test_a_model_that_is_there_needs_no_place_in_a_list(tmp_path: Path) -> None:

@@ -52,6 +52,19 @@ SHAPES: dict[str, Answer] = {
     "one call that is no list": completion({"content": None, "tool_calls": call_of(TEXT)}),
     "a call of the old protocol": completion({"content": None, "function_call": call_of(TEXT)["function"]}),
     "the old protocol, an object": completion({"function_call": call_of(GOOD)["function"]}),
+    "arguments encoded twice": completion({"content": "Sure:", "tool_calls": [call_of(json.dumps(TEXT))]}),
+    "a call without a name": completion({"content": None, "tool_calls": [{"function": {"arguments": TEXT}}]}),
+    "content beside calls of null": completion({"content": TEXT, "tool_calls": [None]}),
+    "content beside calls of text": completion({"content": TEXT, "tool_calls": "none"}),
+    "an empty call beside reasoning": completion(
+        {"content": "", "tool_calls": [call_of("")], "reasoning_content": TEXT}
+    ),
+    "details of reasoning": completion(
+        {"content": None, "reasoning_details": [{"type": "reasoning.text", "text": TEXT}]}
+    ),
+    "a piece of a stream in a body": Answer(
+        raw=json.dumps({"choices": [delta(content=TEXT)["choices"][0]], "usage": USAGE}).encode()
+    ),
     "content beside an empty call": completion({"content": TEXT, "tool_calls": [call_of("{}")]}),
     "null content beside reasoning": completion({"content": None, "reasoning_content": f"Hm. {TEXT}"}),
     "empty content beside reasoning": completion({"content": "\n\n", "reasoning": TEXT}),
@@ -87,6 +100,13 @@ SHAPES: dict[str, Answer] = {
         raw=events(delta(reasoning_content='{"changes": [9]}'), *PIECES, end="data:[DONE]")
     ),
     "a stream of one whole message": Answer(raw=events(json.loads(completion({"content": TEXT}).raw or b""))),
+    "a stream without empty lines": Answer(raw=b": a comment\n" + events(*PIECES, separator="\r\n")),
+    "lines of Ollama": Answer(
+        raw="\n".join(
+            json.dumps({"message": {"role": "assistant", "content": text}, "usage": USAGE})
+            for text in (TEXT[:5], TEXT[5:])
+        ).encode()
+    ),
     "lines of JSON": Answer(raw="\n".join(map(json.dumps, PIECES)).encode()),
 }
 
@@ -127,6 +147,11 @@ PASSING: dict[str, Answer] = {
             {"base_resp": {"status_code": 1002, "status_msg": "slow down please: rate limit"}}
         ).encode()
     ),
+    "beside choices of null": Answer(
+        raw=json.dumps({"choices": None, "message": "slow down please", "status": 429}).encode()
+    ),
+    "a code with a point": error_of({"message": "slow down please", "code": 429.0}),
+    "of a stream, bare": Answer(raw=events({"message": "slow down please", "code": 429})),
     "of a stream": Answer(raw=events({"error": {"message": "slow down please", "code": 429}})),
 }
 
@@ -273,6 +298,9 @@ def pydantic(*fields: str) -> bytes:
         (400, body_of({"error": {"message": "x" * 2000 + " unknown field max_completion_tokens"}})),
         (400, body_of({"error": {"message": "Unsupported.", "param": "max_completion_tokens"}})),
         (400, body_of({"max_completion_tokens": ["Unknown field."]})),
+        (400, body_of({"error": {"message": "No such field: max_completion_tokens", "param": "None"}})),
+        (422, body_of({"error": {"message": "max_completion_tokens isn't known here", "param": "body"}})),
+        (400, body_of({"message": "max_completion_tokens is no longer supported."})),
         (400, b"max_completion_tokens: unrecognized argument"),
         (200, body_of({"choices": None, "error": {"code": 400, "message": "unknown max_completion_tokens"}})),
     ],
@@ -324,6 +352,45 @@ def test_an_optional_field_that_is_refused_is_left_out_and_said_once(
         assert sent.keys() & {"temperature", *SAMPLING} == {"temperature", *SAMPLING} - {field}
         assert server.requests[-1].form == "strict"
     assert caplog.text.count(f"does not take {field}, which is left out") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default (1) value.",
+        "`temperature` may only be set to 1 when thinking is enabled.",
+        "This model has a fixed temperature of 1",
+        "Temperature is disabled for reasoning models",
+    ],
+)
+@pytest.mark.parametrize("param", [None, "None", "temperature"])
+def test_a_temperature_that_is_refused_in_any_words_is_left_out(
+    tmp_path: Path, words: str, param: str | None
+) -> None:
+    refusal = Answer(status=400, raw=body_of({"error": {"message": words, "param": param}}))
+    with LLMServer(picky(lambda body: "temperature" in body, refusal)) as server:
+        made = endpoint(server.url, tmp_path, temperature=0.7)
+        for _ in range(2):
+            assert json.loads(ask(made).text) == GOOD
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_endpoint_that_takes_no_limit_gets_none(
+    tmp_path: Path, at_once: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = ("max_completion_tokens", "max_tokens")
+
+    def mind(request: Request) -> Answer:
+        sent = [name for name in limits if name in request.body]
+        return Answer(status=422, raw=pydantic(*(limits if at_once else sent))) if sent else good(request)
+
+    with LLMServer(mind) as server:
+        made = endpoint(server.url, tmp_path)
+        for _ in range(2):
+            assert json.loads(ask(made).text) == GOOD
+        assert [request.form for request in server.requests] == ["strict"] * 4
+    assert caplog.text.count("does not take a limit of replies, which is left out") == 1
 
 
 def test_several_fields_that_are_refused_are_left_out(tmp_path: Path) -> None:

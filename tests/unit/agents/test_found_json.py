@@ -38,6 +38,13 @@ HARMONY = "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>f
         f'{{"name": "answer", "arguments": {FINAL}}}',
         f'<tool_call>{{"name": "answer", "arguments": {json.dumps(FINAL)}}}</tool_call>',
         json.dumps(FINAL),
+        json.dumps(FINAL.replace("1]", '1], "expected": {}')),
+        '{"changes": [1,], "rationale": "a, ] b\nand ,}",\n}\n',
+        f"<think>{DRAFT}</think>{FINAL}\n</think>",
+        f"{DRAFT}</think>{FINAL} where </think> ends what I thought",
+        f'{{"type": "function", "function": {{"name": "answer", "arguments": {json.dumps(FINAL)}}}}}',
+        f'{{"name": "answer", "input": {FINAL}}}',
+        f'{{"final_answer": {FINAL}}}',
         FINAL.replace("\n", "\r\n").join(["\ufeff", "\r\n"]),
     ],
 )
