@@ -21,10 +21,11 @@ from llmzero.runners.sbatch import NotNowError, RefusedError
 
 log = logging.getLogger(__name__)
 
+GONE = "GONE"  # the state of a job that SLURM does not tell of
 # States of a job that runs no more. Any other counts as alive, unknown ones too: waiting for a job that has
 # ended costs time, and replacing one that runs would put two of them into one directory.
 ENDED = (
-    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "GONE", "LAUNCH_FAILED", "NODE_FAIL"),
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", GONE, "LAUNCH_FAILED", "NODE_FAIL"),
     *("OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "SPECIAL_EXIT", "TIMEOUT"),
 )
 UNREAD = "UNKNOWN"  # the state of a job whose line does not read
@@ -173,8 +174,7 @@ class Queue:
         forgotten = self._followed - self._known.keys()
         past = sacct(forgotten) if forgotten else {}
         self._states |= {
-            job_id: self._known.get(job_id) or past.get(job_id) or JobState("GONE")
-            for job_id in self._followed
+            job_id: self._known.get(job_id) or past.get(job_id) or JobState(GONE) for job_id in self._followed
         }
         for job_id in self._left:
             if self._states[job_id].state == "PENDING":

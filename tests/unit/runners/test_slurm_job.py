@@ -5,15 +5,18 @@ The SLURM here is a script; tests/integration has the real one.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +36,7 @@ from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.studies.jobs import SearchJob, job_array
 from llmzero.studies.pool import run_cell
-from llmzero.tree.lease import Lease
+from llmzero.tree.lease import SILENCE_S, Lease
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 
@@ -503,3 +506,32 @@ def test_a_stage_that_an_unclear_job_has_ended_or_begun_is_not_submitted_nor_und
     monkeypatch.setattr(runner, "_not_before", 0.0)
     begun.poll()
     assert len((answers / "submissions").read_text().splitlines()) == 1, "of the one that has not ended"
+
+
+def test_a_job_that_renews_its_lease_is_alive_although_squeue_does_not_list_it(
+    answers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: SILENCE_S / 4 * next(looks), time=time.time)
+    monkeypatch.setattr("llmzero.runners.slurm.time", clock)
+    stage = StageDir(answers / "nodes/0001")
+    stage.path.mkdir(parents=True)
+    (stage.path / "job.json").write_text('{"job_id": "7"}')
+    (answers / "squeue.txt").write_text("")
+    runner = SlurmRunner(SlurmRunnerSettings(poll_s=0.0, grace_s=0.0))
+    handle = runner.attach(StageSpec("0001", "0000", 1, stage.path, None, {}, 4, 0))
+    assert handle is not None
+    assert not handle.alive(), "without a lease only the grace counts"
+    lease = stage.path / "stage.lease"
+    for renewals in range(4):
+        lease.write_text(f'{{"renewals": {renewals}}}')
+        assert handle.alive()
+        assert handle.alive(), "it may be silent for a while"
+    assert not all(handle.alive() for _ in range(9)), "but not for ever"
+    lease.write_text('{"renewals": 4}')
+    assert handle.alive()
+    lease.unlink()
+    assert not handle.alive()
+    (answers / "squeue.txt").write_text("7|FAILED|llmzero-x|None\n")
+    lease.write_text('{"renewals": 5}')
+    assert not handle.alive(), "what SLURM says counts"
