@@ -32,8 +32,9 @@ def chemistry(settings: ChemistrySettings) -> Task:
     A template makes prompts of full difficulty from `question` and `example`.
 
     Raises:
-        UserError: RDKit is not installed.
+        UserError: RDKit is not installed, or a data set is named that would go unread.
     """
+    settings.check_source()
     require("rdkit", "task=chem")
     from llmzero.tasks.chemistry_nano import SmallMolecules  # these need RDKit
     from llmzero.tasks.chemistry_published import ChemCoTBench

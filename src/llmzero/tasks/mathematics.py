@@ -33,7 +33,12 @@ class MathSettings(GeneratedTaskSettings):
 
 
 def mathematics(settings: MathSettings) -> Task:
-    """Return the task that the settings describe; a template makes prompts of `full` from `question`."""
+    """Return the task that the settings describe; a template makes prompts of `full` from `question`.
+
+    Raises:
+        UserError: a data set is named that would go unread.
+    """
+    settings.check_source()
     sizes = generated_sizes(settings.sizes())
     if settings.difficulty == "nano":
         return Fractions(sizes, settings.seed)

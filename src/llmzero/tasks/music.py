@@ -33,8 +33,10 @@ def sheet_music(settings: SheetMusicSettings) -> Task:
     A template makes prompts of full difficulty from `question`, `abc`, `options` and `form`.
 
     Raises:
-        UserError: music21 is not installed; full difficulty needs it.
+        UserError: music21 is not installed, which full difficulty needs; or a data set is named that would go
+            unread.
     """
+    settings.check_source()
     from llmzero.tasks.music_nano import ShortMusic  # imported late: settings are read where no task is
     from llmzero.tasks.music_published import PublishedMusic
     from llmzero.tasks.music_questions import SheetMusic

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llmzero.core.errors import UserError
 from llmzero.core.settings import setting
 from llmzero.tasks.generated import DEFAULT_SIZES
 
@@ -39,6 +40,26 @@ class GeneratedTaskSettings(TaskSettings):
         "nano", "nano: short strings of a few characters; full: questions in words", choices=("nano", "full")
     )
     seed: int = setting(0, "seed of the generator; splits are disjoint across seeds")
+
+    def check_source(self) -> None:
+        """Refuse what names a data set where problems are generated: it would go unread.
+
+        Raises:
+            UserError: it does.
+        """
+        source = getattr(self, "source", "generated")
+        if source != "generated" and self.difficulty == "nano":
+            raise UserError(
+                f"task.source={source}: at task.difficulty=nano problems are generated; set "
+                "task.difficulty=full, with a model that reads words, such as model=hf"
+            )
+        for key in ("path", "subset"):
+            value = getattr(self, key, None)
+            if value is not None and source == "generated":
+                raise UserError(
+                    f"task.{key}={value}: is of a published data set, and task.source=generated; name the "
+                    f"data set as task.source, or leave task.{key} out"
+                )
 
 
 @dataclass

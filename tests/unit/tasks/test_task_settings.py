@@ -32,6 +32,23 @@ WRONG: list[tuple[list[str], str, Any, str]] = [
 ]
 
 
+PUBLISHED = {"math": "gsm8k", "chem": "published", "ssmr": "published"}
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        *((task, key) for task in PUBLISHED for key in ("source", "path")),
+        *(("math", "subset"), ("ssmr", "subset")),
+    ],
+)
+def test_a_data_set_that_would_go_unread_is_refused(task: str, key: str) -> None:
+    source = {"source": PUBLISHED[task]} if key == "source" else {key: "here", "difficulty": "full"}
+    said = "at task.difficulty=nano" if key == "source" else f"task.{key}=here: is of a published data set"
+    with pytest.raises(UserError, match=said):
+        make({"_target_": f"llmzero.tasks.{TARGETS[task]}", **source}, "task")
+
+
 @pytest.mark.parametrize(
     ("task", "key", "value", "bounds"),
     [(task, key, value, bounds) for tasks, key, value, bounds in WRONG for task in tasks],
