@@ -11,7 +11,8 @@ from llmzero.tasks.answers import MAX_ANSWER_CHARS, MAX_COMPLETION_CHARS
 from llmzero.tasks.numbers import spelled
 
 _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed|fbox)(?![A-Za-z])|[{}$*_`]")
-_LETTER = r"[(\[]?(?<![\w'’.\\-])(?P<letter>[A-Z])(?![\w'’-]|\.\w)[)\]]?"
+_QUOTED = re.compile(r"['‘](.*)['’]", re.DOTALL)
+_LETTER = r"[(\[]?(?<![\w'’.+\\-])(?P<letter>[A-Z])(?![\w'’+#-]|\.\w)[)\]]?"
 _STANDING = re.compile(rf"{_LETTER}|(?<!\w)[(\[](?P<small>[a-z])[)\]]")
 _NAME = r"(?:(?:option|choice|answer)\s?:?\s?)?"
 _ALONE = re.compile(rf"{_NAME}[(\[]?([A-Z])[)\]]?[.:,]?", re.IGNORECASE | re.ASCII)
@@ -27,6 +28,18 @@ _REASON = r"(?:because|since|as|is|was|due|but|and|or|so)\b"
 _PROSE = re.compile(rf"[ \t]+(?!{_REASON})[a-z]")  # behind an article or a pronoun
 _EXPLAINED = re.compile(rf"{_LETTER}(?:,?\s+(?:as|is|due|so)\b|\s+[-–—]\s)")  # at the beginning
 _BECAUSE = re.compile(rf"(?<!not ){_LETTER},?\s+(?:because|since)\b")
+# A letter that is denied: not B, neither A nor B, B is wrong.
+_NOT = re.compile(
+    r"(?:\b(?:not|nor|neither|cannot|never|except)|n['’]t)\s+(?:be\s+)?(?:(?:option|choice)\s+)?"
+    r"(?:[(\[]?[A-Z][)\]]?\s+(?:or|nor|and)\s+)?$",
+    re.IGNORECASE,
+)
+_WRONG = re.compile(r"\s+(?:is\s+|was\s+|can|is(?=n))(?:not|n['’]t|wrong|incorrect|false)\b")
+# The label of another option, in the text behind one: A. cat B. dog.
+_OTHER = re.compile(
+    r"(?<![\w(])(?:[(\[](?P<in>[A-H])[)\]]|(?P<closed>[A-H])\))\s+(?!(?:and|or|are|is)\b)\S"
+    r"|(?:[\n,;]|\b(?:and|or)\b)\s*(?P<listed>[A-H])[.:]\s+\S|(?<!\w)(?P<next>[A-H])[.:]\s+\S"
+)
 _GOES_ON = re.compile(rf"[\s.):\]]*(?:,|;|/|&|(?:and|or)\b)?\s*{_LETTER}(?:[.,:;)]|\s*$|\s*(?:and|or)\b)")
 
 
@@ -40,7 +53,17 @@ def read(text: str) -> str | None:
     match = _LABEL.fullmatch(text)
     if match is None or _GOES_ON.match(match["text"]):
         return None
-    return (match[1] or match[2]).upper()
+    letter = (match[1] or match[2]).upper()
+    return None if _lists_another(match["text"], letter) else letter
+
+
+def _lists_another(text: str, letter: str) -> bool:
+    """Return whether a text behind a label has another one; in John F. Kennedy, F. is one only behind E."""
+    for other in _OTHER.finditer(text):
+        name = other[other.lastgroup or 0]
+        if name != letter and (other.lastgroup != "next" or ord(name) == ord(letter) + 1):
+            return True
+    return False
 
 
 def only(text: str) -> str | None:
@@ -48,10 +71,11 @@ def only(text: str) -> str | None:
     letter, plain = _meant(text)
     if letter is not None:
         return letter or None
-    if match := _EXPLAINED.match(plain):
+    if (match := _EXPLAINED.match(plain)) and not _denied(plain, match):
         return match["letter"]
-    letters = {_letter(match) for match in _standing(plain)}
-    return letters.pop() if len(letters) == 1 else None
+    found = _standing(plain)
+    letters = {_letter(match) for match in found}
+    return letters.pop() if len(letters) == 1 and not any(_denied(plain, match) for match in found) else None
 
 
 def last(text: str) -> str:
@@ -59,7 +83,7 @@ def last(text: str) -> str:
     letter, plain = _meant(text)
     if letter is not None:
         return letter
-    found = _standing(plain)
+    found = [match for match in _standing(plain) if not _denied(plain, match)]
     if not found or any(_listed(plain, one.end(), found[-1]) for one in found[-2:-1]):
         return ""
     return _letter(found[-1])
@@ -76,13 +100,15 @@ def _meant(text: str) -> tuple[str | None, str]:
 
 
 def _plain(text: str) -> str:
-    return _MARKUP.sub("", spelled(text)).strip()
+    text = _MARKUP.sub("", spelled(text)).strip()
+    quoted = _QUOTED.fullmatch(text)
+    return quoted[1] if quoted else text
 
 
 def _said(text: str) -> str | None:
     """Return the letter of the last `the answer is B`, else of the last `option B`; empty for several."""
     for said in _SAID:
-        found = [match for match in said.finditer(text) if not _in_prose(text, match)]
+        found = [m for m in said.finditer(text) if not (_in_prose(text, m) or _denied(text, m))]
         if found:
             goes_on = _GOES_ON.match(text, found[-1].end())
             if goes_on and goes_on["letter"] != found[-1]["letter"] and not _PROSE.match(text, goes_on.end()):
@@ -94,6 +120,13 @@ def _said(text: str) -> str | None:
 def _standing(text: str) -> list[re.Match[str]]:
     """Return the letters that stand alone."""
     return [match for match in _STANDING.finditer(text) if not _in_prose(text, match)]
+
+
+def _denied(text: str, match: re.Match[str]) -> bool:
+    """Return whether a text says of a letter that it is not the answer."""
+    end = match.end("letter") if match["letter"] else match.end()
+    before = text[max(0, match.start() - 32) : match.start()]
+    return bool(_NOT.search(before) or _WRONG.match(text, end + text.startswith((")", "]"), end)))
 
 
 def _letter(match: re.Match[str]) -> str:

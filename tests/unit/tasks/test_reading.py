@@ -413,6 +413,11 @@ CHOICE: list[tuple[str, str, int]] = [
     ("A and B", "A", 0),
     ("AB", "AB", 0),
     ("B", "A, B", 0),
+    *((text, "A", 0) for text in ("A. cat\nB. dog", "A. cat B. dog", "(A) cat (B) dog", "A) 1 B) 2")),
+    *((text, "B", 0) for text in ("not B", "B is wrong", "Neither A nor B", "The answer is not B", "B+")),
+    *((text, "B", 0) for text in ("B. cat and C. dog", "B. cat, C. dog", "It can't be B", "All except B")),
+    *((text, "B", 0) for text in ("Not A but B", "It is not A, it is B", "A is wrong, so B")),
+    *((text, "B", 1) for text in ("B. John F. Kennedy", "'B'", "B. Only A is true", "B. vitamin C.")),
 ]
 
 MATH: list[tuple[str, str, int]] = [
