@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
+from math import gcd
 from typing import Any
 
 from llmzero.tasks import math_words
@@ -27,7 +28,8 @@ _PLAIN = [  # notation of programs, and what only shapes a formula
     (re.compile(r"\\(?:text|mathrm|mathit)\s?\{\s?([ei])\s?\}"), r" \1 "),
     (re.compile(r"(?<=\d)\s+(?=[ei](?![A-Za-z]))"), ""),  # else taken for a unit
 ]
-_SCALE = re.compile(r"\b(?:hundred|thousand|[mb]illion|trillion|dozen|square|cube)")
+_SCALE = re.compile(r"\b(?:hundred|thousand|[mb]illion|trillion|dozen|squared|cubed)\b")
+_RATIO = re.compile(r"\d{1,18}(?:\s?:\s?\d{1,18}){2,}")  # 3:4:5, else taken for 3/4/5
 _POINTS = re.compile(r"(?<![\\A-Za-z])[A-Z]{3,}(?![A-Za-z])")
 _ASSIGNED = re.compile(r"(?<![\\A-Za-z])([A-Za-z])\s?=")
 _ITEM = re.compile(r",|\b(?:and|or)\b")
@@ -99,7 +101,15 @@ def _formula(text: str) -> str | None:
     for sign, command in (("×", "\\times "), ("≈", "\\approx ")):
         text = text.replace(sign, command)
     readable = not (_MISREAD.search(text) or _ENDLESS.search(text)) and _nesting(text) <= MAX_NESTING
-    return _both(text.strip().removesuffix(".")) if readable else None
+    return _both(_ratio(text.strip().removesuffix("."))) if readable else None
+
+
+def _ratio(text: str) -> str:
+    """Return a ratio of three or more numbers as a tuple, in lowest terms."""
+    if not _RATIO.fullmatch(text):
+        return text
+    parts = [int(part) for part in text.split(":")]
+    return f"({','.join(str(part // (gcd(*parts) or 1)) for part in parts)})"
 
 
 def _both(text: str) -> str:

@@ -17,6 +17,11 @@ _CALENDAR = re.compile(
     r"|january|february|march|april|may|june|july|august|september|october|november|december)\b",
     re.IGNORECASE,
 )
+# Several quantities are no number: 3 hours and 20 minutes.
+_QUANTITIES = re.compile(
+    r"\d\s*(?!(?:and|or|by|to|mod|times|plus|minus|over)\b)[A-Za-z]{2,}[A-Za-z\s,]*\d", re.ASCII
+)
+_PART = re.compile(r"[^\W\d_]+|[\d./]+")
 _DATED = re.compile(r"[\w\s,':-]+")
 _HALF = re.compile(r"(?<=\d)\s*([ap])\s?m\b", re.IGNORECASE)
 # A word or a name of points; up to three small letters may be a product.
@@ -31,6 +36,9 @@ def verdict(stated: str, answer: str) -> bool | None:
     texts = _unmarked(stated), _unmarked(answer)
     if any(map(_CALENDAR.search, texts)):
         return False
+    if any(map(_QUANTITIES.search, texts)):
+        first, second = ([part for part in _PART.findall(text.casefold()) if part != "and"] for text in texts)
+        return first == second
     named = right is not None and (_NAME.search(texts[1]) or _TEXT.search(answer))
     return False if named else None
 

@@ -635,6 +635,14 @@ FORMULAS: list[tuple[str, str, int]] = [
     ("**2\\sqrt{3}**", "2\\sqrt{3}", 1),
     ("\\displaystyle\\frac{x}{2}", "x/2", 1),
     ("3pi", "3\\pi", 1),
+    *((text, "3\\text{ hours }20\\text{ minutes}", 0) for text in ("3", "20", "60", "320")),
+    ("3 hours and 20 minutes", "3\\text{ hours }20\\text{ minutes}", 1),
+    ("3 hours 30 minutes", "3\\text{ hours }20\\text{ minutes}", 0),
+    ("3\\text{ hours and }20\\text{ minutes}", "3", 0),
+    ("3:5:4", "3:4:5", 0),
+    ("3:4:5", "3:4:5", 1),
+    ("6:8:10", "3:4:5", 1),
+    ("6\\pi", "6\\pi\\text{ square inches}", 1),
     ("x**2 + 1", "x^2+1", 1),
 ]
 
