@@ -21,7 +21,9 @@ PASSING = (
     *("timed out", "temporarily", "try again", "submitjob", "zero bytes", "i/o error writing"),
     *("unable to contact", "connection refused", "connection reset", "connect failure", "broken pipe"),
     *("communication connection", "transport endpoint", "interrupted system call", "standby mode"),
-    *("unexpected message", "header lengths are longer"),
+    *("unexpected message", "header lengths are longer", "insane message length", "message send failure"),
+    *("message receive failure", "no route to host", "network is unreachable", "connect to database"),
+    *("presently disabled", "cannot allocate memory"),
 )
 
 

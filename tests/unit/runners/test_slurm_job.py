@@ -361,6 +361,13 @@ def test_a_users_habits_hide_no_job(answers: Path, monkeypatch: pytest.MonkeyPat
         ("echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1", True),
         ("echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1", True),
         ("echo 'sbatch: error: AssocGrpSubmitJobsLimit' >&2; exit 1", True),
+        ("echo 'Message send failure' >&2; exit 1", True),
+        ("echo 'Message receive failure' >&2; exit 1", True),
+        ("echo 'Insane message length' >&2; exit 1", True),
+        ("echo 'slurm_open_msg_conn: Network is unreachable' >&2; exit 1", True),
+        ("echo 'Unable to connect to database' >&2; exit 1", True),
+        ("echo 'Requested operation is presently disabled' >&2; exit 1", True),
+        ("echo 'Welcome'; echo 'Submitted batch job 12' >&2", True),  # its name tells the job
         ("kill -9 $$", True),
         ("exit 137", True),
         ("exit 1", True),
@@ -370,6 +377,9 @@ def test_a_users_habits_hide_no_job(answers: Path, monkeypatch: pytest.MonkeyPat
         ("echo 'Invalid account or account/partition combination specified' >&2; exit 1", False),
         ("echo 'Invalid qos specification' >&2; exit 1", False),
         ("echo 'Requested node configuration is not available' >&2; exit 1", False),
+        ("echo 'Access/permission denied' >&2; exit 1", False),
+        ("echo 'Requested time limit is invalid (missing or exceeds some limit)' >&2; exit 1", False),
+        ("echo 'Memory specification can not be satisfied' >&2; exit 1", False),
     ],
 )
 def test_what_sbatch_says_passes_or_not(
