@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from llmzero.runners.sbatch import NotNowError, RefusedError, python_command, su
 from llmzero.runners.slurm_queue import GONE, JOB_FILE, JobState, Queue, cancel, job_name, jobs_of
 from llmzero.runners.slurm_resources import JobResources
 from llmzero.runners.snapshot import snapshot
-from llmzero.tree.lease import SILENCE_S
+from llmzero.tree.lease import SILENCE_S, LeaseWatch
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +170,7 @@ class SlurmHandle(DirectoryHandle):
         self.job_id: str | None = None
         self._runner = runner
         self._ended_at: float | None = None
-        self._sign: bytes | None = None
+        self._lease = LeaseWatch(spec.directory / slurm_job.LEASE)
 
     def take(self, job_id: str) -> None:
         """Follow a job, and note its id."""
@@ -199,21 +198,12 @@ class SlurmHandle(DirectoryHandle):
         if (other := self._runner.queue.named(self.name)) is not None:  # ours found it at work, and ended
             self.take(other)
             return True
-        silence = SILENCE_S if self._job.state == GONE and self._gives_a_sign() else 0.0
+        gone = self._job.state == GONE
+        if gone and self._lease.renewed():  # a job is at work that SLURM does not tell of
+            self._ended_at = None
         self._ended_at = self._ended_at or time.monotonic()
+        silence = SILENCE_S if gone and self._lease.present else 0.0
         return time.monotonic() - self._ended_at < max(self._runner.settings.grace_s, silence)
-
-    def _gives_a_sign(self) -> bool:
-        """Return whether the stage has a lease; one that was renewed is of a job that SLURM does not tell of.
-
-        An answer of squeue's that lacks a job, as an empty one does, is no certain word of its end.
-        """
-        sign = None
-        with suppress(OSError):
-            sign = (self._stage.path / slurm_job.LEASE).read_bytes()
-        if sign != self._sign:
-            self._sign, self._ended_at = sign, None
-        return sign is not None
 
     def poll(self) -> StageStatus:
         """Return the last heartbeat or the result; `queued` while the job waits."""

@@ -24,6 +24,8 @@ from llmzero.runners.sbatch import NotNowError, RefusedError, python_command, su
 from llmzero.runners.slurm import RETRY_S
 from llmzero.runners.slurm_queue import Queue, cancel, name_within
 from llmzero.search.settings import SearchConfig
+from llmzero.tree.lease import LeaseWatch
+from llmzero.tree.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class SearchJob:
     def __init__(self, queue: Queue, job_id: str, search_dir: str) -> None:
         self.job_id, self._queue, self._search_dir = job_id, queue, Path(search_dir)
         self._ended_at: float | None = None
+        self._lease = LeaseWatch(Workspace(self._search_dir).lease_file)
         queue.follow(job_id)
 
     @property
@@ -76,6 +79,8 @@ class SearchJob:
         if self.alive:
             self._ended_at = None
             return False
+        if self._lease.renewed():  # its search is driven, whatever squeue leaves out
+            self._ended_at = None
         self._ended_at = self._ended_at or time.monotonic()
         return time.monotonic() - self._ended_at >= GRACE_S
 

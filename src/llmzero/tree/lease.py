@@ -114,6 +114,26 @@ class Lease:
                 self._write()
 
 
+class LeaseWatch:
+    """Sees at each look whether a lease was renewed, where `is_alive` would wait for it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._content: bytes | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether there was a lease at the last look."""
+        return self._content is not None
+
+    def renewed(self) -> bool:
+        """Look; return whether there is a lease that is another than at the last look."""
+        before, self._content = self._content, None
+        with suppress(OSError):
+            self._content = self._file.read_bytes()
+        return self.present and self._content != before
+
+
 def read_lease(file: Path) -> dict[str, Any] | None:
     """Return who drives a search; None where nobody has said so.
 

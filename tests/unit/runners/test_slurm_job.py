@@ -545,3 +545,17 @@ def test_a_job_that_renews_its_lease_is_alive_although_squeue_does_not_list_it(
     (answers / "squeue.txt").write_text("7|FAILED|llmzero-x|None\n")
     lease.write_text('{"renewals": 5}')
     assert not handle.alive(), "what SLURM says counts"
+
+
+def test_a_search_that_is_driven_has_not_ended_although_squeue_does_not_list_its_job(
+    answers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: SILENCE_S / 4 * next(looks), time=time.time)
+    monkeypatch.setattr("llmzero.studies.jobs.time", clock)
+    (answers / "squeue.txt").write_text("")
+    job = SearchJob(Queue(0.0), "7", str(answers))
+    for renewals in range(6):
+        (answers / "driver.json").write_text(f'{{"renewals": {renewals}}}')
+        assert not job.done()
+    assert any(job.done() for _ in range(9)), "it is silent"
