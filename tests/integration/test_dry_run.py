@@ -48,11 +48,12 @@ def test_it_says_what_there_is(search: Run, tmp_path: Path) -> None:
         ("task.test_size=11", "split test has 10 problems, and needs 11"),
         ("task.verifier=no.such.function", "task.verifier=no.such.function"),
         ("model.path={}/none", "is no directory, and no name of the hub"),
+        ("rollout=vllm_server rollout.urls=[]", "rollout.urls=[]: name the servers"),
         ("model.path={}", "has neither model.safetensors nor"),
     ],
 )
 def test_what_is_not_there_is_found(search: Run, tmp_path: Path, override: str, message: str) -> None:
-    refused = search(override.format(tmp_path), ok=False)
+    refused = search(*override.format(tmp_path).split(), ok=False)
     assert refused.returncode == 2
     assert message in refused.stderr
 

@@ -25,7 +25,8 @@ from llmzero.tasks.splits import SPLIT_RANGES
 
 
 def look(spec: StageSpec) -> dict[str, Any]:
-    """Load the task's splits, and of a Hugging Face model its configuration and tokenizer; check them.
+    """Make what samples, load the task's splits, and of a Hugging Face model its configuration and
+    tokenizer; check them.
 
     Returns:
         `splits`, examples by split; of a Hugging Face model `model`, `parameters`, `context` in tokens,
@@ -37,6 +38,7 @@ def look(spec: StageSpec) -> dict[str, Any]:
     settings = read(TrainerSettings, spec.config["trainer"], "trainer")
     task: Task = make(spec.config["task"], "task")
     found: dict[str, Any] = {"splits": {name: len(task.split(name)) for name in SPLIT_RANGES}}
+    make(spec.config["rollout"], "rollout").close()
     source = make(spec.config["model"], "model")
     if not isinstance(source, HfModel):
         return found  # its first stage makes it

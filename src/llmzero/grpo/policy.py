@@ -104,7 +104,7 @@ def load_model(path: str | Path, dtype: str) -> PreTrainedModel:
     _check_generation_config(path)
     if (index := _hub_index(path)) is not None:
         indexed(index)
-    with _refusing_code(path):
+    with _refused(path):
         loaded, found = AutoModelForCausalLM.from_pretrained(
             str(path),
             dtype=DTYPES[dtype],
@@ -145,11 +145,11 @@ def model_without_weights(path: str | Path, dtype: str) -> PreTrainedModel:
     check_model(path)
     _check_generation_config(path)
     try:
-        with _refusing_code(path):
+        with _refused(path):
             config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
     except OSError as error:
         raise UserError(f"model.path={path}: {' '.join(str(error).split())[:400]}") from error
-    with torch.device("meta"):
+    with _refused(path), torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
     with suppress(OSError):  # there need not be one
         model.generation_config = GenerationConfig.from_pretrained(str(path))
@@ -183,16 +183,22 @@ def _hub_index(path: str | Path) -> Path | None:
 
 
 @contextmanager
-def _refusing_code(path: str | Path) -> Iterator[None]:
-    """Have transformers' refusal to run a model's code say what to do."""
+def _refused(path: str | Path) -> Iterator[None]:
+    """Have transformers' refusals of a model, and of its code, name it and say what to do."""
     try:
         yield
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
+    except (OSError, RuntimeError):  # of the hub, disk or memory, and no fault of the files
+        raise
+    except Exception as error:  # whatever transformers makes of what the files say
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model.path={path}: this model comes with Python code of its own, which is never run; "
+                "choose one whose model_type transformers knows"
+            ) from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise UserError(
-            f"model.path={path}: this model comes with Python code of its own, which is never run; "
-            "choose one whose model_type transformers knows"
+            f"model.path={path}: transformers cannot use its files ({reason}); copy the directory anew from "
+            "where it comes, or choose a causal language model that transformers knows"
         ) from error
 
 
@@ -277,7 +283,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     token.
     """
     check_tokenizer(path)
-    with _refusing_code(path):
+    with _refused(path):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -35,9 +35,16 @@ AUTO = -1  # vLLM's word for the longest sequence that both model and memory all
 class VllmEngine:
     """Samples with vLLM in the trainer's own process; weights are handed over layer by layer, without a
     file.
+
+    Raises:
+        UserError: vLLM is not installed.
     """
 
     def __init__(self, settings: VllmEngineSettings) -> None:
+        if importlib.util.find_spec("vllm") is None:
+            raise UserError(
+                "rollout=vllm: vLLM is not installed; pip install 'llmzero[gpu]', or choose rollout=torch"
+            )
         self.settings = settings
         self._llm: Any = None
         self._eos_ids: list[int] = []
@@ -48,13 +55,8 @@ class VllmEngine:
         """Build the engine around the architecture in `weights.directory` and hand the current weights over.
 
         Raises:
-            UserError: vLLM is not installed, or the stage has not the processes that
-                `rollout.tensor_parallel` asks for.
+            UserError: the stage has not the processes that `rollout.tensor_parallel` asks for.
         """
-        if importlib.util.find_spec("vllm") is None:
-            raise UserError(
-                "rollout=vllm: vLLM is not installed; pip install 'llmzero[gpu]', or choose rollout=torch"
-            )
         size = dist.get_world_size() if dist.is_initialized() else 1
         if size % self.settings.tensor_parallel:
             raise UserError(

@@ -29,11 +29,19 @@ SHARD_BYTES = 2**31  # weights in a file; what rank 0 holds in memory while it w
 class VllmServerEngine:
     """Samples with servers that were started beforehand, each with the whole policy; docs/vllm.md has the
     command.
+
+    Raises:
+        UserError: no server was named.
     """
 
     def __init__(self, settings: VllmServerSettings) -> None:
         self.settings = settings
         self.urls = [url.rstrip("/") for url in settings.urls]
+        if not self.urls:
+            raise UserError(
+                "rollout.urls=[]: name the servers to sample with, "
+                "e.g. 'rollout.urls=[http://localhost:8000]'"
+            )
         self.exchange_dir = Path(settings.exchange_dir).expanduser().absolute()
         self._key: str | None = None
         self._eos_ids: list[int] = []
@@ -46,13 +54,8 @@ class VllmServerEngine:
         """Find the servers and hand them the current weights.
 
         Raises:
-            UserError: no server was named, one does not answer, or takes weights from anybody.
+            UserError: one does not answer, or takes weights from anybody.
         """
-        if not self.urls:
-            raise UserError(
-                "rollout.urls=[]: name the servers to sample with, "
-                "e.g. 'rollout.urls=[http://localhost:8000]'"
-            )
         if self.settings.api_key_env is not None:
             self._key = key_of(self.settings.api_key_env, "rollout.api_key_env")
             self._check_doors()

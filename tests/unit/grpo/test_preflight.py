@@ -30,6 +30,7 @@ from llmzero.grpo.policy import (
     end_tokens,
     load_model,
     load_tokenizer,
+    model_without_weights,
     plain_logprobs,
     with_adapter,
 )
@@ -339,6 +340,26 @@ def test_a_prompt_of_tokens_that_the_model_has_not_is_refused(model: Path) -> No
     preflight.check_vocabulary(tokenizer, [known, other], 16)
     with pytest.raises(UserError, match=r"prompt 'b' has 'z', token 15, but the model has 15 tokens; give"):
         preflight.check_vocabulary(tokenizer, [known, other], 15)
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("tokenizer.json", "{}", "added_tokens"),
+        ("config.json", "{}", "model_type"),
+        ("config.json", '{"model_type": "of_tomorrow"}', "of_tomorrow"),
+        ("config.json", '{"model_type": "t5"}', "T5Config"),
+    ],
+)
+def test_files_that_transformers_cannot_use_are_named_with_their_directory(
+    model: Path, file: str, content: str, said: str
+) -> None:
+    (model / file).write_text(content)
+    with pytest.raises(UserError, match=rf"model.path={model}: transformers cannot use its files .*{said}"):
+        load_tokenizer(model) if file == "tokenizer.json" else model_without_weights(model, "float32")
 
 
 # --- weights ---
