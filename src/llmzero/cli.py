@@ -153,9 +153,18 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, ConfigAttributeError | ConfigKeyError):
             return _unknown_key(cause)
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return f"{cause.full_key}: {str(cause.msg or cause).splitlines()[0]}"
+            return f"{cause.full_key}: {_mismatch(str(cause.msg or cause).splitlines()[0])}"
         cause = cause.__cause__
     return str(error)
+
+
+def _mismatch(words: str) -> str:
+    """Return what OmegaConf says of a value, in words that a user can act on."""
+    if words.endswith("is not Optional"):
+        return "null is no value of this setting; leave it out for its default, or give {} for a mapping"
+    if words.endswith("does not support deletion"):
+        return "a setting cannot be taken away, only an entry of a mapping, as in ~llm.extra.NAME"
+    return words
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:

@@ -106,6 +106,20 @@ def test_a_key_that_is_none_stays_refused(launcher: str, key: str) -> None:
     assert f"{key}: unknown key" in str(explain(refused.value))
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("llm.extra=null", "llm.extra: null is no value of this setting"),
+        ("llm.retries=null", "llm.retries: null is no value of this setting"),
+        ("~llm.extra", "llm.extra: a setting cannot be taken away, only an entry of a mapping"),
+    ],
+)
+def test_what_cannot_be_null_or_taken_away_is_told(override: str, words: str) -> None:
+    with pytest.raises((OmegaConfBaseException, HydraException)) as refused:
+        composed("search", LAUNCHERS["search"], [override])
+    assert words in str(explain(refused.value))
+
+
 def test_the_examples_of_explanations_are_values_of_a_command_line() -> None:
     kinds = [*LAUNCHERS.values(), *GROUPS.values(), *(kind for _, kind in PARTS.values())]
     examples = {

@@ -19,6 +19,7 @@ from llmzero.tree.budget import Budget, Ledger
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT, Node, Tree
 
+NANO = "llmzero.grpo.models.NanoModel"
 PROTOCOLS = {
     "agent": ("propose",),
     "stopper": ("interval_s", "decide"),
@@ -93,7 +94,8 @@ def check_sources(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:
     find in the user's cache.
 
     Raises:
-        UserError: a file or an answer cannot be used, a split has too few problems, or there is no model.
+        UserError: a file or an answer cannot be used, a split has too few problems, there is no model, or it
+            cannot begin with this task.
     """
     if model.get("path"):
         check_model(model["path"])
@@ -101,6 +103,11 @@ def check_sources(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:
         made = make(task, "task")
         if hasattr(made, "check"):
             made.check()
+        if model.get("_target_") == NANO and not hasattr(made, "demonstration"):
+            raise UserError(
+                f"model=nano: its warm start needs demonstrations, which {type(made).__name__} has not; give "
+                "model=hf model.path=NAME, or another task"
+            )
 
 
 def check_models(

@@ -470,7 +470,10 @@ def test_a_search_looks_at_all_splits_before_it_begins(tmp_path: Path) -> None:
     check_sources(group, {})
     with pytest.raises(UserError, match=r"split test has \d+ problems, and needs 50"):
         check_sources({**group, "test_size": 50}, {})
-    check_sources({"_target_": "llmzero.tasks.countdown.Countdown"}, {})
+    nano = {"_target_": "llmzero.grpo.models.NanoModel"}
+    with pytest.raises(UserError, match=r"model=nano: its warm start needs demonstrations.*model=hf"):
+        check_sources(group, nano)
+    check_sources({"_target_": "llmzero.tasks.countdown.Countdown"}, nano)
 
 
 def test_every_split_of_a_file_is_read_at_once(tmp_path: Path) -> None:
