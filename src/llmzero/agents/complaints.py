@@ -98,11 +98,14 @@ class ReplyError(Exception):
 
     Attributes:
         complaint: what the endpoint says; None where the reply is garbled, which may be an accident.
+        usage: the tokens of prompt and reply that it charges all the same.
     """
 
-    def __init__(self, text: str, complaint: Complaint | None = None) -> None:
+    def __init__(
+        self, text: str, complaint: Complaint | None = None, usage: tuple[int, int] = (0, 0)
+    ) -> None:
         super().__init__(text)
-        self.complaint = complaint
+        self.complaint, self.usage = complaint, usage
 
 
 def complaint_of(error: BaseException) -> Complaint | None:

@@ -266,6 +266,7 @@ class Endpoint:
     ) -> dict[str, Any]:
         """Make a call, unless budget or breaker forbid it; return its record, which is stored and charged."""
         started, reply, error = time.monotonic(), Reply(""), None
+        lost: list[Reply] = []
         form = "tools" if tools else "none"
         if budget := journal.spent():
             error = f"budget.{budget} is spent"
@@ -277,13 +278,14 @@ class Endpoint:
         made = error is None
         if made:
             try:
-                reply, dialect = self._answer(messages, schema, tools)
+                reply, dialect = self._answer(messages, schema, tools, lost)
                 form = dialect.form if schema else form
                 self._breaker.succeed()
             except Exception as failure:  # whatever an endpoint can do to a client ends here
                 problem = lasting_problem(failure, self.model, self.settings.api_key_env)
                 error = f"{type(failure).__name__}: {problem or told(failure)}"
                 self._fail(error, lasting=problem is not None or isinstance(failure, UserError))
+        paid = [*lost, reply]
         record = {
             "made": made,
             "model": self.model,
@@ -293,6 +295,9 @@ class Endpoint:
             "seconds": round(time.monotonic() - started, 3),
             "error": error,
             **asdict(reply),
+            "prompt_tokens": sum(each.prompt_tokens for each in paid),
+            "completion_tokens": sum(each.completion_tokens for each in paid),
+            "dollars": sum(each.dollars for each in paid),
         }
         self._tape.write(name, deepcopy(record))
         journal.write(name, record)
@@ -308,9 +313,16 @@ class Endpoint:
             )
 
     def _answer(
-        self, messages: Sequence[Message], schema: dict[str, Any] | None, tools: Sequence[dict[str, Any]]
+        self,
+        messages: Sequence[Message],
+        schema: dict[str, Any] | None,
+        tools: Sequence[dict[str, Any]],
+        lost: list[Reply],
     ) -> tuple[Reply, Dialect]:
-        """Return the reply to a conversation, and the dialect that got it; try others after a refusal."""
+        """Return the reply to a conversation, and the dialect that got it; try others after a refusal.
+
+        Replies that cost something and hold no answer are added to `lost`.
+        """
         tried = [self._dialects.dialect]
         while True:
             request = self._request(tried[-1], messages, schema, tools)
@@ -318,7 +330,7 @@ class Endpoint:
             retries = self.settings.retries if len(tried) == 1 else 0
             try:
                 with self._slot(SLOT_TIMEOUTS * self.settings.timeout_s):
-                    reply = self._send(request, retries)
+                    reply = self._send(request, retries, lost)
             except Exception as refusal:
                 complaint = complaint_of(refusal)
                 optional = request.get("extra_body", {})
@@ -363,7 +375,7 @@ class Endpoint:
         for name in [*unlimited, *(after.dropped - before.dropped)]:
             log.warning("%s does not take %s, which is left out: %s", self._label, name, told(refusal))
 
-    def _send(self, request: dict[str, Any], retries: int) -> Reply:
+    def _send(self, request: dict[str, Any], retries: int, lost: list[Reply]) -> Reply:
         """Send a request, and again where the reply breaks off, is garbled or holds a passing error.
 
         The client itself retries all else.
@@ -380,6 +392,9 @@ class Endpoint:
                 raise
             except Exception as error:
                 complaint = error.complaint if isinstance(error, ReplyError) else None
+                if isinstance(error, ReplyError):
+                    nothing = Reply("", prompt_tokens=error.usage[0], completion_tokens=error.usage[1])
+                    lost.append(replace(nothing, dollars=self._price(nothing)))
                 more = BODY_TRIES - 1 if complaint is None else retries if complaint.passing else 0
                 if attempt >= more:
                     raise

@@ -20,6 +20,8 @@ CUT = ("length", "max_tokens", "model_length")
 FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "refusal")
 # Where endpoints put the answer of a message without content: read by them, or taken for reasoning.
 INSTEAD = ("parsed", "reasoning_content", "reasoning", "reasoning_details", "thinking")
+PROMPT = ("prompt_tokens", "input_tokens")  # as endpoints count them
+COMPLETION = ("completion_tokens", "output_tokens")
 SAID = 300  # characters of a refusal
 
 
@@ -76,14 +78,14 @@ def read_reply(body: bytes, request: Message) -> Reply:
         said = [next((text for name in INSTEAD if (text := _text(message.get(name)))), "")]
     text = redacted("\n".join(part for part in said if part))
     if completion.get("error") and not (text or tool_calls):
-        raise _failure(completion)
+        raise _failure(completion, completion.get("usage"))
     usage = completion.get("usage")
     return Reply(
         text,
         tool_calls,
         cut=cut,
-        prompt_tokens=_tokens(usage, ("prompt_tokens", "input_tokens"), json.dumps(request["messages"])),
-        completion_tokens=_tokens(usage, ("completion_tokens", "output_tokens"), text),
+        prompt_tokens=_tokens(usage, PROMPT, json.dumps(request["messages"])),
+        completion_tokens=_tokens(usage, COMPLETION, text),
         trouble=_trouble(message, reason),
     )
 
@@ -138,17 +140,19 @@ def _choice(completion: Mapping[str, Any]) -> dict[str, Any]:
     failed = isinstance(choice, dict) and choice.get("error")
     if isinstance(choice, dict) and not failed:
         return choice
-    raise _failure(choice if isinstance(choice, dict) else completion)
+    raise _failure(choice if isinstance(choice, dict) else completion, completion.get("usage"))
 
 
-def _failure(document: Mapping[str, Any]) -> ReplyError:
+def _failure(document: Mapping[str, Any], usage: Any) -> ReplyError:
     """Return the error for what holds one in place of an answer, or nothing at all."""
-    error = error_of(document)
+    error, charged = error_of(document), (_tokens(usage, PROMPT, ""), _tokens(usage, COMPLETION, ""))
     if error is None:
-        return ReplyError("the reply holds no choices")
+        return ReplyError("the reply holds no choices", usage=charged)
     complaint = complaint_in(error)
     code = f" {complaint.status}" if complaint.status else ""
-    return ReplyError(f"the reply holds an error{code} in place of an answer: {complaint.told}", complaint)
+    return ReplyError(
+        f"the reply holds an error{code} in place of an answer: {complaint.told}", complaint, charged
+    )
 
 
 def _tool_calls(message: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

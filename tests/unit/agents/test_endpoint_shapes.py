@@ -232,6 +232,30 @@ def test_a_refusal_and_a_filter_are_named_and_charged(tmp_path: Path, answer: An
     assert ledger[0][1] == 12
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"choices": [{"finish_reason": "error", "error": {"code": 502, "message": "cut"}}]},
+        {"choices": [], "error": {"code": 429, "message": "slow down"}},
+        {"choices": []},
+    ],
+)
+def test_what_a_reply_without_an_answer_costs_is_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("llmzero.agents.endpoint.BACK_OFF_S", 0.001)
+    answer = Answer(raw=json.dumps({**lost, "usage": USAGE}).encode())
+    ledger: Ledger = []
+    prices = {"price_input": 1e6, "price_output": 2e6, "retries": 1}
+    with LLMServer(script([answer, completion({"content": TEXT}), answer])) as server:
+        made = endpoint(server.url, tmp_path, ledger, **prices)
+        assert json.loads(ask(made).text) == GOOD
+        with pytest.raises(CallError):
+            ask(made)
+        assert len(server.requests) == 4
+    assert [entry[1:] for entry in ledger] == [(24, 34.0), (24, 34.0)]
+
+
 def test_a_reply_that_was_cut_within_its_reasoning_is_no_draft(tmp_path: Path) -> None:
     cut = completion({"content": None, "reasoning_content": TEXT}, "length")
     with LLMServer(script([cut])) as server:
