@@ -71,7 +71,7 @@ def test_searches_that_are_killed_lose_nothing_and_pay_for_nothing_twice(
     """A few kills of each kind; the benchmark itself compares all with runs that nobody kills."""
     script, result = REPOSITORY / "benchmarks/kill_searches.py", tmp_path / "result.json"
     done = subprocess.run(
-        [sys.executable, str(script), "24", "--result", str(result)],
+        [sys.executable, str(script), "12", "--result", str(result)],
         capture_output=True,
         text=True,
         env=environment,
@@ -79,7 +79,7 @@ def test_searches_that_are_killed_lose_nothing_and_pay_for_nothing_twice(
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     report = json.loads(result.read_text())
     assert report["problems"] == 0
-    assert report["kills"] >= 20
+    assert report["kills"] >= 10
     assert all(kind["kills"] >= 1 and kind["runs"] >= 1 for kind in report["kinds"].values())
     calls = report["calls"]
     assert calls["received"] == calls["delivered"] + calls["cut_by_a_kill"]

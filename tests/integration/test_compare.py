@@ -15,7 +15,7 @@ import pytest
 from llmzero.cli import BAD_INPUT, INTERRUPTED
 from llmzero.search.final_test import incumbents_of
 from llmzero.studies.carry_out import FAILED
-from llmzero.studies.statistics import interval, mean
+from llmzero.studies.statistics import mean_interval
 from llmzero.tree.store import EventStore
 from tests.integration.conftest import Run, command
 
@@ -105,7 +105,7 @@ def test_scores_and_areas_are_those_of_the_searches(compared: Path, task: str, b
         assert comparison["budget_stages"][task] == budget
         assert entry["area"]["value"] == pytest.approx(np.mean(areas))
         finals = np.array([test["best"]["score"] for test in tests[method]])
-        assert entry["final"] == pytest.approx(vars(interval(mean, [finals])))
+        assert entry["final"] == pytest.approx(vars(mean_interval([finals])))
         curve = comparison["curves"][task][method]["stages"]
         assert curve["mean"] == pytest.approx(
             [np.mean([by_hand(test["trajectory"], at) for test in tests[method]]) for at in curve["at"]]

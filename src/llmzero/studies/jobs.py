@@ -131,7 +131,6 @@ def job_array(
         with _refusals_explained(cluster, resources):
             jobs.update(array.earlier([config.search_dir for config in configs]))
             if new := [config for config in configs if config.search_dir not in jobs]:
-                array.note({name: job.job_id for name, job in jobs.items()})
                 jobs.update(array.submitted({config.search_dir: (run, config) for config in new}))
         array.note({name: job.job_id for name, job in jobs.items()})
         return [jobs[config.search_dir] for config in configs]
@@ -157,8 +156,8 @@ class _Array:
         self._prefix, self._executor, self._queue = name_within(directory), executor, Queue(POLL_S)
 
     def note(self, jobs: Mapping[str, str]) -> None:
-        """Write down the ids of jobs by their search directories."""
-        write_json(self._record, dict(jobs))
+        """Write down the ids of jobs, or the names that they are to have, by their search directories."""
+        write_json(self._record, {**(read_json(self._record) or {}), **jobs})
 
     def earlier(self, searches: Sequence[str]) -> dict[str, SearchJob]:
         """Return the jobs that earlier launchers submitted and that have not ended in vain."""
@@ -191,7 +190,7 @@ class _Array:
             call.set_timeout(self._executor.parameters.get("time", 5), self._executor.max_num_timeout)
             call.dump(self._folder / f"{name}_{number}.pkl")
         tickets = {search: f"{name}_{number}" for number, search in enumerate(searches)}
-        self.note({**(read_json(self._record) or {}), **tickets})
+        self.note(tickets)
         with outside_a_job():
             job_id = _patiently(
                 lambda: self._queue.submitted(name, lambda: self._submit(name, len(tickets)), ended=True)

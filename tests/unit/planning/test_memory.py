@@ -124,7 +124,7 @@ def test_parameters_are_those_of_the_real_architecture(model: str, parameters: i
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("flags", itertools.product([False, True], repeat=3))
+@pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=3)))
 def test_parameters_of_every_family(family: str, flags: tuple[bool, ...]) -> None:
     tied, attention, mlp = flags
     a = architecture(family, tie_word_embeddings=tied, attention_bias=attention, mlp_bias=mlp)
