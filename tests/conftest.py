@@ -78,6 +78,10 @@ TIERS = {
         "test_a_log_that_is_damaged_or_lost_is_made_again",
         "test_nesting_beyond_all_bounds_ends_no_process",
         "test_the_default_sizes_exist_and_no_molecule_is_in_two_splits",
+        "test_three_workers_for_a_reckless_model",
+        "test_a_hostile_model_ends_no_session_and_leaves_no_bounds",
+        "test_prompts_and_completions_of_the_nano_model_are_short_and_in_its_alphabet",
+        "test_a_dry_run_checks_everything_and_starts_nothing",
     },
     "browser": {"browser"},
 }
