@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,9 +14,9 @@ from llmzero.tasks import answers, hub
 from llmzero.tasks.base import Example, Reward, weighted
 from llmzero.tasks.chemistry_answers import judged, source_molecule
 from llmzero.tasks.chemistry_questions import Question
-from llmzero.tasks.gold import FULL_MARKS, Rows
+from llmzero.tasks.gold import FULL_MARKS, ReadProblems, Rows
 from llmzero.tasks.molecules import GROUPS, canonical, read
-from llmzero.tasks.splits import SPLIT_RANGES, Split, content_id, first_of, split_of
+from llmzero.tasks.splits import content_id, split_of
 from llmzero.tasks.template import prompt_template
 
 HUB = "OpenMol/ChemCoTBench"
@@ -45,7 +45,7 @@ _VALUE = re.compile(
 )
 
 
-class ChemCoTBench:
+class ChemCoTBench(ReadProblems):
     """The benchmark from the hub, or a copy of it.
 
     It has no splits of its own: a molecule's hash decides which split all questions about it belong to.
@@ -67,24 +67,10 @@ class ChemCoTBench:
         self.template = prompt_template("chem", template)
         self._splits = cache(self._load)
 
-    def split(self, name: Split) -> Sequence[Example]:
-        """Return the examples of a split, in the data set's order."""
-        return first_of(self._splits()[name], name, self.sizes[name], self.source)
-
     def reward(self, example: Example, completion: str) -> Reward:
         """Reward the stated answer, plain or as a value in the JSON that the benchmark asks for."""
         text = answers.stated(completion)
         return weighted(0.0, 0.0) if text is None else judged(example, _bare(text))
-
-    def check(self) -> None:
-        """Read all splits.
-
-        Raises:
-            UserError: the data set cannot be used, or a split has too few problems.
-        """
-        for name in SPLIT_RANGES:
-            self.split(name)
-        self.template.close()
 
     def _load(self) -> dict[str, list[Example]]:
         rows = Rows(self.source, self.unverified)

@@ -13,19 +13,22 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.files import make_private, read_json, write_json
 from llmzero.tasks import answers
 from llmzero.tasks.base import Example
 from llmzero.tasks.guard import TIMEOUTS_A_WORKER
+from llmzero.tasks.splits import Split, first_of
+from llmzero.tasks.template import PromptTemplate
 from llmzero.tasks.verified import Verified, shown
 
 FULL_MARKS = 1 - 1e-6
@@ -94,6 +97,41 @@ class Rows:
         log.warning(
             "%s are left out (task.unverified=%s): %s", count, self.unverified, "; ".join([*listed, *more])
         )
+
+
+class ReadProblems:
+    """A task whose problems are read from rows of others; `check` is known by what begins a search.
+
+    Attributes:
+        source: names them, for messages.
+        sizes: examples in each split; None is all.
+        template: makes the prompts.
+    """
+
+    source: str
+    sizes: Mapping[str, int | None]
+    template: PromptTemplate
+    _splits: Callable[[], Mapping[Any, Sequence[Example]]]
+
+    def split(self, name: Split) -> Sequence[Example]:
+        """Return the examples of a split, in the order of their rows.
+
+        Raises:
+            UserError: they cannot be used, or are fewer.
+        """
+        return first_of(self._splits()[name], name, self.sizes[name], self.source)
+
+    def check(self) -> None:
+        """Read all splits that there are, and end the processes that this took.
+
+        Raises:
+            UserError: they cannot be used, or one has too few problems.
+        """
+        for name in self._splits():
+            self.split(name)
+        if isinstance(self, Verified):
+            self.close()
+        self.template.close()
 
 
 def verified(task: Verified, rows: Rows) -> list[tuple[str, Example]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,9 +13,9 @@ from llmzero.core.documents import read_lines
 from llmzero.core.errors import UserError
 from llmzero.core.settings import REQUIRED, setting
 from llmzero.tasks.base import Example
-from llmzero.tasks.gold import Rows, verified
+from llmzero.tasks.gold import ReadProblems, Rows, verified
 from llmzero.tasks.settings import CheckedTaskSettings, unverified
-from llmzero.tasks.splits import SPLIT_RANGES, Split, content_id, first_of, split_of
+from llmzero.tasks.splits import SPLIT_RANGES, Split, content_id, split_of
 from llmzero.tasks.template import prompt_template
 from llmzero.tasks.verified import Verified
 
@@ -34,7 +33,7 @@ class JsonLinesSettings(CheckedTaskSettings):
     unverified: str = unverified("refuse")
 
 
-class JsonLines(Verified):
+class JsonLines(ReadProblems, Verified):
     """A file with a problem a line: an object with a prompt, an answer, and whatever else the template uses.
 
     A problem that stands in the file twice counts once, and may not have two answers. Every right answer has
@@ -46,30 +45,12 @@ class JsonLines(Verified):
     def __init__(self, settings: JsonLinesSettings) -> None:
         super().__init__(settings.verifier, settings.timeout_s, settings.workers)
         self.path = Path(settings.path).expanduser()
+        self.source = str(self.path)
         self.prompt_field, self.answer_field = settings.prompt_field, settings.answer_field
         self.unverified = settings.unverified
         self.template = prompt_template("jsonl", settings.template)
         self.sizes = settings.sizes()
         self._splits = cache(self._read)
-
-    def split(self, name: Split) -> Sequence[Example]:
-        """Return the examples of a split, in the file's order.
-
-        Raises:
-            UserError: the file cannot be used, or has fewer problems.
-        """
-        return first_of(self._splits()[name], name, self.sizes[name], str(self.path))
-
-    def check(self) -> None:
-        """Read all splits, and end the processes that this took.
-
-        Raises:
-            UserError: the file cannot be used, or a split has too few problems.
-        """
-        for name in SPLIT_RANGES:
-            self.split(name)
-        self.close()
-        self.template.close()
 
     def _read(self) -> dict[Split, list[Example]]:
         rows, splits = Rows(f"task.path={self.path}", self.unverified), dict[str, Split]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,9 +11,8 @@ from typing import Any
 from llmzero.core.errors import UserError
 from llmzero.tasks import answers, hub
 from llmzero.tasks.base import Example
-from llmzero.tasks.gold import Rows, verified
+from llmzero.tasks.gold import ReadProblems, Rows, verified
 from llmzero.tasks.math_questions import MathQuestions
-from llmzero.tasks.splits import SPLIT_RANGES, Split, first_of
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
 
@@ -43,7 +42,7 @@ DATA_SETS = {
 }
 
 
-class PublishedMathematics(MathQuestions):
+class PublishedMathematics(ReadProblems, MathQuestions):
     """A published data set.
 
     Its test split is our test split; its training split is divided by the hash of the problem.
@@ -71,27 +70,8 @@ class PublishedMathematics(MathQuestions):
         super().__init__(workers, template)
         self.data_set, self.path, self.subset, self.sizes = data_set, path, subset, sizes
         self.unverified = unverified
+        self.source = f"task=math task.path={path or data_set.path}"
         self._splits = cache(self._load)
-
-    @property
-    def source(self) -> str:
-        """The data set, for messages."""
-        return f"task=math task.path={self.path or self.data_set.path}"
-
-    def split(self, name: Split) -> Sequence[Example]:
-        """Return the examples of a split, in the data set's order."""
-        return first_of(self._splits()[name], name, self.sizes[name], self.source)
-
-    def check(self) -> None:
-        """Read all splits, and end the processes that this took.
-
-        Raises:
-            UserError: the data set cannot be used, or a split has too few problems.
-        """
-        for name in SPLIT_RANGES:
-            self.split(name)
-        self.close()
-        self.template.close()
 
     def _load(self) -> dict[str, list[Example]]:
         subset = None if self.path else self.subset or self.data_set.subset

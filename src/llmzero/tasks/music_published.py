@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from llmzero.tasks import hub
 from llmzero.tasks.base import Example
-from llmzero.tasks.gold import Rows
+from llmzero.tasks.gold import ReadProblems, Rows
 from llmzero.tasks.music_problems import Problem
 from llmzero.tasks.music_questions import MusicQuestions, SheetMusic
-from llmzero.tasks.splits import Split, first_of
+from llmzero.tasks.splits import Split
 
 HUB = "Sylence/SSMR-Bench"
 WRONG = ("incorrect_answer1", "incorrect_answer2", "incorrect_answer3")
@@ -20,7 +20,7 @@ COLUMNS = ("question", "abc_context", "correct_answer", *WRONG, "category")
 SUBTASKS = {"beat": "rhythm"}  # the benchmark's name of a subtask -> ours, where they differ
 
 
-class PublishedMusic(MusicQuestions):
+class PublishedMusic(ReadProblems, MusicQuestions):
     """The published benchmark as the test split.
 
     Training and validation problems are those of its training split; where it has none they are generated.
@@ -48,20 +48,7 @@ class PublishedMusic(MusicQuestions):
 
     def split(self, name: Split) -> Sequence[Example]:
         """Return the examples of a split, in the data set's order."""
-        examples = self._splits().get(name)
-        if examples is None:
-            return self.generated.split(name)
-        return first_of(examples, name, self.sizes[name], self.source)
-
-    def check(self) -> None:
-        """Read the splits that the benchmark has.
-
-        Raises:
-            UserError: it cannot be used, or a split has too few problems.
-        """
-        for name in self._splits():
-            self.split(cast("Split", name))
-        self.template.close()
+        return super().split(name) if name in self._splits() else self.generated.split(name)
 
     def _load(self) -> dict[str, list[Example]]:
         data = hub.splits("ssmr", self.path, self.subset)
