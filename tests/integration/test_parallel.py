@@ -14,6 +14,7 @@ from llmzero.evidence.proposal import Proposal
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.methods.base import MethodContext
 from llmzero.search.methods.tree_search import TreeSearch, TreeSearchSettings
+from llmzero.search.rounds import carry_out
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
@@ -101,7 +102,7 @@ def search(directory: Path, table: Table, workers: int) -> Tree:
         root_hparams=CATALOGUE.defaults(),
         on_change=lambda driver: None,
     )
-    driver.run()
+    carry_out(driver.rounds())
     return driver.store.tree
 
 

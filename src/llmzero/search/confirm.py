@@ -12,6 +12,7 @@ from typing import Any
 from llmzero.core.files import write_json
 from llmzero.core.hparams import Catalogue
 from llmzero.search.replay import replay_config
+from llmzero.search.rounds import Rounds
 from llmzero.search.settings import SearchConfig
 from llmzero.strategies.schedule import StrategyStage, as_trained, strategy_of
 from llmzero.tree.outcomes import read_summary
@@ -55,10 +56,10 @@ class Confirmation:
     store: EventStore
     catalogue: Catalogue
     config: SearchConfig
-    replay: Callable[[SearchConfig], Summary]
+    replay: Callable[[SearchConfig], Rounds[Summary]]
     say: Callable[[str], None]
 
-    def run(self) -> None:
+    def rounds(self) -> Rounds[None]:
         """Write `confirmation.json`; nothing where no stage of the search could be trained."""
         seeds = [self.config.seed + FIRST_FRESH_SEED + i for i in range(self.config.search.confirm_seeds)]
         strategies = self._strategies()
@@ -68,10 +69,11 @@ class Confirmation:
             steps = max(strategy.steps for strategy in strategies)
             stage = StrategyStage(steps, self.catalogue.defaults())
             practitioner = Candidate(f"practitioner-{steps}", None, [stage])
-            runs = {
-                candidate.name: [self._run(candidate, seed) for seed in seeds]
-                for candidate in (*strategies, practitioner)
-            }
+            runs: dict[str, list[Summary]] = {}
+            for candidate in (*strategies, practitioner):
+                runs[candidate.name] = []
+                for seed in seeds:
+                    runs[candidate.name].append((yield from self._run(candidate, seed)))
             searched = {"stages": len(self.store.tree.stages()), "seeds": seeds}
             scores = compared(strategies, practitioner, runs)
             write_json(self.workspace.confirmation_file, {**searched, **scores})
@@ -85,7 +87,7 @@ class Confirmation:
             for node, path in zip(best, stages, strict=True)
         ]
 
-    def _run(self, candidate: Candidate, seed: int) -> Summary:
+    def _run(self, candidate: Candidate, seed: int) -> Rounds[Summary]:
         """Return the summary of a candidate's replay, run where needed; its cost is charged to no budget."""
         directory = self.workspace.confirm / candidate.name / f"seed-{seed}"
         summary = read_summary(directory)
@@ -93,7 +95,7 @@ class Confirmation:
             self.say(f"Confirming {candidate.name} on seed {seed} ...")
             tracking = {"_target_": "llmzero.mirrors.tracking.NoTracking"}
             alone = replace(self.config, seed=seed, search_dir=str(directory), tracking=tracking)
-            summary = self.replay(replay_config(alone, candidate.stages))
+            summary = yield from self.replay(replay_config(alone, candidate.stages))
         spent = summary["budget"]
         self.store.charge_setup(
             f"confirm/{candidate.name}/seed-{seed}",

@@ -22,6 +22,7 @@ from llmzero.evidence.proposal import Proposal, Resume
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.judgements import Judgements
 from llmzero.search.methods.base import Expansion, SearchMethod, WatchingMethod
+from llmzero.search.rounds import Rounds
 from llmzero.tree.budget import Budget
 from llmzero.tree.retention import Retention
 from llmzero.tree.store import EventStore
@@ -39,7 +40,6 @@ TIME_LIMITS = {
     "stop": "the search was asked to end",
 }
 STOP_FACTS = ("reason", "details", "step", "gpu_seconds", "incumbent")  # of a judgement, for the event log
-POLL_S = 0.2  # between two looks at running stages that had nothing new
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Driver:
         """Wall seconds of the driver, earlier runs included."""
         return round(self._elapsed_before + time.monotonic() - self._started, 3)
 
-    def run(self) -> None:
+    def rounds(self) -> Rounds[None]:
         """Search until the budget is spent or the method has nothing more to ask."""
         self._set_aside_unknown_directories()
         if not len(self.store.tree):
@@ -123,8 +123,7 @@ class Driver:
             self._fill()
             if not self.running:
                 break
-            if not self._collect():
-                time.sleep(POLL_S)
+            yield self._collect()
         self._require_root()
 
     def end(self) -> None:

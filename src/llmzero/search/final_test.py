@@ -7,7 +7,6 @@ the same runner as the search's stages, in `<search_dir>/test/`, which no agent 
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from llmzero.core.hparams import HParams
 from llmzero.core.stage import StageDir, StageResult, StageSpec, best_point
 from llmzero.core.text import visible_line
 from llmzero.runners.base import StageHandle, StageRunner
-from llmzero.search.driver import POLL_S, RESTARTS
+from llmzero.search.driver import RESTARTS
+from llmzero.search.rounds import Rounds
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree, better
 from llmzero.tree.workspace import Workspace
@@ -58,7 +58,7 @@ class FinalTest:
         self.workspace, self.store, self.runner = workspace, store, runner
         self.config, self.defaults, self.seed = config, defaults, seed
 
-    def run(self, *, practitioner: bool = True, incumbents: bool = False) -> None:
+    def rounds(self, *, practitioner: bool = True, incumbents: bool = False) -> Rounds[None]:
         """Write `test.json`: score, stderr and n, with the training steps and device seconds behind each.
 
         The practitioner's entry is null where it is not wanted, or could not be trained, for want of memory
@@ -72,46 +72,52 @@ class FinalTest:
         base = self._evaluate("base", _checkpoint(tree.root), tree.root.hparams)
         measured = self._evaluate(f"best-{best.node_id}", _checkpoint(best), best.hparams)
         report: dict[str, Any] = {
-            "base": self._score(base, 0, 0.0),
-            "practitioner": self._practitioner(steps) if practitioner else None,
+            "base": (yield from self._score(base, 0, 0.0)),
+            "practitioner": (yield from self._practitioner(steps)) if practitioner else None,
             "best": {
-                **self._score(measured, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))),
+                **(
+                    yield from self._score(
+                        measured, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))
+                    )
+                ),
                 "node_id": best.node_id,
             },
         }
         if incumbents:
-            report["trajectory"] = self._trajectory()
+            report["trajectory"] = yield from self._trajectory()
         write_json(self.workspace.test_file, report)
 
-    def _trajectory(self) -> list[dict[str, Any]]:
+    def _trajectory(self) -> Rounds[list[dict[str, Any]]]:
         """Return the test score of every incumbent, the base model first."""
         entries = []
         for incumbent in incumbents_of(self.store.tree):
             node = incumbent.node
             name = "base" if node.parent_id is None else f"best-{node.node_id}"
-            score = self._score(self._evaluate(name, _checkpoint(node), node.hparams), 0, 0.0)
+            score = yield from self._score(self._evaluate(name, _checkpoint(node), node.hparams), 0, 0.0)
             spent = {"stages": incumbent.stages, "gpu_seconds": incumbent.gpu_seconds}
             measured = {"score": score["score"], "stderr": score["stderr"]}
             entries.append({**spent, "node_id": node.node_id, **measured})
         return entries
 
-    def _practitioner(self, steps: int) -> dict[str, Any] | None:
+    def _practitioner(self, steps: int) -> Rounds[dict[str, Any] | None]:
         """Train the practitioner's configuration for `steps` and measure it; None where that failed."""
-        checkpoint, gpu_seconds = self._train_practitioner(steps)
+        checkpoint, gpu_seconds = yield from self._train_practitioner(steps)
         if checkpoint is None:
             log.warning(
                 "the practitioner's configuration could not be trained, so there is no test score of it"
             )
             return None
-        return self._score(
-            self._evaluate(f"practitioner-{steps}", checkpoint, self.defaults), steps, gpu_seconds
+        return (
+            yield from self._score(
+                self._evaluate(f"practitioner-{steps}", checkpoint, self.defaults), steps, gpu_seconds
+            )
         )
 
     def _evaluate(self, name: str, checkpoint: Path, hparams: HParams) -> Measurement:
         config = {**self.config, "trainer": {**self.config["trainer"], "evaluation_split": "test"}}
         return self._launch(name, steps=0, resume_from=checkpoint, hparams=hparams, config=config)
 
-    def _train_practitioner(self, steps: int) -> tuple[Path | None, float]:
+    def _train_practitioner(self, steps: int) -> Rounds[tuple[Path | None, float]]:
         """Train the practitioner's configuration for `steps`; return its best checkpoint and cost.
 
         It resumes from the search's first stage, which has that configuration, and its checkpoint is selected
@@ -129,7 +135,7 @@ class FinalTest:
             training = self._launch(
                 name, steps=remaining, resume_from=last, hparams=self.defaults, config=self.config
             )
-            result = self._wait(training, may_fail=True)
+            result = yield from self._wait(training, may_fail=True)
             candidates += [(result.best_score or 0.0, result.checkpoint)] if result.checkpoint else []
             gpu_seconds += result.gpu_seconds
         return max(candidates, key=lambda pair: pair[0], default=(0.0, None))[1], gpu_seconds
@@ -144,7 +150,7 @@ class FinalTest:
             handle = self.runner.start(spec)
         return Measurement(spec, handle)
 
-    def _wait(self, measurement: Measurement, *, may_fail: bool = False) -> StageResult:
+    def _wait(self, measurement: Measurement, *, may_fail: bool = False) -> Rounds[StageResult]:
         """Wait for a measurement, charge it once, return its result; restart it once where its process dies.
 
         Raises:
@@ -156,8 +162,7 @@ class FinalTest:
             if status.died:
                 deaths += 1
                 measurement.handle = self.runner.start(measurement.spec)
-            if len(status.validation) == seen:
-                time.sleep(POLL_S)
+            yield len(status.validation) > seen
             seen = len(status.validation)
         result = measurement.handle.result()
         if result.state == "failed" and not may_fail:
@@ -169,8 +174,8 @@ class FinalTest:
         self.store.charge_setup(name, result.gpu_seconds)
         return result
 
-    def _score(self, measurement: Measurement, steps: int, gpu_seconds: float) -> dict[str, Any]:
-        point = best_point(self._wait(measurement).validation)
+    def _score(self, measurement: Measurement, steps: int, gpu_seconds: float) -> Rounds[dict[str, Any]]:
+        point = best_point((yield from self._wait(measurement)).validation)
         assert point is not None, "a zero-step stage validates once"
         return {
             "score": point.score,

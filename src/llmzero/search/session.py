@@ -24,6 +24,7 @@ from llmzero.search.final_test import FinalTest
 from llmzero.search.look import look
 from llmzero.search.methods.base import MethodContext, SearchMethod
 from llmzero.search.outputs import Outputs
+from llmzero.search.rounds import Rounds, carry_out
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.budget import Ledger
 from llmzero.tree.outcomes import read_test
@@ -138,6 +139,10 @@ class Session:
 
     def run(self) -> dict[str, Any]:
         """Search, test, report; return the summary. A search that is over already is not run again."""
+        return carry_out(self.rounds())
+
+    def rounds(self) -> Rounds[dict[str, Any]]:
+        """Do the same in rounds; they return the summary."""
         config, workspace = self.config, self.workspace
         with workspace.opened(asdict(config)):
             store = EventStore(workspace.tree_file, durable=not self.runner.repeatable)
@@ -149,10 +154,13 @@ class Session:
             self._connect_models(store)
             try:
                 with display.live(store):
-                    self._search(store, display, outputs)
+                    yield from self._search(store, display, outputs)
                 if config.search.confirm_seeds:
                     outputs.write(store, "running")
-                    Confirmation(workspace, store, self.catalogue, config, _replay, display.say).run()
+                    confirmation = Confirmation(
+                        workspace, store, self.catalogue, config, _replay, display.say
+                    )
+                    yield from confirmation.rounds()
             except BaseException:
                 outputs.write(store, "interrupted")
                 raise
@@ -162,10 +170,10 @@ class Session:
             self.tracking.finish(TRACKING_TIMEOUT_S)
             return summary
 
-    def _search(self, store: EventStore, display: Display, outputs: Outputs) -> None:
+    def _search(self, store: EventStore, display: Display, outputs: Outputs) -> Rounds[None]:
         """Run the search, then its final test unless that was run after the last stage."""
         driver = self._driver(store, display, outputs)
-        driver.run()
+        yield from driver.rounds()
         incumbents = self.config.search.test_incumbents
         tested = read_test(self.workspace.path)
         if store.ended and tested and ("trajectory" in tested or not incumbents):
@@ -175,7 +183,7 @@ class Session:
         display.say(f"Testing {compared} strategy on the test split (never read before) ...")
         groups, defaults = self.config.stage_groups, self.catalogue.defaults()
         test = FinalTest(self.workspace, store, self.runner, groups, defaults, self.config.seed)
-        test.run(practitioner=not self.confirms, incumbents=incumbents)
+        yield from test.rounds(practitioner=not self.confirms, incumbents=incumbents)
         driver.end()
 
     def _method(self) -> SearchMethod:
@@ -258,6 +266,6 @@ def secrets_of(config: SearchConfig) -> list[str]:
     return [config.llm.api_key_env] if config.llm.api_key_env else []
 
 
-def _replay(config: SearchConfig) -> dict[str, Any]:
-    """Run a replay that confirms another search; return its summary."""
-    return Session.from_config(config, confirms=True).run()
+def _replay(config: SearchConfig) -> Rounds[dict[str, Any]]:
+    """Run a replay that confirms another search, in rounds that return its summary."""
+    return Session.from_config(config, confirms=True).rounds()
