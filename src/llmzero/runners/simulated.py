@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmzero.core.files import read_json, reading, remove_temporary, write_json
@@ -48,19 +49,18 @@ class SimulatedRunner(StageRunner):
 
     def __init__(self, settings: SimulatedRunnerSettings) -> None:
         self.settings = settings
-        self.clock = Clock()
+        self._clocks: dict[Path, Clock] = {}  # by search: confirmation replays run side by side
         self._problems: dict[int, Landscape] = {}
-        self._fresh = True
 
     def start(self, spec: StageSpec) -> SimulatedHandle:
         """Start a stage from its beginning, now."""
-        self._take_over(spec)
-        write_json(spec.directory / CLOCK_FILE, {"began": self.clock.now}, sync=False)
-        return SimulatedHandle(self.clock, self._training(spec), self.clock.now, taken_up=False)
+        clock = self._clock(spec)
+        write_json(spec.directory / CLOCK_FILE, {"began": clock.now}, sync=False)
+        return SimulatedHandle(clock, self._training(spec), clock.now, taken_up=False)
 
     def attach(self, spec: StageSpec) -> EndedHandle | SimulatedHandle | None:
         """Return a handle of a stage that an earlier driver started; None where it had not begun."""
-        self._take_over(spec)
+        clock = self._clock(spec)
         result = StageDir(spec.directory).result()
         if result is not None:
             return EndedHandle(result)
@@ -72,20 +72,24 @@ class SimulatedRunner(StageRunner):
             require(written, {"began": NUMBER})
         training = self._training(spec)
         training.take_up()
-        handle = SimulatedHandle(self.clock, training, written["began"], taken_up=True)
-        self.clock.now = max(self.clock.now, handle.moment(training.spent))
+        handle = SimulatedHandle(clock, training, written["began"], taken_up=True)
+        clock.now = max(clock.now, handle.moment(training.spent))
         return handle
 
-    def _take_over(self, spec: StageSpec) -> None:
-        """Begin at the latest end among what an earlier driver left: for the final test, the search's."""
+    def _clock(self, spec: StageSpec) -> Clock:
+        """Return the clock of a stage's search, and clean up what an earlier driver left in its directory.
+
+        It begins at the latest end among what that left: for the final test, the search's.
+        """
         for directory in (spec.directory, *spec.directory.glob("checkpoints/*")):
             remove_temporary(directory)  # half-written by it; nobody else writes there
-        if self._fresh:
-            here = spec.directory.parent
+        here = spec.directory.parent
+        if here.parent not in self._clocks:
+            self._clocks[here.parent] = clock = Clock()
             files = [file for each in {here, here.with_name("nodes")} for file in each.glob("*/result.json")]
             results = [StageDir(file.parent).result() for file in files]
-            self.clock.now = max([0.0, *(each.ended_at or 0.0 for each in results if each)])
-            self._fresh = False
+            clock.now = max([0.0, *(each.ended_at or 0.0 for each in results if each)])
+        return self._clocks[here.parent]
 
     def _training(self, spec: StageSpec) -> Training:
         return Training(spec, self.problem(spec.seed), self.settings.noise, self.settings.reference)

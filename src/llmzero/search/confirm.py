@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
@@ -11,8 +12,9 @@ from typing import Any
 
 from llmzero.core.files import write_json
 from llmzero.core.hparams import Catalogue
+from llmzero.mirrors.replays import ReplayDisplay, ReplaysDisplay
 from llmzero.search.replay import replay_config
-from llmzero.search.rounds import Rounds
+from llmzero.search.rounds import Rounds, side_by_side
 from llmzero.search.settings import SearchConfig
 from llmzero.strategies.schedule import StrategyStage, as_trained, strategy_of
 from llmzero.tree.outcomes import read_summary
@@ -48,19 +50,24 @@ class Confirmation:
 
     Attributes:
         config: the search's configuration.
-        replay: runs the search that a configuration describes, to its final test, and returns its summary.
-        say: prints a line of progress.
+        replay: runs the search that a configuration describes, to its final test, and returns its summary;
+            the display takes note of its progress.
     """
 
     workspace: Workspace
     store: EventStore
     catalogue: Catalogue
     config: SearchConfig
-    replay: Callable[[SearchConfig], Rounds[Summary]]
-    say: Callable[[str], None]
+    replay: Callable[[SearchConfig, ReplayDisplay], Rounds[Summary]]
 
     def rounds(self) -> Rounds[None]:
-        """Write `confirmation.json`; nothing where no stage of the search could be trained."""
+        """Write `confirmation.json`; nothing where no stage of the search could be trained.
+
+        As many replays as the search has workers run side by side.
+
+        Raises:
+            UserError: a replay failed; the others are there for the next attempt.
+        """
         seeds = [self.config.seed + FIRST_FRESH_SEED + i for i in range(self.config.search.confirm_seeds)]
         strategies = self._strategies()
         if strategies:
@@ -69,11 +76,18 @@ class Confirmation:
             steps = max(strategy.steps for strategy in strategies)
             stage = StrategyStage(steps, self.catalogue.defaults())
             practitioner = Candidate(f"practitioner-{steps}", None, [stage])
-            runs: dict[str, list[Summary]] = {}
-            for candidate in (*strategies, practitioner):
-                runs[candidate.name] = []
-                for seed in seeds:
-                    runs[candidate.name].append((yield from self._run(candidate, seed)))
+            replays = {
+                f"{candidate.name} on seed {seed}": (candidate, seed)
+                for candidate in (*strategies, practitioner)
+                for seed in seeds
+            }
+            display = ReplaysDisplay({name: candidate.steps for name, (candidate, _) in replays.items()})
+            works = {name: self._run(name, *replay, display) for name, replay in replays.items()}
+            with display.live():
+                summaries = yield from side_by_side(works, self.config.search.workers)
+            runs: dict[str, list[Summary]] = defaultdict(list)
+            for name, (candidate, _) in replays.items():
+                runs[candidate.name].append(summaries[name])
             searched = {"stages": len(self.store.tree.stages()), "seeds": seeds}
             scores = compared(strategies, practitioner, runs)
             write_json(self.workspace.confirmation_file, {**searched, **scores})
@@ -87,15 +101,15 @@ class Confirmation:
             for node, path in zip(best, stages, strict=True)
         ]
 
-    def _run(self, candidate: Candidate, seed: int) -> Rounds[Summary]:
+    def _run(self, name: str, candidate: Candidate, seed: int, display: ReplaysDisplay) -> Rounds[Summary]:
         """Return the summary of a candidate's replay, run where needed; its cost is charged to no budget."""
         directory = self.workspace.confirm / candidate.name / f"seed-{seed}"
         summary = read_summary(directory)
         if summary is None or summary["state"] != "finished":
-            self.say(f"Confirming {candidate.name} on seed {seed} ...")
             tracking = {"_target_": "llmzero.mirrors.tracking.NoTracking"}
             alone = replace(self.config, seed=seed, search_dir=str(directory), tracking=tracking)
-            summary = yield from self.replay(replay_config(alone, candidate.stages))
+            summary = yield from self.replay(replay_config(alone, candidate.stages), display.begin(name))
+        display.end(name)
         spent = summary["budget"]
         self.store.charge_setup(
             f"confirm/{candidate.name}/seed-{seed}",

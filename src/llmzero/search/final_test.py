@@ -16,22 +16,16 @@ from llmzero.core.files import write_json
 from llmzero.core.hparams import HParams
 from llmzero.core.stage import StageDir, StageResult, StageSpec, best_point
 from llmzero.core.text import visible_line
-from llmzero.runners.base import StageHandle, StageRunner
+from llmzero.runners.base import StageRunner
 from llmzero.search.driver import RESTARTS
-from llmzero.search.rounds import Rounds
+from llmzero.search.rounds import Rounds, side_by_side
 from llmzero.tree.store import EventStore
-from llmzero.tree.tree import Node, Tree, better
+from llmzero.tree.tree import ROOT, Node, Tree, better
 from llmzero.tree.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-
-@dataclass
-class Measurement:
-    """A stage outside the search, of zero steps or of the practitioner's training, that was started."""
-
-    spec: StageSpec
-    handle: StageHandle
+Score = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,64 +52,60 @@ class FinalTest:
         self.workspace, self.store, self.runner = workspace, store, runner
         self.config, self.defaults, self.seed = config, defaults, seed
 
-    def rounds(self, *, practitioner: bool = True, incumbents: bool = False) -> Rounds[None]:
+    def rounds(self, workers: int, *, practitioner: bool = True, incumbents: bool = False) -> Rounds[None]:
         """Write `test.json`: score, stderr and n, with the training steps and device seconds behind each.
 
         The practitioner's entry is null where it is not wanted, or could not be trained, for want of memory
         for example. With `incumbents` every node that ever was the best by validation is measured too, for
-        `trajectory`.
+        `trajectory`. `workers` stages run side by side, the practitioner's training, the longest, among the
+        first.
+
+        Raises:
+            UserError: a measurement failed; the others are there for the next attempt.
         """
         tree = self.store.tree
         best = tree.best()
         assert best is not None, "the base model is usable, so there is a best node"
-        steps = _trained_steps(best)
-        base = self._evaluate("base", _checkpoint(tree.root), tree.root.hparams)
-        measured = self._evaluate(f"best-{best.node_id}", _checkpoint(best), best.hparams)
+        reached = incumbents_of(tree) if incumbents else []
+        works: dict[str, Rounds[Score]] = {}
+        if practitioner:
+            works["practitioner"] = self._practitioner(_trained_steps(best))
+        for node in (tree.root, best, *(incumbent.node for incumbent in reached)):
+            works.setdefault(node.node_id, self._node(node))
+        scores = yield from side_by_side(works, workers)
         report: dict[str, Any] = {
-            "base": (yield from self._score(base, 0, 0.0)),
-            "practitioner": (yield from self._practitioner(steps)) if practitioner else None,
-            "best": {
-                **(
-                    yield from self._score(
-                        measured, steps, sum(map(_gpu_seconds, tree.path(best.node_id)[1:]))
-                    )
-                ),
-                "node_id": best.node_id,
-            },
+            "base": scores[ROOT],
+            "practitioner": scores.get("practitioner") or None,
+            "best": {**scores[best.node_id], "node_id": best.node_id},
         }
         if incumbents:
-            report["trajectory"] = yield from self._trajectory()
+            report["trajectory"] = [
+                {
+                    "stages": incumbent.stages,
+                    "gpu_seconds": incumbent.gpu_seconds,
+                    "node_id": incumbent.node.node_id,
+                    **{key: scores[incumbent.node.node_id][key] for key in ("score", "stderr")},
+                }
+                for incumbent in reached
+            ]
         write_json(self.workspace.test_file, report)
 
-    def _trajectory(self) -> Rounds[list[dict[str, Any]]]:
-        """Return the test score of every incumbent, the base model first."""
-        entries = []
-        for incumbent in incumbents_of(self.store.tree):
-            node = incumbent.node
-            name = "base" if node.parent_id is None else f"best-{node.node_id}"
-            score = yield from self._score(self._evaluate(name, _checkpoint(node), node.hparams), 0, 0.0)
-            spent = {"stages": incumbent.stages, "gpu_seconds": incumbent.gpu_seconds}
-            measured = {"score": score["score"], "stderr": score["stderr"]}
-            entries.append({**spent, "node_id": node.node_id, **measured})
-        return entries
+    def _node(self, node: Node) -> Rounds[Score]:
+        """Measure what the search has at a node."""
+        name = "base" if node.parent_id is None else f"best-{node.node_id}"
+        spent = sum(map(_gpu_seconds, self.store.tree.path(node.node_id)[1:]))
+        return self._measured(name, _checkpoint(node), node.hparams, _trained_steps(node), spent)
 
-    def _practitioner(self, steps: int) -> Rounds[dict[str, Any] | None]:
-        """Train the practitioner's configuration for `steps` and measure it; None where that failed."""
+    def _practitioner(self, steps: int) -> Rounds[Score]:
+        """Train the practitioner's configuration for `steps` and measure it; nothing where that failed."""
         checkpoint, gpu_seconds = yield from self._train_practitioner(steps)
         if checkpoint is None:
             log.warning(
                 "the practitioner's configuration could not be trained, so there is no test score of it"
             )
-            return None
-        return (
-            yield from self._score(
-                self._evaluate(f"practitioner-{steps}", checkpoint, self.defaults), steps, gpu_seconds
-            )
-        )
-
-    def _evaluate(self, name: str, checkpoint: Path, hparams: HParams) -> Measurement:
-        config = {**self.config, "trainer": {**self.config["trainer"], "evaluation_split": "test"}}
-        return self._launch(name, steps=0, resume_from=checkpoint, hparams=hparams, config=config)
+            return {}
+        name = f"practitioner-{steps}"
+        return (yield from self._measured(name, checkpoint, self.defaults, steps, gpu_seconds))
 
     def _train_practitioner(self, steps: int) -> Rounds[tuple[Path | None, float]]:
         """Train the practitioner's configuration for `steps`; return its best checkpoint and cost.
@@ -130,52 +120,41 @@ class FinalTest:
         gpu_seconds = _gpu_seconds(first) if first.parent_id else 0.0
         remaining = steps - _trained_steps(first)
         if remaining > 0:
-            last = first.result.last_checkpoint
-            name = f"practitioner-{steps}-training"
-            training = self._launch(
-                name, steps=remaining, resume_from=last, hparams=self.defaults, config=self.config
+            spec = self._spec(
+                f"practitioner-{steps}-training",
+                steps=remaining,
+                resume_from=first.result.last_checkpoint,
+                hparams=self.defaults,
+                config=self.config,
             )
-            result = yield from self._wait(training, may_fail=True)
+            result = yield from self._ended(spec)
+            self.store.charge_setup(spec.node_id, result.gpu_seconds)
             candidates += [(result.best_score or 0.0, result.checkpoint)] if result.checkpoint else []
             gpu_seconds += result.gpu_seconds
         return max(candidates, key=lambda pair: pair[0], default=(0.0, None))[1], gpu_seconds
 
-    def _launch(self, name: str, **fields: Any) -> Measurement:
-        """Start a measurement, or attach to one that an earlier driver started."""
-        directory = self.workspace.test / name
-        spec = StageSpec(node_id=name, parent_id=None, depth=0, directory=directory, seed=self.seed, **fields)
-        handle = self.runner.attach(spec) if directory.exists() else None
-        if handle is None:
-            StageDir(directory).write_spec(spec)
-            handle = self.runner.start(spec)
-        return Measurement(spec, handle)
-
-    def _wait(self, measurement: Measurement, *, may_fail: bool = False) -> Rounds[StageResult]:
-        """Wait for a measurement, charge it once, return its result; restart it once where its process dies.
+    def _measured(
+        self, name: str, checkpoint: Path, hparams: HParams, steps: int, gpu_seconds: float
+    ) -> Rounds[Score]:
+        """Measure a checkpoint that so many steps and device seconds have led to, and charge that once.
 
         Raises:
-            UserError: it failed and may not.
+            UserError: it failed. The next attempt measures it anew.
         """
-        name = measurement.spec.node_id
-        deaths = seen = 0
-        while not (status := measurement.handle.poll()).final or (status.died and deaths < RESTARTS):
-            if status.died:
-                deaths += 1
-                measurement.handle = self.runner.start(measurement.spec)
-            yield len(status.validation) > seen
-            seen = len(status.validation)
-        result = measurement.handle.result()
-        if result.state == "failed" and not may_fail:
-            log = StageDir(measurement.spec.directory).log_file
+        config = {**self.config, "trainer": {**self.config["trainer"], "evaluation_split": "test"}}
+        spec = self._spec(name, steps=0, resume_from=checkpoint, hparams=hparams, config=config)
+        stage = StageDir(spec.directory)
+        earlier = stage.result()
+        if earlier is not None and earlier.state == "failed":
+            stage.result_file.unlink()
+        result = yield from self._ended(spec)
+        if result.state == "failed":
             raise UserError(
                 f"the final test of {name} failed: {visible_line(result.error)}; "
-                f"see {log}, then run the same command again"
+                f"see {stage.log_file}, then run the same command again"
             )
-        self.store.charge_setup(name, result.gpu_seconds)
-        return result
-
-    def _score(self, measurement: Measurement, steps: int, gpu_seconds: float) -> Rounds[dict[str, Any]]:
-        point = best_point((yield from self._wait(measurement)).validation)
+        self.store.charge_setup(spec.node_id, result.gpu_seconds)
+        point = best_point(result.validation)
         assert point is not None, "a zero-step stage validates once"
         return {
             "score": point.score,
@@ -184,6 +163,28 @@ class FinalTest:
             "steps": steps,
             "gpu_seconds": round(gpu_seconds, 1),
         }
+
+    def _spec(self, name: str, **fields: Any) -> StageSpec:
+        directory = self.workspace.test / name
+        return StageSpec(node_id=name, parent_id=None, depth=0, directory=directory, seed=self.seed, **fields)
+
+    def _ended(self, spec: StageSpec) -> Rounds[StageResult]:
+        """Start a stage, or attach to one of an earlier driver; return its result.
+
+        It is restarted once where its process dies.
+        """
+        handle = self.runner.attach(spec) if spec.directory.exists() else None
+        if handle is None:
+            StageDir(spec.directory).write_spec(spec)
+            handle = self.runner.start(spec)
+        deaths = seen = 0
+        while not (status := handle.poll()).final or (status.died and deaths < RESTARTS):
+            if status.died:
+                deaths += 1
+                handle = self.runner.start(spec)
+            yield len(status.validation) > seen
+            seen = len(status.validation)
+        return handle.result()
 
 
 def incumbents_of(tree: Tree) -> list[Incumbent]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, closing
 from typing import TypeVar
+
+from llmzero.core.errors import UserError
+from llmzero.core.text import visible_line
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # Each round looks once at all that is under way, without waiting; it yields whether anything was new.
@@ -25,3 +31,41 @@ def carry_out(rounds: Rounds[T]) -> T:
                 return value
             if not changed:
                 time.sleep(POLL_S)
+
+
+def side_by_side(works: Mapping[str, Rounds[T]], at_once: int) -> Rounds[dict[str, T]]:
+    """Carry on several works together; return their values, by their names.
+
+    They begin in their order, `at_once` of them, and the next one in the round in which one ends.
+
+    Raises:
+        UserError: that of the first work that failed, once those beside it and behind it have come to their
+            ends.
+    """
+    waiting, begun = list(works), list[str]()
+    values, failures = dict[str, T](), list[UserError]()
+    with ExitStack() as stack:
+        for work in works.values():
+            stack.enter_context(closing(work))
+        while waiting or begun:
+            changed, due = False, list(begun)
+            while due or (waiting and len(begun) < at_once):
+                if not due:
+                    begun.append(waiting[0])
+                    due.append(waiting.pop(0))
+                name = due.pop(0)
+                try:
+                    changed |= next(works[name])
+                    continue
+                except StopIteration as end:
+                    values[name] = end.value
+                except UserError as error:
+                    failures.append(error)
+                    log.warning("%s failed; what is beside it goes on: %s", name, visible_line(str(error)))
+                begun.remove(name)
+                changed = True
+            if begun:
+                yield changed
+    if failures:
+        raise failures[0]
+    return values

@@ -15,6 +15,7 @@ from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
 from llmzero.mirrors.display import Display
+from llmzero.mirrors.replays import ReplayDisplay
 from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.search.briefing import briefing
 from llmzero.search.checks import check_models, check_parts, check_protocols, check_sources, check_stages
@@ -40,8 +41,8 @@ class Session:
     """A search, checked and ready to run. Making one reads and imports, but computes and writes nothing.
 
     Attributes:
-        confirms: whether it confirms another search, which tests the practitioner's configuration and reports
-            the result.
+        shown: takes note of the progress of a replay that confirms another search. That one tests the
+            practitioner's configuration, and reports the result.
     """
 
     config: SearchConfig
@@ -52,15 +53,22 @@ class Session:
     stopper: EarlyStopper
     proposer: Proposer
     tracking: Any
-    confirms: bool = False
+    shown: ReplayDisplay | None = None
     _ledger: Ledger = field(default_factory=Ledger, init=False)
 
     def __post_init__(self) -> None:
         self.method = self._method()  # here, so that it refuses settings before anything runs
 
     @classmethod
-    def from_config(cls, config: SearchConfig, *, confirms: bool = False) -> Session:
+    def from_config(
+        cls, config: SearchConfig, *, runner: StageRunner | None = None, shown: ReplayDisplay | None = None
+    ) -> Session:
         """Build the parts of a configuration and check that they fit together.
+
+        Args:
+            config: the whole of it.
+            runner: another search's, which this one shares; by default the configuration's.
+            shown: for a replay that confirms another search.
 
         Raises:
             UserError: something in it cannot work.
@@ -72,7 +80,8 @@ class Session:
             workspace=workspace,
             catalogue=catalogue,
             evidence=EvidenceBuilder(workspace.nodes, catalogue, metrics, config.seed, briefing(config)),
-            runner=make(
+            runner=runner
+            or make(
                 config.runner,
                 "runner",
                 workers=config.search.workers,
@@ -89,7 +98,7 @@ class Session:
                 metric_catalogue=metrics,
             ),
             tracking=make(config.tracking, "tracking", secrets=secrets_of(config)),
-            confirms=confirms,
+            shown=shown,
         )
         parts = {"agent": session.proposer, "stopper": session.stopper, "search.method": session.method}
         check_protocols(config, parts | {"tracking": session.tracking, "runner": session.runner})
@@ -148,7 +157,7 @@ class Session:
             store = EventStore(workspace.tree_file, durable=not self.runner.repeatable)
             check_stages(store, self.catalogue)
             self._ledger = store.ledger
-            display = Display(workspace, config.budget, config.search.workers, self.agent_name)
+            display = self.shown or Display(workspace, config.budget, config.search.workers, self.agent_name)
             outputs = Outputs(config, workspace, self.catalogue, self.evidence)
             self.tracking.start(workspace.path)
             self._connect_models(store)
@@ -157,20 +166,21 @@ class Session:
                     yield from self._search(store, display, outputs)
                 if config.search.confirm_seeds:
                     outputs.write(store, "running")
-                    confirmation = Confirmation(
-                        workspace, store, self.catalogue, config, _replay, display.say
-                    )
-                    yield from confirmation.rounds()
+                    yield from Confirmation(workspace, store, self.catalogue, config, self._replay).rounds()
             except BaseException:
                 outputs.write(store, "interrupted")
                 raise
             summary = outputs.write(store, "finished")
-            if not self.confirms:
+            if isinstance(display, Display):
                 display.finish(store, summary)
             self.tracking.finish(TRACKING_TIMEOUT_S)
             return summary
 
-    def _search(self, store: EventStore, display: Display, outputs: Outputs) -> Rounds[None]:
+    def _replay(self, config: SearchConfig, shown: ReplayDisplay) -> Rounds[dict[str, Any]]:
+        """Run a replay that confirms this search, on its runner."""
+        return Session.from_config(config, runner=self.runner, shown=shown).rounds()
+
+    def _search(self, store: EventStore, display: Display | ReplayDisplay, outputs: Outputs) -> Rounds[None]:
         """Run the search, then its final test unless that was run after the last stage."""
         driver = self._driver(store, display, outputs)
         yield from driver.rounds()
@@ -179,11 +189,12 @@ class Session:
         if store.ended and tested and ("trajectory" in tested or not incumbents):
             return
         outputs.refresh(store)
-        compared = "base and best" if self.confirms else "base, practitioner and best"
+        compared = "base and best" if self.shown else "base, practitioner and best"
         display.say(f"Testing {compared} strategy on the test split (never read before) ...")
         groups, defaults = self.config.stage_groups, self.catalogue.defaults()
         test = FinalTest(self.workspace, store, self.runner, groups, defaults, self.config.seed)
-        yield from test.rounds(practitioner=not self.confirms, incumbents=incumbents)
+        workers = self.config.search.workers
+        yield from test.rounds(workers, practitioner=self.shown is None, incumbents=incumbents)
         driver.end()
 
     def _method(self) -> SearchMethod:
@@ -210,7 +221,7 @@ class Session:
         method: SearchMethod = make(config.search.method, "search.method", context=context)
         return method
 
-    def _driver(self, store: EventStore, display: Display, outputs: Outputs) -> Driver:
+    def _driver(self, store: EventStore, display: Display | ReplayDisplay, outputs: Outputs) -> Driver:
         config = self.config
         finished = len(store.trajectory)
 
@@ -264,8 +275,3 @@ class Session:
 def secrets_of(config: SearchConfig) -> list[str]:
     """Return the environment variables that hold secrets of the driver's."""
     return [config.llm.api_key_env] if config.llm.api_key_env else []
-
-
-def _replay(config: SearchConfig) -> Rounds[dict[str, Any]]:
-    """Run a replay that confirms another search, in rounds that return its summary."""
-    return Session.from_config(config, confirms=True).rounds()

@@ -1,0 +1,107 @@
+"""A confirmation in the terminal: the replays under way, how many have ended, and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from llmzero.core.stage import StageStatus
+from llmzero.core.terminal import Terminal
+from llmzero.core.text import visible_line
+from llmzero.mirrors.display import REFRESH_PER_SECOND
+from llmzero.tree.store import EventStore
+
+
+class ReplaysDisplay:
+    """Live on a terminal; elsewhere one line for every replay that begins or ends.
+
+    Args:
+        steps: GRPO steps of each replay, by its name.
+    """
+
+    def __init__(self, steps: Mapping[str, int]) -> None:
+        self.steps = steps
+        self.console = Terminal()
+        self._live: Live | None = None
+        self._drawn = 0.0
+        self._began = time.monotonic()
+        self._before: dict[str, float] = {}  # steps that earlier drivers did
+        self._running: dict[str, float] = {}  # steps that are done
+        self._ended: set[str] = set()
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show the replays while they run."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(console=self.console, refresh_per_second=REFRESH_PER_SECOND, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def begin(self, name: str) -> ReplayDisplay:
+        """Tell that a replay begins; return what takes note of its progress."""
+        self._running[name] = 0.0
+        self.console.print(visible_line(f"Confirming {name} ... ({self._count()})"))
+        return ReplayDisplay(self, name)
+
+    def note(self, name: str, done: float) -> None:
+        """Take note of the steps that a running replay has done."""
+        self._before.setdefault(name, done)
+        self._running[name] = done
+        if self._live is not None and time.monotonic() - self._drawn > 1 / REFRESH_PER_SECOND:
+            self._drawn = time.monotonic()
+            self._live.update(self._view())
+
+    def end(self, name: str) -> None:
+        """Tell that a replay has ended; one that had ended before is only counted."""
+        self._ended.add(name)
+        if self._running.pop(name, None) is None:
+            self._before[name] = self.steps[name]
+        else:
+            self.console.print(visible_line(f"Confirmed {name} ({self._count()})"))
+
+    def _count(self) -> str:
+        """Return how many replays have ended, and the time left by the pace of this driver."""
+        done = sum(self.steps[name] for name in self._ended) + sum(self._running.values())
+        here = done - sum(self._before.values())
+        count = f"{len(self._ended)} of {len(self.steps)}"
+        if here <= 0:
+            return count
+        left = (sum(self.steps.values()) - done) * (time.monotonic() - self._began) / here
+        return f"{count}, about {left / 60:.1f} min left"
+
+    def _view(self) -> RenderableType:
+        table = Table.grid(padding=(0, 1))
+        for name, done in self._running.items():
+            bar = ProgressBar(total=self.steps[name], completed=done, width=24)
+            table.add_row(visible_line(name), bar, f"{done:.0f} of {self.steps[name]} steps")
+        return Group(table, Text(f"confirming: {self._count()}", style="dim"))
+
+
+class ReplayDisplay:
+    """What a replay among others shows by itself: nothing. It passes its progress on."""
+
+    def __init__(self, parent: ReplaysDisplay, name: str) -> None:
+        self._parent, self._name = parent, name
+
+    def live(self, store: EventStore) -> AbstractContextManager[None]:
+        """Show nothing while the replay runs."""
+        return nullcontext()
+
+    def say(self, text: str) -> None:
+        """Print nothing."""
+
+    def update(self, store: EventStore, running: Mapping[str, StageStatus], elapsed: float) -> None:
+        """Pass on how many steps are done."""
+        tree = store.tree
+        ended = sum(node.steps for node in tree.finished)
+        under_way = sum(status.progress * tree[node_id].steps for node_id, status in running.items())
+        self._parent.note(self._name, ended + under_way)
