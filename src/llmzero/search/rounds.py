@@ -17,20 +17,24 @@ T = TypeVar("T")
 # Each round looks once at all that is under way, without waiting; it yields whether anything was new.
 Rounds = Generator[bool, None, T]
 
-POLL_S = 0.2  # between two rounds of which the first had nothing new
+# Seconds until the next round, where one had nothing new: looking takes that share of the time, of a core and
+# of a shared file system, within these limits.
+SHARE = 0.02
+SOONEST_S, POLL_S = 0.02, 0.2
 
 
 def carry_out(rounds: Rounds[T]) -> T:
     """Do the rounds to their end and return their value; where this is interrupted, they are closed."""
     with closing(rounds):
         while True:
+            began = time.monotonic()
             try:
                 changed = next(rounds)
             except StopIteration as end:
                 value: T = end.value
                 return value
             if not changed:
-                time.sleep(POLL_S)
+                time.sleep(min(max((time.monotonic() - began) / SHARE, SOONEST_S), POLL_S))
 
 
 def side_by_side(works: Mapping[str, Rounds[T]], at_once: int) -> Rounds[dict[str, T]]:
@@ -61,7 +65,7 @@ def side_by_side(works: Mapping[str, Rounds[T]], at_once: int) -> Rounds[dict[st
                     values[name] = end.value
                 except UserError as error:
                     failures.append(error)
-                    log.warning("%s failed; what is beside it goes on: %s", name, visible_line(str(error)))
+                    log.warning("%s: %s; what is beside it goes on", name, visible_line(str(error)))
                 begun.remove(name)
                 changed = True
             if begun:
