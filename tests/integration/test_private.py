@@ -18,6 +18,7 @@ import pytest
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.mirrors.tracking import WandbTracking
 from llmzero.mirrors.tracking.settings import TrackingSettings
+from llmzero.runners.directory import submitit_folder
 from llmzero.runners.environment import hidden, withheld
 from llmzero.runners.local import LocalHandle, LocalRunner, LocalRunnerSettings
 from tests.integration.conftest import Run
@@ -67,9 +68,10 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("keys")
-def test_a_stage_gets_no_key_that_it_has_no_use_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_stage_gets_no_key_that_it_has_no_use_for(warm: bool, tmp_path: Path) -> None:
     spec = spec_in(tmp_path / "0001", model={"path": str(tmp_path)}, rollout={"api_key_env": "SERVER_KEY"})
-    settings = LocalRunnerSettings(ENTRY_POINT, threads=1, pass_env=["JUDGE_API_KEY"])
+    settings = LocalRunnerSettings(ENTRY_POINT, warm, threads=1, pass_env=["JUDGE_API_KEY"])
     wait_for_the_end_of(LocalRunner(settings, secrets=["PLAIN"]).start(spec))
     given = json.loads((spec.directory / "environment.json").read_text())
     assert KEYS.keys() & given.keys() == {"JUDGE_API_KEY", "SERVER_KEY"}
@@ -79,9 +81,10 @@ def test_a_stage_gets_no_key_that_it_has_no_use_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("keys")
-def test_a_stage_writes_no_key_that_it_has(tmp_path: Path) -> None:
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_stage_writes_no_key_that_it_has(warm: bool, tmp_path: Path) -> None:
     spec = spec_in(tmp_path / "0001", rollout={"api_key_env": "SERVER_KEY"})
-    settings = LocalRunnerSettings("tests.integration.recorders.tell_keys", threads=1)
+    settings = LocalRunnerSettings("tests.integration.recorders.tell_keys", warm, threads=1)
     handle = LocalRunner(settings).start(spec)
     while not handle.poll().final:
         time.sleep(0.05)
@@ -151,16 +154,15 @@ class Planted:
 
 
 def test_pickles_that_lie_in_a_stage_directory_are_not_loaded(tmp_path: Path) -> None:
-    spec = spec_in(tmp_path / "0001")
-    folder = spec.directory / "submitit"
-    folder.mkdir()
-    planted = pickle.dumps(Planted(tmp_path / "run"))
-    for number in range(os.getpid(), os.getpid() + 100):  # the process will have one of the next numbers
-        (folder / f"{number}_submitted.pkl").write_bytes(planted)
-    handle = LocalRunner(LocalRunnerSettings(ENTRY_POINT, threads=1)).start(spec)
-    assert not [file for file in folder.glob("*.pkl") if file.read_bytes() == planted]
-    wait_for_the_end_of(handle)
-    assert not (tmp_path / "run").exists()
+    folder = tmp_path / "0001/submitit"
+    folder.mkdir(parents=True)
+    (folder / "7_submitted.pkl").write_bytes(pickle.dumps(Planted(tmp_path / "run")))
+    assert submitit_folder(folder.parent) == folder
+    assert list(folder.iterdir()) == [], "submitit loads what has the number of its job"
+    elsewhere = tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    assert not submitit_folder(folder.parent).exists(), "and writes through no link"
 
 
 def test_a_new_search_is_its_owners_alone_and_an_old_directory_keeps_its_mode(

@@ -17,6 +17,7 @@ import yaml
 from llmzero.tree.store import EventStore
 from tests.integration.conftest import Run, read_lines
 from tests.integration.searches import TRAINED, assert_consistent, start, summary
+from tests.integration.stage_processes import stage_processes
 
 
 def trained_steps_are_continuous(search_dir: Path) -> bool:
@@ -164,20 +165,10 @@ def wait_until(condition: Callable[[], object], driver: subprocess.Popen[bytes])
         time.sleep(0.02)
 
 
-def stage_processes(search_dir: Path) -> list[psutil.Process]:
-    """The processes that train a stage of this search (not submitit's controllers)."""
-    processes = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "submitit.core._submit" in words and any(word.startswith(str(search_dir)) for word in words):
-            processes.append(process)
-    return processes
-
-
 def kill_all(driver: subprocess.Popen[bytes], search_dir: Path) -> None:
     driver.kill()
     driver.wait()
-    for process in stage_processes(search_dir):
+    for process, _ in stage_processes(search_dir):
         process.kill()
 
 
@@ -212,10 +203,7 @@ def kill_a_stage_and_the_driver(
 
 def kill_a_stage(search_dir: Path, after: float) -> bool:
     """Kill a stage, but the base model, after some seconds; return whether it had not ended by then."""
-    for process in stage_processes(search_dir):
-        stage = next(
-            Path(word).parent for word in process.info["cmdline"] if word.startswith(str(search_dir))
-        )  # of submitit's directory
+    for process, stage in stage_processes(search_dir):
         if stage.parent.name == "nodes" and stage.name != "0000":
             with suppress(psutil.TimeoutExpired):
                 process.wait(after)
@@ -234,8 +222,8 @@ def test_a_stage_that_dies_twice_is_failed_with_its_error_and_the_search_goes_on
     killed = 0
     while killed < 2:
         wait_until(lambda: (search / "nodes/0001/status.json").exists(), driver)
-        for process in stage_processes(search):
-            if any("nodes/0001" in word for word in process.cmdline()):
+        for process, stage in stage_processes(search):
+            if stage.name == "0001":
                 process.kill()
                 process.wait()
                 killed += 1

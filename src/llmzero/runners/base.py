@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from llmzero.core.stage import StageResult, StageSpec, StageStatus
 
@@ -41,6 +41,13 @@ class StageRunner(ABC):
     trains: bool = True
     repeatable: bool = False
     processes_per_node: int = 1
+
+    def warm_up(self, stage_config: Mapping[str, Any]) -> None:  # noqa: B027 - most need not
+        """Get ready for stages in the background, as a search begins that will need them.
+
+        Args:
+            stage_config: the groups of the configuration that stages are made of.
+        """
 
     @abstractmethod
     def start(self, spec: StageSpec) -> StageHandle:

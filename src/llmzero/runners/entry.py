@@ -1,40 +1,47 @@
-"""What a stage's process runs first: log to the stage directory, take the stage's lock, call the trainer."""
+"""What a stage's process runs: log to its directory, call the trainer; and the lock that tells its life."""
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
+import signal
+import sys
+import time
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 from llmzero.core.files import open_own
-from llmzero.core.processes import identity
 from llmzero.core.stage import StageDir
 from llmzero.core.terminal import guard_output
 
 LOCK = "stage.lock"
+LOOK_S = 0.01  # that a look at a lock may take, which keeps others from taking it meanwhile
 
 
-def run(directory: str, entry_point: str, threads: int) -> None:
-    """Run `entry_point(directory)`, named `package.module.function`, unless the stage already runs.
+def run(directory: str, entry_point: str) -> NoReturn:
+    """Run `entry_point(directory)`, named `package.module.function`, and end this process.
 
-    Each of a stage's processes has its lock. It is the kernel's: it is gone with the process, however that
-    ends. It is how a restarted driver knows that a stage lives, and what keeps two processes from training
-    one stage.
+    Threads that still run are not waited for. Ctrl-C in the terminal is for the driver alone.
     """
-    stage = StageDir(Path(directory))
-    _, _, local_rank = identity()
-    lock = open_own(stage.path / (f"{LOCK}.{local_rank}" if local_rank else LOCK))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    status = 1
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    log_to(stage)
-    limit_threads(threads)
-    function_of(entry_point)(directory)
-    lock.close()
+        log_to(StageDir(Path(directory)))
+        function_of(entry_point)(directory)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def log_to(stage: StageDir) -> None:
@@ -52,21 +59,47 @@ def function_of(entry_point: str) -> Callable[..., Any]:
     return loaded
 
 
-def limit_threads(threads: int) -> None:
-    """Set the CPU threads of the numerical libraries that are imported from now on."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ["OMP_WAIT_POLICY"] = (
-        "PASSIVE"  # threads that spin while they wait starve the stage beside them
-    )
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return the environment that sets the CPU threads of numerical libraries, when they are imported."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the stage beside them
+    }
+
+
+def locked(file: Path) -> TextIO | None:
+    """Return a file that is locked as long as it is open, here or in a process that inherits it.
+
+    The lock is the kernel's: it is gone with the last process that has it, however that ends. A stage's
+    processes have that of its directory. It is how a restarted driver knows that a stage lives, and what
+    keeps two from training one stage.
+
+    Returns:
+        None where another has the lock.
+    """
+    lock = open_own(file)
+    for last in (False, True):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0 if last else LOOK_S)
+        else:
+            return lock
+    lock.close()
+    return None
 
 
 def is_running(directory: Path) -> bool:
     """Return whether a process holds the stage's lock."""
     try:
         with (directory / LOCK).open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may look at the same time
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
     return False
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

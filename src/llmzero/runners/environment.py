@@ -59,9 +59,25 @@ def hidden(names: Iterable[str]) -> Iterator[None]:
 @contextmanager
 def outside_a_job() -> Iterator[None]:
     """Hide what torchrun, SLURM, submitit or MPI have told this process, which may be one of theirs."""
-    own = [name for name in os.environ if name.startswith(LAUNCHERS) or name in RANKS]
-    with hidden(name for name in own if name not in WHERE_SLURM_IS):
+    with hidden(_of_launchers()):
         yield
+
+
+def of_stage(spec: StageSpec, passed: Collection[str], secrets: Collection[str] = ()) -> dict[str, str]:
+    """Return this process's environment without what `withheld` returns, and without its own launcher's."""
+    left = {*withheld(spec, passed, secrets), *_of_launchers()}
+    return {name: value for name, value in os.environ.items() if name not in left}
+
+
+def of_all_stages(secrets: Collection[str] = ()) -> dict[str, str]:
+    """Return this process's environment without any secret, and without its own launcher's."""
+    left = {*secret_names(secrets), *_of_launchers()}
+    return {name: value for name, value in os.environ.items() if name not in left}
+
+
+def _of_launchers() -> list[str]:
+    own = [name for name in os.environ if name.startswith(LAUNCHERS) or name in RANKS]
+    return [name for name in own if name not in WHERE_SLURM_IS]
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import sys
@@ -17,7 +16,7 @@ from llmzero.core.processes import interruptible
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners.base import ENTRY_POINT, StageRunner
-from llmzero.runners.entry import LOCK, function_of, is_running, limit_threads
+from llmzero.runners.entry import LOCK, function_of, is_running, locked, thread_limits
 from llmzero.runners.environment import outside_a_job
 from llmzero.runners.local import LocalHandle
 
@@ -53,7 +52,7 @@ class InlineRunner(StageRunner):
             KeyboardInterrupt: a signal came meanwhile.
         """
         started = time.time()
-        limit_threads(self.threads)
+        os.environ.update(thread_limits(self.threads))
         with (
             outside_a_job(),
             interruptible() as interrupted,
@@ -64,19 +63,21 @@ class InlineRunner(StageRunner):
         gc.collect()  # an engine refers to itself in circles: its memory is wanted by the next stage
         if interrupted():
             raise KeyboardInterrupt
-        return LocalHandle(spec, None)
+        return LocalHandle(spec)
 
     def attach(self, spec: StageSpec) -> LocalHandle | None:
         """Return a handle of a stage that has ended or that another process runs; None where it is gone."""
         ended = StageDir(spec.directory).result_file.exists()
-        return LocalHandle(spec, None) if ended or is_running(spec.directory) else None
+        return LocalHandle(spec) if ended or is_running(spec.directory) else None
 
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Hold the stage's lock while the block runs, as a stage's own process does."""
-    with open_own(directory / LOCK) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock = locked(directory / LOCK)
+    if lock is None:
+        raise BlockingIOError(f"{directory}: another process trains this stage")
+    with lock:
         yield
 
 

@@ -1,25 +1,23 @@
-"""Runs every stage as a process of its own on this machine, by submitit's local executor."""
+"""Runs every stage as a process of its own on this machine, forked from one that has imported it all."""
 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners import entry
 from llmzero.runners.base import ENTRY_POINT, StageRunner
-from llmzero.runners.directory import DirectoryHandle, submitit_folder
-from llmzero.runners.environment import PASS_ENV, hidden, outside_a_job, withheld
-
-if TYPE_CHECKING:
-    import submitit
-
-TIMEOUT_MIN = 60 * 24 * 30  # submitit wants a limit; the budget is what ends a stage
+from llmzero.runners.cold import ColdStage
+from llmzero.runners.devices import VISIBLE, Slots, devices
+from llmzero.runners.directory import DirectoryHandle
+from llmzero.runners.environment import PASS_ENV, of_all_stages, of_stage
+from llmzero.runners.warm import WarmParent, WarmStage
 
 
 @dataclass
@@ -27,11 +25,18 @@ class LocalRunnerSettings:
     """`runner=local`."""
 
     entry_point: str = setting(ENTRY_POINT, "the function that trains a stage, as package.module.function")
+    warm: bool = setting(
+        True,
+        "fork stages from a process that has imported what they need; false starts each from nothing, "
+        "for an entry point whose module begins threads or computes when it is imported",
+    )
     workers: int | None = setting(
         None, "stages that share the machine's cores side by side; null is search.workers", low=1
     )
     threads: int | None = setting(None, "CPU threads of a process; null shares the cores out evenly", low=1)
-    gpus_per_stage: int = setting(0, "GPUs that a stage may see; 0 hides them all", low=0)
+    gpus_per_stage: int = setting(
+        0, "GPUs that a stage may see, of those in CUDA_VISIBLE_DEVICES; 0 hides them all", low=0
+    )
     processes_per_stage: int | None = setting(
         None, "data-parallel processes of a stage; null is one a GPU, or one", low=1
     )
@@ -51,48 +56,110 @@ class LocalRunner(StageRunner):
     ) -> None:
         self.settings, self.secrets = settings, secrets
         self.processes_per_node = settings.processes_per_stage or max(1, settings.gpus_per_stage)
-        share = (settings.workers or workers) * self.processes_per_node
+        workers = settings.workers or workers
+        share = workers * self.processes_per_node
         self.threads = settings.threads or max(1, (os.cpu_count() or 1) // share)
+        size = settings.gpus_per_stage
+        self._slots = Slots(devices(workers * size), size) if size else None
+
+    def warm_up(self, stage_config: Mapping[str, Any]) -> None:
+        """Begin to import what stages need."""
+        if self.settings.warm:
+            self._parent(stage_config)
 
     def start(self, spec: StageSpec) -> LocalHandle:
-        """Start the stage's processes; they survive the driver."""
-        import submitit  # slow to import, and every launcher imports this module for its settings
-
-        executor = submitit.LocalExecutor(folder=submitit_folder(spec.directory))
-        executor.update_parameters(
-            timeout_min=TIMEOUT_MIN,
-            gpus_per_node=self.settings.gpus_per_stage,
-            tasks_per_node=self.processes_per_node,
-        )
-        secrets = withheld(spec, self.settings.pass_env, self.secrets)
-        with _interrupts_ignored(), outside_a_job(), hidden(secrets):
-            job = executor.submit(entry.run, str(spec.directory), self.settings.entry_point, self.threads)
-        return LocalHandle(spec, job)
+        """Start the stage's processes, which survive the driver; one that runs already is watched."""
+        lock = entry.locked(spec.directory / entry.LOCK)
+        if lock is None:
+            return LocalHandle(spec)
+        with ExitStack() as stack:
+            held = [stack.enter_context(lock)]
+            visible = ""
+            if self._slots:
+                visible, locks = self._slots.take()
+                held += [stack.enter_context(lock) for lock in locks]
+            environments = list(self._environments(spec, visible))
+            descriptors = [file.fileno() for file in held]
+            if self.settings.warm:
+                return LocalHandle(spec, self._begin_warm(spec, environments, descriptors))
+            entry_point = self.settings.entry_point
+            return LocalHandle(spec, ColdStage(spec.directory, entry_point, environments, descriptors))
 
     def attach(self, spec: StageSpec) -> LocalHandle | None:
         """Return a handle of a stage that has ended or still runs; None where it died without a result."""
         ended = StageDir(spec.directory).result_file.exists()
-        return LocalHandle(spec, None) if ended or entry.is_running(spec.directory) else None
+        return LocalHandle(spec) if ended or entry.is_running(spec.directory) else None
+
+    def _environments(self, spec: StageSpec, visible: str) -> Iterator[dict[str, str]]:
+        """Yield the environment of each of the stage's processes."""
+        common = {
+            **of_stage(spec, self.settings.pass_env, self.secrets),
+            **entry.thread_limits(self.threads),
+            VISIBLE: visible,
+        }
+        if self.processes_per_node == 1:
+            yield common
+            return
+        size = str(self.processes_per_node)
+        common |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+        common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        for rank in map(str, range(self.processes_per_node)):
+            yield {**common, "RANK": rank, "LOCAL_RANK": rank}
+
+    def _begin_warm(
+        self, spec: StageSpec, environments: Sequence[Mapping[str, str]], held: Sequence[int]
+    ) -> WarmStage:
+        with suppress(OSError):
+            return self._parent(spec.config).start(spec.directory, environments, held)
+        parent = self._parent(spec.config)  # a new one, as that has just died
+        return parent.start(spec.directory, environments, held)
+
+    def _parent(self, stage_config: Mapping[str, Any]) -> WarmParent:
+        """Return the warm parent of this process's stages of our kind, a new one where it has died."""
+        common = {**of_all_stages(self.secrets), **entry.thread_limits(self.threads)}
+        if self._slots is None:
+            common[VISIBLE] = ""
+        key = (self.settings.entry_point, *sorted(common.items()))
+        parent = _parents.get(key)
+        if parent is None or not parent.alive:
+            modules = sorted(_modules(stage_config))
+            parent = _parents[key] = WarmParent(self.settings.entry_point, common, modules)
+        return parent
 
 
 class LocalHandle(DirectoryHandle):
-    """A stage's process on this machine."""
+    """A stage on this machine.
 
-    def __init__(self, spec: StageSpec, job: submitit.Job[Any] | None) -> None:
+    Args:
+        processes: those of the stage, where they were started by this one.
+    """
+
+    def __init__(self, spec: StageSpec, processes: WarmStage | ColdStage | None = None) -> None:
         super().__init__(spec)
-        self._directory, self._job = spec.directory, job
+        self._directory, self._processes = spec.directory, processes
 
     def alive(self) -> bool:
-        """Whether the process runs."""
-        started_here = self._job is not None and not self._job.done()
-        return started_here or entry.is_running(self._directory)
+        """Whether one of its processes runs, or is to be forked."""
+        if self._processes:
+            self._processes.poll()  # which looks after those that are left
+        return entry.is_running(self._directory)
 
 
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Children inherit that Ctrl-C is ignored: it ends the driver, and the stages go on by themselves."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+_parents: dict[tuple[object, ...], WarmParent] = {}  # of all searches that this process runs
+
+
+def _modules(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the modules of the parts that a stage is made of."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _modules(value)
+        elif key == "_target_":
+            yield str(value).rpartition(".")[0]
+
+
+def _free_port() -> int:
+    """Return a port that the stage's processes can meet at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

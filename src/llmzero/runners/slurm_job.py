@@ -16,7 +16,7 @@ from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.files import append_jsonl, read_jsonl
 from llmzero.core.processes import identity, interruptible
 from llmzero.core.stage import StageDir
-from llmzero.runners.entry import function_of, limit_threads, log_to
+from llmzero.runners.entry import function_of, log_to, thread_limits
 from llmzero.runners.slurm_queue import TIMEOUT_S, UNREAD, squeue
 from llmzero.tree.lease import Lease, read_lease
 
@@ -41,7 +41,7 @@ def run_job(directory: str, entry_point: str, threads: int) -> None:
     if stage.result_file.exists():
         return
     log_to(stage)
-    limit_threads(threads)
+    os.environ.update(thread_limits(threads))
     rank, processes, _ = identity()
     with interruptible() as interrupted, _lease(stage) if rank == 0 else nullcontext(True) as ours:
         if not ours:

@@ -154,6 +154,7 @@ class Session:
         """Do the same in rounds; they return the summary."""
         config, workspace = self.config, self.workspace
         with workspace.opened(asdict(config)):
+            self.runner.warm_up(config.stage_groups)
             store = EventStore(workspace.tree_file, durable=not self.runner.repeatable)
             check_stages(store, self.catalogue)
             self._ledger = store.ledger

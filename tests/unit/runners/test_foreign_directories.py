@@ -13,8 +13,9 @@ import pytest
 from llmzero.core.errors import UserError
 from llmzero.core.files import open_own
 from llmzero.core.stage import StageDir, StageSpec
-from llmzero.runners import entry, snapshot
+from llmzero.runners import snapshot
 from llmzero.runners.inline import InlineRunner, InlineRunnerSettings
+from llmzero.runners.local import LocalRunner, LocalRunnerSettings
 from llmzero.runners.slurm import SlurmRunner, SlurmRunnerSettings
 from llmzero.runners.slurm_queue import JOB_FILE, Queue, job_name
 from llmzero.runners.slurm_resources import JobResources
@@ -62,8 +63,9 @@ def test_links_in_place_of_a_stages_files_are_not_followed(name: str, tmp_path: 
         write()
     assert precious.read_text() == "content"
     if name == "stage.lock":
+        local = LocalRunner(LocalRunnerSettings("os.getpid"))
         with pytest.raises(UserError, match="is a link"):
-            entry.run(str(spec.directory), "os.getpid", 1)
+            local.start(spec)
         assert precious.read_text() == "content"
 
 
