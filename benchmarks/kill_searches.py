@@ -35,10 +35,10 @@ import yaml
 
 from llmzero.core.files import write_json
 from llmzero.core.stage import StageDir
-from llmzero.runners.entry import is_running
 from llmzero.tree.store import EventStore
 from tests.integration.conftest import MICRO
 from tests.integration.searches import assert_consistent
+from tests.integration.stage_processes import stage_processes
 from tests.llm_server import Answer, LLMServer, Request, scripted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -244,10 +244,9 @@ class Killing:
     def _running_stage(self, process: ForkServerProcess, directory: Path) -> int | None:
         """Return the process of a stage, once one is at work; None where the driver ends before."""
         while process.exitcode is None:
-            for file in directory.glob("nodes/*/status.json"):
-                stage = StageDir(file.parent)
-                if not stage.result_file.exists() and is_running(stage.path):
-                    return int(stage.status()["pid"])
+            for stage, path in stage_processes(directory):
+                if path.parent == directory / "nodes" and not StageDir(path).result_file.exists():
+                    return stage.pid
             time.sleep(0.01)
         return None
 
