@@ -16,7 +16,9 @@
 - The parent ends with this process, at `close()`, or where it is killed: `alive` is False then, `start`
   raises OSError, and a stage that it had not forked yet has the status `UNSEEN`, as has one whose end it
   could not tell any more. Make a new one.
-- An entry point's module that cannot be imported fails in the stage's process, as in a cold start.
+- An entry point's module that cannot be imported fails in the stage's process, as in a cold start. It may
+  have a function `prepare_stages(directory)`: the parent calls it before every stage, to do what that and
+  those after it have in common. It must start no thread and compute nothing; what it raises is ignored.
 - Not for use by several threads at a time.
 
 `warm_parent.py` is the parent's side. A message is JSON, framed by `multiprocessing.connection`; a request's
@@ -54,7 +56,7 @@ class WarmParent:
     Args:
         entry_point: the function that trains a stage, as package.module.function.
         environment: the parent's environment, without secrets.
-        modules: what to import beside the entry point's module and what that names in `STAGES_IMPORT`.
+        modules: what to import beside the entry point's module.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -27,6 +27,7 @@ from llmzero.core.terminal import guard_output
 from llmzero.runners import entry
 
 GRACE_S = 10.0  # for the other processes of a stage to end by themselves where one has ended badly
+PREPARE = "prepare_stages"  # the name of a function that an entry point's module may have
 NEVER = float("inf")
 
 
@@ -55,6 +56,7 @@ class Parent:
 
     def __init__(self, descriptor: int, entry_point: str) -> None:
         self.connection, self.entry_point = Connection(descriptor), entry_point
+        self.module = entry_point.rpartition(".")[0]
         self.socket = socket.socket(fileno=os.dup(descriptor))
         self.imported: dict[str, str] = {}
         self.stages: list[Stage] = []
@@ -68,10 +70,7 @@ class Parent:
         What cannot be imported fails once more in the stage's process, where there is a log to say it.
         """
         before = dict(os.environ)
-        with suppress(Exception):
-            own = import_module(self.entry_point.rsplit(".", 1)[0])
-            modules = [*getattr(own, "STAGES_IMPORT", ()), *modules]
-        for module in modules:
+        for module in (self.module, *modules):
             with suppress(Exception):
                 import_module(module)
         self.imported = {name: value for name, value in os.environ.items() if before.get(name) != value}
@@ -107,6 +106,7 @@ class Parent:
                 os.set_inheritable(descriptor, False)  # by programs; a fork has it
         if len(held) < request["held"]:
             raise EOFError  # whoever asked was killed meanwhile
+        self._look_ahead(request["directory"])
         stage = Stage(request["number"])
         try:
             for rank, environment in enumerate(request["environments"]):
@@ -122,6 +122,14 @@ class Parent:
             self.stages.append(stage)
         for descriptor in held:
             os.close(descriptor)
+
+    def _look_ahead(self, directory: str) -> None:
+        """Do what the stages to come have in common, where the entry point's module knows what that is."""
+        with suppress(Exception):  # it fails once more in the stage, which says so
+            prepare: Callable[[str], None] | None = getattr(sys.modules.get(self.module), PREPARE, None)
+            if prepare is not None:
+                prepare(directory)
+                gc.freeze()
 
     def _fork(self, directory: str, environment: dict[str, str]) -> int:
         sys.stdout.flush()
