@@ -15,8 +15,6 @@ from llmzero.core.files import open_own
 from llmzero.core.stage import StageDir
 from llmzero.runners import entry
 
-GRACE_S = 10.0  # for the other processes of a stage to end by themselves where one has ended badly
-
 
 class ColdStage:
     """The processes of a stage, one per environment, started from nothing.
@@ -49,10 +47,10 @@ class ColdStage:
                 )
                 for environment in environments
             ]
-        self._failed_at: float | None = None
+        self._status, self._deadline = 0, entry.NEVER
 
     def poll(self) -> int | None:
-        """Return None while one runs; then 0 where all went well, else the status of one that ended badly.
+        """Return None while one runs; then 0 where all went well, else the status of what ended badly first.
 
         Those that wait for one that has ended badly are killed, as is what a process has left running.
         """
@@ -60,15 +58,14 @@ class ColdStage:
             if process.returncode is None and _has_ended(process.pid):
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
-                if process.wait() and self._failed_at is None:
-                    self._failed_at = time.monotonic()
+                status = process.wait()
+                if status and not self._status:
+                    self._status, self._deadline = status, time.monotonic() + entry.GRACE_S
         running = [process for process in self._processes if process.returncode is None]
-        if not running:
-            return next((process.returncode for process in self._processes if process.returncode), 0)
-        if self._failed_at is not None and time.monotonic() > self._failed_at + GRACE_S:
+        if time.monotonic() > self._deadline:
             for process in running:
                 process.kill()
-        return None
+        return None if running else self._status
 
 
 def _has_ended(pid: int) -> bool:

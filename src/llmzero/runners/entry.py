@@ -19,6 +19,8 @@ from llmzero.core.stage import StageDir
 from llmzero.core.terminal import guard_output
 
 LOCK = "stage.lock"
+GRACE_S = 5.0  # for the other processes of a stage to end by themselves where one has ended badly
+NEVER = float("inf")
 LOOK_S = 0.01  # that a look at a lock may take, which keeps others from taking it meanwhile
 
 

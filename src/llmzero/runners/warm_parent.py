@@ -25,10 +25,9 @@ from llmzero.core.files import append
 from llmzero.core.stage import StageDir
 from llmzero.core.terminal import guard_output
 from llmzero.runners import entry
+from llmzero.runners.entry import GRACE_S, NEVER
 
-GRACE_S = 10.0  # for the other processes of a stage to end by themselves where one has ended badly
 PREPARE = "prepare_stages"  # the name of a function that an entry point's module may have
-NEVER = float("inf")
 
 
 @dataclass
@@ -183,7 +182,8 @@ class Parent:
                     os.kill(pid, signal.SIGKILL)
 
     def _tell(self, stage: Stage, rank: int, **facts: Any) -> None:
-        self.connection.send_bytes(json.dumps({"number": stage.number, "rank": rank, **facts}).encode())
+        with suppress(OSError):  # nobody listens any more, which is no reason to give up the stage
+            self.connection.send_bytes(json.dumps({"number": stage.number, "rank": rank, **facts}).encode())
 
 
 def main() -> None:
