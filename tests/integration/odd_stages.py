@@ -121,3 +121,10 @@ def rank_one_fails(directory: Path) -> None:
     if os.environ["RANK"] == "1":
         sys.exit(7)
     time.sleep(1000)
+
+
+def see_and_wait(directory: Path) -> None:
+    """Write down which GPUs there are, and work."""
+    (directory / "seen.tmp").write_text(json.dumps(os.environ["CUDA_VISIBLE_DEVICES"]))
+    (directory / "seen.tmp").rename(directory / "seen")
+    wait(directory)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
 from llmzero.core.errors import UserError
-from llmzero.runners.entry import locked
+from llmzero.core.stage import StageDir
+from llmzero.runners import entry
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+LETTING_GO_S = 5.0  # that a process may take to end when its stage has ended
 
 
 def devices(wanted: int) -> list[str]:
@@ -45,22 +47,45 @@ class Slots:
 
     def __init__(self, names: Sequence[str], size: int) -> None:
         self.slots = [tuple(names[first : first + size]) for first in range(0, len(names) - size + 1, size)]
+        self._stages: dict[tuple[tuple[str, ...], int], StageDir] = {}
         if not self.slots:
             given = f"{VISIBLE}={','.join(names)} has {len(names)}"
             raise UserError(f"runner.gpus_per_stage={size}: {given}; lower it, or give the command more GPUs")
 
-    def take(self) -> tuple[str, list[TextIO]]:
-        """Return a stage's devices, separated by commas, and its locks, for its processes to hold."""
-        directory = _own_directory()
+    def take(self, stage: StageDir) -> tuple[str, list[TextIO]]:
+        """Return a stage's devices, separated by commas, and its locks, for its processes to hold.
+
+        Where all are in use, those of a stage that has just left its result are waited for.
+        """
         for layer in itertools.count():
-            for slot in self.slots:
-                with ExitStack() as stack:
-                    locks = [locked(directory / f"{name.replace('/', '_')}.{layer}") for name in slot]
-                    held = [stack.enter_context(lock) for lock in locks if lock is not None]
-                    if len(held) == len(slot):
-                        stack.pop_all()
+            deadline = time.monotonic() + LETTING_GO_S
+            while True:
+                for slot in self.slots:
+                    if held := _locks(slot, layer):
+                        self._stages[slot, layer] = stage
                         return ",".join(slot), held
+                ours = [self._stages[slot, layer] for slot in self.slots if (slot, layer) in self._stages]
+                if time.monotonic() > deadline or not any(map(_lets_go, ours)):
+                    break
+                time.sleep(entry.LOOK_S)
         raise AssertionError("there is always another layer")
+
+
+def _locks(slot: Sequence[str], layer: int) -> list[TextIO]:
+    """Return the locks of all devices of a slot; none where one is taken."""
+    directory = _own_directory()
+    locks = [entry.locked(directory / f"{name.replace('/', '_')}.{layer}") for name in slot]
+    held = [lock for lock in locks if lock is not None]
+    if len(held) == len(slot):
+        return held
+    for lock in held:
+        lock.close()
+    return []
+
+
+def _lets_go(stage: StageDir) -> bool:
+    """Return whether a stage has ended whose process is about to end."""
+    return stage.result_file.exists() and entry.is_running(stage.path)
 
 
 def _own_directory() -> Path:

@@ -76,7 +76,7 @@ class LocalRunner(StageRunner):
             held = [stack.enter_context(lock)]
             visible = ""
             if self._slots:
-                visible, locks = self._slots.take()
+                visible, locks = self._slots.take(StageDir(spec.directory))
                 held += [stack.enter_context(lock) for lock in locks]
             environments = list(self._environments(spec, visible))
             descriptors = [file.fileno() for file in held]
