@@ -108,13 +108,18 @@ def kinds(url: str) -> list[Kind]:
         for workers in (1, 4)
     ]
     small = [*SIMULATED, "budget.stages=12"]
-    confirmed = [*small, "search.confirm_seeds=2", "search.confirm_top=2"]
-    tested = [*small, "search.test_incumbents=true"]
+    confirmed, tested = (
+        [[*small, *wanted, f"search.workers={workers}"] for workers in (1, 4)]
+        for wanted in (
+            ["search.confirm_seeds=2", "search.confirm_top=2"],
+            ["search.test_incumbents=true"],
+        )
+    )
     return [
         Kind("simulated search", 104, searches),
         Kind("report", 16, [[*SIMULATED, "budget.stages=40"]], prepared=[*SIMULATED, "budget.stages=40"]),
-        Kind("final test", 16, [tested], lambda directory: (directory / "test").exists(), prepared=small),
-        Kind("confirmation", 16, [confirmed], lambda it: (it / "confirm").exists(), prepared=small),
+        Kind("final test", 16, tested, lambda directory: (directory / "test").exists(), prepared=small),
+        Kind("confirmation", 16, confirmed, lambda it: (it / "confirm").exists(), prepared=small),
         Kind("agent call", 20, [[*SIMULATED, "budget.stages=12", "search.workers=2", *model, *judge]]),
         Kind("study", 16, [STUDY], launcher="compare"),
         Kind("real search, stages in the driver", 8, [[*REAL, "runner=inline"]]),
@@ -344,7 +349,8 @@ def _content(file: Path) -> Any:
     """Return what a file says, without times; a stage whose driver died before it began is started again."""
     if file.name == "tree.jsonl":
         lines = [line for line in _read_lines(file) if line["event"] != "started" or line["attempt"] == 1]
-        return _timeless(lines)
+        # Replays side by side are charged in the order of their ends, which nothing depends on.
+        return _timeless(sorted(lines, key=lambda line: line["name"] if line["event"] == "setup" else ""))
     if file.suffix == ".jsonl":
         return _timeless(_read_lines(file))
     return _timeless(json.loads(file.read_text())) if file.suffix == ".json" else file.read_text()

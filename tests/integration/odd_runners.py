@@ -10,7 +10,7 @@ from typing import Any
 
 from llmzero.core.files import append_jsonl
 from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
-from llmzero.runners.simulated import SimulatedHandle, SimulatedRunner
+from llmzero.runners.simulated import SimulatedHandle, SimulatedRunner, SimulatedRunnerSettings
 
 WALL = 300  # completions a step that fit
 ORDERS = {
@@ -85,3 +85,31 @@ class CursingRunner(SimulatedRunner):
 
     def start(self, spec: StageSpec) -> Any:
         return Failed(StageDir(spec.directory).failure("\x1b[2J[/red]\nforged", 1.0, 1.0))
+
+
+class UnluckyRunner(SimulatedRunner):
+    """The base model cannot be prepared on seed 1001."""
+
+    def start(self, spec: StageSpec) -> Any:
+        if spec.seed != 1001:
+            return super().start(spec)
+        return Failed(StageDir(spec.directory).failure("no luck", 1.0, 1.0))
+
+
+class CountingRunner(SimulatedRunner):
+    """Counts how many of its kind were made, and how many stages ran side by side at most."""
+
+    made = 0
+    most = 0
+
+    def __init__(self, settings: SimulatedRunnerSettings) -> None:
+        super().__init__(settings)
+        CountingRunner.made += 1
+        self._started: list[StageDir] = []
+
+    def start(self, spec: StageSpec) -> SimulatedHandle:
+        handle = super().start(spec)
+        self._started.append(StageDir(spec.directory))
+        running = sum(not stage.result_file.exists() for stage in self._started)
+        CountingRunner.most = max(CountingRunner.most, running)
+        return handle

@@ -15,6 +15,7 @@ import yaml
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, Run, command, read_lines
+from tests.integration.odd_runners import CountingRunner
 
 SIMULATED = ["experiment=simulated", "search.workers=1", "budget.stages=8"]
 CONFIRMED = [*SIMULATED, "search.confirm_seeds=3"]
@@ -125,7 +126,7 @@ def test_killing_it_fifteen_times_changes_nothing(
     run_here("search", *SIMULATED, f"search_dir={search}")
     for _ in range(15):
         process = subprocess.Popen(
-            command("search", *CONFIRMED, f"search_dir={search}"),
+            command("search", *CONFIRMED, "search.workers=3", f"search_dir={search}"),
             env=environment,
             cwd=REPOSITORY,
             stdout=subprocess.DEVNULL,
@@ -146,11 +147,42 @@ def test_killing_it_fifteen_times_changes_nothing(
     assert read(search / "summary.json")["state"] == "finished"
 
 
+def test_replays_run_side_by_side_on_one_runner_and_come_out_alike(
+    run_here: Run, confirmed: Path, tmp_path: Path
+) -> None:
+    search = tmp_path / "s"
+    run_here("search", *SIMULATED, f"search_dir={search}")
+    CountingRunner.made = CountingRunner.most = 0
+    counting = "runner._target_=tests.integration.odd_runners.CountingRunner"
+    printed = run_here("search", *CONFIRMED, "search.workers=4", counting, f"search_dir={search}").stdout
+    assert read(search / "confirmation.json") == read(confirmed / "confirmation.json")
+    assert (CountingRunner.made, CountingRunner.most) == (1, 4)
+    lines = [line for line in printed.splitlines() if line.startswith("Confirm")]
+    assert [line.split()[0] for line in lines[:5]] == ["Confirming"] * 4 + ["Confirmed"]
+    assert "(1 of 9, about 0.0 min left)" in lines[4]
+    assert lines[-1].endswith("(9 of 9)")
+
+
+def test_a_replay_that_fails_leaves_the_others_alone(run_here: Run, confirmed: Path, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    run_here("search", *SIMULATED, f"search_dir={search}")
+    side_by_side = [*CONFIRMED, "search.workers=4", f"search_dir={search}"]
+    unlucky = "runner._target_=tests.integration.odd_runners.UnluckyRunner"
+    failed = run_here("search", *side_by_side, unlucky, ok=False)
+    assert failed.returncode == 2
+    assert "the base model could not be prepared: no luck" in failed.stderr
+    assert "seed-1001" in failed.stderr
+    states = {path.parent.name: read(path)["state"] for path in search.glob("confirm/*/*/summary.json")}
+    assert states == {"seed-1000": "finished", "seed-1001": "interrupted", "seed-1002": "finished"}
+    assert not (search / "confirmation.json").exists()
+    run_here("search", *side_by_side)
+    assert read(search / "confirmation.json") == read(confirmed / "confirmation.json")
+
+
 def test_it_trains_for_real(launch: Run, tmp_path: Path) -> None:
     small = [
         *MICRO,
         "tracking=none",
-        "runner=inline",
         "runner.threads=1",
         "budget.stages=2",
         "search.stage_steps=4",

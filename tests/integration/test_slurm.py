@@ -389,6 +389,8 @@ def test_a_search_of_eight_stages_four_at_a_time_under_a_cap(
         *TRAINED,
         "budget.stages=8",
         "search.workers=4",
+        "search.confirm_seeds=2",
+        "search.confirm_top=1",
         "runner.max_gpus=3",
         f"search_dir={search}",
     ]

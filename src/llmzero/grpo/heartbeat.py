@@ -30,7 +30,10 @@ class Heartbeat:
         self._devices = devices
         self._writes = writes
         self._earlier = float(stage.status().get("seconds") or 0.0)
-        self._started = psutil.Process().create_time() if started is None else started
+        if started is None:  # not psutil's time, which is off by the part of a second in which Linux booted
+            since_boot = psutil.Process().create_time() - psutil.boot_time()
+            started = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
+        self._started = started
         self._written = 0.0
         self._fields: dict[str, Any] = {}
 

@@ -73,7 +73,7 @@ class ReplaysDisplay:
         done = sum(self.steps[name] for name in self._ended) + sum(self._running.values())
         here = done - sum(self._before.values())
         count = f"{len(self._ended)} of {len(self.steps)}"
-        if here <= 0:
+        if here <= 0 or len(self._ended) == len(self.steps):
             return count
         left = (sum(self.steps.values()) - done) * (time.monotonic() - self._began) / here
         return f"{count}, about {left / 60:.1f} min left"

@@ -14,7 +14,7 @@ from pathlib import Path
 from llmzero.core.files import open_own
 from llmzero.core.processes import interruptible
 from llmzero.core.settings import setting
-from llmzero.core.stage import StageDir, StageSpec
+from llmzero.core.stage import StageDir, StageSpec, StageStatus
 from llmzero.runners.base import ENTRY_POINT, StageRunner
 from llmzero.runners.entry import LOCK, function_of, is_running, locked, thread_limits
 from llmzero.runners.environment import outside_a_job
@@ -30,7 +30,7 @@ class InlineRunnerSettings:
 
 
 class InlineRunner(StageRunner):
-    """Stages in this very process: `start` returns once the stage has ended, so none can be stopped early.
+    """Stages in this very process: the first look at one returns once it has ended, so none is stopped early.
 
     They share the driver's memory and environment, its keys among them.
 
@@ -45,8 +45,12 @@ class InlineRunner(StageRunner):
         self.entry_point = settings.entry_point
         self.threads = settings.threads or os.cpu_count() or 1
 
-    def start(self, spec: StageSpec) -> LocalHandle:
-        """Run the stage to its end.
+    def start(self, spec: StageSpec) -> InlineHandle:
+        """Return a handle that runs the stage when it is polled: its driver has then told that it begins."""
+        return InlineHandle(self, spec)
+
+    def run(self, spec: StageSpec) -> None:
+        """Run a stage to its end.
 
         Raises:
             KeyboardInterrupt: a signal came meanwhile.
@@ -63,12 +67,27 @@ class InlineRunner(StageRunner):
         gc.collect()  # an engine refers to itself in circles: its memory is wanted by the next stage
         if interrupted():
             raise KeyboardInterrupt
-        return LocalHandle(spec)
 
     def attach(self, spec: StageSpec) -> LocalHandle | None:
         """Return a handle of a stage that has ended or that another process runs; None where it is gone."""
         ended = StageDir(spec.directory).result_file.exists()
         return LocalHandle(spec) if ended or is_running(spec.directory) else None
+
+
+class InlineHandle(LocalHandle):
+    """A stage that runs, once, when it is polled for the first time."""
+
+    def __init__(self, runner: InlineRunner, spec: StageSpec) -> None:
+        super().__init__(spec)
+        self._runner, self._spec = runner, spec
+        self._begun = False
+
+    def poll(self) -> StageStatus:
+        """Run the stage to its end, if it has not run, and report."""
+        if not self._begun:
+            self._begun = True
+            self._runner.run(self._spec)
+        return super().poll()
 
 
 @contextmanager

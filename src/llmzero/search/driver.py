@@ -351,7 +351,6 @@ class Driver:
             self._record("finished", node_id=node_id, result=running.handle.result().to_dict(directory))
         self.method.tell(self.store.tree, node)
         self._keep_disk_quota()
-        self.on_change(self)
 
     def _keep_disk_quota(self) -> None:
         """Drop optimizer states of dead branches while checkpoints take more than `budget.disk_gb`."""

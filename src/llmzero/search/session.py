@@ -183,8 +183,13 @@ class Session:
 
     def _search(self, store: EventStore, display: Display | ReplayDisplay, outputs: Outputs) -> Rounds[None]:
         """Run the search, then its final test unless that was run after the last stage."""
-        driver = self._driver(store, display, outputs)
-        yield from driver.rounds()
+        driver = self._driver(store, display)
+        finished = len(store.trajectory)
+        for changed in driver.rounds():
+            if len(store.trajectory) != finished:  # what could start has been started
+                finished = len(store.trajectory)
+                outputs.refresh(store)
+            yield changed
         incumbents = self.config.search.test_incumbents
         tested = read_test(self.workspace.path)
         if store.ended and tested and ("trajectory" in tested or not incumbents):
@@ -222,17 +227,12 @@ class Session:
         method: SearchMethod = make(config.search.method, "search.method", context=context)
         return method
 
-    def _driver(self, store: EventStore, display: Display | ReplayDisplay, outputs: Outputs) -> Driver:
+    def _driver(self, store: EventStore, display: Display | ReplayDisplay) -> Driver:
         config = self.config
-        finished = len(store.trajectory)
 
         def on_change(driver: Driver) -> None:
-            nonlocal finished
             statuses = {node_id: running.status for node_id, running in driver.running.items()}
             display.update(store, statuses, driver.elapsed)
-            if len(store.trajectory) != finished:
-                finished = len(store.trajectory)
-                outputs.refresh(store)
 
         plan = Plan(
             stage_steps=config.search.stage_steps,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ def test_links_in_place_of_a_stages_files_are_not_followed(name: str, tmp_path: 
     precious.write_text("content")
     (spec.directory / name).symlink_to(precious)
     runner = InlineRunner(InlineRunnerSettings("os.getpid", threads=1))
-    write = StageDir(spec.directory).request_stop if name == "stop" else partial(runner.start, spec)
+    write = StageDir(spec.directory).request_stop if name == "stop" else runner.start(spec).poll
     with pytest.raises(UserError, match=f"{name}: is a link"):
         write()
     assert precious.read_text() == "content"

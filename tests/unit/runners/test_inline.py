@@ -39,18 +39,20 @@ def run_one(directory: str) -> None:
     runner = InlineRunner(InlineRunnerSettings(f"{__name__}.trained", threads=1))
     assert runner.attach(stage) is None
     print("before")
-    assert runner.start(stage).poll().state == "completed"
+    handle = runner.start(stage)
+    print("started")
+    assert handle.poll().state == handle.poll().state == "completed"
     print("after")
     assert runner.attach(stage) is not None
     assert not is_running(stage.directory)
 
 
-def test_a_stage_has_ended_when_start_returns_and_its_output_is_in_its_log(spec: StageSpec) -> None:
+def test_a_stage_has_ended_when_it_was_polled_and_its_output_is_in_its_log(spec: StageSpec) -> None:
     code = f"from tests.unit.runners.test_inline import run_one; run_one({str(spec.directory)!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
     )
-    assert done.stdout == "before\nafter\n"
+    assert done.stdout == "before\nstarted\nafter\n"
     assert sorted((spec.directory / "log.txt").read_text().splitlines()) == ["by Python", "past Python"]
 
 
@@ -58,6 +60,6 @@ def test_a_signal_that_came_too_late_for_the_stage_still_ends_the_driver(spec: S
     (spec.directory / "tell").touch()
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        InlineRunner(InlineRunnerSettings(f"{__name__}.trained", threads=1)).start(spec)
+        InlineRunner(InlineRunnerSettings(f"{__name__}.trained", threads=1)).start(spec).poll()
     assert StageDir(spec.directory).result() is not None
     assert signal.getsignal(signal.SIGTERM) is before

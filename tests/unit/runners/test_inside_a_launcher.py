@@ -55,6 +55,7 @@ def test_a_stage_takes_nothing_of_the_drivers_launcher(
             time.sleep(0.05)
     else:
         handle = InlineRunner(InlineRunnerSettings(entry_point=ENTRY_POINT, threads=1)).start(spec)
+        handle.poll()
     assert handle.result().state == "completed", handle.result().error
     given = json.loads((stage.path / "environment.json").read_text())
     assert not FOREIGN.keys() & given.keys()
