@@ -38,6 +38,7 @@ TIERS = {
         "test_tracking.py",
         "test_trl_parity.py",
         "test_training.py",
+        "test_warm_stages.py",
         "test_vllm_engine.py",
         "test_wandb_analysis.py",
         "test_a_killed_comparison_goes_on_to_the_same_numbers",
