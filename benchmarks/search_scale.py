@@ -100,6 +100,7 @@ def _grow(store: EventStore, method: SearchMethod, catalogue: Catalogue) -> list
         began = time.perf_counter()
         expansion = method.ask(store.tree)
         assert expansion is not None
+        assert expansion.proposal is not None
         parent = store.tree[expansion.parent_id]
         score = min(0.99, (parent.score or 0.0) + rng.gauss(0.03, 0.03))
         _add(store, parent.node_id, parent.depth + 1, expansion.hparams, expansion.proposal, score)

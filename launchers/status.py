@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import time
+
 from rich.table import Table
 
 from llmzero.cli import run_command
 from llmzero.core.stage import StageDir
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
-from llmzero.mirrors.views import budget_line, tree_view
+from llmzero.mirrors.views import budget_line, proposing_row, tree_view
 from llmzero.runners.base import StageRunner
 from llmzero.stored import runner_of, stored_config, value_at
 from llmzero.tree.lease import is_alive, read_lease
@@ -28,6 +30,7 @@ def main() -> None:
     console = Terminal()
     console.print(tree_view(store.tree))
     console.print(under_way(workspace, store.tree, runner_of(config)))
+    console.print(proposed(workspace, store))
     agent, workers = str(value_at(vars(config), "agent.name")), config.search.workers
     console.print(budget_line(store, config.budget, workers, agent, store.ledger.seconds))
     console.print(driver_line(workspace, store))
@@ -35,7 +38,8 @@ def main() -> None:
 
 def under_way(workspace: Workspace, tree: Tree, runner: StageRunner | None) -> Table:
     """Return the stages that have not ended: what their runner knows of them, phases, and last scores."""
-    stages = {node.node_id: StageDir(workspace.nodes / node.node_id) for node in tree if not node.final}
+    begun = [node.node_id for node in tree if not node.final and node.state != "proposing"]
+    stages = {node_id: StageDir(workspace.nodes / node_id) for node_id in begun}
     descriptions = runner.describe([stage.path for stage in stages.values()]) if runner else {}
     table = Table.grid(padding=(0, 2))
     for node_id, stage in stages.items():
@@ -49,6 +53,16 @@ def under_way(workspace: Workspace, tree: Tree, runner: StageRunner | None) -> T
             last,
             f"{heartbeat.get('seconds', 0.0):.0f} s",
         )
+    return table
+
+
+def proposed(workspace: Workspace, store: EventStore) -> Table:
+    """Return the stages that are being proposed, and for how long; the log tells up to its last event."""
+    since = time.time() - workspace.tree_file.stat().st_mtime if is_alive(workspace.lease_file) else 0.0
+    table = Table.grid(padding=(0, 2))
+    for node in store.tree:
+        if node.state == "proposing":
+            table.add_row(*proposing_row(node, store.ledger.seconds + max(0.0, since)))
     return table
 
 

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -139,7 +140,7 @@ def _address_problem(address: str | None) -> str | None:
 
 
 class Endpoint:
-    """One model of one endpoint.
+    """One model of one endpoint. Several threads may ask at once.
 
     Raises:
         UserError: no model is named, or the key cannot be sent.
@@ -152,6 +153,7 @@ class Endpoint:
         self._key = _key(settings.api_key_env)
         self._journal: CallJournal | None = None
         self._client: OpenAI | None = None
+        self._client_lock = threading.Lock()
         self._dialects = DialectSearch()
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
         self._label = f"model {self.model} at {settings.base_url or 'OpenAI'}"
@@ -241,12 +243,15 @@ class Endpoint:
         messages = redacted_data(messages)
         name = self._journal.name(call)
         self._journal.count(call)
-        record = self._journal.find(name)
-        if record is None and self.replays:
-            record = self._tape.replay(name) | {"dollars": 0.0, "replayed": True}
-            self._journal.write(name, record)
-        if record is None:
-            record = self._call(self._journal, name, messages, schema, tools)
+        with self._journal.alone(name):
+            record = self._journal.find(name)
+            if record is not None:
+                self._journal.charge_found(name, record)
+            if record is None and self.replays:
+                record = self._tape.replay(name) | {"dollars": 0.0, "replayed": True}
+                self._journal.write(name, record)
+            if record is None:
+                record = self._call(self._journal, name, messages, schema, tools)
         if record["error"]:
             raise CallError(record["error"])
         fields = ("text", "cut", "prompt_tokens", "completion_tokens", "dollars")
@@ -411,24 +416,27 @@ class Endpoint:
         return slot(self.settings.base_url or "openai", self.settings.max_at_once, timeout_s)
 
     def _openai(self) -> OpenAI:
-        if self._client is None:
-            from openai import OpenAI
+        with self._client_lock:
+            return self._client or self._new_client()
 
-            from llmzero.agents.transport import bounded_client
+    def _new_client(self) -> OpenAI:
+        from openai import OpenAI
 
-            for chatter in ("httpx", "httpx2"):  # a line for every request, in the middle of the search's own
-                logging.getLogger(chatter).setLevel(logging.WARNING)
-            try:
-                http_client = bounded_client()
-            except Exception as error:  # whatever the environment makes of it
-                raise UserError(f"{self._label}: {client_problem(error)}") from None
-            self._client = OpenAI(
-                api_key=self._key or "none",
-                base_url=self.settings.base_url,
-                timeout=self.settings.timeout_s,
-                max_retries=self.settings.retries,
-                http_client=http_client,
-            )
+        from llmzero.agents.transport import bounded_client
+
+        for chatter in ("httpx", "httpx2"):  # a line for every request, in the middle of the search's own
+            logging.getLogger(chatter).setLevel(logging.WARNING)
+        try:
+            http_client = bounded_client()
+        except Exception as error:  # whatever the environment makes of it
+            raise UserError(f"{self._label}: {client_problem(error)}") from None
+        self._client = OpenAI(
+            api_key=self._key or "none",
+            base_url=self.settings.base_url,
+            timeout=self.settings.timeout_s,
+            max_retries=self.settings.retries,
+            http_client=http_client,
+        )
         return self._client
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +36,17 @@ RECORD: Shape = {  # the fields of a stored call that are read again
 }
 
 
+_UNDER_WAY: dict[Path, threading.Lock] = {}  # by the file of a call
+_UNDER_WAY_LOCK = threading.Lock()
+
+
 @dataclass(frozen=True)
 class CallId:
     """What a call is for.
 
     Attributes:
         node_id: the stage that is proposed or judged.
-        purpose: `proposal`, `stop` or `turn`.
+        purpose: `proposal`, `prefetch` (of a proposal, beside the parent that still runs), `stop` or `turn`.
         subject: what it is about: the parent's id, the step, the number of a turn.
     """
 
@@ -52,6 +58,8 @@ class CallId:
 @dataclass(frozen=True)
 class CallJournal:
     """Writes `nodes/<id>/calls/<purpose>-<subject>-<n>.json`; n counts calls of one purpose and subject.
+
+    Calls of different subjects may be made in several threads at once.
 
     Attributes:
         nodes: the directory of all stages.
@@ -74,9 +82,22 @@ class CallJournal:
         """Take the name of the next call: the one after it has another."""
         self._taken[call] += 1
 
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Wait for whoever makes the same call in this process: an earlier driver that was interrupted."""
+        with _UNDER_WAY_LOCK:
+            lock = _UNDER_WAY.setdefault(call_file(self.nodes, name), threading.Lock())
+        with lock:
+            yield
+
     def find(self, name: str) -> dict[str, Any] | None:
         """Return a call that was made before this process began, so that it is not paid for again."""
         return read_record(call_file(self.nodes, name))
+
+    def charge_found(self, name: str, record: Mapping[str, Any]) -> None:
+        """Charge a call that another driver of this process made after it had been interrupted."""
+        if name not in self.charged:
+            self._charge(name, record)
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         """Make a call durable, then charge it. A refused one is written, too: a replay has to meet it."""
@@ -96,7 +117,7 @@ class CallJournal:
             if record is not None:
                 self._charge(name, record)
 
-    def _charge(self, name: str, record: dict[str, Any]) -> None:
+    def _charge(self, name: str, record: Mapping[str, Any]) -> None:
         if record["made"]:
             self.charge(name, record["prompt_tokens"] + record["completion_tokens"], record["dollars"])
 

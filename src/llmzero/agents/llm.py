@@ -65,7 +65,8 @@ class LlmAgent:
 
     def propose(self, evidence: Evidence) -> Proposal:
         """Return the model's proposal, mended where it has to be."""
-        call = CallId(evidence.node_id, "proposal", evidence.stage.node_id)
+        parent = evidence.stage.node_id
+        call = CallId(evidence.node_id, "prefetch" if evidence.node_id == parent else "proposal", parent)
         prompt, schema = self.prompt(evidence), answer_schema(evidence)
         messages = prompt
         replies: list[Reply] = []

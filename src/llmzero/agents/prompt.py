@@ -216,6 +216,10 @@ def _line(view: StageView, before: HParams | None) -> str:
         f"{name} {f'{values[name]} ->' if name in values else '='} {value_text(new)}"
         for name, new in view.changes.items()
     ]
+    if view.state == "proposing":
+        return (
+            f"{view.node_id} from {view.parent_id}: is being proposed at this moment; its changes are unknown"
+        )
     score = f"score {view.score:.3f}" if view.score is not None else "no score"
     gain = f" ({view.gain:+.3f} against its parent)" if view.gain is not None else ""
     cause = _cause(view.cause) if view.cause else ""

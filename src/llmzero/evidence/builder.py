@@ -29,20 +29,35 @@ class EvidenceBuilder:
     setting: Mapping[str, str] = field(default_factory=dict)
     _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they stay
 
-    def for_proposal(self, tree: Tree, node_id: str, budget_left: dict[str, float]) -> Evidence:
-        """Return the evidence for proposing a child of a node: everything its directory tells so far."""
+    def for_proposal(
+        self, tree: Tree, node_id: str, budget_left: dict[str, float], *, until: int | None = None
+    ) -> Evidence:
+        """Return the evidence for proposing a child of a node: everything its directory tells so far.
+
+        With `until` the node still runs, and what it tells up to that step is shown. No child has an id then,
+        so the evidence bears the node's own; and none of its checkpoints is sure to be kept.
+        """
         node, stage = tree[node_id], StageDir(self.nodes_dir / node_id)
+        facts: dict[str, Any] = {
+            "validation": node.result.validation if node.result else stage.validation(),
+            "metrics": stage.metrics(),
+            "rollouts": stage.rollouts(),
+        }
+        if until is not None:
+            facts["validation"] = [point for point in facts["validation"] if point.step <= until]
+            for name in ("metrics", "rollouts"):
+                facts[name] = [row for row in facts[name] if row["step"] <= until]
+        else:
+            checkpoints = stage.complete_checkpoints()
+            facts["checkpoints"] = [int(path.name.removeprefix("step_")) for path in checkpoints]
+            facts["best_step"] = node.result.best_step if node.result else None
         return self._evidence(
             tree,
             node,
-            node_id=tree.next_id(),
-            validation=node.result.validation if node.result else stage.validation(),
-            metrics=stage.metrics(),
-            rollouts=stage.rollouts(),
+            node_id=tree.next_id() if until is None else node_id,
             budget_left=budget_left,
-            checkpoints=[int(path.name.removeprefix("step_")) for path in stage.complete_checkpoints()],
-            best_step=node.result.best_step if node.result else None,
             predictions=self._predictions(tree),
+            **facts,
         )
 
     def of_ended(self, tree: Tree, node_id: str) -> Evidence:
@@ -93,7 +108,7 @@ class EvidenceBuilder:
             depth=node.depth,
             state=node.state,
             hparams=node.hparams,
-            changes=self.catalogue.changes(parent.hparams, node.hparams) if parent else {},
+            changes=self.catalogue.changes(parent.hparams, node.hparams) if parent and node.hparams else {},
             diagnosis=tuple(node.proposal.get("diagnosis", ())),
             score=node.score,
             gain=_gain(node, parent),

@@ -103,7 +103,8 @@ class Evidence(Sectioned):
     Attributes:
         stage: the stage in question: the parent of the one to be proposed, or the running one to be judged.
         steps: planned steps of a stage.
-        node_id: the stage that is to be created or judged.
+        node_id: the stage that is to be created or judged; that of `stage` itself where its child
+            is asked for before it has ended.
         seed: for an agent that draws; the same for the same decision of the same search.
         checkpoints: steps of `stage` at which there is a checkpoint, the best one's in `best_step`.
         setting: what is trained and how, in a few words by name.

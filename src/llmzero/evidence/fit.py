@@ -11,11 +11,11 @@ MIN_DISTANCE = 0.02  # of a parameter's range: what is closer to a tried configu
 
 
 def nearly_equal(evidence: Evidence, hparams: Mapping[str, Value]) -> list[StageView]:
-    """Return the children that the stage has already with nearly this configuration."""
+    """Return the children that the stage has already with nearly this configuration, as far as is known."""
     return [
         child
         for child in evidence.children
-        if evidence.catalogue.distance(hparams, child.hparams) < MIN_DISTANCE
+        if child.hparams and evidence.catalogue.distance(hparams, child.hparams) < MIN_DISTANCE
     ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from statistics import median
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from llmzero.evidence.diagnosis import GRADIENT_SPIKE_RATIO
@@ -37,6 +38,8 @@ SMALL_KL_NATS = 1e-3  # below it the axis is linear, as divergences begin at 0
 FLAT = 0.04  # of its level: what a curve varies by at least on its axis
 ROOM = 0.08  # above and below the curves, of the axis
 STEP_ROOM = 0.03  # likewise left and right
+
+DRAWING = Lock()  # the library draws in one thread at a time
 
 Range = tuple[float | None, float | None]
 
@@ -115,7 +118,8 @@ def draw_plots(evidence: Evidence) -> list[Plot]:
         if panels:
             titles = "; ".join(panel.title for panel in panels)
             caption = f"{name.capitalize()} of stage {evidence.stage.node_id} over its steps: {titles}."
-            plots.append(Plot(name, caption, _png(draw_figure(name, panels, evidence))))
+            with DRAWING:
+                plots.append(Plot(name, caption, _png(draw_figure(name, panels, evidence))))
     return plots
 
 

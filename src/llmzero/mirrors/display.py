@@ -16,7 +16,14 @@ from rich.text import Text
 from llmzero.core.stage import StageStatus
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
-from llmzero.mirrors.views import budget_line, confirmation_line, node_text, result_view, tree_view
+from llmzero.mirrors.views import (
+    budget_line,
+    confirmation_line,
+    node_text,
+    proposing_row,
+    result_view,
+    tree_view,
+)
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
@@ -98,6 +105,10 @@ class Display:
                 last,
                 f"{status.seconds:.0f} s",
             )
+        for node in store.tree:
+            if node.state == "proposing":
+                name, told = proposing_row(node, elapsed)
+                table.add_row(name, "", told)
         return Group(
             table, Text(budget_line(store, self.budget, self.workers, self.agent, elapsed), style="dim")
         )

@@ -136,7 +136,7 @@ def _node(
         "resume_from": node.resume_from.name if node.resume_from else None,
         **_cost(node, stage),
         "error": _clip(node.result.error if node.result else None, detail.text),
-        "config": [_clipped(node.hparams[name], detail.text) for name in catalogue],
+        "config": [_clipped(node.hparams.get(name), detail.text) for name in catalogue],
         "proposal": _clipped(node.proposal, detail.text),
         "stop": _clipped(node.stop, detail.text),
         "validation": points,

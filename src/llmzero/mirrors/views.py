@@ -15,6 +15,7 @@ from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
 
 STATE_STYLES = {
+    "proposing": "dim",
     "queued": "dim",
     "running": "cyan",
     "completed": "green",
@@ -32,6 +33,9 @@ def budget_line(store: EventStore, budget: Budget, workers: int, agent: str, ela
     line = f"agent {visible_line(agent)} | stages {stages} | {spent}"
     if ledger.llm_calls:
         line += f" | {ledger.llm_calls} LLM calls, {ledger.llm_tokens} tokens, ${ledger.llm_dollars:.2f}"
+    if ledger.prefetched:
+        used, wasted = ledger.prefetches_used, ledger.prefetches_wasted
+        line += f" | {ledger.prefetched} proposals prefetched, {used} used, {wasted} wasted"
     if ledger.stages and budget.stages:
         seconds = sum(n.result.seconds for n in store.tree.stages() if n.result) / ledger.stages
         rounds = (budget.stages - ledger.stages) / workers
@@ -62,12 +66,24 @@ def node_text(node: Node, tree: Tree) -> str:
     score = f"{node.score:.3f}" if node.score is not None else "  -  "
     if node.parent_id is None:
         return f"{node.node_id} {score} {node.state}: the base model"
+    if node.state == "proposing":
+        return visible_line(
+            f"{node.node_id} {score} proposing: an agent is asked what {node.parent_id} changes to"
+        )
     unchanged = "practitioner's configuration" if node.hparams == tree.root.hparams else "unchanged"
     changes = ", ".join(f"{name}={value}" for name, value in changed(node, tree).items()) or unchanged
     diagnosis = "+".join(map(str, node.proposal.get("diagnosis", ())))
     error = f" ({node.result.error})" if node.result and node.result.error else ""
     told = f"{node.node_id} {score} {node.state}: {diagnosis + ' -> ' if diagnosis else ''}{changes}{error}"
     return visible_line(told)
+
+
+def proposing_row(node: Node, elapsed: float) -> tuple[str, str]:
+    """Return a stage that is being proposed, and for how many of the search's seconds it has been."""
+    return (
+        f"stage {node.node_id}",
+        f"proposing {max(0.0, elapsed - (node.asked or {}).get('elapsed', elapsed)):.0f} s",
+    )
 
 
 def changed(node: Node, tree: Tree) -> dict[str, Any]:

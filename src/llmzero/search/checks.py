@@ -54,6 +54,8 @@ def check_stages(store: EventStore, catalogue: Catalogue) -> None:
         DamagedFileError: one has not.
     """
     for node in store.tree:
+        if node.state == "proposing":
+            continue
         if problems := catalogue.problems(node.hparams):
             raise DamagedFileError(store.path, f"stage {node.node_id}: {problems[0]}", RESTORE)
 

@@ -6,23 +6,27 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llmzero.agents.base import EarlyStopper
+from llmzero.agents.base import AsksModel, EarlyStopper
 from llmzero.core.errors import UserError
 from llmzero.core.files import reading, write_json
+from llmzero.core.hparams import HParams
 from llmzero.core.locations import stored
 from llmzero.core.stage import StageDir, StageSpec, StageStatus, State
 from llmzero.core.text import visible_line
 from llmzero.evidence.builder import EvidenceBuilder
-from llmzero.evidence.proposal import Proposal, Resume
+from llmzero.evidence.proposal import Proposal, Resume, StopDecision
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.judgements import Judgements
-from llmzero.search.methods.base import Expansion, SearchMethod, WatchingMethod
-from llmzero.search.rounds import Rounds
+from llmzero.search.methods.base import Expansion, SearchMethod, ThinkingMethod, WatchingMethod
+from llmzero.search.rounds import POLL_S, Rounds
+from llmzero.search.thinking import Prefetches, Think, in_background
 from llmzero.tree.budget import Budget
 from llmzero.tree.retention import Retention
 from llmzero.tree.store import EventStore
@@ -40,6 +44,15 @@ TIME_LIMITS = {
     "stop": "the search was asked to end",
 }
 STOP_FACTS = ("reason", "details", "step", "gpu_seconds", "incumbent")  # of a judgement, for the event log
+
+
+@dataclass
+class Verdict:
+    """What the early stopper is asked about a stage; `record` holds the question."""
+
+    running: Running
+    record: dict[str, Any]
+    decision: Future[StopDecision]
 
 
 @dataclass
@@ -64,6 +77,7 @@ class Plan:
     Attributes:
         stage_config: the groups of the configuration that stages are made of.
         audit_fraction: share of the stages that the early stopper would end, but which run on.
+        prefetch_depth: stages below this depth have their likely child proposed before they end.
     """
 
     stage_steps: int
@@ -71,16 +85,22 @@ class Plan:
     seed: int
     stage_config: dict[str, Any]
     audit_fraction: float = 0.0
+    prefetch_depth: int = 0
 
 
 class Driver:
     """Runs one search to its end, or continues one that was interrupted.
+
+    Language models are asked in threads: while they think, stages are polled, judged and stopped. Simulated
+    stages stand still meanwhile, as thinking takes no simulated time.
 
     Every decision is in the event log before it takes effect, so the process may be killed at any moment: a
         restart folds the log, re-attaches to stages that still run, and repeats nothing that was charged.
 
     Args:
         on_change: called whenever something on display has changed.
+        think: prepares a question to a language model, for methods that leave a proposal open.
+        settle: charges the calls of language models that were made.
     """
 
     def __init__(
@@ -96,12 +116,19 @@ class Driver:
         plan: Plan,
         root_hparams: dict[str, Any],
         on_change: Callable[[Driver], None],
+        think: Think | None = None,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self.workspace, self.store = workspace, store
         self.method, self.runner, self.stopper, self.evidence = method, runner, stopper, evidence
         self.budget, self.plan, self.root_hparams = budget, plan, root_hparams
         self._watcher = method if isinstance(method, WatchingMethod) else None
-        self.on_change = on_change
+        self._thinker = method if isinstance(method, ThinkingMethod) else None
+        self.on_change, self.settle = on_change, settle
+        self._think = think
+        self._proposals: dict[str, Future[Proposal]] = {}  # of nodes that are being proposed
+        self._verdicts: dict[str, Verdict] = {}  # by stage, one at a time
+        self._prefetches = Prefetches(store, self._record, think)
         self.retention = Retention(workspace.nodes)
         self.running: dict[str, Running] = {}
         self._started = time.monotonic()
@@ -116,14 +143,15 @@ class Driver:
         """Search until the budget is spent or the method has nothing more to ask."""
         self._set_aside_unknown_directories()
         if not len(self.store.tree):
-            self._create(Expansion("", self.root_hparams, Proposal("base", (), "The base model.", {})))
+            self._create("", self.root_hparams, Proposal("base", (), "The base model.", {}))
         self._adopt()
         self._keep_disk_quota()
         while True:
             self._fill()
-            if not self.running:
+            if not self.running and not self._waits_for_a_model():
                 break
             yield self._collect()
+        self._prefetches.end()
         self._require_root()
 
     def end(self) -> None:
@@ -134,14 +162,83 @@ class Driver:
     # --- growing ---
 
     def _fill(self) -> None:
-        """Start stages while there are free workers, budget, and stages that the method wants."""
-        if not self.store.tree.root.final or not self.store.tree.root.usable:
-            return
-        while len(self.running) < self.plan.workers and not self.spent_limits():
+        """Start stages, or have them proposed, while workers are free, budget is left, and method asks."""
+        while self._may_grow():
             expansion = self.method.ask(self.store.tree)
             if expansion is None:
                 return
-            self._start(self._create(expansion))
+            self._prefetches.decided(expansion)
+            if expansion.proposal is None:
+                self._have_proposed(expansion)
+            else:
+                steps, memo = expansion.steps, expansion.memo
+                node = self._create(
+                    expansion.parent_id, expansion.hparams, expansion.proposal, steps=steps, memo=memo
+                )
+                self._start(node)
+
+    def _may_grow(self) -> bool:
+        root = self.store.tree.root
+        free = len(self.running) + len(self._proposals) < self.plan.workers
+        return free and root.final and root.usable and not self.spent_limits()
+
+    def _have_proposed(self, expansion: Expansion) -> None:
+        """Record a node, and have a language model asked what it changes, unless that was prefetched."""
+        assert self._think is not None, "a method leaves proposals open only where they can be thought out"
+        tree = self.store.tree
+        node_id, parent = tree.next_id(), tree[expansion.parent_id]
+        prefetched = self._prefetches.take(parent.node_id)
+        question = prefetched.result if prefetched else self._think(self.store, parent.node_id, None)
+        self._record(
+            "proposing",
+            node_id=node_id,
+            parent_id=parent.node_id,
+            depth=parent.depth + 1,
+            steps=expansion.steps or self.plan.stage_steps,
+            memo=expansion.memo,
+            prefetched=prefetched is not None,
+        )
+        self._proposals[node_id] = in_background(question)
+        self.on_change(self)
+
+    def _propose_again(self, node: Node) -> None:
+        """Ask what an earlier driver asked, on what was known then; what was answered is not paid again."""
+        assert self._think is not None
+        assert node.parent_id is not None
+        prefetched = node.asked is not None and node.asked.get("prefetched")
+        if prefetched and self.store.tree[node.parent_id].prefetch is not None:
+            question = self._prefetches.question(node.parent_id)
+        else:
+            before = self.store.before("proposing", node.node_id)
+            question = self._think(before, node.parent_id, None)
+        self._proposals[node.node_id] = in_background(question)
+
+    def _take_proposals(self) -> bool:
+        """Start the stages whose proposals have come, unless the time is over; return whether any had."""
+        ready = sorted(node_id for node_id, proposal in self._proposals.items() if proposal.done())
+        if not ready or self._time_is_over():
+            return False
+        for node_id in ready:
+            proposal, node = self._proposals.pop(node_id).result(), self.store.tree[node_id]
+            assert node.parent_id is not None
+            hparams = {**self.store.tree[node.parent_id].hparams, **proposal.changes}
+            self._start(self._create(node.parent_id, hparams, proposal, node=node))
+        return True
+
+    def _time_is_over(self) -> bool:
+        return any(name in TIME_LIMITS for name in self.spent_limits())
+
+    def _questions(self) -> list[Future[Any]]:
+        """Return all that language models are asked now."""
+        own = self._thinker.question if self._thinker else None
+        verdicts = [verdict.decision for verdict in self._verdicts.values()]
+        prefetches = self._prefetches.under_way.values()
+        return [*self._proposals.values(), *verdicts, *prefetches, *([own] if own else [])]
+
+    def _waits_for_a_model(self) -> bool:
+        """Whether an answer leads to a stage: without running ones the search goes on for its sake."""
+        own = self._thinker is not None and self._thinker.question is not None and self._may_grow()
+        return own or (bool(self._proposals) and not self._time_is_over())
 
     def spent_limits(self) -> list[str]:
         """Return the names of the limits that are reached; `stop` where the user asked for the end."""
@@ -153,22 +250,32 @@ class Driver:
         )
         return [*limits, "stop"] if self.workspace.stop_file.exists() else limits
 
-    def _create(self, expansion: Expansion) -> Node:
-        """Record a new node in the log; return it."""
+    def _create(
+        self,
+        parent_id: str,
+        hparams: HParams,
+        proposal: Proposal,
+        *,
+        steps: int | None = None,
+        memo: Mapping[str, Any] | None = None,
+        node: Node | None = None,
+    ) -> Node:
+        """Record a new node in the log, or what `node` changes, which was being proposed; return it."""
         tree = self.store.tree
-        node_id = tree.next_id()
-        parent = tree[expansion.parent_id] if expansion.parent_id else None
-        resume_from = self._checkpoint(parent, expansion.proposal.resume) if parent else None
+        node_id = node.node_id if node else tree.next_id()
+        parent = tree[parent_id] if parent_id else None
+        resume_from = self._checkpoint(parent, proposal.resume) if parent else None
+        steps = node.steps if node else steps or self.plan.stage_steps
         self._record(
             "created",
             node_id=node_id,
             parent_id=parent.node_id if parent else None,
             depth=parent.depth + 1 if parent else 0,
-            hparams=expansion.hparams,
-            steps=(expansion.steps or self.plan.stage_steps) if parent else 0,
+            hparams=hparams,
+            steps=steps if parent else 0,
             resume_from=stored(resume_from, self.workspace.nodes / node_id),
-            proposal=expansion.proposal.to_dict(),
-            memo=expansion.memo,
+            proposal=proposal.to_dict(),
+            memo=node.memo if node else memo or {},
         )
         return tree[node_id]
 
@@ -224,7 +331,13 @@ class Driver:
             StageDir(self.workspace.nodes / ROOT).result_file.unlink(missing_ok=True)
             self._start(root)
             return
+        over = self._time_is_over()
+        self._prefetches.take_up(over)
         for node in [node for node in self.store.tree if not node.final]:
+            if node.state == "proposing":
+                if not over:
+                    self._propose_again(node)
+                continue
             spec = self._spec(node)
             handle = self.runner.attach(spec) if node.attempts else None
             if handle is not None:
@@ -248,28 +361,62 @@ class Driver:
     # --- watching ---
 
     def _collect(self) -> bool:
-        """Poll every running stage once; return whether anything was new.
+        """Take what language models have answered and poll every stage once; return whether anything was new.
 
         Stages that have ended since the last poll are processed in the order of their ends, and workers get
         their next stages before the next end is processed: decisions do not depend on when stages are polled.
         """
-        changed = False
+        if self._stands_still():
+            return True
+        self.settle()
+        changed = self._take_proposals()
+        self._take_verdicts()
         for node_id, running in self.running.items():
             status = running.handle.poll()
             news = len(status.validation) > len(running.status.validation)
             running.status = status
             if not status.final and self.store.tree[node_id].parent_id is not None and not running.stopping:
                 self._judge(node_id, running, news)
+                if news and not running.stopping:
+                    self._prefetch(node_id, running)
             changed |= news or status.final
         for node_id in self._ended():
             self._end_stage(node_id, self.running[node_id])
             self._fill()
+        self._watch_stages()
+        self.on_change(self)
+        return changed
+
+    def _stands_still(self) -> bool:
+        """Whether simulated stages wait for language models, and are not polled in this round."""
+        questions = self._questions()
+        if not questions or not self.runner.repeatable or self._time_is_over():
+            return False
+        if not wait(questions, POLL_S).not_done:
+            own = self._thinker.question if self._thinker else None
+            if own is None:
+                return False
+            if not self._may_grow():  # else the method goes on when it is asked
+                self._watch_stages()
+        self.on_change(self)
+        return True
+
+    def _watch_stages(self) -> None:
+        """Let a method that watches stages stop one."""
         if self._watcher and self.running:
             request = self._watcher.watch(self.store.tree)
             if request is not None and not self._stop_stands(request.node_id):
                 self._stop(request.node_id, self.running[request.node_id], request.reason)
-        self.on_change(self)
-        return changed
+
+    def _prefetch(self, node_id: str, running: Running) -> None:
+        """Have the likely child of a stage proposed, at its last validation before its end."""
+        node, every = self.store.tree[node_id], running.status.validation[0].step
+        near = running.step < node.steps <= running.step + every
+        wanted = (
+            near and node.depth < self.plan.prefetch_depth and node.prefetch is None and node.stop is None
+        )
+        if wanted and not self.spent_limits():
+            self._prefetches.begin(node_id, running.step)
 
     def _ended(self) -> list[str]:
         """Return the running stages that have ended, in that order; those without an end time come last."""
@@ -296,12 +443,18 @@ class Driver:
             self._ask_stopper(node_id, running)
 
     def _ask_stopper(self, node_id: str, running: Running) -> None:
-        """Act on a decision about the last validation, new or found in the file; audited stages run on."""
+        """Act on a decision about the last validation, new or found in the file, or have it made."""
         judgement = running.judgements.about(running.step)
         seconds = running.status.seconds
-        if judgement is None and seconds - running.judgements.latest(seconds) >= self.stopper.interval_s:
-            judgement = self._judgement(node_id, running)
-        if judgement is None or not judgement["stop"]:
+        due = seconds - running.judgements.latest(seconds) >= self.stopper.interval_s
+        if judgement is not None:
+            self._act_on(judgement, node_id, running)
+        elif due and node_id not in self._verdicts:
+            self._have_judged(node_id, running)
+
+    def _act_on(self, judgement: Mapping[str, Any], node_id: str, running: Running) -> None:
+        """Stop a stage where the decision says so; audited stages run on."""
+        if not judgement["stop"]:
             return
         reasons: dict[str, Any] = {name: judgement.get(name) for name in STOP_FACTS}
         # Drawn from seed and stage alone, so that a restarted search decides alike.
@@ -310,21 +463,38 @@ class Driver:
         else:
             self._stop(node_id, running, **reasons)
 
-    def _judgement(self, node_id: str, running: Running) -> dict[str, Any]:
-        """Ask the stopper about the last validation; return the decision, logged with its evidence."""
+    def _have_judged(self, node_id: str, running: Running) -> None:
+        """Ask the stopper about the last validation, a language model in the background."""
         evidence = self.evidence.for_stopping(self.store.tree, node_id, running.status)
-        decision = self.stopper.decide(evidence)
         record = {
-            "elapsed": self.elapsed,
             "step": running.step,
             "seconds": running.status.seconds,
             "gpu_seconds": running.status.gpu_seconds,
             "incumbent": evidence.incumbent_score,
-            **vars(decision),
             "validation": [[point.step, point.score, point.stderr] for point in evidence.validation],
         }
-        running.judgements.add(record)
-        return record
+        if isinstance(self.stopper, AsksModel):
+            decision = in_background(partial(self.stopper.decide, evidence))
+            self._verdicts[node_id] = Verdict(running, record, decision)
+        else:
+            self._decided(node_id, running, record, self.stopper.decide(evidence))
+
+    def _take_verdicts(self) -> None:
+        """Take what language models have decided; of a stage that has ended it is written down alone."""
+        for node_id in sorted(name for name, verdict in self._verdicts.items() if verdict.decision.done()):
+            verdict = self._verdicts.pop(node_id)
+            running = self.running.get(node_id, verdict.running)
+            self._decided(node_id, running, verdict.record, verdict.decision.result())
+
+    def _decided(
+        self, node_id: str, running: Running, record: Mapping[str, Any], decision: StopDecision
+    ) -> None:
+        """Log a decision with its evidence, and act on it."""
+        judgement = {"elapsed": self.elapsed, **record, **vars(decision)}
+        running.judgements.add(judgement)
+        node = self.store.tree[node_id]
+        if node.stop is None and not node.final and not running.stopping:
+            self._act_on(judgement, node_id, running)
 
     def _stop(self, node_id: str, running: Running, reason: str, **facts: Any) -> None:
         self._record("stop_requested", node_id=node_id, **{"reason": reason, "step": running.step, **facts})
@@ -349,6 +519,7 @@ class Driver:
         directory = self.workspace.nodes / node_id
         with reading(StageDir(directory).result_file):
             self._record("finished", node_id=node_id, result=running.handle.result().to_dict(directory))
+        self._prefetches.stage_ended(node)
         self.method.tell(self.store.tree, node)
         self._keep_disk_quota()
 

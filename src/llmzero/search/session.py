@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from llmzero.search.methods.base import MethodContext, SearchMethod
 from llmzero.search.outputs import Outputs
 from llmzero.search.rounds import Rounds, carry_out
 from llmzero.search.settings import SearchConfig
+from llmzero.search.thinking import Bill
 from llmzero.tree.budget import Ledger
 from llmzero.tree.outcomes import read_test
 from llmzero.tree.store import EventStore
@@ -111,6 +114,11 @@ class Session:
         return [agent for agent in (self.proposer, self.stopper) if isinstance(agent, AsksModel)]
 
     @property
+    def _thinks(self) -> bool:
+        """Whether the agent asks a language model."""
+        return isinstance(self.proposer, AsksModel)
+
+    @property
     def agent_name(self) -> str:
         """The agent's name in the configuration."""
         return str(self.config.agent["name"])
@@ -161,16 +169,18 @@ class Session:
             display = self.shown or Display(workspace, config.budget, config.search.workers, self.agent_name)
             outputs = Outputs(config, workspace, self.catalogue, self.evidence)
             self.tracking.start(workspace.path)
-            self._connect_models(store)
+            bill = self._connect_models(store)
             try:
                 with display.live(store):
-                    yield from self._search(store, display, outputs)
+                    yield from self._search(store, display, outputs, bill)
                 if config.search.confirm_seeds:
                     outputs.write(store, "running")
                     yield from Confirmation(workspace, store, self.catalogue, config, self._replay).rounds()
             except BaseException:
+                bill.settle()
                 outputs.write(store, "interrupted")
                 raise
+            bill.settle()
             summary = outputs.write(store, "finished")
             if isinstance(display, Display):
                 display.finish(store, summary)
@@ -181,9 +191,11 @@ class Session:
         """Run a replay that confirms this search, on its runner."""
         return Session.from_config(config, runner=self.runner, shown=shown).rounds()
 
-    def _search(self, store: EventStore, display: Display | ReplayDisplay, outputs: Outputs) -> Rounds[None]:
+    def _search(
+        self, store: EventStore, display: Display | ReplayDisplay, outputs: Outputs, bill: Bill
+    ) -> Rounds[None]:
         """Run the search, then its final test unless that was run after the last stage."""
-        driver = self._driver(store, display)
+        driver = self._driver(store, display, bill)
         finished = len(store.trajectory)
         for changed in driver.rounds():
             if len(store.trajectory) != finished:  # what could start has been started
@@ -223,12 +235,18 @@ class Session:
             directory=self.workspace.path,
             stages=config.budget.stages,
             workers=config.search.workers,
+            thinks=self._thinks,
         )
         method: SearchMethod = make(config.search.method, "search.method", context=context)
         return method
 
-    def _driver(self, store: EventStore, display: Display | ReplayDisplay) -> Driver:
+    def _driver(self, store: EventStore, display: Display | ReplayDisplay, bill: Bill) -> Driver:
         config = self.config
+
+        def think(known: EventStore, node_id: str, until: int | None) -> Callable[[], Proposal]:
+            left = known.ledger.left(config.budget)
+            evidence = self.evidence.for_proposal(known.tree, node_id, left, until=until)
+            return partial(self.proposer.propose, evidence)
 
         def on_change(driver: Driver) -> None:
             statuses = {node_id: running.status for node_id, running in driver.running.items()}
@@ -240,6 +258,7 @@ class Session:
             seed=config.seed,
             stage_config=config.stage_groups,
             audit_fraction=config.stopper.get("audit_fraction") or 0.0,
+            prefetch_depth=config.search.max_depth if config.search.prefetch and self._thinks else 0,
         )
         return Driver(
             workspace=self.workspace,
@@ -252,25 +271,23 @@ class Session:
             plan=plan,
             root_hparams=self.catalogue.defaults(),
             on_change=on_change,
+            think=think,
+            settle=bill.settle,
         )
 
-    def _connect_models(self, store: EventStore) -> None:
+    def _connect_models(self, store: EventStore) -> Bill:
         """Have every call of a language model stored beside its stage and charged.
 
         Calls that an earlier driver was killed before charging are charged now.
         """
-
-        def charge(name: str, tokens: int, dollars: float) -> None:
-            store.append("llm_call", name=name, tokens=tokens, dollars=dollars)
-
-        def spent_limit() -> str | None:
-            return next(iter(store.ledger.spent_llm_limits(self.config.budget)), None)
-
-        journal = CallJournal(self.workspace.nodes, charge, store.llm_calls, spent_limit)
+        bill = Bill(store, self.config.budget)
+        journal = CallJournal(self.workspace.nodes, bill.note, store.llm_calls, bill.spent_limit)
         if self.models:
             journal.settle()
+            bill.settle()
         for agent in self.models:
             agent.endpoint.connect(journal)
+        return bill
 
 
 def secrets_of(config: SearchConfig) -> list[str]:

@@ -27,6 +27,9 @@ class SearchSettings:
     )
     confirm_top: int = setting(2, "strategies that are confirmed", low=1, high=100)
     test_incumbents: bool = setting(False, "test every stage that ever was the best by validation, too")
+    prefetch: bool = setting(
+        False, "ask a language model for a stage's likely child before the stage has ended"
+    )
     report: bool = setting(True, "write report.html")
     method: Group = setting(REQUIRED, "the method's own settings")
 

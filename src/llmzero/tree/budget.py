@@ -58,7 +58,8 @@ class Ledger:
     """What was spent. `stages` counts finished ones; stopped and failed stages are charged what they used.
 
     The base model's own stage and the final test are no stages of the search: their cost is in
-    `setup_gpu_seconds`. `disk_gb` is what checkpoints take now, where there is a limit for it.
+    `setup_gpu_seconds`. `disk_gb` is what checkpoints take now, where there is a limit for it. `prefetched`
+    counts proposals that were asked for before their parent had ended; each is used, or wasted, or open.
     """
 
     stages: int = 0
@@ -69,6 +70,9 @@ class Ledger:
     llm_dollars: float = 0.0
     setup_gpu_seconds: float = 0.0
     disk_gb: float = 0.0
+    prefetched: int = 0
+    prefetches_used: int = 0
+    prefetches_wasted: int = 0
 
     def spent_limits(self, budget: Budget, *, planned_stages: int, running_gpu_seconds: float) -> list[str]:
         """Return the names of the limits that are reached.
@@ -86,9 +90,10 @@ class Ledger:
         }
         return _reached(spent, budget)
 
-    def spent_llm_limits(self, budget: Budget) -> list[str]:
-        """Return the names of the limits on language models that are reached."""
-        return _reached({"llm_dollars": self.llm_dollars, "llm_tokens": self.llm_tokens}, budget)
+    def spent_llm_limits(self, budget: Budget, tokens: int = 0, dollars: float = 0.0) -> list[str]:
+        """Return the limits on language models that are reached, by name, with further tokens and dollars."""
+        spent = {"llm_dollars": self.llm_dollars + dollars, "llm_tokens": self.llm_tokens + tokens}
+        return _reached(spent, budget)
 
     def left(self, budget: Budget) -> dict[str, float]:
         """Return what remains of every limited resource; of a deadline, the seconds until then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -14,6 +14,7 @@ from llmzero.core.locations import stored
 from llmzero.core.shapes import NUMBER, require
 from llmzero.core.stage import StageDir
 from llmzero.tree.store import EventStore
+from llmzero.tree.tree import ROOT, Tree
 from llmzero.tree.workspace import Workspace
 
 WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -22,10 +23,11 @@ WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 def repair(workspace: Workspace) -> list[str]:
     """Replace a damaged `tree.jsonl`; return a text on each damaged line. The damaged file is kept beside it.
 
-    A damaged line was the creation of a stage, which its `stage.json` and `proposal.json` tell, its start, or
-    its end, which its `result.json` tells, or the cost of a final test; or something that a restarted driver
-    finds out by itself: a stop, the cost of a call. Where the end of the log was lost, or all of it, what the
-    files tell is added.
+    A damaged line was the creation of a stage, which its `stage.json` and `proposal.json` tell; that it was
+    being proposed, which its calls may tell (else it is, from the base model); its start, or its end, which
+    its `result.json` tells, or the cost of a final test; or something that a restarted driver finds out by
+    itself: a stop, the cost of a call. Where the end of the log was lost, or all of it, what the files tell
+    is added.
     """
     file = workspace.tree_file
     again = workspace.path / f".{file.name}.repaired.tmp"
@@ -41,9 +43,9 @@ def repair(workspace: Workspace) -> list[str]:
             # What stands there may be readable and still be wrong, so only later lines count as recorded.
             # A block of a disk may have held several.
             before = next((end for end in ends[number:] if end is not None), math.inf)
-            made = ", ".join(_restored(workspace, store, set(keys[number:]), before)) or "left out"
+            made = ", ".join(_restored(workspace, store, keys[number:], before)) or "left out"
             texts.append(f"line {number}: {made} ({' '.join(str(error).split())[:100]})")
-    texts += [f"at the end: {made}" for made in _restored(workspace, store, set(), math.inf)]
+    texts += [f"at the end: {made}" for made in _restored(workspace, store, [], math.inf)]
     if texts:
         if file.exists():
             file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
@@ -72,14 +74,14 @@ def _end(line: bytes) -> float | None:
 
 
 def _restored(
-    workspace: Workspace, store: EventStore, recorded: Collection[tuple[Any, Any]], before: float
+    workspace: Workspace, store: EventStore, recorded: Sequence[tuple[Any, Any]], before: float
 ) -> Iterator[str]:
     """Append what stands nowhere in the log although files tell of it; yield a text on each such event.
 
     Args:
         workspace: the search directory.
         store: the events up to there.
-        recorded: the keys of the lines that follow.
+        recorded: the keys of the lines that follow, in order.
         before: when the next stage ended of which they tell.
     """
     while lost := next(_lost_events(workspace, store, recorded, before), None):
@@ -88,13 +90,19 @@ def _restored(
 
 
 def _lost_events(
-    workspace: Workspace, store: EventStore, recorded: Collection[tuple[Any, Any]], before: float
+    workspace: Workspace, store: EventStore, following: Sequence[tuple[Any, Any]], before: float
 ) -> Iterator[dict[str, Any]]:
     """Yield the events that could come next, the likeliest first."""
-    coming = StageDir(workspace.nodes / store.tree.next_id())
-    if ("created", coming.path.name) not in recorded and coming.has_spec():
-        yield {"event": "created", **_creation(coming)}
-    waiting = [n.node_id for n in store.tree if not n.final and ("started", n.node_id) not in recorded]
+    recorded = set(following)
+    proposed = [node.node_id for node in store.tree if node.state == "proposing"]
+    for node_id in [*proposed, store.tree.next_id()]:
+        stage = StageDir(workspace.nodes / node_id)
+        if ("created", node_id) not in recorded and stage.has_spec():
+            yield {"event": "created", **_creation(stage)}
+    if _was_proposed(workspace, store.tree.next_id(), following):
+        yield {"event": "proposing", **_decision(workspace, store.tree)}
+    begun = [node for node in store.tree if not node.final and node.state != "proposing"]
+    waiting = [node.node_id for node in begun if ("started", node.node_id) not in recorded]
     for node_id in waiting:
         if not store.tree[node_id].attempts and StageDir(workspace.nodes / node_id).has_spec():
             yield {"event": "started", "node_id": node_id, "attempt": 1}
@@ -109,6 +117,34 @@ def _lost_events(
         charged = ("setup", name) in recorded or store.is_charged(name)
         if measured and measured.state != "failed" and not charged:
             yield {"event": "setup", "name": name, "gpu_seconds": measured.gpu_seconds}
+
+
+def _was_proposed(workspace: Workspace, node_id: str, following: Sequence[tuple[Any, Any]]) -> bool:
+    """Whether a stage was decided on of which the log tells nothing here: a later one follows, by its id."""
+    decided = [name for event, name in following if event in ("proposing", "created")]
+    begun = [path.name for path in workspace.nodes.iterdir() if StageDir(path).has_spec()]
+    new, there = (
+        [name for name in names if name.isdigit() and int(name) >= int(node_id)] for names in (decided, begun)
+    )
+    return any(name != node_id for name in new[:1] or there)
+
+
+def _decision(workspace: Workspace, tree: Tree) -> dict[str, Any]:
+    """Return the fields of the event that a stage is being proposed, as far as files tell them."""
+    node_id = tree.next_id()
+    stage = StageDir(workspace.nodes / node_id)
+    asked = sorted((stage.path / "calls").glob("proposal-*-*.json"))
+    named = asked[0].name.split("-")[1] if asked else ROOT
+    named = (stage.read_spec().parent_id or ROOT) if stage.has_spec() else named
+    parent = tree[named] if named in tree.nodes else tree.root
+    specs = [StageDir(path) for path in sorted(workspace.nodes.iterdir()) if path.name.isdigit()]
+    steps = [spec.read_spec().steps for spec in (stage, *specs) if spec.has_spec()]
+    return {
+        "node_id": node_id,
+        "parent_id": parent.node_id,
+        "depth": parent.depth + 1,
+        "steps": next(filter(None, steps), 1),
+    }
 
 
 def _creation(stage: StageDir) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Retention:
 
 
 def alive(tree: Tree) -> set[str]:
-    """Return the ids of running stages, their ancestors, the best path, and the practitioner's stage.
+    """Return the ids of stages that have not ended, their ancestors, the best path, the practitioner's stage.
 
     After the search the practitioner's configuration is trained on from that stage.
     """

@@ -30,6 +30,7 @@ atexit.register(gc.unfreeze)
 UNSYNCED = ("created", "finished")
 # What each event must have; more may stand there.
 EVENTS: dict[str, dict[str, Shape]] = {
+    "proposing": {"node_id": str, "parent_id": str, "depth": int, "steps": int},
     "created": {
         "node_id": str,
         "parent_id?": (str, NOTHING),
@@ -45,6 +46,8 @@ EVENTS: dict[str, dict[str, Shape]] = {
     "audited": {"node_id": str, "reason": str},
     "finished": {"node_id": str, "result": dict},
     "dropped": {"node_id": str, "files": list},
+    "prefetching": {"node_id": str, "step": int},
+    "prefetch_wasted": {"node_id": str, "reason": str},
     "llm_call": {"name": str, "tokens": int, "dollars": NUMBER},
     "setup": {"name": str, "gpu_seconds": NUMBER},
     "ended": {},
@@ -54,6 +57,7 @@ FACTS: Shape = {  # what else is read of events, where it is there
     "memo?": (NOTHING, dict),
     "step?": (NOTHING, int),
     "incumbent?": NUMBER_OR_NOTHING,
+    "prefetched?": bool,
 }
 EXPECTED: Shape = {
     **dict.fromkeys(("score?", "probability?"), NUMBER_OR_NOTHING),
@@ -79,16 +83,26 @@ class EventStore:
     """Appends events and keeps tree and ledger up to date.
 
     With `repair=False` it only reads, beside a running driver; without `durable` it does not wait for the
-    disk, which is for searches whose stages cost nothing.
+    disk, which is for searches whose stages cost nothing. With `before`, an event and its node, it holds the
+    search as it was then: what a language model was asked about.
 
     Events, each with `event` and `elapsed` (the driver's wall seconds, all its runs together):
-    `created` a node was decided on; `started` an attempt of it begins; `died` its process ended without a
-    result; `stop_requested` with the reason, or `audited` where the stage runs on all the same; `finished`
+    `proposing` a node was decided on, and a language model is asked what it changes; `created` so was one of
+    which that is known, or the answer is there; `started` an attempt of it begins; `died` its process ended
+    without a result; `prefetching` its likely child's proposal is asked for, `prefetch_wasted` why it is not
+    used; `stop_requested` with the reason, or `audited` where the stage runs on all the same; `finished`
     with its result; `dropped` with the files that made room on the disk; `llm_call` with its name and cost;
     `setup` with the cost of something outside the search; `ended` the search is over.
     """
 
-    def __init__(self, path: Path, *, repair: bool = True, durable: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        repair: bool = True,
+        durable: bool = True,
+        before: tuple[str, str] | None = None,
+    ) -> None:
         self.path, self.durable = path, durable
         self._nodes = Path(os.path.normpath(path.parent / "nodes"))
         self.tree = Tree()
@@ -101,8 +115,14 @@ class EventStore:
         with _frozen(), reading(path, REPAIR, line=lambda: number):
             for event in _read(path, repair):
                 number += 1
+                if before is not None and (event["event"], event.get("node_id")) == before:
+                    break
                 self._check(event)
                 self._take_effect(event)
+
+    def before(self, event: str, node_id: str) -> EventStore:
+        """Return the search as it was before an event of a stage."""
+        return EventStore(self.path, repair=False, before=(event, node_id))
 
     def append(self, event: str, **fields: Any) -> None:
         """Make an event durable, then let it take effect.
@@ -124,7 +144,7 @@ class EventStore:
             raise ValueError(f"event={name}: there is no such event")
         require(event, EVENTS[name])
         require(event, FACTS)
-        if name == "created":
+        if name in ("proposing", "created"):
             self._check_creation(event)
         elif "node_id" in EVENTS[name]:
             self._check_order(name, self._node(event["node_id"]))
@@ -132,18 +152,26 @@ class EventStore:
     def _check_order(self, name: str, node: Node) -> None:
         """Refuse a second end, and a start after it: but the base model is tried again where it failed."""
         again = name == "started" and node.parent_id is None and not node.usable
+        if node.state == "proposing":
+            raise ValueError(f"{name}: stage {node.node_id} was not proposed before")
         if node.final and name in ("started", "died", "finished") and not again:
             raise ValueError(f"{name}: stage {node.node_id} has ended before")
 
     def _check_creation(self, event: dict[str, Any]) -> None:
         nodes = self.tree.nodes
-        if event["node_id"] != self.tree.next_id():
+        proposed = nodes.get(event["node_id"]) if event["event"] == "created" else None
+        if proposed is not None and proposed.state == "proposing":
+            if (event["parent_id"], event["steps"]) != (proposed.parent_id, proposed.steps):
+                raise ValueError(f"created: parent or steps of {proposed.node_id} are not those decided on")
+        elif event["node_id"] != self.tree.next_id():
             raise ValueError(f"node_id={event['node_id']}: must be {self.tree.next_id()}, the next one")
-        parent = self._node(event["parent_id"]) if nodes else None
+        parent = self._node(event["parent_id"]) if nodes or event["event"] == "proposing" else None
         if event["depth"] != (parent.depth + 1 if parent else 0):
             raise ValueError(
                 f"depth={event['depth']}: is not that of its parent {event['parent_id']}, and one"
             )
+        if event["event"] == "proposing":
+            return
         if parent and event["hparams"].keys() != self.tree.root.hparams.keys():
             raise ValueError("hparams: are not those of the base model's stage")
         require(event, {"hparams": {str: SCALAR}, "proposal": PROPOSAL})
@@ -159,6 +187,9 @@ class EventStore:
     def _take_effect(self, event: dict[str, Any]) -> None:
         self.ledger.seconds = max(self.ledger.seconds, event.get("elapsed", 0.0))
         handler = {
+            "proposing": self._proposing,
+            "prefetching": self._prefetching,
+            "prefetch_wasted": self._prefetch_wasted,
             "created": self._created,
             "started": self._started,
             "stop_requested": self._stop_decided,
@@ -190,12 +221,36 @@ class EventStore:
             raise ValueError(f"{text}: is no checkpoint of {f'stage {node_id}' if own else 'this search'}")
         return named
 
+    def _proposing(self, event: dict[str, Any]) -> None:
+        self.ended = False
+        fields = {name: event[name] for name in ("node_id", "parent_id", "depth", "steps")}
+        empty: dict[str, Any] = {"hparams": {}, "resume_from": None, "proposal": {}}
+        memo = event.get("memo") or {}
+        self.tree.add(Node(**fields, **empty, memo=memo, state="proposing", asked=event))
+        if event.get("prefetched"):
+            self.tree[event["parent_id"]].prefetch_open = False
+            self.ledger.prefetches_used += 1
+
+    def _prefetching(self, event: dict[str, Any]) -> None:
+        node = self.tree[event["node_id"]]
+        node.prefetch, node.prefetch_open = event, True
+        self.ledger.prefetched += 1
+
+    def _prefetch_wasted(self, event: dict[str, Any]) -> None:
+        self.tree[event["node_id"]].prefetch_open = False
+        self.ledger.prefetches_wasted += 1
+
     def _created(self, event: dict[str, Any]) -> None:
         self.ended = False
         fields = {
             name: event[name] for name in ("node_id", "parent_id", "depth", "hparams", "steps", "proposal")
         }
         resume_from = self._checkpoint(event["resume_from"], event["node_id"], own=False)
+        if event["node_id"] in self.tree.nodes:
+            node = self.tree[event["node_id"]]
+            node.hparams, node.proposal = event["hparams"], event["proposal"]
+            node.resume_from, node.state = resume_from, "queued"
+            return
         self.tree.add(Node(**fields, resume_from=resume_from, memo=event.get("memo") or {}))
 
     def _started(self, event: dict[str, Any]) -> None:

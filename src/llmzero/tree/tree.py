@@ -19,8 +19,14 @@ class Node:
     """One stage of the tree.
 
     Attributes:
-        proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`.
+        hparams: a value for every name of the catalogue; empty while the stage is being proposed.
+        proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`; empty until then.
         memo: what the search method needs to know about it after a restart.
+        asked: the decision to have it proposed in the background, as in the event log; None where the
+            proposal was there at once. A method learns what such a stage changes when the stage ends: so no
+            decision depends on when answers come.
+        prefetch: that its likely child's proposal was asked for before its end, as in the event log.
+        prefetch_open: whether that proposal may still be used.
         stop: the decision to end it early, as in the event log: `reason`, `details`, `step`, `incumbent`.
         attempts: how often the stage was started; deaths: how often its process ended without a result.
         finished_order: 0 for the first stage to end, and so on; None while it has not.
@@ -36,6 +42,9 @@ class Node:
     memo: dict[str, Any] = field(default_factory=dict)
     state: State = "queued"
     result: StageResult | None = None
+    asked: dict[str, Any] | None = None
+    prefetch: dict[str, Any] | None = None
+    prefetch_open: bool = False
     stop: dict[str, Any] | None = None
     attempts: int = 0
     deaths: int = 0

@@ -1,11 +1,12 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const STATES = ["completed", "stopped", "failed", "running", "queued"];
-  const SHAPES = { completed: "circle", stopped: "rect", failed: "triangle", running: "diamond", queued: "circle" };
+  const STATES = ["completed", "stopped", "failed", "running", "queued", "proposing"];
+  const SHAPES = { completed: "circle", stopped: "rect", failed: "triangle", running: "diamond", queued: "circle", proposing: "circle" };
   const GLYPHS = {
     completed: "M6 1a5 5 0 1 0 0 10a5 5 0 1 0 0-10z", stopped: "M1.5 1.5h9v9h-9z", failed: "M6 1l5.5 10h-11z",
-    running: "M6 0l6 6l-6 6l-6-6z", queued: "M6 1a5 5 0 1 0 0 10a5 5 0 1 0 0-10zM6 2.6a3.4 3.4 0 1 1 0 6.8a3.4 3.4 0 1 1 0-6.8z",
+    running: "M6 0l6 6l-6 6l-6-6z", proposing: "M0.5 4.7h2.6v2.6h-2.6zM4.7 4.7h2.6v2.6h-2.6zM8.9 4.7h2.6v2.6h-2.6z",
+    queued: "M6 1a5 5 0 1 0 0 10a5 5 0 1 0 0-10zM6 2.6a3.4 3.4 0 1 1 0 6.8a3.4 3.4 0 1 1 0-6.8z",
   };
   const GROUPS = ["capacity", "regularization", "optimization"];
   const RADIAL_FROM = 80; // leaves; more rows than this do not fit the tree's height
@@ -84,7 +85,7 @@
   /** List the parameters that differ from the parent's: [parameter, before, after]. */
   function changes(node) {
     const parent = nodes.get(node.parent);
-    if (!parent) return [];
+    if (!parent || node.state === "proposing") return [];
     const differs = (_, i) => JSON.stringify(node.config[i]) !== JSON.stringify(parent.config[i]);
     return data.parameters.map((parameter, i) => [parameter, parent.config[i], node.config[i]]).filter(([parameter], i) => differs(parameter, i));
   }
@@ -242,7 +243,9 @@
     const counts = STATES.map((name) => [name, [...nodes.values()].filter((node) => node.parent !== null && node.state === name).length]);
     const gained = best && data.base_score !== null ? best.score - data.base_score : null;
     const relative = gained !== null && data.base_score > 0 ? `${signed((100 * gained) / data.base_score, 0)} %` : null;
-    const calls = data.budget.llm_calls ? `${data.budget.llm_calls} LLM calls, $${data.budget.llm_dollars.toFixed(2)}` : null;
+    const { prefetched, prefetches_used: used, prefetches_wasted: wasted } = data.budget;
+    const ahead = prefetched ? `; ${prefetched} proposals prefetched, ${used} used, ${wasted} wasted` : "";
+    const calls = data.budget.llm_calls ? `${data.budget.llm_calls} LLM calls, $${data.budget.llm_dollars.toFixed(2)}${ahead}` : null;
     byId("summary").append(
       tile("Base score", score(data.base_score), "validation, base model"),
       tile("Best score", score(best?.score), best ? `stage ${best.id}, depth ${best.depth}` : null, "strong"),
@@ -304,7 +307,7 @@
       symbolSize: selected ? symbolSize + 7 : path ? symbolSize + 2 : symbolSize,
       itemStyle: {
         color: scoreColor(node.score), borderColor: selected ? colors.ink : border, borderWidth: selected ? 3 : path ? 2 : 1.2, opacity,
-        borderType: node.state === "queued" ? "dashed" : "solid",
+        borderType: node.state === "queued" || node.state === "proposing" ? "dashed" : "solid",
       },
       lineStyle: { color: path ? colors.path : colors.faint, width: path ? 3 : radial ? 0.8 : 1.2, opacity: path ? 1 : (radial ? 0.45 : 0.65) * opacity },
       label: treeLabel(node),

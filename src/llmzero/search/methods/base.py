@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,6 +22,8 @@ class Expansion:
     """A stage to be created below `parent_id`.
 
     Attributes:
+        hparams: what it is trained under; empty where it is still to be proposed.
+        proposal: None has the driver ask the agent in the background.
         steps: its length; None is that of every stage of the search.
         memo: what the method needs to know about the stage after a restart; stored with the node in the event
             log.
@@ -28,7 +31,7 @@ class Expansion:
 
     parent_id: str
     hparams: HParams
-    proposal: Proposal
+    proposal: Proposal | None
     steps: int | None = None
     memo: dict[str, Any] = field(default_factory=dict)
 
@@ -38,7 +41,8 @@ class MethodContext:
     """What a method knows of its search.
 
     Attributes:
-        propose: asks the agent for a child of a finished node.
+        propose: asks the agent for a child of a finished node, and waits for the answer.
+        thinks: whether the agent asks a language model, so that nobody should wait for it.
         seed: the search's; a method draws from it and the number of nodes alone, so that a restart repeats
             its choices.
         proposer: the agent itself, for methods that talk with its language model.
@@ -57,6 +61,7 @@ class MethodContext:
     directory: Path = Path()
     stages: int | None = None
     workers: int = 1
+    thinks: bool = False
 
 
 def memo_of(context: MethodContext, node: Node, shape: Shape) -> dict[str, Any]:
@@ -72,7 +77,10 @@ def memo_of(context: MethodContext, node: Node, shape: Shape) -> dict[str, Any]:
 
 
 class SearchMethod(Protocol):
-    """Decides where to grow the tree."""
+    """Decides where to grow the tree.
+
+    A stage that is being proposed is in the tree, without hyperparameters.
+    """
 
     def ask(self, tree: Tree) -> Expansion | None:
         """Return the next stage; None where nothing can be started before a running stage ends."""
@@ -100,8 +108,21 @@ class WatchingMethod(Protocol):
         ...
 
 
+@runtime_checkable
+class ThinkingMethod(Protocol):
+    """A search method that asks a language model itself.
+
+    Attributes:
+        question: under way in the background, if any; once it is answered, the method goes on when asked.
+    """
+
+    question: Future[Any] | None
+
+
 def expand(context: MethodContext, tree: Tree, node_id: str) -> Expansion:
-    """Return a child of a node with the changes that the agent proposes."""
+    """Return a child of a node with the changes that the agent proposes, or has still to propose."""
+    if context.thinks:
+        return Expansion(node_id, {}, None)
     proposal = context.propose(tree, node_id)
     return Expansion(node_id, {**tree[node_id].hparams, **proposal.changes}, proposal)
 

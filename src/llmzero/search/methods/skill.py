@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 
 from llmzero.agents.endpoint import CallError
 from llmzero.agents.journal import CallId
 from llmzero.agents.llm import LlmAgent
+from llmzero.agents.reply import Reply
 from llmzero.agents.rules import RuleAgent
 from llmzero.agents.text import estimated_tokens, one_line
 from llmzero.agents.transcript import Call, Transcript
@@ -15,6 +18,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.settings import setting
 from llmzero.search.methods.base import Expansion, MethodContext, StopRequest
 from llmzero.search.methods.skill_tools import Outcome, Tools, read_skills
+from llmzero.search.thinking import in_background
 from llmzero.tree.tree import Node, Tree
 
 REASON_CHARACTERS = 600  # of why rules decided in the model's place
@@ -53,6 +57,7 @@ class Skill:
         # again.
         self._requested: set[str] = set()
         self._transcript: Transcript | None = None
+        self.question: Future[Reply] | None = None  # to the model, in the background
 
     def ask(self, tree: Tree) -> Expansion | None:
         """Continue the session until the model starts a stage; None while it waits, and after it finished."""
@@ -111,8 +116,8 @@ class Skill:
                 talk.say("user", f"The session is over after {self.settings.max_turns} turns.", finished=True)
             elif talk.lost:
                 return self._by_rules(tree, talk) if may_start else None
-            else:
-                self._turn(tree, talk)
+            elif not self._turn(tree, talk):
+                return None
         return None
 
     def _carried_out(self, call: Call, tree: Tree, talk: Transcript, may_start: bool) -> Outcome | None:
@@ -123,22 +128,24 @@ class Skill:
             return Outcome(f"Nothing was done. {call.problem}")
         return self.tools.run(call.name, json.loads(call.arguments), tree, talk.reported)
 
-    def _turn(self, tree: Tree, talk: Transcript) -> None:
-        """Ask the model for its next reply."""
-        call = CallId(tree.next_id(), "turn", f"{talk.turns + 1:04d}")
-        tools = self.tools.schemas if talk.tools else []
+    def _turn(self, tree: Tree, talk: Transcript) -> bool:
+        """Ask the model for its next reply, and take it up; return False while there is none."""
+        if self.question is None:
+            call = CallId(tree.next_id(), "turn", f"{talk.turns + 1:04d}")
+            tools = self.tools.schemas if talk.tools else []
+            messages = talk.sent(self.settings.max_context_tokens - estimated_tokens(json.dumps(tools)))
+            self.question = in_background(partial(self.agent.endpoint.ask, call, messages, tools=tools))
+        if self.context.thinks and not self.question.done():
+            return False
+        question, self.question = self.question, None
         try:
-            reply = self.agent.endpoint.ask(
-                call,
-                talk.sent(self.settings.max_context_tokens - estimated_tokens(json.dumps(tools))),
-                tools=tools,
-            )
+            talk.hear(question.result())
         except CallError as error:
             talk.miss(str(error))
-            return
-        talk.hear(reply)
+            return True
         if not talk.pending:
             talk.say("user", self.agent.prompts.render("skill_nothing"))
+        return True
 
     def _by_rules(self, tree: Tree, talk: Transcript) -> Expansion:
         """Return the stage that rules start instead of the model, and inform the model."""
@@ -163,7 +170,9 @@ class Skill:
 
 def _charged(expansion: Expansion, talk: Transcript) -> Expansion:
     """Return the expansion with what the session has cost since the stage before."""
+    proposal = expansion.proposal
+    assert proposal is not None, "a session's stages are proposed when they are started"
     tokens, dollars = (sum(parts) for parts in zip(*talk.spent, strict=True)) if talk.spent else (0, 0.0)
     return replace(
-        expansion, proposal=replace(expansion.proposal, calls=len(talk.spent), tokens=tokens, dollars=dollars)
+        expansion, proposal=replace(proposal, calls=len(talk.spent), tokens=tokens, dollars=dollars)
     )

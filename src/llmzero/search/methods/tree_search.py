@@ -106,8 +106,11 @@ class TreeSearch(IncrementalMethod):
         self.rule.created(tree, node)
         if node.parent_id is None:
             return
-        parent = tree[node.parent_id]
-        if node.hparams == parent.hparams:
+        self._child_known(tree, node, tree[node.parent_id])
+
+    def _child_known(self, tree: Tree, node: Node, parent: Node) -> None:
+        """Take note of a child, of one that was proposed in the background again when it has ended."""
+        if node.hparams == parent.hparams and (node.final or node.asked is None):
             self._continued.add(parent.node_id)
         if parent.node_id in self._open and not self._branches(parent):
             self._open.remove(parent.node_id)
@@ -115,6 +118,8 @@ class TreeSearch(IncrementalMethod):
 
     def ended(self, tree: Tree, node: Node) -> None:
         """Tell the rule, and open a node that may get children."""
+        if node.parent_id is not None and node.asked is not None:
+            self._child_known(tree, node, tree[node.parent_id])
         self.rule.ended(tree, node)
         if self._branches(node):
             self._open.add(node.node_id)
