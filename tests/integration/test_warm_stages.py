@@ -144,8 +144,11 @@ def test_kills_of_warm_parents_lose_nothing_and_charge_nothing_twice(
 def test_searches_that_do_not_train_have_no_warm_parent(run_here: Run, tmp_path: Path) -> None:
     run_here("search", "experiment=simulated", "budget.stages=2", f"search_dir={tmp_path}/simulated")
     run_here("search", *TRAINED, "dry_run=true", f"search_dir={tmp_path}/dry")
-    run_here("search", *TRAINED, "runner.warm=false", "budget.stages=1", f"search_dir={tmp_path}/cold")
+    cold = [*TRAINED, "budget.stages=1", f"search_dir={tmp_path}/cold"]
+    run_here("search", *cold, "runner.warm=false")
     assert not local._parents
+    run_here("search", *cold)
+    assert not local._parents, "that search had ended"
     run_here("search", *TRAINED, "budget.stages=1", f"search_dir={tmp_path}/warm")
     [parent] = local._parents.values()
     assert parent.alive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -143,6 +144,13 @@ class LocalHandle(DirectoryHandle):
         if self._processes:
             self._processes.poll()  # which looks after those that are left
         return entry.is_running(self._directory)
+
+    def lost(self) -> str:
+        """Return what became of a stage without a result: signal 9 is the kernel's, for want of memory."""
+        status = self._processes.poll() if self._processes else None
+        if status is None or status >= 0:
+            return super().lost()
+        return f"{super().lost()}, of signal {-status} ({signal.strsignal(-status)})"
 
 
 _parents: dict[tuple[object, ...], WarmParent] = {}  # of all searches that this process runs

@@ -162,9 +162,10 @@ class Session:
         """Do the same in rounds; they return the summary."""
         config, workspace = self.config, self.workspace
         with workspace.opened(asdict(config)):
-            self.runner.warm_up(config.stage_groups)
             store = EventStore(workspace.tree_file, durable=not self.runner.repeatable)
             check_stages(store, self.catalogue)
+            if not store.ended:
+                self.runner.warm_up(config.stage_groups)
             self._ledger = store.ledger
             display = self.shown or Display(workspace, config.budget, config.search.workers, self.agent_name)
             outputs = Outputs(config, workspace, self.catalogue, self.evidence)

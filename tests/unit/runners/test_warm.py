@@ -116,10 +116,10 @@ def test_a_warm_stage_finds_what_a_cold_one_finds_whatever_ran_before(tmp_path: 
 @pytest.mark.parametrize(
     ("what", "status", "said"),
     [
-        ("segfault", -signal.SIGSEGV, ""),
+        ("segfault", -signal.SIGSEGV, "the process died without a result, of signal 11 (Segmentation fault)"),
         ("take_all_memory", 1, "MemoryError"),
         ("fail", 1, "ValueError: it is wrong"),
-        ("leave", 3, ""),
+        ("leave", 3, "the process died without a result (its log"),
     ],
 )
 def test_a_stage_that_crashes_ends_alone(
@@ -127,9 +127,9 @@ def test_a_stage_that_crashes_ends_alone(
 ) -> None:
     beside = runner(warm).start(stage_in(tmp_path / "beside", "wait"))
     handle = runner(warm).start(stage_in(tmp_path / "crash", what))
+    assert status_of(handle) == status
     assert ended(handle) == "failed"
     assert handle.poll().died
-    assert status_of(handle) == status
     assert said in str(handle.result().error)
     assert ended(runner(warm).start(stage_in(tmp_path / "next", "record"))) == "completed"
     (tmp_path / "beside/go").touch()
