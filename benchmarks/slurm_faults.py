@@ -1,12 +1,13 @@
 """Breaks searches on SLURM at random moments and checks that nothing is lost.
 
-Usage: PYTHONPATH=. python benchmarks/slurm_faults.py [FAULTS]   (needs `slurm/dev-cluster.sh up`)
-Writes benchmarks/results/slurm_faults.json.
+Usage: PYTHONPATH=. python benchmarks/slurm_faults.py [FAULTS] [RUNNER]   (needs `slurm/dev-cluster.sh up`)
+Writes benchmarks/results/slurm_faults.json, or slurm_pilot_faults.json of RUNNER=slurm_pilot.
 
 Searches of eight stages run one after another. Every few seconds one of these happens: the driver is killed
 (and started again), a stage's process is killed, a node's slurmd is killed (and started again), a node goes
-down (and comes back), a running job is requeued, a running job is cancelled. After each search every node has
-ended exactly once, the ledger is the sum of the results, and no job is left.
+down (and comes back), a running job is requeued, a running job is cancelled; a pilot is killed, or the
+process that it forks stages from. After each search every node has ended exactly once, the ledger is the sum
+of the results and of what pilots have held, and no job is left.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 
+import psutil
+
 from llmzero.core.files import write_json
 from llmzero.core.stage import StageDir
-from llmzero.runners.slurm_queue import jobs_of
+from llmzero.runners.pilot_files import PilotFiles
+from llmzero.runners.slurm_queue import jobs_alive, name_within
 from llmzero.tree.store import EventStore
 from tests.integration.conftest import MICRO, command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RESULT = Path(__file__).parent / "results/slurm_faults.json"
+RESULTS = Path(__file__).parent / "results"
 CLUSTER_RUN = Path(os.environ.get("LLMZERO_DEV_CLUSTER", "/var/tmp/llmzero-cluster")) / "run"
 STAGES = 8
 OVERRIDES = [
@@ -43,16 +47,17 @@ OVERRIDES = [
         f"budget.stages={STAGES}",
         "search.workers=3",
     ),
-    *("runner=slurm", "runner.cpus_per_task=1", "runner.poll_s=0.5", "runner.grace_s=2"),
+    *("runner.cpus_per_task=1", "runner.poll_s=0.5", "runner.grace_s=2"),
 ]
 
 
 class Trial:
     """A search into which faults are injected while it runs."""
 
-    def __init__(self, search: Path, rng: random.Random) -> None:
-        self.search, self.rng = search, rng
-        self.overrides = [*OVERRIDES, f"search_dir={search}", f"seed={rng.randrange(1000)}"]
+    def __init__(self, search: Path, rng: random.Random, runner: str) -> None:
+        self.search, self.rng, self.pilots = search, rng, runner == "slurm_pilot"
+        self.overrides = [f"runner={runner}", *OVERRIDES]
+        self.overrides += [f"search_dir={search}", f"seed={rng.randrange(1000)}"]
         self.driver = self._drive()
         self.faults: dict[str, Callable[[], bool]] = {
             "driver killed": self.kill_driver,
@@ -62,6 +67,11 @@ class Trial:
             "job requeued": lambda: self.run_on_a_job("scontrol", "requeue"),
             "job cancelled": lambda: self.run_on_a_job("scancel"),
         }
+        if self.pilots:
+            self.faults["pilot killed"] = lambda: self.kill_process_of_a_pilot("llmzero.runners.pilot_job")
+            self.faults["warm parent killed"] = lambda: self.kill_process_of_a_pilot(
+                "llmzero.runners.warm_parent"
+            )
 
     def _drive(self) -> subprocess.Popen[bytes]:
         with (self.search.parent / f"{self.search.name}.log").open("ab") as log:
@@ -99,6 +109,19 @@ class Trial:
         if alive:
             os.kill(self.rng.choice(alive), 9)
         return bool(alive)
+
+    def kill_process_of_a_pilot(self, module: str) -> bool:
+        """Kill a process of a pilot that runs a module."""
+        pids = [
+            process.pid
+            for process in psutil.process_iter(["cmdline", "environ"])
+            if module in (process.info["cmdline"] or ())
+            and "python" in process.name()
+            and str(self.search) in (process.info["environ"] or {}).get("PYTHONPATH", "")  # its snapshot
+        ]
+        if pids:
+            os.kill(self.rng.choice(pids), 9)
+        return bool(pids)
 
     def kill_slurmd(self) -> bool:
         """Kill a node's daemon, and start it again."""
@@ -152,34 +175,45 @@ class Trial:
         spent = sum(node.result.gpu_seconds for node in store.tree.stages() if node.result)
         charged = json.loads((self.search / "summary.json").read_text())["budget"]["gpu_seconds"]
         assert abs(spent - charged) < 0.01, (spent, charged)
+        self.check_pilots()
         for node in store.tree:
             assert (
                 node.state != "completed"
                 or len(StageDir(self.search / "nodes" / node.node_id).metrics()) == node.steps
             )
         deadline = time.monotonic() + 60
-        while jobs_of(list((self.search / "nodes").iterdir())):
+        folders = [self.search / "pilots"] if self.pilots else [self.search / "nodes", self.search / "test"]
+        while any(name.startswith(tuple(map(name_within, folders))) for name in jobs_alive()):
             assert time.monotonic() < deadline, "a job is left in the queue"
             time.sleep(0.5)
         return dict(Counter(node.state for node in store.tree))
 
+    def check_pilots(self) -> None:
+        """Assert that all that pilots have held is charged, for stages or as idle."""
+        files = PilotFiles(self.search)
+        held = sum(record.held for record in map(files.read, files.pilots()) if record)
+        ledger = json.loads((self.search / "summary.json").read_text())["budget"]
+        paid = ledger["gpu_seconds"] + ledger["setup_gpu_seconds"] + ledger["idle_gpu_seconds"]
+        assert not self.pilots or abs(paid - held) < 1.0 + 0.02 * held, (paid, held)
 
-def main(faults: int) -> None:
+
+def main(faults: int, runner: str) -> None:
     """Run searches until `faults` faults were injected."""
     rng, folder = random.Random(0), Path(mkdtemp())
     done: Counter[str] = Counter()
     nodes: Counter[str] = Counter()
     searches = 0
     while done.total() < faults:
-        trial = Trial(folder / f"search-{searches}", rng)
+        trial = Trial(folder / f"search-{searches}", rng, runner)
         done += trial.run(faults - done.total())
         nodes.update(trial.check())
         searches += 1
         print(f"{done.total()} faults, {searches} searches, nodes: {dict(nodes)}", flush=True)
         shutil.rmtree(trial.search)
-    write_json(RESULT, {"faults": dict(done), "searches": searches, "nodes": dict(nodes)})
-    print(f"all of it is accounted for: {RESULT}")
+    result = RESULTS / f"{runner}_faults.json"
+    write_json(result, {"faults": dict(done), "searches": searches, "nodes": dict(nodes)})
+    print(f"all of it is accounted for: {result}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50, sys.argv[2] if len(sys.argv) > 2 else "slurm")

@@ -29,7 +29,7 @@ def main() -> None:
     store = EventStore(workspace.tree_file, repair=False)
     console = Terminal()
     console.print(tree_view(store.tree))
-    console.print(under_way(workspace, store.tree, runner_of(config)))
+    console.print(under_way(workspace, store.tree, runner_of(config, workspace.path)))
     console.print(proposed(workspace, store))
     agent, workers = str(value_at(vars(config), "agent.name")), config.search.workers
     console.print(budget_line(store, config.budget, workers, agent, store.ledger.seconds))

@@ -35,7 +35,7 @@ def end_stages(workspace: Workspace) -> str:
     stages = [stage for stage in directories if stage.exists()]  # what was not begun needs no end
     for stage in stages:
         refuse_links_out(stage, workspace.path)
-    runner = runner_of(stored_config(workspace.config_file))
+    runner = runner_of(stored_config(workspace.config_file), workspace.path)
     waiting = runner.cancel(stages) if runner else []
     for stage in stages:
         if stage.name not in waiting:

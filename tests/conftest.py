@@ -22,7 +22,7 @@ METRICS = metric_catalogue(yaml.safe_load((REPOSITORY / "conf/metrics.yaml").rea
 # A test gets the mark of the first of these sets that holds a fixture of it, its file or its name.
 # `make test` leaves out all marked tests.
 TIERS = {
-    "slurm": {"cluster"},
+    "slurm": {"test_slurm.py", "test_slurm_pilot.py"},
     "slow": {
         "root",
         "run_stages",

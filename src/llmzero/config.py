@@ -39,6 +39,7 @@ from llmzero.runners.inline import InlineRunnerSettings
 from llmzero.runners.local import LocalRunnerSettings
 from llmzero.runners.simulated import SimulatedRunnerSettings
 from llmzero.runners.slurm import SlurmRunnerSettings
+from llmzero.runners.slurm_pilot import SlurmPilotSettings
 from llmzero.search.methods.asha import AshaSettings
 from llmzero.search.methods.grid import GridSettings
 from llmzero.search.methods.optuna_settings import OptunaSettings
@@ -235,6 +236,7 @@ PARTS: Mapping[str, tuple[str, type]] = {
     "runner_inline": ("llmzero.runners.inline.InlineRunner", InlineRunnerSettings),
     "runner_simulated": ("llmzero.runners.simulated.SimulatedRunner", SimulatedRunnerSettings),
     "runner_slurm": ("llmzero.runners.slurm.SlurmRunner", SlurmRunnerSettings),
+    "runner_slurm_pilot": ("llmzero.runners.slurm_pilot.SlurmPilotRunner", SlurmPilotSettings),
     "tracking_wandb": ("llmzero.mirrors.tracking.WandbTracking", TrackingSettings),
 }
 

@@ -65,12 +65,17 @@ def stored_config(file: Path) -> SearchConfig:
         raise DamagedFileError(file, error, RESTORE) from error
 
 
-def runner_of(config: SearchConfig) -> StageRunner | None:
-    """Return the runner of a stored configuration; None, with a warning, where it is not one of ours."""
+def runner_of(config: SearchConfig, directory: Path) -> StageRunner | None:
+    """Return the runner of the configuration that a search directory keeps.
+
+    None, with a warning, where it is not one of ours.
+    """
     problems = list(_foreign_targets({"runner": config.runner}, {}))
     try:
         if not problems:
-            runner: StageRunner = make(config.runner, "runner", workers=config.search.workers)
+            runner: StageRunner = make(
+                config.runner, "runner", workers=config.search.workers, directory=directory
+            )
             return runner
     except UserError as error:
         problems = str(error).splitlines()

@@ -198,6 +198,8 @@ BOUNDS: Mapping[str, Any] = {  # the lowest and highest values, None where there
     "runner.mem_gb": (0, None),
     "runner.signal_delay_s": (1, None),
     "runner.max_gpus": (1, None),
+    "runner.pilots": (1, None),
+    "runner.idle_min": (0, None),
     "runner.poll_s": (0, None),
     "runner.grace_s": (0, None),
     "runner.landscape": {

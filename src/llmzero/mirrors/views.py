@@ -30,6 +30,8 @@ def budget_line(store: EventStore, budget: Budget, workers: int, agent: str, ela
     ledger = store.ledger
     stages = f"{ledger.stages}/{budget.stages}" if budget.stages else str(ledger.stages)
     spent = f"{elapsed:.0f} s | {ledger.gpu_seconds:.0f} gpu-seconds"
+    if ledger.idle_gpu_seconds:
+        spent += f" and {ledger.idle_gpu_seconds:.0f} idle"
     line = f"agent {visible_line(agent)} | stages {stages} | {spent}"
     if ledger.llm_calls:
         line += f" | {ledger.llm_calls} LLM calls, {ledger.llm_tokens} tokens, ${ledger.llm_dollars:.2f}"

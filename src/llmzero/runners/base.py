@@ -71,3 +71,13 @@ class StageRunner(ABC):
     def cancel(self, stages: Sequence[Path]) -> list[str]:
         """Take back those stages that wait to begin; return their directories' names."""
         return []
+
+    def idle(self) -> Mapping[str, float]:
+        """Return the device seconds that were held without a stage, by what held them.
+
+        Amounts grow, over drivers too, and names come back with what was held since an earlier driver.
+        """
+        return {}
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Give back what is held for further stages; the search is over."""

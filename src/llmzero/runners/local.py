@@ -18,7 +18,7 @@ from llmzero.runners.cold import ColdStage
 from llmzero.runners.devices import VISIBLE, Slots, devices
 from llmzero.runners.directory import DirectoryHandle
 from llmzero.runners.environment import PASS_ENV, of_all_stages, of_stage
-from llmzero.runners.warm import WarmParent, WarmStage
+from llmzero.runners.warm import WarmParent, WarmStage, modules_of
 
 
 @dataclass
@@ -123,7 +123,7 @@ class LocalRunner(StageRunner):
         key = (self.settings.entry_point, *sorted(common.items()))
         parent = _parents.get(key)
         if parent is None or not parent.alive:
-            modules = sorted(_modules(stage_config))
+            modules = sorted(modules_of(stage_config))
             parent = _parents[key] = WarmParent(self.settings.entry_point, common, modules)
         return parent
 
@@ -154,15 +154,6 @@ class LocalHandle(DirectoryHandle):
 
 
 _parents: dict[tuple[object, ...], WarmParent] = {}  # of all searches that this process runs
-
-
-def _modules(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the modules of the parts that a stage is made of."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _modules(value)
-        elif key == "_target_":
-            yield str(value).rpartition(".")[0]
 
 
 def _free_port() -> int:

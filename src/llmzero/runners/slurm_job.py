@@ -43,10 +43,10 @@ def run_job(directory: str, entry_point: str, threads: int) -> None:
     log_to(stage)
     os.environ.update(thread_limits(threads))
     rank, processes, _ = identity()
-    with interruptible() as interrupted, _lease(stage) if rank == 0 else nullcontext(True) as ours:
+    with interruptible() as interrupted, stage_lease(stage) if rank == 0 else nullcontext(True) as ours:
         if not ours:
             if processes > 1:  # the others wait for this one
-                _command("scancel", os.environ["SLURM_JOB_ID"])
+                command("scancel", os.environ["SLURM_JOB_ID"])
             return
         if stage.result_file.exists():  # of the job that had the lease
             return
@@ -54,12 +54,12 @@ def run_job(directory: str, entry_point: str, threads: int) -> None:
         if rank == 0 and not stage.result_file.exists():
             requeue(stage)
         elif interrupted():
-            _wait_for_the_end()
+            wait_for_the_end()
 
 
 @contextmanager
-def _lease(stage: StageDir) -> Iterator[bool]:
-    """Yield whether this job alone works in the directory."""
+def stage_lease(stage: StageDir) -> Iterator[bool]:
+    """Hold the stage's lease; yield whether this job alone works in the directory."""
     file = stage.path / LEASE
     with ExitStack() as stack:
         try:
@@ -85,30 +85,51 @@ def _discard_damaged(file: Path) -> None:
 def requeue(stage: StageDir) -> None:
     """Put this job back into the queue, to go on in the same directory; one that was cancelled just ends."""
     job_id = os.environ["SLURM_JOB_ID"]
-    own = stage.complete_checkpoints()
-    reached = own[-1].name if own else "none"
-    before = [line["checkpoint"] for line in read_jsonl(stage.path / REQUEUES)]
-    if len(before) >= IDLE_REQUEUES and set(before[-IDLE_REQUEUES:]) == {reached}:
-        status = stage.status()
-        error = (
-            f"{IDLE_REQUEUES + 1} jobs in a row ended before a new checkpoint; "
-            "give stages more time (runner.timeout_min)"
-        )
-        stage.write_result(stage.failure(error, status.get("seconds", 0.0), status.get("gpu_seconds", 0.0)))
+    if given_up(stage):
         return
-    job = _until_it_answers(lambda: squeue(f"--jobs={job_id}")).get(job_id)
+    job = until_it_answers(lambda: squeue(f"--jobs={job_id}")).get(job_id)
     if job is None or job.state not in ("RUNNING", UNREAD):
         return
-    append_jsonl(stage.path / REQUEUES, [{"job_id": job_id, "time": time.time(), "checkpoint": reached}])
-    _until_it_answers(lambda: _command("scontrol", "requeue", job_id))
-    _wait_for_the_end()
+    note_requeue(stage, job_id)
+    until_it_answers(lambda: command("scontrol", "requeue", job_id))
+    wait_for_the_end()
 
 
-def _command(*words: str) -> None:
+def given_up(stage: StageDir) -> bool:
+    """Return whether a stage gets nowhere, as jobs in a row ended before a checkpoint: it fails then."""
+    before = [line["checkpoint"] for line in read_jsonl(stage.path / REQUEUES)]
+    if len(before) < IDLE_REQUEUES or set(before[-IDLE_REQUEUES:]) != {_reached(stage)}:
+        return False
+    status = stage.status()
+    error = (
+        f"{IDLE_REQUEUES + 1} jobs in a row ended before a new checkpoint; "
+        "give stages more time (runner.timeout_min)"
+    )
+    stage.write_result(stage.failure(error, status.get("seconds", 0.0), status.get("gpu_seconds", 0.0)))
+    return True
+
+
+def note_requeue(stage: StageDir, job_id: str) -> None:
+    """Note that a stage goes on in another job, and from where."""
+    line = {"job_id": job_id, "time": time.time(), "checkpoint": _reached(stage)}
+    append_jsonl(stage.path / REQUEUES, [line])
+
+
+def _reached(stage: StageDir) -> str:
+    own = stage.complete_checkpoints()
+    return own[-1].name if own else "none"
+
+
+def command(*words: str) -> None:
+    """Run a command of SLURM's.
+
+    Raises:
+        OSError, subprocess.SubprocessError: it fails.
+    """
     subprocess.run(words, check=True, timeout=TIMEOUT_S)
 
 
-def _until_it_answers(ask: Callable[[], T]) -> T:
+def until_it_answers(ask: Callable[[], T]) -> T:
     """Return what SLURM says, asking a busy controller again while there is time before the job is ended."""
     for _ in range(TRIES - 1):
         with suppress(subprocess.SubprocessError, OSError):
@@ -117,7 +138,7 @@ def _until_it_answers(ask: Callable[[], T]) -> T:
     return ask()
 
 
-def _wait_for_the_end() -> None:
+def wait_for_the_end() -> None:
     """Sleep until SLURM ends this job: one that ends by itself counts as completed."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(LAST_SECONDS)

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ JOB_ID = re.compile(r"[0-9]+(_[0-9]+)?")
 STATE = re.compile(r"[A-Z][A-Z_]+")  # sacct's may go on: CANCELLED by 0
 TASKS = re.compile(r"([0-9]+)_\[([0-9,:-]+)(%[0-9]+)?\]")  # waiting tasks of an array, in one line
 MOST_TASKS = 100_000  # of an array that are told apart
+TIME = re.compile(r"(?:(?:([0-9]+)-)?([0-9]+):)?([0-9]+):([0-9]+)")  # days-hours:minutes:seconds
 TIMEOUT_S = 60.0  # of a call
 _SAID: set[str] = set()
 # Variables that a user has set for their own eyes: they would leave out jobs or change what is printed.
@@ -132,6 +133,12 @@ class Queue:
             log.warning("sbatch: %s; but it has queued job %s", visible_line(str(error)), found)
             return found
 
+    def beginning(self, prefix: str) -> dict[str, str]:
+        """Return the ids of the jobs whose names begin so, by name, those that have ended too."""
+        self._look()
+        found = sorted((job.alive, job_id, job.name) for job_id, job in self._known.items())
+        return {name: job_id for _, job_id, name in found if name.startswith(prefix)}
+
     def find(self, name: str, *, ended: bool = True, now: bool = True) -> str | None:
         """Return what `named` does, for certain; with `now` an earlier answer does not do.
 
@@ -199,9 +206,19 @@ def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
     Raises:
         UserError: SLURM is installed and does not answer.
     """
-    if not stages or shutil.which("squeue") is None:
-        return {}
     names = {job_name(stage): stage.name for stage in stages}
+    jobs = jobs_alive() if stages else {}
+    return {names[name]: job for name, job in jobs.items() if name in names}
+
+
+def jobs_alive() -> dict[str, tuple[str, JobState]]:
+    """Return id and state of all jobs of this user that are alive, by name; none without a SLURM.
+
+    Raises:
+        UserError: SLURM is installed and does not answer.
+    """
+    if shutil.which("squeue") is None:
+        return {}
     try:
         jobs = squeue("--me")
     except (subprocess.SubprocessError, OSError) as error:
@@ -209,7 +226,7 @@ def jobs_of(stages: Sequence[Path]) -> dict[str, tuple[str, JobState]]:
             f"SLURM does not tell the jobs of this search ({_words(error)}); "
             "try again once `squeue --me` works"
         ) from error
-    return {names[job.name]: (job_id, job) for job_id, job in jobs.items() if job.alive and job.name in names}
+    return {job.name: (job_id, job) for job_id, job in jobs.items() if job.alive}
 
 
 def squeue(*selection: str) -> dict[str, JobState]:
@@ -234,6 +251,31 @@ def sacct(job_ids: set[str]) -> dict[str, JobState]:
         return {}
 
 
+def time_left(job_id: str) -> float | None:
+    """Return the seconds until a running job's time limit; None where SLURM tells of none."""
+    try:
+        [text] = _printed("squeue", "--noheader", "--format=%L", f"--jobs={job_id}")
+    except (subprocess.SubprocessError, OSError, ValueError):
+        return None
+    match = TIME.fullmatch(text.strip())
+    if match is None:  # UNLIMITED, or nothing that we know
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return 60.0 * (60 * (24 * days + hours) + minutes) + seconds
+
+
+def held_seconds(job_ids: Collection[str]) -> dict[str, float]:
+    """Return how long jobs have run, all their times together, by id; nothing where no accounts tell."""
+    options = ("--noheader", "--parsable2", "--allocations", "--duplicates", "--format=JobID,ElapsedRaw")
+    held: dict[str, float] = {}
+    with suppress(subprocess.SubprocessError, OSError):
+        for line in _printed("sacct", *options, f"--jobs={','.join(sorted(job_ids))}"):
+            job_id, _, seconds = line.strip().partition("|")
+            if JOB_ID.fullmatch(job_id) and seconds.isdigit():
+                held[job_id] = held.get(job_id, 0.0) + int(seconds)
+    return held
+
+
 def cancel(job_id: str) -> None:
     """End a job, or take it out of the queue; one that has ended by now is left as it is."""
     try:
@@ -247,6 +289,24 @@ def _jobs(*command: str) -> dict[str, JobState]:
 
     Lines that do not read are left out. One of which the id alone reads is of a job that SLURM knows.
     """
+    jobs: dict[str, JobState] = {}
+    for line in _printed(*command):
+        job_id, state, name, reason = (*line.strip().split("|", 3), "", "", "")[:4]
+        ids, words = _ids(job_id), STATE.match(state)
+        if not (ids and words) and not line.startswith("CLUSTER:"):  # as squeue begins with SLURM_CLUSTERS
+            words_of_it = visible_line(line)[:200]
+            _say_once(f"{command[0]}: cannot read the line {words_of_it!r}; such lines are left out")
+        job = JobState(words[0], name, reason) if words else JobState(UNREAD)
+        jobs.update({each: job for each in ids if words or each not in jobs})
+    return jobs
+
+
+def _printed(*command: str) -> list[str]:
+    """Return the lines that a command prints.
+
+    Raises:
+        OSError, subprocess.SubprocessError: it fails.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(HABITS)}
     done = subprocess.run(
         command,
@@ -257,16 +317,7 @@ def _jobs(*command: str) -> dict[str, JobState]:
         timeout=TIMEOUT_S,
         env={**environment, "SLURM_BITSTR_LEN": "0"},  # else squeue cuts the list of an array's tasks
     )
-    jobs: dict[str, JobState] = {}
-    for line in filter(str.strip, done.stdout.split("\n")):
-        job_id, state, name, reason = (*line.strip().split("|", 3), "", "", "")[:4]
-        ids, words = _ids(job_id), STATE.match(state)
-        if not (ids and words) and not line.startswith("CLUSTER:"):  # as squeue begins with SLURM_CLUSTERS
-            words_of_it = visible_line(line)[:200]
-            _say_once(f"{command[0]}: cannot read the line {words_of_it!r}; such lines are left out")
-        job = JobState(words[0], name, reason) if words else JobState(UNREAD)
-        jobs.update({each: job for each in ids if words or each not in jobs})
-    return jobs
+    return [line for line in done.stdout.split("\n") if line.strip()]
 
 
 def _ids(text: str) -> list[str]:

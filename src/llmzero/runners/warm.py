@@ -33,11 +33,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -145,6 +145,15 @@ class WarmParent:
         if not self._started:
             self._process.kill()  # it may be importing still
             self._process.wait()
+
+
+def modules_of(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the modules of the parts that a stage is made of."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from modules_of(value)
+        elif key == "_target_":
+            yield str(value).rpartition(".")[0]
 
 
 class WarmStage:

@@ -101,6 +101,7 @@ class Driver:
         on_change: called whenever something on display has changed.
         think: prepares a question to a language model, for methods that leave a proposal open.
         settle: charges the calls of language models that were made.
+        idle: tells what the runner has held without a stage, where this search is charged for it.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Driver:
         on_change: Callable[[Driver], None],
         think: Think | None = None,
         settle: Callable[[], None] = lambda: None,
+        idle: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.workspace, self.store = workspace, store
         self.method, self.runner, self.stopper, self.evidence = method, runner, stopper, evidence
@@ -129,6 +131,7 @@ class Driver:
         self._proposals: dict[str, Future[Proposal]] = {}  # of nodes that are being proposed
         self._verdicts: dict[str, Verdict] = {}  # by stage, one at a time
         self._prefetches = Prefetches(store, self._record, think)
+        self.idle = idle
         self.retention = Retention(workspace.nodes)
         self.running: dict[str, Running] = {}
         self._started = time.monotonic()
@@ -246,7 +249,8 @@ class Driver:
         limits = self.store.ledger.spent_limits(
             self.budget,
             planned_stages=len(self.store.tree) - 1,
-            running_gpu_seconds=sum(r.status.gpu_seconds for r in self.running.values()),
+            running_gpu_seconds=sum(r.status.gpu_seconds for r in self.running.values())
+            + self.store.uncharged_idle(self.idle()),
         )
         return [*limits, "stop"] if self.workspace.stop_file.exists() else limits
 
@@ -520,6 +524,7 @@ class Driver:
         with reading(StageDir(directory).result_file):
             self._record("finished", node_id=node_id, result=running.handle.result().to_dict(directory))
         self._prefetches.stage_ended(node)
+        self.store.charge_idle(self.idle(), self.elapsed)
         self.method.tell(self.store.tree, node)
         self._keep_disk_quota()
 

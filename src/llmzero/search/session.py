@@ -90,6 +90,7 @@ class Session:
                 workers=config.search.workers,
                 catalogue=catalogue,
                 secrets=secrets_of(config),
+                directory=workspace.path,
             ),
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
             proposer=make(
@@ -182,6 +183,9 @@ class Session:
                 outputs.write(store, "interrupted")
                 raise
             bill.settle()
+            if self.shown is None:  # else others use it too
+                self.runner.close()
+                store.charge_idle(self.runner.idle(), store.ledger.seconds)
             summary = outputs.write(store, "finished")
             if isinstance(display, Display):
                 display.finish(store, summary)
@@ -274,6 +278,7 @@ class Session:
             on_change=on_change,
             think=think,
             settle=bill.settle,
+            idle=self.runner.idle if self.shown is None else dict,
         )
 
     def _connect_models(self, store: EventStore) -> Bill:

@@ -58,8 +58,10 @@ class Ledger:
     """What was spent. `stages` counts finished ones; stopped and failed stages are charged what they used.
 
     The base model's own stage and the final test are no stages of the search: their cost is in
-    `setup_gpu_seconds`. `disk_gb` is what checkpoints take now, where there is a limit for it. `prefetched`
-    counts proposals that were asked for before their parent had ended; each is used, or wasted, or open.
+    `setup_gpu_seconds`. `idle_gpu_seconds` is what was held without a stage, as by pilots, and counts for
+    the limit on `gpu_seconds`. `disk_gb` is what checkpoints take now, where there is a limit for it.
+    `prefetched` counts proposals that were asked for before their parent had ended; each is used, or wasted,
+    or open.
     """
 
     stages: int = 0
@@ -69,6 +71,7 @@ class Ledger:
     llm_tokens: int = 0
     llm_dollars: float = 0.0
     setup_gpu_seconds: float = 0.0
+    idle_gpu_seconds: float = 0.0
     disk_gb: float = 0.0
     prefetched: int = 0
     prefetches_used: int = 0
@@ -82,7 +85,7 @@ class Ledger:
         spent = {
             "stages": float(planned_stages),
             "seconds": self.seconds,
-            "gpu_seconds": self.gpu_seconds + running_gpu_seconds,
+            "gpu_seconds": self.gpu_seconds + self.idle_gpu_seconds + running_gpu_seconds,
             "llm_dollars": self.llm_dollars,
             "llm_tokens": float(self.llm_tokens),
             "disk_gb": self.disk_gb,
@@ -98,6 +101,7 @@ class Ledger:
     def left(self, budget: Budget) -> dict[str, float]:
         """Return what remains of every limited resource; of a deadline, the seconds until then."""
         spent = {**vars(self), "deadline": time.time()}
+        spent["gpu_seconds"] += self.idle_gpu_seconds
         return {name: limit - spent[name] for name, limit in budget.limits.items()}
 
     def to_dict(self) -> dict[str, float]:

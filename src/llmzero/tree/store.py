@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -50,6 +50,7 @@ EVENTS: dict[str, dict[str, Shape]] = {
     "prefetch_wasted": {"node_id": str, "reason": str},
     "llm_call": {"name": str, "tokens": int, "dollars": NUMBER},
     "setup": {"name": str, "gpu_seconds": NUMBER},
+    "idle": {"name": str, "gpu_seconds": NUMBER},
     "ended": {},
 }
 FACTS: Shape = {  # what else is read of events, where it is there
@@ -92,7 +93,8 @@ class EventStore:
     without a result; `prefetching` its likely child's proposal is asked for, `prefetch_wasted` why it is not
     used; `stop_requested` with the reason, or `audited` where the stage runs on all the same; `finished`
     with its result; `dropped` with the files that made room on the disk; `llm_call` with its name and cost;
-    `setup` with the cost of something outside the search; `ended` the search is over.
+    `setup` with the cost of something outside the search; `idle` with what a pilot has held without a stage;
+    `ended` the search is over.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class EventStore:
         self.trajectory: list[dict[str, float | None]] = []
         self.llm_calls: set[str] = set()
         self._charged: dict[str, float] = {}
+        self._idle: dict[str, float] = {}
         number = 0
         with _frozen(), reading(path, REPAIR, line=lambda: number):
             for event in _read(path, repair):
@@ -198,6 +201,7 @@ class EventStore:
             "finished": self._finished,
             "llm_call": self._called,
             "setup": self._setup,
+            "idle": self._idled,
         }
         if event["event"] == "ended":
             self.ended = True
@@ -301,6 +305,21 @@ class EventStore:
 
     def _setup(self, event: dict[str, Any]) -> None:
         self._charge(event["name"], event["gpu_seconds"])
+
+    def charge_idle(self, held: Mapping[str, float], elapsed: float) -> None:
+        """Charge device seconds that were held without a stage, by what held them, with all of it so far."""
+        for name, gpu_seconds in held.items():
+            if gpu_seconds != self._idle.get(name):
+                self.append("idle", name=name, gpu_seconds=gpu_seconds, elapsed=elapsed)
+
+    def uncharged_idle(self, held: Mapping[str, float]) -> float:
+        """Return what has come to those device seconds since they were charged."""
+        return sum(gpu_seconds - self._idle.get(name, 0.0) for name, gpu_seconds in held.items())
+
+    def _idled(self, event: dict[str, Any]) -> None:
+        """Set what one of them has held so far; a later amount includes the earlier ones."""
+        self._idle[event["name"]] = event["gpu_seconds"]
+        self.ledger.idle_gpu_seconds = sum(self._idle.values())
 
     def _charge(self, name: str, gpu_seconds: float) -> None:
         """Set what something outside the search has cost so far; a later amount includes the earlier ones."""

@@ -58,6 +58,7 @@ class Workspace:
         self.nodes = path / "nodes"
         self.test = path / "test"
         self.confirm = path / "confirm"
+        self.pilots = path / "pilots"
         self.config_file = path / "config.yaml"
         self.tree_file = path / "tree.jsonl"
         self.summary_file = path / "summary.json"
@@ -84,7 +85,7 @@ class Workspace:
                 f"search_dir={self.path}: cannot be written ({error.strerror}); choose another search_dir"
             ) from error
         with Lease(self.lease_file).held():
-            for directory in (self.nodes, self.test, self.confirm):
+            for directory in (self.nodes, self.test, self.confirm, self.pilots):
                 refuse_links_out(directory, self.path)
             remove_temporary(self.path)
             self.stop_file.unlink(missing_ok=True)

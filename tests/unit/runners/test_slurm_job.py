@@ -479,7 +479,7 @@ def test_a_job_puts_itself_back_unless_it_was_cancelled(
     """Also where the controller is silent at first."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr("llmzero.runners.slurm_job.PAUSE_S", 0.0)
-    monkeypatch.setattr("llmzero.runners.slurm_job._wait_for_the_end", lambda: None)
+    monkeypatch.setattr("llmzero.runners.slurm_job.wait_for_the_end", lambda: None)
     (answers / "rows").write_text(row + "\n")
     (answers / "squeue").write_text(
         f"#!/bin/sh\n[ -e {answers}/again ] || {{ touch {answers}/again; exit 1; }}\ncat {answers}/rows\n"

@@ -246,12 +246,13 @@
     const { prefetched, prefetches_used: used, prefetches_wasted: wasted } = data.budget;
     const ahead = prefetched ? `; ${prefetched} proposals prefetched, ${used} used, ${wasted} wasted` : "";
     const calls = data.budget.llm_calls ? `${data.budget.llm_calls} LLM calls, $${data.budget.llm_dollars.toFixed(2)}${ahead}` : null;
+    const idle = data.budget.idle_gpu_seconds ? `and ${duration(data.budget.idle_gpu_seconds)} held idle` : null;
     byId("summary").append(
       tile("Base score", score(data.base_score), "validation, base model"),
       tile("Best score", score(best?.score), best ? `stage ${best.id}, depth ${best.depth}` : null, "strong"),
       tile("Improvement", gained === null ? "\u2013" : signed(gained), relative),
       tile("Stages", data.budget.stages, counts.filter(([, count]) => count).map(([name, count]) => `${count} ${name}`).join(", ")),
-      tile("GPU time", duration(data.budget.gpu_seconds), calls),
+      tile("GPU time", duration(data.budget.gpu_seconds), [idle, calls].filter(Boolean).join(", ") || null),
       tile("Wall time", duration(data.budget.seconds), data.budget.setup_gpu_seconds ? `set-up and test: ${duration(data.budget.setup_gpu_seconds)} GPU` : null),
       ...(data.test ? [testTile()] : []),
       ...(data.confirmation ? [confirmationTile()] : []),
