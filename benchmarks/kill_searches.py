@@ -108,6 +108,7 @@ def kinds(url: str) -> list[Kind]:
         for workers in (1, 4)
     ]
     small = [*SIMULATED, "budget.stages=12"]
+    thoughtful = [[*small, f"search.workers={workers}", *model, *judge] for workers in (2, 4)]
     confirmed, tested = (
         [[*small, *wanted, f"search.workers={workers}"] for workers in (1, 4)]
         for wanted in (
@@ -120,7 +121,7 @@ def kinds(url: str) -> list[Kind]:
         Kind("report", 16, [[*SIMULATED, "budget.stages=40"]], prepared=[*SIMULATED, "budget.stages=40"]),
         Kind("final test", 16, tested, lambda directory: (directory / "test").exists(), prepared=small),
         Kind("confirmation", 16, confirmed, lambda it: (it / "confirm").exists(), prepared=small),
-        Kind("agent call", 20, [[*SIMULATED, "budget.stages=12", "search.workers=2", *model, *judge]]),
+        Kind("agent call", 20, thoughtful),
         Kind("study", 16, [STUDY], launcher="compare"),
         Kind("real search, stages in the driver", 8, [[*REAL, "runner=inline"]]),
         Kind("real search, stages apart", 4, [[*REAL, "budget.stages=1"]], stages=True),
@@ -349,8 +350,10 @@ def _content(file: Path) -> Any:
     """Return what a file says, without times; a stage whose driver died before it began is started again."""
     if file.name == "tree.jsonl":
         lines = [line for line in _read_lines(file) if line["event"] != "started" or line["attempt"] == 1]
-        # Replays side by side are charged in the order of their ends, which nothing depends on.
-        return _timeless(sorted(lines, key=lambda line: line["name"] if line["event"] == "setup" else ""))
+        # Replays side by side are charged in the order of their ends, calls in that of their answers, on
+        # neither of which anything depends.
+        charges = ("setup", "llm_call")
+        return _timeless(sorted(lines, key=lambda line: line["name"] if line["event"] in charges else ""))
     if file.suffix == ".jsonl":
         return _timeless(_read_lines(file))
     return _timeless(json.loads(file.read_text())) if file.suffix == ".json" else file.read_text()
