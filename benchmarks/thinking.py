@@ -64,7 +64,7 @@ def awaited(condition: Callable[[], Any], driver: subprocess.Popen[bytes]) -> An
 
 
 def verdict_and_stop(url: str, directory: Path) -> tuple[float, float]:
-    """Return the seconds from hopeless evidence to that stage's end, and from asking to stop to the last end."""
+    """Return the seconds from hopeless evidence to its stage's end, and from a stop to the last end."""
     driver = started(url, directory, LONG)
     stop = awaited(lambda: events(directory, "stop_requested"), driver)[0]
     ended = awaited(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from analysis.load import load
 from llmzero.tree.repair import repair
 from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace
@@ -200,6 +201,13 @@ def test_a_time_limit_is_kept_while_a_model_hangs(
     assert [node.state for node in tree if not node.final] == ["proposing"] * sum(not n.final for n in tree)
     assert not all(node.final for node in tree)
     assert summary(tmp_path / "s")["budget"]["seconds"] < HANGS_S / 10
+    open_node = next(node.node_id for node in tree if not node.final)
+    refused = launch("propose", f"search_dir={tmp_path}/s", f"node={open_node}", ok=False)
+    assert f"node={open_node}: is still being proposed" in refused.stderr
+    stages = load([tmp_path / "s"]).stages
+    assert list(stages[stages["state"] == "proposing"]["score"].isna()) == [True] * sum(
+        not node.final for node in tree
+    )
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])

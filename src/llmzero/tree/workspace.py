@@ -31,6 +31,7 @@ CHANGEABLE = (
         "search.confirm_seeds",
         "search.confirm_top",
         "search.test_incumbents",
+        "search.prefetch",
         "search.report",
     ),
     *(f"llm.{key}" for key in ENDPOINT),
