@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from llmzero.core.stage import StageDir
+from llmzero.core.stage import StageDir, StageSpec
 from llmzero.runners import local
 from llmzero.runners.local import LocalHandle, LocalRunner, LocalRunnerSettings
 from llmzero.tree.store import EventStore
@@ -92,6 +93,23 @@ def test_a_stage_that_is_told_to_leave_and_killed_ends_with_the_same_bits(
     assert handle.result().state == "completed"
     assert of_steps(stage) == of_steps(whole)
     assert same_bits(last_checkpoint(stage), last_checkpoint(whole))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_trainers_libraries_find_the_same_process_warm_and_cold(threads: int, tmp_path: Path) -> None:
+    facts = {}
+    for name, warm in {"cold": False, "first": True, "second": True}.items():
+        stage = StageDir(tmp_path / name)
+        stage.write_spec(StageSpec("0001", "0000", 1, stage.path, None, {}, 4, 0))
+        settings = LocalRunnerSettings("tests.integration.trainer_facts.run", warm, threads=threads)
+        handle = LocalRunner(settings).start(stage.read_spec())
+        until_ended(handle)
+        assert handle.result().state == "completed", handle.result().error
+        facts[name] = json.loads((stage.path / "facts.json").read_text())
+    assert facts["cold"]["threads"][0] == threads
+    assert facts["first"] == facts["second"] == facts["cold"]
+    drawn = [json.loads((tmp_path / name / "drawn.json").read_text()) for name in facts]
+    assert len({value for values in drawn for value in values}) == 9, "what nobody has seeded differs"
 
 
 def begun(stage: Path) -> LocalHandle:

@@ -148,8 +148,11 @@ class Parent:
                 end.close()
             os.environ.clear()
             os.environ.update({**self.imported, **environment})
+            # Else all stages would draw the same where nobody seeds, as no two processes do.
             if numpy := sys.modules.get("numpy"):
-                numpy.random.seed()  # else all stages would draw the same, as no two processes do
+                numpy.random.seed()
+            if torch := sys.modules.get("torch"):
+                torch.default_generator.seed()
             entry.run(directory, self.entry_point)
         finally:
             os._exit(1)
