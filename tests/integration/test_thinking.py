@@ -88,6 +88,8 @@ def test_the_order_of_answers_decides_nothing(run_here: Run, tmp_path: Path, met
                 f"search_dir={tmp_path}/{number}",
             )
             assert server.most_at_once > 1
+            pending = [r for r in server.requests if "is being proposed at this moment" in r.last_user]
+            assert pending, "what others are asked at the same time is in the evidence"
     assert decided(tmp_path / "0") == decided(tmp_path / "1")
     assert_consistent(tmp_path / "0", 14)
 

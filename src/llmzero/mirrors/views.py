@@ -70,7 +70,7 @@ def node_text(node: Node, tree: Tree) -> str:
         return f"{node.node_id} {score} {node.state}: the base model"
     if node.state == "proposing":
         return visible_line(
-            f"{node.node_id} {score} proposing: an agent is asked what {node.parent_id} changes to"
+            f"{node.node_id} {score} proposing: the agent is asked what to change in {node.parent_id}"
         )
     unchanged = "practitioner's configuration" if node.hparams == tree.root.hparams else "unchanged"
     changes = ", ".join(f"{name}={value}" for name, value in changed(node, tree).items()) or unchanged

@@ -218,7 +218,10 @@ class Driver:
 
     def _take_proposals(self) -> bool:
         """Start the stages whose proposals have come, unless the time is over; return whether any had."""
-        ready = sorted(node_id for node_id, proposal in self._proposals.items() if proposal.done())
+        answered = sorted(node_id for node_id, proposal in self._proposals.items() if proposal.done())
+        ready = answered[
+            : max(0, self.plan.workers - len(self.running))
+        ]  # fewer workers than before a restart
         if not ready or self._time_is_over():
             return False
         for node_id in ready:

@@ -11,7 +11,14 @@ from rich.console import Console
 from llmzero.core.files import write_json
 from llmzero.core.stage import FinalState, StageDir, StageResult, ValidationPoint
 from llmzero.mirrors.tracking.names import group_of, memory_file, search_uid
-from llmzero.mirrors.views import SHOWN_NODES, budget_line, confirmation_line, node_text, tree_view
+from llmzero.mirrors.views import (
+    SHOWN_NODES,
+    budget_line,
+    confirmation_line,
+    node_text,
+    proposing_row,
+    tree_view,
+)
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
 
@@ -52,6 +59,16 @@ def store(tmp_path: Path) -> EventStore:
     for rate, score in ((0.1, 0.3), (0.1, 0.5), (0.2, 0.6)):
         add(store, rate, score)
     return store
+
+
+def test_a_stage_that_is_being_proposed_is_told_with_its_time(store: EventStore) -> None:
+    store.append("proposing", elapsed=5.0, node_id="0003", parent_id="0002", depth=3, steps=4)
+    told = node_text(store.tree["0003"], store.tree)
+    assert told == "0003   -   proposing: the agent is asked what to change in 0002"
+    assert proposing_row(store.tree["0003"], 17.2) == ("stage 0003", "proposing 12 s")
+    text = Console(width=200, file=None, record=True)
+    text.print(tree_view(store.tree))
+    assert "0003" in text.export_text()
 
 
 def test_a_node_is_told_in_a_line(store: EventStore) -> None:

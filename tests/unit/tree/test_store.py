@@ -115,3 +115,48 @@ def test_each_limit_ends_the_search() -> None:
     assert spent(gpu_seconds=25) == ["gpu_seconds"]
     assert spent(llm_dollars=0.5) == ["llm_dollars"]
     assert ledger.left(Budget(stages=6)) == {"stages": 2}
+
+
+def proposing(store: EventStore, parent: str = "0000", **fields: Any) -> dict[str, Any]:
+    """Append that a stage is being proposed; return what `created` has to say of it later."""
+    node_id = store.tree.next_id()
+    decided = {"node_id": node_id, "parent_id": parent, "depth": 1, "steps": 25}
+    store.append("proposing", elapsed=1.0, **decided, **fields)
+    return {**decided, "hparams": {"a": 7}, "resume_from": None, "proposal": {"agent": "m"}}
+
+
+def test_a_stage_is_in_the_tree_while_it_is_proposed(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 1)
+    first, second = proposing(store), proposing(store)
+    assert [node.state for node in store.tree] == ["completed", "completed", "proposing", "proposing"]
+    assert store.tree["0002"].hparams == {}
+    with pytest.raises(ValueError, match="stage 0002 was not proposed before"):
+        store.append("started", elapsed=1.0, node_id="0002", attempt=1)
+    with pytest.raises(ValueError, match="parent or steps of 0002 are not those decided on"):
+        store.append("created", elapsed=1.0, **{**first, "steps": 26})
+    with pytest.raises(ValueError, match="node_id=0002: must be 0004"):
+        store.append("proposing", elapsed=1.0, node_id="0002", parent_id="0000", depth=1, steps=25)
+    for answered in (second, first):  # in whatever order the answers come
+        store.append("created", elapsed=1.0, **answered)
+    assert [node.node_id for node in store.tree] == ["0000", "0001", "0002", "0003"]
+    assert store.tree["0002"].hparams == {"a": 7}
+    assert store.tree["0002"].state == "queued"
+    assert EventStore(tmp_path / "tree.jsonl").tree.nodes == store.tree.nodes
+    before = store.before("proposing", "0003")
+    assert [node.state for node in before.tree] == ["completed", "completed", "proposing"]
+
+
+def test_what_is_asked_ahead_is_counted(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 2)
+    for node_id in ("0001", "0002"):
+        store.append("prefetching", elapsed=1.0, node_id=node_id, step=20)
+    assert store.tree["0001"].prefetch_open
+    store.append("prefetch_wasted", elapsed=1.0, node_id="0002", reason="it failed")
+    store.append(
+        "proposing", elapsed=1.0, node_id="0003", parent_id="0001", depth=2, steps=25, prefetched=True
+    )
+    ledger = EventStore(tmp_path / "tree.jsonl").ledger
+    assert (ledger.prefetched, ledger.prefetches_used, ledger.prefetches_wasted) == (2, 1, 1)
+    assert not any(node.prefetch_open for node in store.tree)
