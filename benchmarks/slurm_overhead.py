@@ -5,7 +5,7 @@ Writes benchmarks/results/slurm_overhead.json; with parts (first_step_s, jobs, f
 
 A stage is started by hand, as a job and in a pilot that waits for one, in turn; measured is the time to its
 first step. Then 500 stages that only sleep are submitted at once and polled until they have ended. At last a
-search of 16 stages, two at a time, runs in a cluster where every job waits for a minute, with a job a stage
+search of 16 stages, four at a time, runs in a cluster where every job waits for a minute, with a job a stage
 and with pilots.
 """
 
@@ -149,7 +149,7 @@ def full_queue(folder: Path) -> dict[str, Any]:
 
 def _search_in_a_full_queue(search: Path, runner: str) -> subprocess.Popen[bytes]:
     line = [*command("search"), *MICRO, "tracking=none", "stopper=none", "search.stage_steps=6"]
-    line += ["trainer.validation_every=3", f"budget.stages={STAGES}", "search.workers=2"]
+    line += ["trainer.validation_every=3", f"budget.stages={STAGES}", "search.workers=4"]
     line += [f"runner={runner}", "runner.cpus_per_task=1", "runner.poll_s=0.5", "runner.grace_s=2"]
     line += [f"runner.extra={{begin: now+{WAIT_S}}}", f"search_dir={search}"]
     return subprocess.Popen(line, stdout=subprocess.DEVNULL)

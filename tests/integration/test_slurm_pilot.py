@@ -220,7 +220,7 @@ def test_whoever_cancels_all_pilots_is_told(tmp_path: Path, monkeypatch: pytest.
     runner.close()
 
 
-@pytest.mark.parametrize("victim", ["pilot", "stage"])
+@pytest.mark.parametrize("victim", ["pilot", "stage", "warm parent"])
 def test_a_killed_process_costs_one_restart(tmp_path: Path, victim: str) -> None:
     home = tmp_path / "s"
     runner = runner_for(home)
@@ -228,7 +228,9 @@ def test_a_killed_process_costs_one_restart(tmp_path: Path, victim: str) -> None
     handle = runner.start(spec)
     wait_for(begun(spec, 5))
     worker = int(StageDir(spec.directory).status()["pid"])
-    os.kill(worker if victim == "stage" else process_of_pilot(home, "0001"), signal.SIGKILL)
+    victims = {"stage": worker, "pilot": process_of_pilot(home, "0001")}
+    victims["warm parent"] = psutil.Process(victims["pilot"]).children()[0].pid
+    os.kill(victims[victim], signal.SIGKILL)
     wait_for(lambda: not psutil.pid_exists(worker))
     reached = len(StageDir(spec.directory).complete_checkpoints())
     assert reached < 60, "the stage ends with its pilot"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import os
 import signal
 import sys
@@ -22,11 +23,13 @@ AT_WORK_ELSEWHERE = 75  # the exit code where another process works on the stage
 PR_SET_PDEATHSIG = 1
 
 
-def run(directory: str) -> None:
+def run(directory: str, *, started: float | None = None, kept: Any = None) -> None:
     """Run the stage's entry point, unless the stage has ended or another process works on it.
 
-    It is killed with the process that started it, so no stage goes on without its pilot. Signals ask it to
-    leave with a checkpoint, however many come: SLURM sends them to all processes of a job.
+    An engine is kept for the next stage where the stage has one process: several, which have a warm parent
+    each, could not be sure to go on together. It is killed with the process that started it, so no stage goes
+    on without its pilot. Signals ask it to leave with a checkpoint, however many come: SLURM sends them to
+    all processes of a job.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     interrupted = noting_signals()
@@ -36,7 +39,11 @@ def run(directory: str) -> None:
         if not ours:
             sys.exit(AT_WORK_ELSEWHERE)
         if not stage.result_file.exists():
-            function_of(os.environ[ENTRY_POINT])(directory, interrupted=interrupted)
+            function = function_of(os.environ[ENTRY_POINT])
+            offered = {"started": started, "kept": kept if identity()[1] == 1 else None}
+            takes = inspect.signature(function).parameters
+            given = {name: value for name, value in offered.items() if value is not None and name in takes}
+            function(directory, interrupted=interrupted, **given)
 
 
 def prepare_stages(directory: str) -> None:
