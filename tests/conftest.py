@@ -34,6 +34,7 @@ TIERS = {
         "test_search_trained.py",
         "test_sharding.py",
         "test_stage.py",
+        "test_stages_in_turn.py",
         "test_compare.py",
         "test_tracking.py",
         "test_trl_parity.py",

@@ -26,14 +26,18 @@ import torch
 from torch import Tensor
 
 from llmzero.core.errors import UserError
+from llmzero.core.stage import StageDir, StageSpec
 from llmzero.grpo.distributed import join
 from llmzero.grpo.policy import load_model, load_tokenizer
 from llmzero.rollout.base import Engine, Rollouts, Sampling
 from llmzero.rollout.settings import VllmEngineSettings, VllmServerSettings
 from llmzero.rollout.vllm_engine import VllmEngine
 from llmzero.rollout.vllm_server import VllmServerEngine
+from llmzero.runners.base import StageRunner
+from llmzero.runners.inline import InlineRunner, InlineRunnerSettings
+from llmzero.runners.local import LocalRunner, LocalRunnerSettings
 from tests.conftest import REPOSITORY
-from tests.integration.conftest import MICRO, Run, command, read_lines
+from tests.integration.conftest import MICRO, Run, command, read_lines, write_stage
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 NANO = [*MICRO, "model.recipe.heads=2"]  # vLLM's attention on a CPU begins at heads of 32
@@ -159,6 +163,75 @@ def test_a_stage_samples_with_vllm_in_its_own_process(stage: Path) -> None:
     check_training(metrics)
     assert all(row["reward_std"] > 0 for row in metrics)
     assert metrics[-1]["kl"] > 1e-3, "the policy has left its base"
+
+
+def stage_after(stage: Path, directory: Path, steps: int = 2, **rollout: Any) -> StageSpec:
+    """Write a stage that begins at another's base."""
+    spec = json.loads((stage / "stage.json").read_text())
+    base = stage / json.loads((stage / "checkpoints/step_00003/trainer.json").read_text())["position"]["base"]
+    write_stage(directory, spec, {"steps": steps, "resume_from": str(base), "rollout": rollout})
+    return StageDir(directory).read_spec()
+
+
+def learnt(spec: StageSpec) -> list[dict[str, Any]]:
+    """What a stage has measured, but for times."""
+    times = ("seconds", "step_seconds", "gpu_seconds")
+    return [
+        {name: value for name, value in row.items() if not name.startswith(times)}
+        for row in read_lines(spec.directory / "metrics.jsonl")
+    ]
+
+
+def seconds(spec: StageSpec) -> float:
+    """How long a stage took from its start on, which is the start of its process where that is its own."""
+    return float(json.loads((spec.directory / "result.json").read_text())["seconds"])
+
+
+def ended(runner: StageRunner, spec: StageSpec) -> Any:
+    """Run a stage to its end; return its handle."""
+    handle: Any = runner.start(spec)
+    while not handle.poll().final:
+        time.sleep(0.01)
+    assert handle.poll().state == "completed", handle.result().error
+    return handle
+
+
+def test_stages_that_follow_one_another_share_an_engine(
+    stage: Path, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    warm, cold = (LocalRunner(LocalRunnerSettings(warm=warm, threads=1)) for warm in (True, False))
+    names = ("first", "second", "longer", "third", "killed", "afresh", "cold")
+    specs = {name: stage_after(stage, tmp_path / name) for name in names if name not in ("longer", "killed")}
+    specs["longer"] = stage_after(stage, tmp_path / "longer", max_model_len=64)
+    specs["killed"] = stage_after(stage, tmp_path / "killed", steps=10_000)
+    processes = {name: ended(warm, specs[name])._processes.pids for name in names[:4]}
+    handle = warm.start(specs["killed"])
+    while not (tmp_path / "killed/metrics.jsonl").exists():
+        time.sleep(0.01)
+    assert handle._processes.pids == processes["first"], "it has the engine of the third"
+    os.kill(processes["first"][0], signal.SIGKILL)
+    while not handle.poll().died:
+        time.sleep(0.01)
+    processes["afresh"] = ended(warm, specs["afresh"])._processes.pids
+    ended(cold, specs["cold"])
+
+    assert len({str(processes[name]) for name in names[:4]}) == 1
+    assert processes["afresh"] != processes["first"]
+    assert len(learnt(specs["cold"])) == 2
+    for name in ("first", "second", "longer", "third", "afresh"):
+        assert learnt(specs[name]) == learnt(specs["cold"]), name
+    assert seconds(specs["second"]) < seconds(specs["first"]) / 3, "it does not pay for the engine's start"
+    assert seconds(specs["longer"]) > 2 * seconds(specs["second"]), "other settings, another engine"
+
+
+def test_inline_stages_share_an_engine(stage: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    first, second = stage_after(stage, tmp_path / "a"), stage_after(stage, tmp_path / "b")
+    found = measured(environment, "inline", str(first.directory), str(second.directory))
+    assert found["same_engine"]
+    assert learnt(first) == learnt(second)
+    assert seconds(second) < seconds(first) / 3
 
 
 def test_a_real_language_model(launch: Run, tmp_path: Path) -> None:
@@ -345,6 +418,14 @@ def remote(directory: str, url: str, pid: str, exchange: str) -> dict[str, Any]:
     return found | hang(engine)
 
 
+def inline(*directories: str) -> dict[str, Any]:
+    runner, engines = InlineRunner(InlineRunnerSettings(threads=1)), []
+    for directory in directories:
+        ended(runner, StageDir(Path(directory)).read_spec())
+        engines.append(runner._kept.engine)
+    return {"same_engine": engines[0] is not None and engines[0] is engines[1]}
+
+
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    print(json.dumps({"colocated": colocated, "server": remote}[kind](*arguments)))
+    print(json.dumps({"colocated": colocated, "inline": inline, "server": remote}[kind](*arguments)))

@@ -7,11 +7,13 @@ import os
 import subprocess
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
 from torch._C._distributed_c10d import HashStore
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from llmzero.core.processes import identity
 
@@ -75,8 +77,18 @@ def join(timeout_s: float) -> World:
             _set_meeting_point()
             dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
         atexit.register(_leave)
-    group = dist.new_group(backend="gloo", timeout=timeout) if size > 1 else None
+    group = _object_group(dist.group.WORLD) if size > 1 else None
+    for each in (dist.group.WORLD, group) if group is not None else ():
+        _set_pg_timeout(timeout, each)
     return World(rank, size, local_rank, group)
+
+
+@cache
+def _object_group(_world: Any) -> Any:
+    """Return the group by which objects travel among a process group's members; stages that follow one
+    another in the same processes share it, as each new one would cost threads and sockets.
+    """
+    return dist.new_group(backend="gloo")
 
 
 def _leave() -> None:

@@ -15,12 +15,14 @@ import torch
 
 from llmzero.core.errors import UserError
 from llmzero.core.files import no_room
+from llmzero.core.kept import Kept
 from llmzero.core.parts import make
 from llmzero.core.processes import interruptible
 from llmzero.core.seeds import seed_of
 from llmzero.core.settings import read
 from llmzero.core.stage import DISK_FULL, StageDir, StageResult, StageSpec
 from llmzero.grpo import checkpoint, preflight
+from llmzero.grpo.ahead import prepare_stages, task_of
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.distributed import World, join
 from llmzero.grpo.failures import cause_of, file_without_room, is_disk_full
@@ -31,12 +33,19 @@ from llmzero.grpo.phases import Phases
 from llmzero.grpo.policy import ADAPTER, Policy, deepspeed_engine, load_model, load_tokenizer, with_adapter
 from llmzero.grpo.settings import AlgorithmSettings, TrainerSettings
 from llmzero.grpo.trainer import Interrupted, Setup, Trainer
+from llmzero.rollout.base import Engine
+from llmzero.rollout.kept import close, free, keep, made_for, settle, take
 
+__all__ = ["prepare_stages", "run_stage"]  # the first is for the process that forks stages' processes
 log = logging.getLogger(__name__)
 
 
 def run_stage(
-    directory: str | Path, *, started: float | None = None, interrupted: Callable[[], bool] | None = None
+    directory: str | Path,
+    *,
+    started: float | None = None,
+    interrupted: Callable[[], bool] | None = None,
+    kept: Kept | None = None,
 ) -> StageResult | None:
     """Run the stage that a directory describes and write its result; every process of the stage calls this.
 
@@ -49,6 +58,8 @@ def run_stage(
         started: when the stage's time began, on `time.time()`'s clock; None is the start of the process.
         interrupted: tells whether to leave, for a caller that goes on after the stage; None listens to the
             signals.
+        kept: holds the engine of the stage before in this process, and receives this stage's where the
+            stage succeeds; None keeps none.
     """
     stage = StageDir(Path(directory))
     spec = stage.read_spec()
@@ -61,13 +72,18 @@ def run_stage(
         listening = nullcontext(interrupted) if interrupted else interruptible()
         with (
             listening as asked_to_leave,
-            prepared(spec, stage, world, heartbeat, phases, asked_to_leave) as trainer,
+            prepared(spec, stage, world, heartbeat, phases, asked_to_leave, kept) as trainer,
         ):
             result = trainer.run()
+        del trainer  # and with it the policy
+        if kept is not None:
+            settle(kept)
     except Interrupted:
+        close(kept)
         heartbeat.beat(phase="interrupted")
         return None
     except Exception as error:
+        close(kept)
         if is_disk_full(error):
             leave_for_room(stage, world, heartbeat, error)
         traceback.print_exc()
@@ -107,24 +123,23 @@ def prepared(
     heartbeat: Heartbeat,
     phases: Phases,
     interrupted: Callable[[], bool],
+    kept: Kept | None = None,
 ) -> Iterator[Trainer]:
-    """Give the stage's trainer, ready to go on from where the stage stands."""
+    """Give the stage's trainer, ready to go on from where the stage stands; keep its engine afterwards."""
     settings = read(TrainerSettings, spec.config["trainer"], "trainer")
     algorithm = read(AlgorithmSettings, spec.config["algorithm"], "algorithm")
     loss = loss_of(algorithm.loss)
-    task = make(spec.config["task"], "task")
+    task = task_of(spec.config["task"])
     start, first_step = world.from_leader(
         _starting_point(spec, stage, task, heartbeat) if world.leads else (Path(), 0)
     )
     position = _position(spec, stage, start)
     policy = _policy(spec, settings, start, position)
     _look_ahead(spec, settings, stage, task, policy, world)
-    sampler = make(spec.config["rollout"], "rollout")
+    engine_for = made_for(spec.config["rollout"], policy, world.size)
+    before = take(kept, engine_for) if kept is not None else None
+    sampler = _engine(spec, settings, task, policy, world, before)
     try:
-        sampler.start(policy)
-        for split in _splits(spec, settings):
-            longest, limit = spec.hparams["max_completion_length"], getattr(sampler, "longest", None)
-            preflight.check_engine(policy.tokenizer, task.split(split), longest, limit)
         position = _restored(spec, start, first_step, policy, world, position)
         reference = _reference(spec, settings, position)
         setup = Setup(
@@ -143,8 +158,12 @@ def prepared(
             interrupted=interrupted,
         )
         yield Trainer(setup, position, first_step)
+        if kept is not None:
+            keep(kept, sampler, engine_for)
     finally:
-        sampler.close()
+        if kept is None or kept.engine is None:
+            sampler.close()
+        policy.close()
 
 
 def _starting_point(spec: StageSpec, stage: StageDir, task: Any, heartbeat: Heartbeat) -> tuple[Path, int]:
@@ -212,6 +231,36 @@ def _look_ahead(
         checkpoint.rehearse(stage.checkpoint(0), policy, world)
     for problem in dict.fromkeys(problems) if world.leads else ():
         log.warning("%s: %s", policy.directory, problem)
+
+
+def _engine(
+    spec: StageSpec, settings: TrainerSettings, task: Any, policy: Policy, world: World, before: Any | None
+) -> Engine:
+    """Return an engine that samples from the policy and holds all prompts: that of the stage `before`, or a
+    new one where that holds less; it may hold more, as there is other room for it.
+    """
+    longest = spec.hparams["max_completion_length"]
+    splits = [task.split(split) for split in _splits(spec, settings)]
+    holds = before is not None and not any(
+        preflight.prompts_beyond(policy.tokenizer, split, before.longest - longest) for split in splits
+    )
+    renewed = not world.any(not holds)  # engines of several processes are started together
+    if before is not None and not renewed:
+        before.close()
+        before = None
+        free()
+    sampler: Engine = before or make(spec.config["rollout"], "rollout")
+    try:
+        if before is not None:
+            before.renew(policy)
+        else:
+            sampler.start(policy)
+            for split in splits:
+                preflight.check_engine(policy.tokenizer, split, longest, getattr(sampler, "longest", None))
+    except BaseException:
+        sampler.close()
+        raise
+    return sampler
 
 
 def _restored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -29,6 +30,10 @@ from llmzero.grpo.settings import LoraSettings, TrainerSettings
 from llmzero.rollout.slots import NATIVE, attention_of
 from llmzero.tasks.base import Example
 
+FWD_MODULE_STACK = deepspeed.runtime.zero.parameter_offload.FWD_MODULE_STACK
+PartitionedParameterCoordinator = (
+    deepspeed.runtime.zero.partitioned_param_coordinator.PartitionedParameterCoordinator
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ADAPTER = "adapter"  # the subdirectory of a checkpoint in which a LoRA adapter lies
 ADAM_BETA1 = 0.9
@@ -60,6 +65,18 @@ class Policy:
         return {
             name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad
         }
+
+    def close(self) -> None:
+        """Have DeepSpeed let go of model and optimizer, which it would hold in memory for ever: by hooks of
+        ZeRO, and with stage 3 by a list and a cache of all engines that there ever were.
+        """
+        self.engine.destroy()
+        if self.partitioned:
+            FWD_MODULE_STACK.clear()
+            cached = vars(PartitionedParameterCoordinator)[
+                "_PartitionedParameterCoordinator__params_to_release"
+            ]
+            inspect.getclosurevars(cached).nonlocals["func"].cache_clear()
 
     def whole(self, parameters: Sequence[nn.Parameter]) -> Any:
         """Return a context in which partitioned parameters are whole on every process."""

@@ -113,6 +113,7 @@ class Trainer:
         Raises:
             Interrupted: the process was asked to leave.
         """
+        self._seed()  # what stages before have drawn in this process shall not matter
         if (
             self.spec.steps == 0 and not self.points
         ):  # else an attempt before this one came as far as its checkpoint
@@ -138,9 +139,7 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """Take one GRPO step: sample, reward, compare, update, hand the weights over."""
         started = time.perf_counter()
-        set_seed(
-            seed_of(self.position.data_seed, self.position.global_step, self.world.rank) % 2**32
-        )  # what a task may draw
+        self._seed()
         groups, metrics, position = self.collector.collect(self.position)
         samples = [sample for group in groups for sample in group]
         self.sampler.release()
@@ -164,6 +163,10 @@ class Trainer:
             phase="training", step=self.step, steps=self.spec.steps, progress=self.step / self.spec.steps
         )
         return metrics | learnt | {"step_seconds": time.perf_counter() - started}
+
+    def _seed(self) -> None:
+        """Seed what a task may draw at this step."""
+        set_seed(seed_of(self.position.data_seed, self.position.global_step, self.world.rank) % 2**32)
 
     def _learning_rate(self) -> float:
         """Linear warm-up over the path's first steps, or over this stage's where it warms up again; then

@@ -77,6 +77,12 @@ class VllmEngine:
             from vllm import LLM
 
             self._llm = LLM(**self._arguments(weights, size))
+        self._llm.llm_engine.engine_core._finalizer.detach()  # it would destroy the trainer's process group
+        self.load_weights(weights)
+
+    def renew(self, weights: Weights) -> None:
+        """Get ready to sample for another stage of the same architecture, which spares it a start."""
+        self._eos_ids = weights.eos_ids
         self.load_weights(weights)
 
     def _arguments(self, weights: Weights, size: int) -> dict[str, Any]:
@@ -212,7 +218,7 @@ class VllmEngine:
 
     def release(self) -> None:
         """Release the GPU memory, weights included: new ones follow. A CPU's vLLM cannot."""
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and not self._asleep:
             self._llm.sleep(level=2)
             self._asleep = True
 
@@ -231,7 +237,6 @@ class VllmEngine:
         """Free the engine's memory; one that hangs is left alone."""
         if self._llm is None:
             return
-        self._llm.llm_engine.engine_core._finalizer.detach()  # it would destroy the trainer's process group
         if self._stepping is None or not self._stepping.is_alive():
             self._llm.llm_engine.model_executor.shutdown()
         self._llm = None

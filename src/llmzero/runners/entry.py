@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import inspect
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from llmzero.core.files import open_own
+from llmzero.core.kept import Kept
 from llmzero.core.stage import StageDir
 from llmzero.core.terminal import guard_output
 
@@ -24,16 +26,15 @@ NEVER = float("inf")
 LOOK_S = 0.01  # that a look at a lock may take, which keeps others from taking it meanwhile
 
 
-def run(directory: str, entry_point: str) -> NoReturn:
-    """Run `entry_point(directory)`, named `package.module.function`, and end this process.
+def run(stages: Callable[[], None]) -> NoReturn:
+    """Run what a stage's process is for, and end this process.
 
     Threads that still run are not waited for. Ctrl-C in the terminal is for the driver alone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = 1
     try:
-        log_to(StageDir(Path(directory)))
-        function_of(entry_point)(directory)
+        stages()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -44,6 +45,12 @@ def run(directory: str, entry_point: str) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def one(directory: str, entry_point: str) -> None:
+    """Run a stage: `entry_point(directory)`, named `package.module.function`, with its output in its log."""
+    log_to(StageDir(Path(directory)))
+    function_of(entry_point)(directory)
 
 
 def log_to(stage: StageDir) -> None:
@@ -59,6 +66,11 @@ def function_of(entry_point: str) -> Callable[..., Any]:
     module, function = entry_point.rsplit(".", 1)
     loaded: Callable[..., Any] = getattr(import_module(module), function)
     return loaded
+
+
+def keeping(function: Callable[..., Any], kept: Kept) -> dict[str, Any]:
+    """Return the keywords by which an entry point keeps an engine; none where it cannot."""
+    return {"kept": kept} if "kept" in inspect.signature(function).parameters else {}
 
 
 def thread_limits(threads: int) -> dict[str, str]:
@@ -104,4 +116,4 @@ def is_running(directory: Path) -> bool:
 
 
 if __name__ == "__main__":
-    run(*sys.argv[1:])
+    run(lambda: one(*sys.argv[1:]))

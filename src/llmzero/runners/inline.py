@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmzero.core.files import open_own
+from llmzero.core.kept import Kept
 from llmzero.core.processes import interruptible
 from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
 from llmzero.runners.base import ENTRY_POINT, StageRunner
-from llmzero.runners.entry import LOCK, function_of, is_running, locked, thread_limits
+from llmzero.runners.entry import LOCK, function_of, is_running, keeping, locked, thread_limits
 from llmzero.runners.environment import outside_a_job
 from llmzero.runners.local import LocalHandle
 
@@ -38,12 +39,14 @@ class InlineRunner(StageRunner):
     goes on from there.
 
     The entry point is imported with the first stage. It takes the stage directory, and as keywords `started`
-    and `interrupted`, as `llmzero.grpo.main.run_stage` does.
+    and `interrupted`, as `llmzero.grpo.main.run_stage` does; and `kept`, where it can keep an engine for the
+    stage after it.
     """
 
     def __init__(self, settings: InlineRunnerSettings) -> None:
         self.entry_point = settings.entry_point
         self.threads = settings.threads or os.cpu_count() or 1
+        self._kept = Kept()
 
     def start(self, spec: StageSpec) -> InlineHandle:
         """Return a handle that runs the stage when it is polled: its driver has then told that it begins."""
@@ -63,7 +66,9 @@ class InlineRunner(StageRunner):
             _alone(spec.directory),
             _logged(StageDir(spec.directory).log_file),
         ):
-            function_of(self.entry_point)(spec.directory, started=started, interrupted=interrupted)
+            function = function_of(self.entry_point)
+            keywords = keeping(function, self._kept) | {"started": started, "interrupted": interrupted}
+            function(spec.directory, **keywords)
         gc.collect()  # an engine refers to itself in circles: its memory is wanted by the next stage
         if interrupted():
             raise KeyboardInterrupt

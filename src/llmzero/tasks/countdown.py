@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import operator
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from llmzero.core.settings import setting
 from llmzero.tasks import answers
@@ -16,7 +18,13 @@ from llmzero.tasks.settings import GeneratedTaskSettings
 from llmzero.tasks.splits import content_id
 from llmzero.tasks.template import prompt_template
 
-_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+# Numbers stay integers until a division: fractions are slower.
+_OPERATORS: dict[str, Callable[[Any, Any], int | Fraction]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": Fraction,
+}
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 
@@ -41,7 +49,7 @@ class _Term:
     """A partial expression: text, exact value and the precedence of its outermost operator (3: a number)."""
 
     text: str
-    value: Fraction
+    value: int | Fraction
     precedence: int = 3
 
 
@@ -104,7 +112,7 @@ class Countdown(Generated):
 
 def _random_expression(numbers: list[int], operators: str, rng: random.Random) -> _Term | None:
     """Combine all numbers by random operators in random order; None where a division by zero comes up."""
-    terms = [_Term(str(n), Fraction(n)) for n in numbers]
+    terms = [_Term(str(n), n) for n in numbers]
     while len(terms) > 1:
         left, right = (terms.pop(rng.randrange(len(terms))) for _ in range(2))
         symbol = rng.choice(operators)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -152,7 +152,7 @@ class Guard:
         """Begin a call in a worker's process, or in a new one where that has ended."""
         if self._forks is None:
             self._forks = _Forks(self.function, self.examples, self.name)
-            atexit.register(self.close)
+            self._end = weakref.finalize(self, _end, self._workers, self._forks)  # at exit, at the latest
         try:
             worker.start(call, self._forks)
         except OSError:  # it has died since its last call
@@ -161,13 +161,16 @@ class Guard:
         return worker
 
     def close(self) -> None:
-        """End the processes."""
-        for worker in self._workers:
-            worker.end()
+        """End the processes, as also happens where nobody refers to the guard any more."""
         if self._forks is not None:
-            self._forks.close()
+            self._end()
             self._forks = None
-            atexit.unregister(self.close)
+
+
+def _end(workers: list[_Worker], forks: _Forks) -> None:
+    for worker in workers:
+        worker.end()
+    forks.close()
 
 
 class _Forks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -241,3 +242,14 @@ def test_mathematics_is_judged_as_in_one_process() -> None:
     assert task.scores(pairs) == [math(*pair) for pair in pairs]
     assert task._guard is not None
     task._guard.close()
+
+
+def test_the_processes_end_with_the_last_reference_to_a_guard() -> None:
+    made = Guard(odd, timeout_s=1.0, workers=2)
+    called(made, "right")
+    assert made._forks is not None
+    forks = made._forks.process.pid
+    assert running(forks)
+    del made
+    gc.collect()
+    await_end([forks])
