@@ -22,6 +22,7 @@ from llmzero.core.processes import interruptible
 from llmzero.core.stage import StageDir, StageResult
 
 WHAT = "what"  # the file that names the function
+CUDA_CHECK = os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK")  # when this is imported
 state: dict[str, Any] = {"stages": 0}
 
 
@@ -36,6 +37,7 @@ def record(directory: Path) -> None:
     """Write down all that a stage before might have changed, and end well."""
     facts = {
         "stages": state["stages"],
+        "cuda_check": CUDA_CHECK,
         "pid": os.getpid(),
         "parent_threads": len(os.listdir(f"/proc/{os.getppid()}/task")),
         "own_session": os.getsid(0) == os.getpid(),

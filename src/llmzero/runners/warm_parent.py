@@ -269,6 +269,8 @@ def main() -> None:
     """Import, and serve."""
     descriptor, entry_point, *modules = sys.argv[1:]
     guard_output()  # before libraries take hold of the streams
+    # Else a library that asks for GPUs while it is imported spoils CUDA for all that is forked.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     parent = Parent(int(descriptor), entry_point)
     parent.prepare(modules)
     parent.serve()

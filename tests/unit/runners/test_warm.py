@@ -92,7 +92,7 @@ def started(directory: Path) -> list[int]:
     return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-VARYING = dict.fromkeys(("pid", "parent_threads", "drawn", "files"))
+VARYING = dict.fromkeys(("pid", "parent_threads", "drawn", "files", "cuda_check"))
 
 
 def test_a_warm_stage_finds_what_a_cold_one_finds_whatever_ran_before(tmp_path: Path) -> None:
@@ -107,6 +107,9 @@ def test_a_warm_stage_finds_what_a_cold_one_finds_whatever_ran_before(tmp_path: 
     warm = facts(tmp_path / "warm")
     assert warm | VARYING == cold | VARYING
     assert warm["parent_threads"] == 1
+    assert (cold["cuda_check"], warm["cuda_check"]) == (None, "1"), (
+        "CUDA's own check would spoil it for forks"
+    )
     assert [Path(name).name for name in warm["files"]] == [Path(name).name for name in cold["files"]]
     drawn = [json.loads((tmp_path / name / "facts.json").read_text())["drawn"] for name in ("first", "warm")]
     assert not {*drawn[0]} & {*drawn[1]}, "no two stages draw the same by chance"
