@@ -43,7 +43,7 @@ class SlurmRunnerSettings(JobResources):
     )
     poll_s: float = setting(2.0, "seconds between two questions to SLURM, each about all jobs", low=0)
     grace_s: float = setting(
-        15.0, "seconds after a job's end in which its result may appear on the shared file system", low=0
+        15.0, "seconds after a stage's end in which its result may appear on the shared file system", low=0
     )
     pass_env: list[str] = setting([], PASS_ENV)
     snapshot: bool = setting(True, "jobs run a copy of this package as it was at their submission")

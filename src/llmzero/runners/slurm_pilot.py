@@ -15,13 +15,13 @@ from llmzero.core.settings import setting
 from llmzero.core.stage import StageDir, StageSpec, StageStatus
 from llmzero.core.text import visible_line
 from llmzero.runners import pilot_job
-from llmzero.runners.base import ENTRY_POINT, StageRunner
+from llmzero.runners.base import StageRunner
 from llmzero.runners.directory import DirectoryHandle
-from llmzero.runners.environment import PASS_ENV, hidden, outside_a_job, withheld
+from llmzero.runners.environment import hidden, outside_a_job, withheld
 from llmzero.runners.pilot_files import PILOT, PilotFiles, Record
 from llmzero.runners.pilot_plan import is_leaving, longest_expected, pilots_to_submit
 from llmzero.runners.sbatch import NotNowError, RefusedError, python_command, submit
-from llmzero.runners.slurm import RETRY_S
+from llmzero.runners.slurm import RETRY_S, SlurmRunnerSettings
 from llmzero.runners.slurm_job import given_up, note_requeue
 from llmzero.runners.slurm_queue import (
     GONE,
@@ -33,7 +33,7 @@ from llmzero.runners.slurm_queue import (
     jobs_alive,
     name_within,
 )
-from llmzero.runners.slurm_resources import EARLY_SIGNAL_S, JobResources
+from llmzero.runners.slurm_resources import EARLY_SIGNAL_S
 from llmzero.runners.snapshot import snapshot
 from llmzero.runners.warm import modules_of
 from llmzero.tree.lease import SILENCE_S, LeaseWatch
@@ -47,27 +47,13 @@ BLAMELESS = ("CANCELLED", "COMPLETED", "NODE_FAIL", "PREEMPTED", "TIMEOUT", "DEA
 
 
 @dataclass
-class SlurmPilotSettings(JobResources):
+class SlurmPilotSettings(SlurmRunnerSettings):
     """`runner=slurm_pilot`."""
 
-    entry_point: str = setting(
-        ENTRY_POINT,
-        "the function that trains a stage, as package.module.function; it takes the stage directory and "
-        "the keyword interrupted",
-    )
     pilots: int | None = setting(
         None, "jobs that run stages, each with the resources of one; null is search.workers", low=1
     )
     idle_min: float = setting(10.0, "minutes without a stage after which a pilot ends", low=0)
-    max_gpus: int | None = setting(
-        None, "devices that all jobs of this search may hold at a time; a CPU process counts as one", low=1
-    )
-    poll_s: float = setting(2.0, "seconds between two questions to SLURM, each about all jobs", low=0)
-    grace_s: float = setting(
-        15.0, "seconds after a stage's end in which its result may appear on the shared file system", low=0
-    )
-    pass_env: list[str] = setting([], PASS_ENV)
-    snapshot: bool = setting(True, "jobs run a copy of this package as it was at their submission")
 
     def __post_init__(self) -> None:
         super().__post_init__()
