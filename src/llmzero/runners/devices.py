@@ -28,7 +28,7 @@ def devices(wanted: int) -> list[str]:
     if visible is None:
         here = len(list(Path("/dev").glob("nvidia[0-9]*")))
         return [str(number) for number in range(here or wanted)]
-    return [name.strip() for name in visible.split(",") if name.strip()]
+    return list(dict.fromkeys(name.strip() for name in visible.split(",") if name.strip()))
 
 
 class Slots:

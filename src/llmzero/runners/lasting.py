@@ -24,6 +24,7 @@ from llmzero.runners.devices import VISIBLE
 from llmzero.runners.entry import function_of, keeping, log_to
 
 KEEPS, ENDED, TAKEN = b"keeps", b"ended", b"taken"
+MOST_DESCRIPTORS = 253  # that the kernel lets one message have
 MEETING = ("MASTER_ADDR", "MASTER_PORT")  # they have met already
 
 # --- the stages' process ---
@@ -81,20 +82,23 @@ class Request:
     held: list[int]
 
     @classmethod
-    def received(cls, connection: Connection, control: socket.socket) -> Request:
+    def received(cls, control: socket.socket) -> Request:
         """Return the request that has come.
 
         Raises:
             EOFError: nobody can ask any more.
         """
-        message = json.loads(connection.recv_bytes())
-        held: list[int] = []
-        if message["held"]:
-            _, held, *_ = socket.recv_fds(control, 1, message["held"])
-            for descriptor in held:
-                os.set_inheritable(descriptor, False)  # by programs; a fork has it
+        _, descriptors, *_ = socket.recv_fds(control, 1, MOST_DESCRIPTORS)
+        if not descriptors:
+            raise EOFError
+        first, *held = descriptors
+        with os.fdopen(first, "rb") as file:
+            file.seek(0)
+            message = json.load(file)
+        for descriptor in held:
+            os.set_inheritable(descriptor, False)  # by programs; a fork has it
         if len(held) < message["held"]:
-            raise EOFError  # whoever asked was killed meanwhile
+            raise EOFError  # we may open no more files
         return cls(message["number"], message["directory"], message["environments"], held)
 
     def close(self) -> None:

@@ -21,8 +21,9 @@
   those after it have in common. It must start no thread and compute nothing; what it raises is ignored.
 - Not for use by several threads at a time.
 
-`warm_parent.py` is the parent's side. A message is JSON, framed by `multiprocessing.connection`; a request's
-descriptors follow it.
+`warm_parent.py` is the parent's side. A request is one byte with descriptors: of a file in memory with the
+request as JSON, then those to hold. So hundreds find room while the parent imports, whatever the size of an
+environment, and `start` does not wait for it. Its messages are JSON, framed by `multiprocessing.connection`.
 """
 
 from __future__ import annotations
@@ -110,10 +111,12 @@ class WarmParent:
             "environments": [dict(environment) for environment in environments],
             "held": len(held),
         }
-        self._connection.send_bytes(json.dumps(request).encode())
-        if held:
-            socket.send_fds(self._socket, [b"0"], held)
+        with os.fdopen(os.memfd_create("request"), "wb") as file:
+            file.write(json.dumps(request).encode())
+            file.flush()
+            socket.send_fds(self._socket, [b"0"], [file.fileno(), *held])
         stage = self._stages[number] = WarmStage(self, directory, len(environments))
+        self.listen()  # else it might wait for us to listen, while we wait for it to read
         return stage
 
     def listen(self) -> None:

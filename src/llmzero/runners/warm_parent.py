@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ class Parent:
 
     def _take(self) -> None:
         """Begin a stage, in processes that have an engine for it, or in new ones."""
-        request = Request.received(self.connection, self.socket)
+        request = Request.received(self.socket)
         free = [group for group in self.groups if group.free]
         fitting = next((group for group in free if group.fits(request.environments)), None)
         if fitting is not None:
@@ -216,6 +217,8 @@ class Parent:
                 end.close()
             for group in self.groups:
                 group.close()
+                if group.next is not None:  # which we would keep locked
+                    group.next.close()
             os.environ.clear()
             os.environ.update({**self.imported, **environment})
             # Else all stages would draw the same where nobody seeds, as no two processes do.
@@ -265,15 +268,22 @@ class Parent:
             self.connection.send_bytes(json.dumps({"number": stage.number, "rank": rank, **facts}).encode())
 
 
-def main() -> None:
-    """Import, and serve."""
+def main() -> NoReturn:
+    """Import, and serve; what threads an import has left is not waited for."""
     descriptor, entry_point, *modules = sys.argv[1:]
     guard_output()  # before libraries take hold of the streams
     # Else a library that asks for GPUs while it is imported spoils CUDA for all that is forked.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     parent = Parent(int(descriptor), entry_point)
-    parent.prepare(modules)
-    parent.serve()
+    try:
+        parent.prepare(modules)
+        parent.serve()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

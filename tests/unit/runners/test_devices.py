@@ -89,6 +89,11 @@ def test_what_is_not_told_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.devices(3) == [str(number) for number in range(here or 3)]
 
 
+def test_a_gpu_that_is_named_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, 0,1")
+    assert devices.devices(3) == ["1", "0"]
+
+
 @pytest.mark.parametrize("visible", ["", "0"])
 def test_fewer_gpus_than_a_stage_wants_are_refused(visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

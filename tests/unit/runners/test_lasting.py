@@ -167,3 +167,19 @@ def test_all_processes_of_a_stage_go_on_or_none(parent: WarmParent, tmp_path: Pa
     assert pids["a"] == pids["b"] == pids["c"]
     assert not set(pids["d"]) & set(pids["a"])
     assert [facts(tmp_path / "d", rank)[1] for rank in (0, 1)] == ["None", "None"]
+
+
+def test_a_stage_that_is_forked_meanwhile_does_not_hold_the_lock_of_one_that_waits_for_a_process(
+    parent: WarmParent, tmp_path: Path
+) -> None:
+    finish(begin(parent, tmp_path / "a"))
+    idle = int(facts(tmp_path / "a")[0])
+    os.kill(idle, signal.SIGSTOP)
+    waiting = begin(parent, tmp_path / "b")
+    beside = begin(parent, tmp_path / "c", "wait", environments=[{**os.environ, "OTHER": "1"}])
+    until((tmp_path / "c/facts0").exists)
+    os.kill(idle, signal.SIGCONT)
+    assert finish(waiting) == 0
+    until(lambda: not entry.is_running(tmp_path / "b"))
+    (tmp_path / "c/go").touch()
+    assert finish(beside) == 0
