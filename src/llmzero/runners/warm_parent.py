@@ -72,6 +72,9 @@ class Parent:
         What cannot be imported fails once more in the stage's process, where there is a log to say it.
         """
         before = dict(os.environ)
+        # Else a library that asks for GPUs while it is imported spoils CUDA for all that is forked. DeepSpeed
+        # sets it in cold stages.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         for module in (self.module, *modules):
             with suppress(Exception):
                 import_module(module)
@@ -272,8 +275,6 @@ def main() -> NoReturn:
     """Import, and serve; what threads an import has left is not waited for."""
     descriptor, entry_point, *modules = sys.argv[1:]
     guard_output()  # before libraries take hold of the streams
-    # Else a library that asks for GPUs while it is imported spoils CUDA for all that is forked.
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     parent = Parent(int(descriptor), entry_point)
     try:
         parent.prepare(modules)

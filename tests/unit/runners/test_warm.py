@@ -97,6 +97,7 @@ VARYING = dict.fromkeys(("pid", "parent_threads", "drawn", "files", "cuda_check"
 
 def test_a_warm_stage_finds_what_a_cold_one_finds_whatever_ran_before(tmp_path: Path) -> None:
     cold = facts(tmp_path / "cold", warm=False)
+    cold["environment"]["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # as the real trainer finds it, warm and cold
     spoilt = stage_in(tmp_path / "spoilt", "spoil")
     assert facts(tmp_path / "first") | VARYING == cold | VARYING
     handle = runner().start(spoilt)
