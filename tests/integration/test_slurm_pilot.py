@@ -256,6 +256,33 @@ def test_a_stage_that_waits_is_described_and_taken_back(tmp_path: Path) -> None:
     assert PilotFiles(home).queued() == []
 
 
+def test_a_pilot_that_ends_before_it_tells_of_itself_is_paid_for(tmp_path: Path) -> None:
+    """As one does whose imports hang; SLURM alone knows what it held."""
+    home = tmp_path / "s"
+    runner = runner_for(home, setup=["sleep 60"], tasks_per_node=2)
+    runner.start(stage_of(home, 1, 3))
+    [job] = jobs_ever(name_within(runner.files.folder))
+    wait_for(lambda: slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T") == ["RUNNING"])
+    time.sleep(4)
+    slurm("scancel", job)
+    wait_for(lambda: "CANCELLED" in slurm("sacct", "-nX", f"--jobs={job}", "--format=State")[0])
+    runner.close()
+    [elapsed] = slurm("sacct", "-nX", f"--jobs={job}", "--format=ElapsedRaw")
+    assert int(elapsed) >= 3
+    assert runner.idle() == {"pilot 0001": 2.0 * int(elapsed)}
+    assert runner_for(home).files.read("0001") is not None, "the next driver knows of it"
+
+
+def test_a_pilot_that_an_interrupted_end_left_in_the_queue_is_taken_back(tmp_path: Path) -> None:
+    """The driver was killed between telling pilots of the end and taking back those that wait."""
+    home = tmp_path / "s"
+    first = runner_for(home, extra={"begin": "now+600"})
+    first.start(stage_of(home, 1, 3))
+    first.files.end_file.touch()
+    runner_for(home).close()
+    wait_for(lambda: not jobs_of(first))
+
+
 # --- whole searches ---
 
 

@@ -116,6 +116,10 @@ class PilotFiles:
         """Return the stages that wait, in order."""
         return sorted(name for name in _names(self.waiting) if ENTRY.fullmatch(name))
 
+    def work(self) -> list[str]:
+        """Return the stages that wait, in order: those of the entries that lead to one."""
+        return [entry for entry in self.queued() if self.stage(entry)]
+
     def holders(self) -> dict[str, str]:
         """Return the stages that are taken, each with its pilot."""
         found = (TAKEN.fullmatch(name) for name in sorted(_names(self.taken)))

@@ -299,7 +299,7 @@ class Pilot:
             if job_id != self.job_id and job.alive and prefix and job.name.rpartition("-")[0] == prefix:
                 record = self.files.read(names[job.name]) if job.name in names else None
                 free += job.state == "PENDING" or record is None or record.state == "idle"
-        if len(self.files.queued()) > free and not self.files.end_file.exists():
+        if len(self.files.work()) > free and not self.files.end_file.exists():
             until_it_answers(lambda: command("scontrol", "requeue", self.job_id))
             wait_for_the_end()
         self.record.state = "ended"

@@ -191,7 +191,7 @@ class SlurmPilotRunner(StageRunner):
         self._pilots_wanted = False
         if not self.files.folder.exists():
             return
-        if self.files.end_file.exists():  # a search that was over before
+        if self._was_over():
             for name in self.files.pilots():
                 record = self.files.read(name)
                 if record is not None and name not in self.pilots:
@@ -209,6 +209,13 @@ class SlurmPilotRunner(StageRunner):
                 self.look(now=True, submits=False)
         if left := [pilot.job_id for pilot in self._alive()]:  # or SLURM does not answer
             log.warning("pilots may be left in the queue: jobs %s", ", ".join(left))
+
+    def _was_over(self) -> bool:
+        """Whether an earlier driver saw to the end of all pilots, and none is left."""
+        if not self.files.end_file.exists() or self._jobs():
+            return False
+        records = map(self.files.read, self.files.pilots())
+        return all(record is None or record.state == "ended" for record in records)
 
     def _jobs(self) -> dict[str, tuple[str, JobState]]:
         """Return id and state of all pilots that are alive, by name."""
@@ -292,12 +299,15 @@ class SlurmPilotRunner(StageRunner):
         """
         pilot.over = True
         self.queue.leave(pilot.job_id)
-        record = pilot.record
-        if record is None or record.state == "ended":
+        record = pilot.record or Record(pilot.job_id, devices=self.settings.devices)
+        if record.state == "ended":
             return
         stage = self.files.stage(record.entry) if record.entry else None
         since = max(0.0, pilot_job.used_by(StageDir(stage)) - record.used) if stage else 0.0
         held = held_seconds([pilot.job_id]).get(pilot.job_id, 0.0)
+        if pilot.record is None and not held:  # it never held anything
+            return
+        pilot.record = record
         record.busy += since
         record.held = max(record.held + since / record.devices, held)
         record.state, record.entry = "ended", None
@@ -342,7 +352,7 @@ class SlurmPilotRunner(StageRunner):
         """Ask SLURM for as many pilots as there is work for."""
         alive = self._alive()
         serving = [pilot for pilot in alive if not self._leaves(pilot)]
-        stages = len(self.files.queued()) + len(self.files.holders())
+        stages = len(self.files.work()) + len(self.files.holders())
         more = pilots_to_submit(
             stages, len(serving), len(alive), self.most, self.settings.devices, self.settings.max_gpus
         )

@@ -31,7 +31,7 @@ def files(tmp_path: Path) -> PilotFiles:
 def test_stages_wait_in_order_and_each_goes_to_one_pilot(files: PilotFiles) -> None:
     names = ["nodes/0001", "test/base", "confirm/strategy-0001/seed-1000/nodes/0001", "nodes/0002"]
     entries = [files.add(stage(files.home, name)) for name in names]
-    assert files.queued() == entries
+    assert files.queued() == files.work() == entries
     assert [files.stage(entry) for entry in entries] == [files.home / name for name in names]
     assert files.take(entries[0], "0001")
     assert not files.take(entries[0], "0002")
@@ -90,6 +90,7 @@ def test_names_lead_to_no_directory_but_that_of_a_stage_below_the_search(
     files.make()
     (files.waiting / f"000001-{name}").touch()
     assert files.stage(f"000001-{name}") is None
+    assert files.work() == [], "no pilot is asked for"
 
 
 def test_other_names_are_no_entries(files: PilotFiles) -> None:
