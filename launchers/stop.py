@@ -33,8 +33,8 @@ def end_stages(workspace: Workspace) -> str:
     begun = [node for node in tree if not node.final and node.state != "proposing"]
     directories = [workspace.nodes / node.node_id for node in begun]
     stages = [stage for stage in directories if stage.exists()]  # what was not begun needs no end
-    for stage in stages:
-        refuse_links_out(stage, workspace.path)
+    for directory in (*stages, workspace.pilots):
+        refuse_links_out(directory, workspace.path)
     runner = runner_of(stored_config(workspace.config_file), workspace.path)
     waiting = runner.cancel(stages) if runner else []
     for stage in stages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -271,6 +272,20 @@ def test_a_pilot_that_ends_before_it_tells_of_itself_is_paid_for(tmp_path: Path)
     assert int(elapsed) >= 3
     assert runner.idle() == {"pilot 0001": 2.0 * int(elapsed)}
     assert runner_for(home).files.read("0001") is not None, "the next driver knows of it"
+    shutil.rmtree(home)
+    anew = runner_for(home)
+    finish(anew, [anew.start(stage_of(home, 1, 3))])
+    assert list(anew.idle()) == ["pilot 0002"], "what a deleted search has paid is its own"
+
+
+def test_what_a_pilot_holds_before_it_begins_is_paid_for(tmp_path: Path) -> None:
+    runner = runner_for(tmp_path / "s", setup=["sleep 5"])
+    [result] = finish(runner, [runner.start(stage_of(tmp_path / "s", 1, 3))])
+    [job] = jobs_ever(name_within(runner.files.folder))
+    [elapsed] = slurm("sacct", "-nX", f"--jobs={job}", "--format=ElapsedRaw")
+    assert sum(runner.idle().values()) >= 4, "whole seconds"
+    assert result.gpu_seconds + sum(runner.idle().values()) <= int(elapsed) + 2
+    assert_all_is_charged(runner, [result])
 
 
 def test_a_pilot_that_an_interrupted_end_left_in_the_queue_is_taken_back(tmp_path: Path) -> None:
@@ -300,6 +315,12 @@ def test_a_search_on_pilots_is_paid_exactly_and_leaves_nothing(launch: Run, tmp_
     again = (search / "tree.jsonl").read_bytes()
     launch("search", *QUICK, *TRAINED, "budget.stages=3", "search.workers=2", f"search_dir={search}")
     assert (search / "tree.jsonl").read_bytes() == again, "nothing is charged twice"
+    (search / "pilots").rename(tmp_path / "outside")
+    (search / "pilots").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside/end").unlink()
+    refused = launch("stop", str(search), ok=False)
+    assert (refused.returncode, "leads out of the search directory" in refused.stderr) == (2, True)
+    assert not (tmp_path / "outside/end").exists()
 
 
 def test_a_killed_driver_finds_its_pilots_again(

@@ -20,7 +20,7 @@ from llmzero.runners import pilot_stage
 from llmzero.runners.pilot_files import PilotFiles, Record
 from llmzero.runners.pilot_plan import expected_seconds, fits, longest_expected
 from llmzero.runners.slurm_job import command, given_up, note_requeue, until_it_answers, wait_for_the_end
-from llmzero.runners.slurm_queue import UNREAD, job_name, squeue, time_left
+from llmzero.runners.slurm_queue import UNREAD, job_name, squeue, time_left, time_used
 from llmzero.runners.warm import UNSEEN, WarmParent, WarmStage
 
 POLL_S = 0.1  # between two looks at the queue, or at a stage
@@ -142,10 +142,11 @@ class Pilot:
         self.idle_s, self.asked_to_leave = idle_s, asked_to_leave
         self.job_id = os.environ["SLURM_JOB_ID"]
         self.tasks = Tasks(self.files, name)
+        earlier = self._earlier()
+        # Its setup and imports held the devices, too.
+        self.held_before = (earlier.held if earlier else 0.0) + time_used(self.job_id)
         self.began = time.monotonic()
         self.whole = (time_left(self.job_id) or limit_s) - early_s
-        earlier = self._earlier()
-        self.held_before = earlier.held if earlier else 0.0
         self.record = Record(self.job_id, devices=identity()[1])
         if earlier:
             self.record.busy, self.record.stages = earlier.busy, earlier.stages

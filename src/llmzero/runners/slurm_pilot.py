@@ -299,19 +299,25 @@ class SlurmPilotRunner(StageRunner):
         """
         pilot.over = True
         self.queue.leave(pilot.job_id)
-        record = pilot.record or Record(pilot.job_id, devices=self.settings.devices)
-        if record.state == "ended":
+        record = self.files.read(pilot.name) or self._untold(pilot)  # anew: it may have told more by now
+        pilot.record = record
+        if record is None or record.state == "ended":
             return
         stage = self.files.stage(record.entry) if record.entry else None
         since = max(0.0, pilot_job.used_by(StageDir(stage)) - record.used) if stage else 0.0
         held = held_seconds([pilot.job_id]).get(pilot.job_id, 0.0)
-        if pilot.record is None and not held:  # it never held anything
-            return
-        pilot.record = record
         record.busy += since
         record.held = max(record.held + since / record.devices, held)
         record.state, record.entry = "ended", None
         self.files.write(pilot.name, record, 0)
+
+    def _untold(self, pilot: Pilot) -> Record | None:
+        """Return the record of a pilot that ended before it told of itself; None where it never began.
+
+        Its log shows that it was of this search: a job of one that was deleted may have had the same name.
+        """
+        ours = any((self.files.folder / "jobs").glob(f"{pilot.job_id}_*"))
+        return Record(pilot.job_id, devices=self.settings.devices) if ours else None
 
     def _take_back(self) -> None:
         """Put stages of pilots that are gone, or wait in SLURM's queue again, back into ours."""

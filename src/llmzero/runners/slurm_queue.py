@@ -253,8 +253,17 @@ def sacct(job_ids: set[str]) -> dict[str, JobState]:
 
 def time_left(job_id: str) -> float | None:
     """Return the seconds until a running job's time limit; None where SLURM tells of none."""
+    return _seconds("%L", job_id)
+
+
+def time_used(job_id: str) -> float:
+    """Return for how many seconds a job has run since it started last; 0 where SLURM does not tell."""
+    return _seconds("%M", job_id) or 0.0
+
+
+def _seconds(field: str, job_id: str) -> float | None:
     try:
-        [text] = _printed("squeue", "--noheader", "--format=%L", f"--jobs={job_id}")
+        [text] = _printed("squeue", "--noheader", f"--format={field}", f"--jobs={job_id}")
     except (subprocess.SubprocessError, OSError, ValueError):
         return None
     match = TIME.fullmatch(text.strip())
