@@ -19,7 +19,7 @@ LETTING_GO_S = 5.0  # that a process may take to end when its stage has ended
 
 
 def devices(wanted: int) -> list[str]:
-    """Return the GPUs that this process may use, as CUDA names them: numbers, or UUIDs.
+    """Return the GPUs that this process may use, as CUDA names them: numbers, or UUIDs; a -1 ends the list.
 
     Args:
         wanted: how many there are taken to be where neither the environment nor the machine says it.
@@ -28,7 +28,8 @@ def devices(wanted: int) -> list[str]:
     if visible is None:
         here = len(list(Path("/dev").glob("nvidia[0-9]*")))
         return [str(number) for number in range(here or wanted)]
-    return list(dict.fromkeys(name.strip() for name in visible.split(",") if name.strip()))
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return list(dict.fromkeys(itertools.takewhile(lambda name: not name.startswith("-"), names)))
 
 
 class Slots:

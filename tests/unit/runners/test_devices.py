@@ -89,9 +89,14 @@ def test_what_is_not_told_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.devices(3) == [str(number) for number in range(here or 3)]
 
 
-def test_a_gpu_that_is_named_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, 0,1")
-    assert devices.devices(3) == ["1", "0"]
+@pytest.mark.parametrize(
+    ("visible", "names"), [("1, 0,1", ["1", "0"]), ("-1", []), ("2,-1,3", ["2"]), ("", [])]
+)
+def test_a_gpu_that_is_named_twice_is_one_and_minus_one_ends_the_list(
+    visible: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices.devices(3) == names
 
 
 @pytest.mark.parametrize("visible", ["", "0"])
