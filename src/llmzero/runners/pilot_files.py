@@ -117,8 +117,9 @@ class PilotFiles:
         return sorted(name for name in _names(self.waiting) if ENTRY.fullmatch(name))
 
     def work(self) -> list[str]:
-        """Return the stages that wait, in order: those of the entries that lead to one."""
-        return [entry for entry in self.queued() if self.stage(entry)]
+        """Return the stages that wait, in order: those of the entries that lead to one which has not ended."""
+        found = {entry: self.stage(entry) for entry in self.queued()}
+        return [entry for entry, path in found.items() if path and not StageDir(path).result_file.exists()]
 
     def holders(self) -> dict[str, str]:
         """Return the stages that are taken, each with its pilot."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmzero.core.errors import DamagedFileError
+from llmzero.core.stage import StageDir
 from llmzero.runners.pilot_files import PilotFiles, Record
 from tests.integration.damages import WHOLE, field_damages
 
@@ -91,6 +92,12 @@ def test_names_lead_to_no_directory_but_that_of_a_stage_below_the_search(
     (files.waiting / f"000001-{name}").touch()
     assert files.stage(f"000001-{name}") is None
     assert files.work() == [], "no pilot is asked for"
+
+
+def test_a_stage_that_has_ended_waits_for_no_pilot(files: PilotFiles) -> None:
+    entry = files.add(stage(files.home, "nodes/0001"))
+    StageDir(files.home / "nodes/0001").result_file.touch()
+    assert (files.queued(), files.work()) == ([entry], [])
 
 
 def test_other_names_are_no_entries(files: PilotFiles) -> None:
