@@ -117,7 +117,7 @@ class PilotFiles:
         return sorted(name for name in _names(self.waiting) if ENTRY.fullmatch(name))
 
     def work(self) -> list[str]:
-        """Return the stages that wait, in order: those of the entries that lead to one which has not ended."""
+        """Return the stages that wait, in order: of the entries that lead to one, those without a result."""
         found = {entry: self.stage(entry) for entry in self.queued()}
         return [entry for entry, path in found.items() if path and not StageDir(path).result_file.exists()]
 
