@@ -57,8 +57,12 @@ def under_way(workspace: Workspace, tree: Tree, runner: StageRunner | None) -> T
 
 
 def proposed(workspace: Workspace, store: EventStore) -> Table:
-    """Return the stages that are being proposed, and for how long; the log tells up to its last event."""
-    since = time.time() - workspace.tree_file.stat().st_mtime if is_alive(workspace.lease_file) else 0.0
+    """Return the stages that are being proposed, and for how long while there was a driver.
+
+    The log tells up to its last event; every driver begins by writing the configuration.
+    """
+    told = max(file.stat().st_mtime for file in (workspace.tree_file, workspace.config_file))
+    since = time.time() - told if is_alive(workspace.lease_file) else 0.0
     table = Table.grid(padding=(0, 2))
     for node in store.tree:
         if node.state == "proposing":

@@ -398,6 +398,23 @@ def test_clicking_a_node_shows_it(search: Any, browser: webdriver.Chrome) -> Non
     assert_quiet(browser)
 
 
+def test_a_stage_that_is_being_proposed_shows_what_is_known(search: Any, browser: webdriver.Chrome) -> None:
+    builder = search(3)
+    node_id = builder.store.tree.next_id()
+    builder.event("proposing", node_id=node_id, parent_id="0000", depth=1, steps=7)
+    opened(browser, builder.report())
+    click_node(browser, node_id)
+    assert heading(browser) == f"Stage {node_id}"
+    shown = panel(browser)
+    for words in ("proposing", "Steps planned\n7", "The agent is asked what to change in 0000."):
+        assert words in shown
+    assert "No rationale was given." not in shown
+    assert "learning_rate" not in shown
+    press(browser, Keys.ARROW_LEFT)
+    assert "learning_rate" in panel(browser), "what is known of other stages comes back"
+    assert_quiet(browser)
+
+
 def test_a_completed_stage_has_curves_and_rollouts(search: Any, browser: webdriver.Chrome) -> None:
     opened(browser, search(3).report(), "#node=0001")
     titles = [figure.text for figure in browser.find_elements(By.CSS_SELECTOR, "#panel figure b")]

@@ -99,8 +99,6 @@ def _lost_events(
         stage = StageDir(workspace.nodes / node_id)
         if ("created", node_id) not in recorded and stage.has_spec():
             yield {"event": "created", **_creation(stage)}
-    if _was_proposed(workspace, store.tree.next_id(), following):
-        yield {"event": "proposing", **_decision(workspace, store.tree)}
     begun = [node for node in store.tree if not node.final and node.state != "proposing"]
     waiting = [node.node_id for node in begun if ("started", node.node_id) not in recorded]
     for node_id in waiting:
@@ -112,6 +110,8 @@ def _lost_events(
     for _, node_id, result in sorted((each for each in ended if each[0] <= before), key=itemgetter(0, 1)):
         stage_result = result.to_dict(workspace.nodes / node_id)
         yield {"event": "finished", "node_id": node_id, "result": stage_result}
+    if _was_proposed(workspace, store.tree.next_id(), following):
+        yield {"event": "proposing", **_decision(workspace, store.tree)}
     for directory in sorted(workspace.test.glob("*")):
         name, measured = directory.name, StageDir(directory).result()
         charged = ("setup", name) in recorded or store.is_charged(name)
@@ -136,7 +136,7 @@ def _decision(workspace: Workspace, tree: Tree) -> dict[str, Any]:
     asked = sorted((stage.path / "calls").glob("proposal-*-*.json"))
     named = asked[0].name.split("-")[1] if asked else ROOT
     named = (stage.read_spec().parent_id or ROOT) if stage.has_spec() else named
-    parent = tree[named] if named in tree.nodes else tree.root
+    parent = tree[named] if named in tree.nodes and tree[named].final else tree.root
     specs = [StageDir(path) for path in sorted(workspace.nodes.iterdir()) if path.name.isdigit()]
     steps = [spec.read_spec().steps for spec in (stage, *specs) if spec.has_spec()]
     return {

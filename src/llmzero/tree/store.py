@@ -169,6 +169,8 @@ class EventStore:
         elif event["node_id"] != self.tree.next_id():
             raise ValueError(f"node_id={event['node_id']}: must be {self.tree.next_id()}, the next one")
         parent = self._node(event["parent_id"]) if nodes or event["event"] == "proposing" else None
+        if parent:
+            _check_child(event, parent)
         if event["depth"] != (parent.depth + 1 if parent else 0):
             raise ValueError(
                 f"depth={event['depth']}: is not that of its parent {event['parent_id']}, and one"
@@ -325,6 +327,14 @@ class EventStore:
         """Set what something outside the search has cost so far; a later amount includes the earlier ones."""
         self._charged[name] = gpu_seconds
         self.ledger.setup_gpu_seconds = sum(self._charged.values())
+
+
+def _check_child(event: dict[str, Any], parent: Node) -> None:
+    """Refuse a stage below one that has not come so far, or of no steps."""
+    if parent.state == "proposing" or (event["event"] == "proposing" and not parent.final):
+        raise ValueError(f"parent_id={parent.node_id}: that stage had not ended before")
+    if event["steps"] < 1:
+        raise ValueError(f"steps={event['steps']}: must be at least 1")
 
 
 @lru_cache(maxsize=1024)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from launchers.status import proposed
 from llmzero.core.files import write_json
 from llmzero.core.stage import FinalState, StageDir, StageResult, ValidationPoint
 from llmzero.mirrors.tracking.names import group_of, memory_file, search_uid
@@ -20,7 +23,9 @@ from llmzero.mirrors.views import (
     tree_view,
 )
 from llmzero.tree.budget import Budget
+from llmzero.tree.lease import Lease
 from llmzero.tree.store import EventStore
+from llmzero.tree.workspace import Workspace
 
 
 def add(
@@ -69,6 +74,24 @@ def test_a_stage_that_is_being_proposed_is_told_with_its_time(store: EventStore)
     text = Console(width=200, file=None, record=True)
     text.print(tree_view(store.tree))
     assert "0003" in text.export_text()
+
+
+def test_the_time_without_a_driver_is_no_time_of_proposing(store: EventStore) -> None:
+    """The log's last event is an hour old; a driver that went on with the search has just begun."""
+    store.append("proposing", elapsed=5.0, node_id="0003", parent_id="0002", depth=3, steps=4)
+    store.ledger.seconds = 17.0
+    workspace = Workspace(store.path.parent)
+    workspace.config_file.touch()
+    os.utime(store.path, times=(0.0, time.time() - 3600))
+    with Lease(workspace.lease_file).held():
+        begun = proposed(workspace, store)
+        os.utime(workspace.config_file, times=(0.0, time.time() - 3600))
+        long_at_it = proposed(workspace, store)
+    left = proposed(workspace, store)
+    told = [next(iter(table.columns[1].cells)) for table in (begun, long_at_it, left)]
+    seconds = [int(str(text).split()[1]) for text in told]
+    assert 12 <= seconds[0] < 3600 < seconds[1]
+    assert seconds[2] == 12
 
 
 def test_a_node_is_told_in_a_line(store: EventStore) -> None:

@@ -147,6 +147,32 @@ def test_a_stage_is_in_the_tree_while_it_is_proposed(tmp_path: Path) -> None:
     assert [node.state for node in before.tree] == ["completed", "completed", "proposing"]
 
 
+@pytest.mark.parametrize(
+    ("event", "wrong", "problem"),
+    [
+        ("proposing", {"parent_id": "0002", "depth": 2}, "parent_id=0002: that stage had not ended before"),
+        ("created", {"parent_id": "0002", "depth": 2}, "parent_id=0002: that stage had not ended before"),
+        ("proposing", {"parent_id": "0003", "depth": 2}, "parent_id=0003: that stage had not ended before"),
+        ("proposing", {"parent_id": "0004"}, "stage 0004: was not created before"),
+        ("proposing", {"steps": 0}, "steps=0: must be at least 1"),
+        ("created", {"steps": -1}, "steps=-1: must be at least 1"),
+    ],
+)
+def test_a_stage_that_cannot_follow_is_refused(
+    tmp_path: Path, event: str, wrong: dict[str, Any], problem: str
+) -> None:
+    """Below one that is being proposed, or runs, or itself; or one without a step."""
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 1)
+    asked = proposing(store)
+    store.append("created", elapsed=1.0, **{**asked, "node_id": "0003"})
+    fields = {**asked, "node_id": "0004", **wrong}
+    log = store.path.read_bytes()
+    with pytest.raises(ValueError, match=problem):
+        store.append(event, elapsed=1.0, **fields)
+    assert store.path.read_bytes() == log
+
+
 def test_what_is_asked_ahead_is_counted(tmp_path: Path) -> None:
     store = EventStore(tmp_path / "tree.jsonl")
     fill(store, 2)

@@ -544,10 +544,11 @@
       return;
     }
     const curves = panelCurves(node);
-    const proposal = node.parent === null ? [] : section("Proposal", ...panelProposal(node));
+    const asked = node.state === "proposing"; // nothing is known of it yet
+    const proposal = node.parent === null ? [] : section("Proposal", ...(asked ? [none(`The agent is asked what to change in ${node.parent}.`)] : panelProposal(node)));
     const parts = [
       ...panelHead(node), panelFacts(node), ...panelNotices(node), ...proposal,
-      ...section(node.parent === null ? "Configuration" : "Configuration and changes", configTable(node)), ...curves.content, ...panelRollouts(node),
+      ...(asked ? [] : [...section(node.parent === null ? "Configuration" : "Configuration and changes", configTable(node)), ...curves.content, ...panelRollouts(node)]),
     ];
     panel.replaceChildren(...parts.filter(Boolean));
     panel.scrollTop = 0;
