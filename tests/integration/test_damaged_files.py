@@ -295,12 +295,15 @@ def made(pristine: Path, overrides: Sequence[str], *, collected: int | None = No
 
 
 def _interrupt(bench: Bench, collected: int) -> None:
-    """Begin the search and end it within; the lease of a process that is gone stays, as after kill -9."""
+    """Begin the search and end it within; the lease of a process that is gone stays, as after kill -9.
+
+    Looks while a model is asked do not count: their number depends on how long it takes.
+    """
     looks = itertools.count()
     collect = Driver._collect
 
     def until_then(driver: Driver) -> bool:
-        if next(looks) == collected:
+        if not driver._questions() and next(looks) == collected:
             raise KeyboardInterrupt
         return collect(driver)
 
