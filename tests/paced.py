@@ -96,13 +96,13 @@ class PacedHandle:
         gain = GAIN * min(step, self.spec.steps // 2) + (0.1 if last and digit in self.settings.late else 0.0)
         score = start - 0.05 if digit in self.settings.hopeless else start + gain
         point = ValidationPoint(step, self.spec.depth * self.spec.steps + step, score, 0.001, 100, 0.0)
-        append_jsonl(self.stage.validation_file, [vars(point)])
         row = {"step": step, "reward_mean": score, "entropy": 1.0, "kl": 0.001, "grad_norm": 0.5}
         append_jsonl(self.stage.metrics_file, [row])
         checkpoint = self.stage.checkpoint(step)
         checkpoint.mkdir(parents=True, exist_ok=True)
         write_json(checkpoint / "score.json", {"score": score})
         (checkpoint / "COMPLETE").touch()
+        append_jsonl(self.stage.validation_file, [vars(point)])  # the last: a kill leaves no score without it
         self.validation.append(point)
 
     def _score(self, checkpoint: Path | None) -> float:
