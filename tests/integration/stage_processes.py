@@ -16,8 +16,12 @@ def stage_processes(search_dir: Path) -> list[tuple[psutil.Process, Path]]:
         if not any(word in MODULES for word in process.info["cmdline"] or []):
             continue
         try:
-            locks = [Path(file.path) for file in process.open_files() if file.path.endswith("/stage.lock")]
+            files = [Path(file.path) for file in process.open_files()]
         except psutil.Error:  # it has just ended
             continue
-        found += [(process, lock.parent) for lock in locks if lock.is_relative_to(search_dir)]
+        # A warm parent has the lock, too, for a moment.
+        stages = [
+            file.parent for file in files if file.name == "stage.lock" and file.parent / "log.txt" in files
+        ]
+        found += [(process, stage) for stage in stages if stage.is_relative_to(search_dir)]
     return found

@@ -137,8 +137,9 @@ def test_a_polite_end_leaves_an_interrupted_search(
     launch: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
     search = tmp_path / "s"
-    driver = start(environment, *TRAINED, f"search_dir={search}")
-    wait_until(lambda: stage_processes(search), driver)
+    long = ["search.stage_steps=2000", "trainer.validation_every=1000"]
+    driver = start(environment, *TRAINED, *long, f"search_dir={search}")
+    wait_until(lambda: any(stage.name == "0001" for _, stage in stage_processes(search)), driver)
     driver.terminate()
     assert driver.wait() == 130
     assert summary(search)["state"] == "interrupted"

@@ -340,7 +340,7 @@ def test_classes_of_ours_in_the_wrong_place_are_not_made(
     where = ["propose", f"search_dir={theirs}", "node=0001"]
     for runner in (jsonl, nested, odd, {}):
         change(theirs, {"runner": runner})
-        assert runner_of(stored_config(theirs / "config.yaml")) is None
+        assert runner_of(stored_config(theirs / "config.yaml"), theirs) is None
         assert run_here(*where, ok=False).returncode == BAD_INPUT
     for damaged in ({"_target_": [stranger["_target_"]]}, stranger["_target_"], None):
         change(theirs, {"runner": damaged})

@@ -52,8 +52,8 @@ def prepare_stages(directory: str | Path) -> None:
             model = AutoConfig.from_pretrained(str(spec.resume_from), trust_remote_code=False)
             MODEL_FOR_CAUSAL_LM_MAPPING[type(model)]  # imports the model's module
         config = spec.config["task"]
-        # A stranger's task may start threads, a template of the user's is rendered by another process.
-        if str(config["_target_"]).startswith("llmzero.") and not config.get("template"):
+        # A template of the user's is rendered by another process.
+        if _is_ours(config) and not config.get("template"):
             task = task_of(config)
             if isinstance(task, Generated):
                 task.split("train")
@@ -66,8 +66,13 @@ def task_of(config: Mapping[str, Any]) -> Task:
     """
     key = json.dumps(config, sort_keys=True)
     task: Task = _tasks[key] if key in _tasks else make(config, "task")
-    if isinstance(task, Generated):
+    if isinstance(task, Generated) and _is_ours(config):
         if len(_tasks) >= TASKS:
             _tasks.pop(next(iter(_tasks)))
         _tasks[key] = task
     return task
+
+
+def _is_ours(config: Mapping[str, Any]) -> bool:
+    """Whether a task is one of ours. A stranger's may start threads, and remember what a stage did to it."""
+    return str(config["_target_"]).startswith("llmzero.")

@@ -95,7 +95,12 @@ def started(directory: Path) -> list[int]:
 VARYING = dict.fromkeys(("pid", "parent_threads", "drawn", "files", "cuda_check"))
 
 
-def test_a_warm_stage_finds_what_a_cold_one_finds_whatever_ran_before(tmp_path: Path) -> None:
+def test_a_warm_stage_finds_what_a_cold_one_finds_whatever_ran_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", raising=False
+    )  # DeepSpeed has set it if imported here
     cold = facts(tmp_path / "cold", warm=False)
     cold["environment"]["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # as the real trainer finds it, warm and cold
     spoilt = stage_in(tmp_path / "spoilt", "spoil")
