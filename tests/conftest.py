@@ -100,7 +100,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has one core; the bits
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they touch. The slowest files begin, so that all workers end at the same time."""
+    """Mark tests by what they touch. The slowest files begin, so that all workers end at the same time.
+
+    A worker takes a file as a whole, and all tests on SLURM, as these count the jobs of its one cluster.
+    """
     order = [*TIERS, None]
     first: dict[Path, int] = defaultdict(lambda: len(TIERS))
     for item in items:
@@ -108,6 +111,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         tier = next((name for name, of in TIERS.items() if of & touched), None)
         if tier:
             item.add_marker(tier)
+        item.add_marker(pytest.mark.xdist_group("slurm" if tier == "slurm" else item.path.stem))
         first[item.path] = min(first[item.path], order.index(tier))
     items.sort(key=lambda item: first[item.path])
 
