@@ -228,12 +228,12 @@ def test_several_workers_think_side_by_side(run_here: Run, tmp_path: Path) -> No
     """Where thinking takes the time, four workers do nearly four times as much in it as one."""
     taken = {}
     for workers in (1, 4):
-        with LLMServer(after(4.0)) as server:
+        with LLMServer(after(2.0)) as server:
             run_here(
                 "search",
                 *paced(step_s=0.0001),
                 *ALWAYS,
-                *asking(server),
+                *asking(server, "agent.repairs=0"),
                 f"search.workers={workers}",
                 "budget.stages=17",
                 "search.max_depth=3",
