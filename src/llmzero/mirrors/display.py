@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,7 @@ from rich.text import Text
 from llmzero.core.stage import StageStatus
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
+from llmzero.mirrors.live import LiveView
 from llmzero.mirrors.views import (
     budget_line,
     confirmation_line,
@@ -29,8 +29,6 @@ from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Tree
 from llmzero.tree.workspace import Workspace
 
-REFRESH_PER_SECOND = 4
-
 
 class Display:
     """Live on a terminal; elsewhere one line for every stage that starts or ends."""
@@ -38,22 +36,17 @@ class Display:
     def __init__(self, workspace: Workspace, budget: Budget, workers: int, agent: str) -> None:
         self.workspace, self.budget, self.workers, self.agent = workspace, budget, workers, agent
         self.console = Terminal()
-        self._live: Live | None = None
+        self._view = LiveView(self.console)
         self._seen = 0  # nodes
         self._open: dict[str, str] = {}  # of those seen that have not ended: the state printed last
-        self._drawn = 0.0
 
     @contextmanager
     def live(self, store: EventStore) -> Iterator[None]:
         """Show the search while it runs."""
         self._seen = len(store.tree)
         self._open = {node.node_id: node.state for node in store.tree if not node.final}
-        if not self.console.is_terminal:
+        with self._view.shown():
             yield
-            return
-        with Live(console=self.console, refresh_per_second=REFRESH_PER_SECOND, transient=True) as self._live:
-            yield
-        self._live = None
 
     def say(self, text: str) -> None:
         """Print a line above whatever is live."""
@@ -61,11 +54,9 @@ class Display:
 
     def update(self, store: EventStore, running: Mapping[str, StageStatus], elapsed: float) -> None:
         """Redraw, or print the lines that are new."""
-        if self._live is None:
+        if not self._view.is_shown:
             self._print_news(store.tree)
-        elif time.monotonic() - self._drawn > 1 / REFRESH_PER_SECOND:
-            self._drawn = time.monotonic()
-            self._live.update(Group(tree_view(store.tree), self._running_view(store, running, elapsed)))
+        self._view.draw(lambda: Group(tree_view(store.tree), self._running_view(store, running, elapsed)))
 
     def finish(self, store: EventStore, summary: dict[str, Any]) -> None:
         """Print the tree, the result and where everything lies."""

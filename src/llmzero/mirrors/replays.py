@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +14,7 @@ from rich.text import Text
 from llmzero.core.stage import StageStatus
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
-from llmzero.mirrors.display import REFRESH_PER_SECOND
+from llmzero.mirrors.live import LiveView
 from llmzero.tree.store import EventStore
 
 
@@ -29,22 +28,15 @@ class ReplaysDisplay:
     def __init__(self, steps: Mapping[str, int]) -> None:
         self.steps = steps
         self.console = Terminal()
-        self._live: Live | None = None
-        self._drawn = 0.0
+        self._live = LiveView(self.console)
         self._began = time.monotonic()
         self._before: dict[str, float] = {}  # steps that earlier drivers did
         self._running: dict[str, float] = {}  # steps that are done
         self._ended: set[str] = set()
 
-    @contextmanager
-    def live(self) -> Iterator[None]:
+    def live(self) -> AbstractContextManager[None]:
         """Show the replays while they run."""
-        if not self.console.is_terminal:
-            yield
-            return
-        with Live(console=self.console, refresh_per_second=REFRESH_PER_SECOND, transient=True) as self._live:
-            yield
-        self._live = None
+        return self._live.shown()
 
     def begin(self, name: str) -> ReplayDisplay:
         """Tell that a replay begins; return what takes note of its progress."""
@@ -56,9 +48,7 @@ class ReplaysDisplay:
         """Take note of the steps that a running replay has done."""
         self._before.setdefault(name, done)
         self._running[name] = done
-        if self._live is not None and time.monotonic() - self._drawn > 1 / REFRESH_PER_SECOND:
-            self._drawn = time.monotonic()
-            self._live.update(self._view())
+        self._live.draw(self._view)
 
     def end(self, name: str) -> None:
         """Tell that a replay has ended; one that had ended before is only counted."""

@@ -6,27 +6,18 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from llmzero.runners import entry
 from llmzero.runners.warm import WarmParent, WarmStage
+from tests.unit.runners.test_warm import until
 
-LIMIT_S = 120  # after which something hangs
 ENTRY_POINT = "tests.unit.runners.lasting_stages.run"
 TWO = [{**os.environ, "RANK": rank} for rank in "01"]
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + LIMIT_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it does not come about"
-        time.sleep(0.005)
-    return value
 
 
 @pytest.fixture
