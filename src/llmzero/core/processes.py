@@ -1,10 +1,11 @@
-"""Which of a stage's processes this is, by its environment, and whether a signal has asked it to leave."""
+"""Which of a stage's processes this is, by its environment; whether a signal has asked one to leave."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,10 +30,10 @@ def identity() -> tuple[int, int, int]:
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible(signals: Sequence[int] = SIGNALS) -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether a signal has asked us to leave; a second signal acts as usual."""
     received: list[int] = []
-    previous = {int(number): signal.getsignal(number) for number in SIGNALS}
+    previous = {int(number): signal.getsignal(number) for number in signals}
 
     def note(number: int, _frame: Any) -> None:
         received.append(number)
@@ -45,3 +46,21 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible_between_rounds() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether an interruption is due, for whoever raises it between two rounds.
+
+    A KeyboardInterrupt that is raised at any line is lost in a destructor, and may come out of an import as
+    an error of another kind. Signals with handlers of their own, and other threads than the main one, are
+    left alone.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    raising = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if main and signal.getsignal(number) is signal.default_int_handler
+    ]
+    with interruptible(raising) as asked:
+        yield asked

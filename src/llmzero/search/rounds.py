@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from typing import TypeVar
 
 from llmzero.core.errors import UserError
+from llmzero.core.processes import interruptible_between_rounds
 from llmzero.core.text import visible_line
 
 log = logging.getLogger(__name__)
@@ -24,17 +25,24 @@ SOONEST_S, POLL_S = 0.02, 0.2
 
 
 def carry_out(rounds: Rounds[T]) -> T:
-    """Do the rounds to their end and return their value; where this is interrupted, they are closed."""
-    with closing(rounds):
-        while True:
+    """Do the rounds to their end and return their value; where this is interrupted, they are closed.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM came; the round in hand was done. The second one raises at once.
+    """
+    with closing(rounds), interruptible_between_rounds() as interrupted:
+        while not interrupted():
             began = time.monotonic()
             try:
                 changed = next(rounds)
             except StopIteration as end:
+                if interrupted():  # whoever has more to do than these rounds shall know
+                    break
                 value: T = end.value
                 return value
             if not changed:
                 time.sleep(min(max((time.monotonic() - began) / SHARE, SOONEST_S), POLL_S))
+        raise KeyboardInterrupt
 
 
 def side_by_side(works: Mapping[str, Rounds[T]], at_once: int) -> Rounds[dict[str, T]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -81,6 +83,52 @@ def test_an_interruption_between_two_rounds_closes_them(monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         carry_out(side_by_side({"a": work("a", 9, log)}, 1))
     assert log == [("begin", "a"), ("end", "a")]
+
+
+@pytest.fixture
+def raised_at_any_line() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as in our commands."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+class Ending:
+    """Its destructor is interrupted."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(1000))  # Python's handlers run between two instructions
+
+
+@pytest.mark.usefixtures("raised_at_any_line")
+def test_an_interruption_in_a_destructor_is_not_lost() -> None:
+    log: Log = []
+
+    def rounds() -> Rounds[None]:
+        yield True
+        ending = Ending()
+        del ending
+        log.append(("round", "done"))
+        yield True
+        raise AssertionError("the search goes on")
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(rounds())
+    assert log == [("round", "done")]
+    assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("raised_at_any_line")
+def test_a_second_interruption_waits_for_no_round() -> None:
+    def rounds() -> Rounds[None]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the round goes on")
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(rounds())
 
 
 @pytest.mark.parametrize(("took", "waited"), [(0.0001, 0.02), (0.002, 0.1), (3.0, 0.2)])
