@@ -52,6 +52,7 @@ from llmzero.tasks.chemistry import ChemistrySettings
 from llmzero.tasks.countdown import CountdownSettings
 from llmzero.tasks.jsonl import JsonLinesSettings
 from llmzero.tasks.mathematics import MathSettings
+from llmzero.tasks.metro import MetroSettings
 from llmzero.tasks.music import SheetMusicSettings
 from llmzero.tasks.reasoning import ReasoningGymSettings
 
@@ -209,6 +210,7 @@ GROUPS: Mapping[str, type] = {
 # Class and settings of each part, by the name of its schema.
 PARTS: Mapping[str, tuple[str, type]] = {
     "task_countdown": ("llmzero.tasks.countdown.Countdown", CountdownSettings),
+    "task_metro": ("llmzero.tasks.metro.Metro", MetroSettings),
     "task_math": ("llmzero.tasks.mathematics.mathematics", MathSettings),
     "task_chem": ("llmzero.tasks.chemistry.chemistry", ChemistrySettings),
     "task_ssmr": ("llmzero.tasks.music.sheet_music", SheetMusicSettings),

@@ -20,6 +20,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.parts import make
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
+from llmzero.tasks.metro import COUNTS, LATIN
 from tests.conftest import REPOSITORY
 from tests.unit.outside_parts import VALUES
 
@@ -171,6 +172,13 @@ BOUNDS: Mapping[str, Any] = {  # the lowest and highest values, None where there
     "agent.max_prompt_tokens": (1000, None),
     "agent.repairs": (0, 10),
     "task.difficulty": {"nano", "full"},
+    "task.stops": (4, len(LATIN)),
+    "task.longest": (1, len(COUNTS) - 1),
+    "task.wrong_share": (0, 1),
+    "task.wrong_spread": (0, 1),
+    "task.recheck": (0, 1),
+    "task.rechecks": (0, None),
+    "task.concise_share": (0, 1),
     "task.source": {"generated", "gsm8k", "math", "published"},
     "task.timeout_s": (0, None),
     "task.workers": (1, None),
@@ -180,6 +188,8 @@ BOUNDS: Mapping[str, Any] = {  # the lowest and highest values, None where there
     "model.difficulty": {"nano", "full"},
     "model.recipe.layers": (1, None),
     "model.recipe.steps": (1, None),
+    "model.recipe.initializer_std": (0, None),
+    "model.recipe.writings": (1, None),
     "model.recipe.careless_share": (0, 1),
     "rollout.max_rows": (1, None),
     "rollout.tensor_parallel": (1, None),

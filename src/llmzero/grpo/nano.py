@@ -11,8 +11,10 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,10 @@ from llmzero.core.files import no_room
 from llmzero.grpo.failures import is_disk_full
 from llmzero.grpo.limits import SPECIAL_TOKENS
 from llmzero.grpo.settings import NanoRecipe
-from llmzero.tasks.base import Careless, Demonstrating, Example
+from llmzero.tasks.base import Careless, Demonstrating, Example, Varied
 
 WARM_START_THREADS = 1  # a fixed number: sums in another order give other bits
-RECIPE_VERSION = 2  # raise it when the code below changes what a recipe makes
+RECIPE_VERSION = 3  # raise it when the code below changes what a recipe makes
 PAD, EOS, UNKNOWN = SPECIAL_TOKENS
 Progress = Callable[[str, float], None]
 Taught = tuple[str, str]  # a prompt and its completion
@@ -59,7 +61,7 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Pr
     cache_dir.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".nano-{digest}-", dir=cache_dir))
     try:
-        _build(recipe, task.alphabet, taught, building, progress)
+        _build(recipe, task, taught, building, progress)
         (building / "recipe.json").write_text(json.dumps(key, indent=2, sort_keys=True))
         (building / "COMPLETE").touch()
         # Another process may have been faster; both made the same bytes.
@@ -76,9 +78,14 @@ def base_checkpoint(recipe: NanoRecipe, task: Any, cache_dir: Path, progress: Pr
 
 
 def demonstrations(task: Any, recipe: NanoRecipe) -> list[Taught]:
-    """Return the demonstrations of the train split, a share of them careless where the task has bad habits to
-    teach.
+    """Return what is taught of the train split: the demonstration of each problem, a share of them careless
+    where the task has bad habits to teach; with several writings of a task that has them all those of the
+    first problem, then those of the second, and so on.
     """
+    if (writings := _writings(task, recipe)) > 1:
+        return [
+            (e.prompt, task.writing(e, number)) for e in task.split("train") for number in range(writings)
+        ]
     rng = random.Random(recipe.seed)
     careless = task.careless if isinstance(task, Careless) else task.demonstration
     examples: Sequence[Example] = task.split("train")
@@ -88,15 +95,20 @@ def demonstrations(task: Any, recipe: NanoRecipe) -> list[Taught]:
     ]
 
 
+def _writings(task: Any, recipe: NanoRecipe) -> int:
+    """Return how often each problem is among what is taught."""
+    return recipe.writings if isinstance(task, Varied) else 1
+
+
 def _build(
-    recipe: NanoRecipe, alphabet: str, taught: Sequence[Taught], directory: Path, progress: Progress
+    recipe: NanoRecipe, task: Any, taught: Sequence[Taught], directory: Path, progress: Progress
 ) -> None:
-    tokenizer = character_tokenizer(alphabet)
+    tokenizer = character_tokenizer(task.alphabet)
     threads = torch.get_num_threads()
     torch.set_num_threads(WARM_START_THREADS)
     torch.manual_seed(recipe.seed)
     model = Qwen3ForCausalLM(_architecture(recipe, tokenizer))
-    _warm_start(model, tokenizer, taught, recipe, progress)
+    _warm_start(model, tokenizer, taught, _writings(task, recipe), recipe, progress)
     torch.set_num_threads(threads)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
@@ -128,6 +140,7 @@ def _architecture(recipe: NanoRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwe
         head_dim=recipe.hidden_size // recipe.heads,
         max_position_embeddings=256,
         tie_word_embeddings=True,
+        initializer_range=recipe.initializer_std,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
@@ -138,17 +151,23 @@ def _warm_start(
     model: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     taught: Sequence[Taught],
+    writings: int,
     recipe: NanoRecipe,
     progress: Progress,
 ) -> None:
-    """Train on demonstrations: AdamW, cosine decay, loss on the completion alone."""
+    """Train on demonstrations: AdamW, cosine decay, loss on the completion alone.
+
+    Problems are drawn at random; each is met in its next writing, and after the last in its first again.
+    """
     ids, labels = _padded(tokenizer, taught)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
     )
     generator = torch.Generator().manual_seed(recipe.seed)
+    visits: dict[int, Iterator[int]] = defaultdict(count)
     for step in range(recipe.steps):
-        rows = torch.randint(len(taught), (recipe.batch_size,), generator=generator)
+        problems = torch.randint(len(taught) // writings, (recipe.batch_size,), generator=generator)
+        rows = problems * writings + torch.tensor([next(visits[i]) % writings for i in problems.tolist()])
         warm = min(1.0, (step + 1) / 20)
         optimizer.param_groups[0]["lr"] = (
             recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))

@@ -149,6 +149,13 @@ class NanoRecipe:
     steps: int = setting(240, "of the warm start", low=1)
     batch_size: int = setting(64, "demonstrations a step", low=1)
     learning_rate: float = setting(2e-3, "its peak", low=0)
+    initializer_std: float = setting(0.02, "deviation of the weights before the warm start", low=0)
+    writings: int = setting(
+        1,
+        "of each problem, a fresh one at each visit of the warm start, where the task has several; 1: its "
+        "demonstrations",
+        low=1,
+    )
     careless_share: float = setting(0.3, "share of the demonstrations that are careless", low=0, high=1)
     seed: int = setting(0, "of weights, of the order and of who is careless")
 
@@ -169,7 +176,7 @@ class NanoRecipe:
 
 @dataclass
 class NanoModelSettings:
-    """`model=nano`."""
+    """`model=nano`, `nano_s`, `nano_m`, `nano_l`."""
 
     difficulty: str = setting("nano", "of tasks for it", choices=DIFFICULTIES)
     cache_dir: str = setting(REQUIRED, "where base checkpoints are kept, by the hash of their recipe")

@@ -119,3 +119,12 @@ class Careless(Demonstrating, Protocol):
     def careless(self, example: Example) -> str:
         """Return a completion that is well-formed and usually wrong."""
         ...
+
+
+@runtime_checkable
+class Varied(Demonstrating, Protocol):
+    """A demonstrating task that writes every problem in many ways, as the texts of a pretraining do."""
+
+    def writing(self, example: Example, number: int) -> str:
+        """Return one of the ways, right or wrong; each number from 0 on has its own."""
+        ...

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from llmzero.core.stage import StageDir, StageSpec
@@ -47,6 +50,13 @@ class Shouting(Doubling):
         return "0"
 
 
+class Wordy(Doubling):
+    """Writes a problem in many ways; a way's number is its text."""
+
+    def writing(self, example: Example, number: int) -> str:
+        return str(number)
+
+
 class Silent:
     metric = "correct"
 
@@ -61,6 +71,42 @@ def test_a_task_without_careless_answers_is_taught_right_ones_alone() -> None:
     careless = [text for _, text in nano.demonstrations(Shouting(), TINY)]
     assert 0 < sum(text == "0" for text in careless[1:]) < 19
     assert all(text in ("0", str(2 * i)) for i, text in enumerate(careless))
+
+
+def test_each_visit_of_a_problem_is_taught_its_next_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(TINY, writings=3, steps=40, batch_size=4)
+    taught = nano.demonstrations(Wordy(), recipe)
+    assert taught == [(f"{i}=", str(number)) for i in range(20) for number in range(3)]
+    assert len(nano.demonstrations(Doubling(), recipe)) == 20, "a task with one way is taught that"
+    met: dict[str, list[str]] = defaultdict(list)
+    forward = nano.Qwen3ForCausalLM.forward
+
+    def spying(self: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> Any:
+        for row, label in zip(input_ids, labels, strict=True):
+            problem, text = (characters(tokens) for tokens in (row[label < 0], label[label >= 0]))
+            met[problem].append(text)
+        return forward(self, input_ids=input_ids, labels=labels)
+
+    tokenizer = nano.character_tokenizer(Wordy.alphabet)
+
+    def characters(tokens: torch.Tensor) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
+
+    monkeypatch.setattr(nano.Qwen3ForCausalLM, "forward", spying)
+    nano.base_checkpoint(recipe, Wordy(), tmp_path, nothing)
+    assert sum(map(len, met.values())) == 160
+    for texts in met.values():
+        assert texts == [str(visit % 3) for visit in range(len(texts))]
+
+
+def test_weights_begin_with_the_deviation_that_the_recipe_says(tmp_path: Path) -> None:
+    for std in (0.02, 0.1):
+        recipe = replace(TINY, hidden_size=64, initializer_std=std, learning_rate=0.0)
+        directory = nano.base_checkpoint(recipe, Doubling(), tmp_path / str(std), nothing)
+        model = AutoModelForCausalLM.from_pretrained(directory)
+        assert model.model.layers[0].self_attn.q_proj.weight.std().item() == pytest.approx(std, rel=0.1)
 
 
 def test_a_task_from_outside_the_repository_gets_a_base_model(tmp_path: Path) -> None:
@@ -104,4 +150,4 @@ def test_the_default_recipe_keeps_its_cache_key(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(nano, "_build", build)
     directory = nano.base_checkpoint(NanoRecipe(), Countdown(CountdownSettings()), tmp_path, nothing)
-    assert directory.name == "nano-3edffbcdeaeae80f"
+    assert directory.name == "nano-0420fee546469a83"

@@ -13,6 +13,7 @@ from llmzero.core.parts import make
 
 TARGETS = {
     "countdown": "countdown.Countdown",
+    "metro": "metro.Metro",
     "math": "mathematics.mathematics",
     "chem": "chemistry.chemistry",
     "ssmr": "music.sheet_music",
