@@ -65,6 +65,11 @@ def run(config: TrainConfig) -> float | None:
 
 def spec_of(config: TrainConfig, directory: Path) -> StageSpec:
     """Return the stage that the configuration describes."""
+    if (config.steps is None) == (config.flops is None):
+        raise UserError(
+            f"steps={config.steps}, flops={config.flops}: one of them has to be null; "
+            "give flops=AMOUNT steps=null, or steps=NUMBER alone"
+        )
     resume_from = Path(config.resume_from).absolute() if config.resume_from else None
     if resume_from is not None and not (resume_from / "COMPLETE").exists():
         raise UserError(f"resume_from={resume_from}: no complete checkpoint lies there")
@@ -78,6 +83,7 @@ def spec_of(config: TrainConfig, directory: Path) -> StageSpec:
         steps=config.steps,
         seed=config.seed,
         config=config.stage_groups,
+        flops=config.flops,
     )
 
 

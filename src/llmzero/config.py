@@ -133,7 +133,10 @@ class TrainConfig(StageConfig):
         REQUIRED, "its files: metrics.jsonl, validation.jsonl, checkpoints/, result.json"
     )
     resume_from: str | None = setting(None, "a checkpoint to branch from; null starts from the base model")
-    steps: int = setting(25, "GRPO steps; 0 only validates", low=0)
+    steps: int | None = setting(25, "GRPO steps; 0 only validates; null where flops is set", low=0)
+    flops: float | None = setting(
+        None, "FLOPs to train instead; the stage ends with the step that comes nearest to them", low=1
+    )
     values: dict[str, Any] | None = setting({}, "hyperparameters other than the catalogue's defaults")
     trusted: bool = setting(
         False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -57,8 +58,9 @@ def test_the_directory_holds_what_the_contract_says(whole: Path) -> None:
     assert rates == pytest.approx([1e-3 / 3, 2e-3 / 3] + [1e-3] * 6), "three steps of warm-up, then constant"
     validation = read_lines(whole / "validation.jsonl")
     assert [set(row) for row in validation] == [
-        {"step", "global_step", "score", "stderr", "n", "seconds"}
+        {"step", "global_step", "score", "stderr", "n", "seconds", "flops"}
     ] * 2
+    assert [row["flops"] for row in validation] == [metrics[3]["flops"], metrics[7]["flops"]]
     assert [row["step"] for row in validation] == [4, 8]
     assert {"prompt", "completion", "reward"} <= set(read_lines(whole / "rollouts.jsonl")[0])
     result = json.loads((whole / "result.json").read_text())
@@ -67,6 +69,43 @@ def test_the_directory_holds_what_the_contract_says(whole: Path) -> None:
     kept = sorted(path.name for path in (whole / "checkpoints").iterdir())
     assert set(kept) == {Path(result["checkpoint"]).name, Path(result["last_checkpoint"]).name}
     assert all((whole / "checkpoints" / name / "COMPLETE").exists() for name in kept)
+
+
+def test_compute_is_summed_along_the_stage_and_along_the_path(
+    run_here: Run, whole: Path, tmp_path: Path
+) -> None:
+    spent = [row["step_flops"] for row in read_lines(whole / "metrics.jsonl")]
+    assert min(spent) > 1e7
+    so_far = list(itertools.accumulate(spent))
+    assert [row["flops"] for row in read_lines(whole / "metrics.jsonl")] == so_far
+    assert json.loads((whole / "result.json").read_text())["flops"] == so_far[-1]
+    child = tmp_path / "child"
+    start = f"resume_from={whole}/checkpoints/step_00008"
+    run_here("train", *MICRO, SMALL, "steps=1", start, f"stage_dir={child}")
+    (row,) = read_lines(child / "metrics.jsonl")
+    assert row["flops"] == so_far[-1] + row["step_flops"]
+    assert json.loads((child / "result.json").read_text())["flops"] == row["step_flops"]
+    assert json.loads((child / "status.json").read_text())["flops"] == row["step_flops"]
+
+
+def test_a_stage_sized_in_flops_is_the_same_training_and_ends_nearest_to_its_length(
+    run_here: Run, root: Path, whole: Path, tmp_path: Path
+) -> None:
+    rows = read_lines(whole / "metrics.jsonl")
+    common = [*MICRO, SMALL, "steps=null", f"resume_from={root}", "trainer.validations=2"]
+    for name, length, steps in (
+        ("under", rows[5]["flops"] - 0.3 * rows[5]["step_flops"], 6),
+        ("over", rows[5]["flops"] + 0.3 * rows[6]["step_flops"], 6),
+        ("least", 1.0, 1),
+    ):
+        stage = tmp_path / name
+        run_here("train", *common, f"flops={length}", f"stage_dir={stage}")
+        result = json.loads((stage / "result.json").read_text())
+        assert (result["state"], result["flops"]) == ("completed", rows[steps - 1]["flops"]), name
+        trained = read_lines(stage / "metrics.jsonl")
+        assert [row["loss"] for row in trained] == [row["loss"] for row in rows[:steps]]
+        validated = [point["step"] for point in result["validation"]]
+        assert validated == ([1] if steps == 1 else [3 if name == "under" else 4, 6]), name
 
 
 def test_a_checkpoint_is_an_ordinary_model_directory(whole: Path) -> None:

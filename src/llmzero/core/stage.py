@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -25,6 +26,7 @@ from llmzero.core.files import (
     write_jsonl,
 )
 from llmzero.core.hparams import HParams
+from llmzero.core.length import Length
 from llmzero.core.locations import located, stored
 from llmzero.core.redaction import redacted
 from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shape, require
@@ -49,13 +51,15 @@ SPEC: Shape = {
     "parent?": (str, NOTHING),
     "depth": int,
     "resume_from?": (str, NOTHING),
-    "steps": int,
+    "steps": (int, NOTHING),
+    "flops?": NUMBER_OR_NOTHING,
     "seed": int,
     "hparams": dict,
 }
 POINT: Shape = {
     **dict.fromkeys(("step", "global_step", "n"), int),
     **dict.fromkeys(("score", "stderr", "seconds"), NUMBER),
+    "flops?": NUMBER_OR_NOTHING,
 }
 RESULT: Shape = {
     "state": str,
@@ -66,6 +70,7 @@ RESULT: Shape = {
     "last_checkpoint": (str, NOTHING),
     "seconds": NUMBER,
     "gpu_seconds": NUMBER,
+    "flops?": NUMBER_OR_NOTHING,
     "error": (str, NOTHING),
     "cause": (NOTHING, CAUSE),
     "ended_at": NUMBER_OR_NOTHING,
@@ -73,9 +78,10 @@ RESULT: Shape = {
 HEARTBEAT: Shape = {
     "phase": (str, NOTHING),
     **dict.fromkeys(("progress", "seconds", "gpu_seconds"), NUMBER),
+    "flops": NUMBER_OR_NOTHING,
 }
-NO_HEARTBEAT = {"phase": "", "progress": 0.0, "seconds": 0.0, "gpu_seconds": 0.0}
-_SPEC_KEYS = ("node_id", "parent", "depth", "resume_from", "steps", "seed", "hparams")
+NO_HEARTBEAT = {"phase": "", "progress": 0.0, "seconds": 0.0, "gpu_seconds": 0.0, "flops": None}
+_SPEC_KEYS = ("node_id", "parent", "depth", "resume_from", "steps", "flops", "seed", "hparams")
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,10 @@ class StageSpec:
         directory: the stage directory.
         resume_from: checkpoint directory to continue from; None for the base model.
         hparams: a value for every name of the catalogue.
-        steps: GRPO steps to train; 0 evaluates the weights it starts from.
+        steps: GRPO steps to train; 0 evaluates the weights it starts from; None where FLOPs are its length.
         seed: of data order and sampling, where the stage starts a path.
         config: the rest of the stage's resolved config (task, model, rollout, algorithm, trainer).
+        flops: FLOPs to train; None where steps are its length.
     """
 
     node_id: str
@@ -100,9 +107,20 @@ class StageSpec:
     directory: Path
     resume_from: Path | None
     hparams: HParams
-    steps: int
+    steps: int | None
     seed: int
     config: dict[str, Any] = field(default_factory=dict)
+    flops: float | None = None
+
+    @property
+    def length(self) -> Length:
+        """How much it trains."""
+        return Length(self.steps, self.flops)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it does more than to evaluate the weights it starts from."""
+        return self.steps != 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `stage.json`."""
@@ -112,6 +130,7 @@ class StageSpec:
             "depth": self.depth,
             "resume_from": stored(self.resume_from, self.directory),
             "steps": self.steps,
+            "flops": self.flops,
             "seed": self.seed,
             "hparams": self.hparams,
             **self.config,
@@ -126,6 +145,7 @@ class StageSpec:
         """
         require(value, SPEC)
         config = {key: item for key, item in value.items() if key not in _SPEC_KEYS}
+        length = Length(value["steps"], value.get("flops"))
         return cls(
             node_id=value["node_id"],
             parent_id=value["parent"],
@@ -133,15 +153,19 @@ class StageSpec:
             directory=directory,
             resume_from=located(value["resume_from"], directory),
             hparams=value["hparams"],
-            steps=value["steps"],
+            steps=length.steps,
             seed=value["seed"],
             config=config,
+            flops=length.flops,
         )
 
 
 @dataclass(frozen=True)
 class ValidationPoint:
-    """One validation: the mean score of `n` examples under greedy decoding, with its standard error."""
+    """One validation: the mean score of `n` examples under greedy decoding, with its standard error.
+
+    `flops` is the compute behind it since the base model; None is unknown.
+    """
 
     step: int
     global_step: int
@@ -149,6 +173,7 @@ class ValidationPoint:
     stderr: float
     n: int
     seconds: float
+    flops: float | None = None
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> ValidationPoint:
@@ -159,7 +184,8 @@ class ValidationPoint:
         """
         require(value, POINT)
         return cls(
-            **{name: value[name] for name in ("step", "global_step", "score", "stderr", "n", "seconds")}
+            **{name: value[name] for name in ("step", "global_step", "score", "stderr", "n", "seconds")},
+            flops=value.get("flops"),
         )
 
 
@@ -167,8 +193,8 @@ class ValidationPoint:
 class StageStatus:
     """What a runner can say of a stage at any moment.
 
-    `phase` and `progress` (0 to 1) are for the display. `died` says that it ended without leaving a result,
-    so that trying once more may help.
+    `flops` is the stage's own compute; None is unknown. `phase` and `progress` (0 to 1) are for the display.
+    `died` says that it ended without leaving a result, so that trying once more may help.
     """
 
     state: State
@@ -178,6 +204,7 @@ class StageStatus:
     phase: str = ""
     progress: float = 0.0
     died: bool = False
+    flops: float | None = None
 
     @property
     def final(self) -> bool:
@@ -193,7 +220,8 @@ class StageResult:
     stage failed, for programs: `kind` is `out_of_memory`, `not_finite`, `timeout` or `error`, `phase` what it
     was doing; out of memory also tells `requested_bytes` and the `hparams` that drive memory there.
     `ended_at` is the moment of the end in seconds, on a clock that all stages of a search share; it puts
-    stages in order that are found to have ended together.
+    stages in order that are found to have ended together. `flops` is the compute of the stage's steps; None
+    is unknown, as of stages of earlier versions.
     """
 
     state: FinalState
@@ -207,6 +235,7 @@ class StageResult:
     last_checkpoint: Path | None = None
     cause: dict[str, Any] | None = None
     ended_at: float | None = None
+    flops: float | None = None
 
     def to_dict(self, directory: Path) -> dict[str, Any]:
         """Return the content of `result.json` of the stage in a directory."""
@@ -299,6 +328,11 @@ class StageDir:
         """Return the metrics of the steps so far."""
         return self._records(self.metrics_file, _metrics)
 
+    def flops(self, until: float = math.inf) -> float | None:
+        """Return the compute of the steps so far, or up to one; None is unknown, as of an earlier version."""
+        steps = [line.get("step_flops") for line in self.metrics() if line["step"] <= until]
+        return None if None in steps else float(sum(filter(None, steps)))
+
     def rollouts(self) -> list[dict[str, Any]]:
         """Return the sampled rollouts so far."""
         return self._records(self.rollouts_file, _rollout)
@@ -353,7 +387,7 @@ class StageDir:
     def failure(
         self, error: str, seconds: float, gpu_seconds: float, cause: dict[str, Any] | None = None
     ) -> StageResult:
-        """Return the result of a failed stage: its validation so far and its complete checkpoints.
+        """Return the result of a failed stage: its validation so far, its complete checkpoints, its compute.
 
         The error, which may be in the words of a server, is told without secrets.
         """
@@ -371,6 +405,7 @@ class StageDir:
             error=redacted(error),
             cause=cause,
             ended_at=time.time(),
+            flops=self.flops(),
         )
 
     def truncate_after(self, step: int) -> None:

@@ -24,7 +24,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.files import no_room, read_json, reading, write_json
 from llmzero.core.locations import located, stored
 from llmzero.core.model_files import check_weights
-from llmzero.core.shapes import NUMBER, Shape, require
+from llmzero.core.shapes import NUMBER, NUMBER_OR_NOTHING, Shape, require
 from llmzero.core.stage import OPTIMIZER_FILE, commit_checkpoint
 from llmzero.grpo.accelerator import deepspeed
 from llmzero.grpo.distributed import World
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 FLOAT_BYTES = 4  # of a moment
 MASTER = "master"  # float32 weights behind bfloat16 ones
+UNCOUNTED = {"flops": None, "stage_flops": None}  # in checkpoints of earlier versions
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Position:
         base: directory of the base model, the reference policy unless it is the parent.
         tokens: completion tokens trained on since the base model.
         gpu_seconds: device seconds spent since the base model.
+        flops: of all steps since the base model.
+        stage_flops: of those of the stage that wrote the checkpoint. Both are None, unknown, in checkpoints
+            of earlier versions, `flops` in those that follow one too.
     """
 
     global_step: int
@@ -62,6 +66,15 @@ class Position:
     base: str
     tokens: int
     gpu_seconds: float
+    flops: float | None = 0.0
+    stage_flops: float | None = 0.0
+
+    def after(self, step_flops: float) -> Position:
+        """Return the position with the compute of one more step."""
+        flops, stage_flops = (
+            None if before is None else before + step_flops for before in (self.flops, self.stage_flops)
+        )
+        return replace(self, flops=flops, stage_flops=stage_flops)
 
 
 def save(directory: Path, policy: Policy, world: World, position: Position, config: dict[str, Any]) -> None:
@@ -226,9 +239,10 @@ def position_of(directory: Path) -> Position:
     remedy = "restore it, or resume from another checkpoint"
     state = read_json(file, remedy)
     with reading(file, remedy):
-        position = Position(**(state or {})["position"])
+        position = Position(**{**UNCOUNTED, **(state or {})["position"]})
         numbers: dict[str, Shape] = dict.fromkeys((each.name for each in fields(Position)), int)
-        require(vars(position), {**numbers, "base": str, "gpu_seconds": NUMBER})
+        counted = dict.fromkeys(UNCOUNTED, NUMBER_OR_NOTHING)
+        require(vars(position), {**numbers, **counted, "base": str, "gpu_seconds": NUMBER})
         base = located(position.base, directory.parent.parent)
         return replace(position, base=str(base)) if base and base.exists() else position
 

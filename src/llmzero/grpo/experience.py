@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from llmzero.core.compute import Work
 from llmzero.core.seeds import seed_of
 from llmzero.grpo.advantages import group_advantages, informative, soft_overlong_penalty, whiten
 from llmzero.grpo.batch import Sample
@@ -46,7 +47,7 @@ class Collector:
         With dynamic sampling, groups whose completions are all as right as each other are replaced by groups
         of further prompts, for up to `dynamic_sampling` rounds: DAPO (arXiv 2503.14476), equation 11. What is
         still missing then is left out; a batch that has nothing to teach stays, without advantages. Metrics
-        count everything that was sampled.
+        count everything that was sampled; `step_flops` is what sampling has cost.
         """
         wanted = self.hparams["prompts_per_step"]
         sampled: list[Group] = []
@@ -63,7 +64,10 @@ class Collector:
             kept += [group for group in fresh if self._may_teach(group)]
             if len(kept) == wanted:
                 break
-        metrics = experience_metrics(sampled, self.task.metric) | {"prompts_sampled": float(len(sampled))}
+        metrics = experience_metrics(sampled, self.task.metric) | {
+            "prompts_sampled": float(len(sampled)),
+            "step_flops": float(self.policy.arithmetic.forward(work_of(sampled))),
+        }
         return kept or sampled[:wanted], metrics, position
 
     def _may_teach(self, group: Group) -> bool:
@@ -132,6 +136,11 @@ class Collector:
             return 0.0
         policy, reference = torch.tensor(sample.old or sample.sampled), torch.tensor(sample.reference)
         return float(kl_divergence(policy, reference, self.algorithm.kl_estimator).sum())
+
+
+def work_of(groups: Sequence[Group]) -> Work:
+    """Return the work of a pass over groups of completions."""
+    return Work.of((len(group[0].prompt), [len(s.completion) for s in group]) for group in groups)
 
 
 def differ(values: Sequence[float]) -> bool:

@@ -134,6 +134,8 @@ def prepared(
         _starting_point(spec, stage, task, heartbeat) if world.leads else (Path(), 0)
     )
     position = _position(spec, stage, start)
+    if not first_step:  # not of this stage
+        position = replace(position, stage_flops=0.0)
     policy = _policy(spec, settings, start, position)
     _look_ahead(spec, settings, stage, task, policy, world)
     engine_for = made_for(spec.config["rollout"], policy, world.size)
@@ -190,7 +192,7 @@ def _position(spec: StageSpec, stage: StageDir, start: Path) -> Position:
     """
     if (start / "trainer.json").exists():
         return checkpoint.position_of(start)
-    base = start if spec.steps else stage.checkpoint(0)  # the root keeps its own copy of the base model
+    base = start if spec.trains else stage.checkpoint(0)  # the root keeps its own copy of the base model
     return Position(0, 0, 0, 0, spec.seed, str(base), 0, 0.0)
 
 
@@ -214,7 +216,7 @@ def _policy(spec: StageSpec, settings: TrainerSettings, start: Path, position: P
 
 def _splits(spec: StageSpec, settings: TrainerSettings) -> list[str]:
     """Return the splits whose prompts the stage samples from."""
-    return ["train", settings.evaluation_split] if spec.steps else [settings.evaluation_split]
+    return ["train", settings.evaluation_split] if spec.trains else [settings.evaluation_split]
 
 
 def _look_ahead(
@@ -224,7 +226,7 @@ def _look_ahead(
     model: Any = policy.model.get_base_model() if settings.lora.rank else policy.model
     longest = spec.hparams["max_completion_length"]
     problems = preflight.foreseen(model, policy.tokenizer, task, _splits(spec, settings), longest)
-    if spec.steps or spec.resume_from is None:
+    if spec.trains or spec.resume_from is None:
         if problem := preflight.generation_problem(model.generation_config):
             problems.append(problem)
             model.generation_config = preflight.special_tokens_of(model.generation_config)
@@ -283,7 +285,7 @@ def _reference(spec: StageSpec, settings: TrainerSettings, position: Position) -
 
     With LoRA the base model is the policy without its adapter, so none is loaded either.
     """
-    if spec.hparams["kl_coef"] == 0 or spec.steps == 0:
+    if spec.hparams["kl_coef"] == 0 or not spec.trains:
         return None
     parent = spec.hparams["reference"] == "parent" and spec.resume_from is not None
     if settings.lora.rank and not parent:

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from llmzero.core.compute import Arithmetic
 from llmzero.core.errors import UserError
 from llmzero.core.model_files import INDEX, check_adapter, check_model, check_tokenizer, indexed
 from llmzero.grpo.accelerator import deepspeed
@@ -52,6 +53,7 @@ class Policy:
         self.model: Any = engine.module.model
         self.eos_ids = end_tokens(self.model, tokenizer)
         self.partitioned = engine.zero_optimization_stage() == 3
+        self.arithmetic = arithmetic_of(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -103,6 +105,23 @@ class Policy:
                 if layer is not None and kind == "weight":
                     value = value + layer.get_delta_weight("default").to(value.dtype)
                 yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), value
+
+
+def arithmetic_of(model: Any) -> Arithmetic:
+    """Return what a causal language model's passes cost, with its LoRA adapter where it has one."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config, head = base.config, base.get_output_embeddings()
+    costs = {True: 0, False: 0}  # a token, by whether the map is an adapter's; partitioned weights are empty
+    for name, module in base.named_modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            costs["lora_" in name] += 2 * module.in_features * module.out_features
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Arithmetic(
+        linear=costs[False],
+        head=2 * head.in_features * head.out_features,
+        attention=4 * config.num_hidden_layers * config.num_attention_heads * size,
+        adapter=costs[True],
+    )
 
 
 def load_model(path: str | Path, dtype: str) -> PreTrainedModel:

@@ -51,6 +51,9 @@ class TrainerSettings:
     offload_parameters: bool = setting(False, "weights in host memory (ZeRO 3)")
     lora: LoraSettings = setting(LoraSettings)
     validation_every: int = setting(4, "steps between two validations, each with a checkpoint", low=1)
+    validations: int | None = setting(
+        None, "so many of them instead, spread evenly over a stage's length in steps or FLOPs", low=1
+    )
     validation_samples: int = setting(1, "completions of each validation example", low=1)
     validation_temperature: float = setting(0.0, "0 is greedy", low=0)
     evaluation_split: str = setting("val", "what validations score", choices=("train", "val", "test"))

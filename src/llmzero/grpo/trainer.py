@@ -25,7 +25,7 @@ from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.data import DataOrder
 from llmzero.grpo.distributed import World
 from llmzero.grpo.evaluation import evaluate
-from llmzero.grpo.experience import Collector
+from llmzero.grpo.experience import Collector, work_of
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.heartbeat import Heartbeat
 from llmzero.grpo.loss import Loss
@@ -84,8 +84,9 @@ class Trainer:
         self.hparams: dict[str, Any] = self.spec.hparams
         self.settings = setup.settings
         self.points = self.stage.validation()
+        self.length = self.spec.length
         self._spent_before = checkpoint.gpu_seconds_behind(self.spec.resume_from)
-        if self.spec.steps:
+        if self.spec.trains:
             data = DataOrder(self.task.split("train"), position.data_seed)
             self.collector = Collector(
                 self.task,
@@ -108,25 +109,23 @@ class Trainer:
             )
 
     def run(self) -> StageResult:
-        """Train until the stage's steps are done or a stop is asked for; return the result.
+        """Train until the stage's length is done or a stop is asked for; return the result.
 
         Raises:
             Interrupted: the process was asked to leave.
         """
         self._seed()  # what stages before have drawn in this process shall not matter
-        if (
-            self.spec.steps == 0 and not self.points
-        ):  # else an attempt before this one came as far as its checkpoint
+        if not self.spec.trains and not self.points:  # else an attempt before came as far as its checkpoint
             self._validate()
             if self.spec.resume_from is None:
                 self._save()
         stopped = False
-        while self.step < self.spec.steps and not stopped:
+        while not self._complete() and not stopped:
+            before = self.position.stage_flops
             metrics = self.train_step()
             stopped = self.world.from_leader(self.stage.stop_file.exists())
-            last = stopped or self.step == self.spec.steps
-            leaving = self.world.any(self.interrupted()) and not last
-            validating = last or self.step % self.settings.validation_every == 0
+            leaving = self.world.any(self.interrupted()) and not (stopped or self._complete())
+            validating = stopped or self._is_due(before)
             if validating:
                 self._validate()
             self._log(metrics)
@@ -134,7 +133,20 @@ class Trainer:
                 self._save()
             if leaving:
                 raise Interrupted
-        return self._result("stopped" if stopped and self.step < self.spec.steps else "completed")
+        return self._result("completed" if self._complete() else "stopped")
+
+    def _complete(self) -> bool:
+        return self.length.ends(self.step, self.position.stage_flops)
+
+    def _share(self) -> float:
+        return self.length.share(self.step, self.position.stage_flops)
+
+    def _is_due(self, before: float | None) -> bool:
+        """Return whether a validation follows the step before which the stage had cost so much."""
+        settings = self.settings
+        return self.length.is_due(
+            self.step, before, self.position.stage_flops, settings.validation_every, settings.validations
+        )
 
     def train_step(self) -> dict[str, float]:
         """Take one GRPO step: sample, reward, compare, update, hand the weights over."""
@@ -142,6 +154,7 @@ class Trainer:
         self._seed()
         groups, metrics, position = self.collector.collect(self.position)
         samples = [sample for group in groups for sample in group]
+        metrics["step_flops"] += self.updater.flops(work_of(groups))
         self.sampler.release()
         with self.phases("logprobs"):
             self.updater.fill(samples)
@@ -158,9 +171,13 @@ class Trainer:
             global_step=position.global_step + 1,
             optimizer_steps=position.optimizer_steps + updates,
             tokens=position.tokens + sum(len(s.completion) for s in samples),
-        )
+        ).after(metrics["step_flops"])
         self.heartbeat.beat(
-            phase="training", step=self.step, steps=self.spec.steps, progress=self.step / self.spec.steps
+            phase="training",
+            step=self.step,
+            steps=self.spec.steps,
+            progress=self._share(),
+            flops=self.position.stage_flops,
         )
         return metrics | learnt | {"step_seconds": time.perf_counter() - started}
 
@@ -178,7 +195,7 @@ class Trainer:
         )
 
     def _validate(self) -> None:
-        self.heartbeat.beat(phase="validation", progress=self.step / max(1, self.spec.steps))
+        self.heartbeat.beat(phase="validation", progress=self._share() if self.spec.trains else 0.0)
         seed = seed_of(self.position.data_seed, self.position.global_step, VALIDATION)
         sampling = Sampling(
             self.hparams["max_completion_length"],
@@ -196,6 +213,7 @@ class Trainer:
             evaluation.stderr,
             evaluation.n,
             evaluation.seconds,
+            self.position.flops,
         )
         self.points.append(point)
         if self.world.leads:
@@ -224,7 +242,7 @@ class Trainer:
                     remove_checkpoint(directory)
 
     def _checkpoint(self, step: int) -> Path:
-        if self.spec.steps == 0 and self.spec.resume_from is not None:
+        if not self.spec.trains and self.spec.resume_from is not None:
             return self.spec.resume_from  # an evaluation leaves no checkpoint of its own
         return self.stage.checkpoint(step)
 
@@ -238,6 +256,7 @@ class Trainer:
             **metrics,
             **self.phases.take(),
             "tokens": self.position.tokens,
+            "flops": self.position.flops,
             "gpu_seconds": self.heartbeat.gpu_seconds,
         }
         if self.world.leads:
@@ -256,4 +275,5 @@ class Trainer:
             seconds=self.heartbeat.seconds,
             gpu_seconds=self.heartbeat.gpu_seconds,
             ended_at=time.time(),
+            flops=self.position.stage_flops,
         )

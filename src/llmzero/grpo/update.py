@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmzero.core.compute import Work
 from llmzero.core.seeds import seed_of
 from llmzero.grpo.batch import MicroBatch, Sample, by_prompt, collate, shared_out
 from llmzero.grpo.distributed import World
@@ -71,8 +72,22 @@ class Updater:
         if self.hparams["kl_coef"] > 0:
             with self._as_reference() as forward:
                 self._score(samples, forward, "reference")
-        if self.algorithm.correction != "none" and self.updates > 1:
+        if self._needs_old:
             self._score(samples, self.policy.engine, "old")
+
+    @property
+    def _needs_old(self) -> bool:
+        return self.algorithm.correction != "none" and self.updates > 1
+
+    def flops(self, work: Work) -> float:
+        """Return the cost of what `fill` and `update` compute on samples."""
+        arithmetic = self.policy.arithmetic
+        of_reference = arithmetic.forward(work, adapter=self.reference is not None)
+        return float(
+            self.hparams["epochs"] * arithmetic.update(work)
+            + (of_reference if self.hparams["kl_coef"] > 0 else 0)
+            + (arithmetic.forward(work) if self._needs_old else 0)
+        )
 
     @contextmanager
     def _as_reference(self) -> Iterator[Forward]:

@@ -54,7 +54,9 @@ class DirectoryHandle(ABC):
         heartbeat = self._stage.status()
         result = self._stage.result()
         if result is not None:
-            return StageStatus(result.state, result.validation, result.seconds, result.gpu_seconds)
+            return StageStatus(
+                result.state, result.validation, result.seconds, result.gpu_seconds, flops=result.flops
+            )
         if not alive:
             self._require_room(heartbeat)
         return StageStatus(
@@ -65,6 +67,7 @@ class DirectoryHandle(ABC):
             phase=heartbeat.get("phase") or "starting",
             progress=heartbeat.get("progress", 0.0),
             died=not alive and self.worth_another_try,
+            flops=heartbeat.get("flops"),
         )
 
     def _require_room(self, heartbeat: dict[str, Any]) -> None:

@@ -52,7 +52,8 @@ class Record:
         busy: device seconds that stages have used of those.
         used: what the stage that it runs is charged for so far, in other pilots too.
         left: seconds until its time limit; None is no limit.
-        stages: steps and seconds of the stages that it ran to their ends, the latest last.
+        stages: of the stages that it ran to their ends, the latest last: what they had left to train, in
+            steps or FLOPs, and the seconds that it took.
     """
 
     job_id: str
@@ -198,7 +199,7 @@ class PilotFiles:
         write_json(self.record_file(pilot), {**asdict(record), "renewals": renewals}, sync=False)
 
     def finished(self) -> list[list[float]]:
-        """Return steps and seconds of the stages that pilots have run to their ends."""
+        """Return lengths and seconds of the stages that pilots have run to their ends."""
         stages: list[list[float]] = []
         for pilot in self.pilots():
             with suppress(DamagedFileError):

@@ -197,7 +197,7 @@ class Pilot:
         if directory is None or time.monotonic() - self.elsewhere.get(entry, -ELSEWHERE_S) < ELSEWHERE_S:
             return False
         return fits(
-            expected_seconds(_steps_left(StageDir(directory)), self.files.finished()), self._left, self.whole
+            expected_seconds(_left(StageDir(directory)), self.files.finished()), self._left, self.whole
         )
 
     @property
@@ -212,7 +212,7 @@ class Pilot:
         if stage.result_file.exists():  # of a time before the job was requeued
             self.files.finish(entry, self.name)
             return
-        steps, before, began = _steps_left(stage), used_by(stage), time.monotonic()
+        left, before, began = _left(stage), used_by(stage), time.monotonic()
         self.record.used = before
         self.number += 1
         self.record.state, self.record.entry = "busy", entry
@@ -231,7 +231,7 @@ class Pilot:
         self._count(stage, busy - before)
         self.record.state, self.record.entry = "idle", None
         if stage.result_file.exists():
-            self.record.stages = [*self.record.stages, [steps, time.monotonic() - began]][-STAGES_KEPT:]
+            self.record.stages = [*self.record.stages, [left, time.monotonic() - began]][-STAGES_KEPT:]
             self._renew(now=True)
             self.files.finish(entry, self.name)
         else:
@@ -339,12 +339,12 @@ def _end(process: WarmStage, since: float) -> None:
         process.signal(signal.SIGKILL)
 
 
-def _steps_left(stage: StageDir) -> int:
-    """Return the steps that a stage has left to train."""
+def _left(stage: StageDir) -> float:
+    """Return what a stage has left to train, in steps or FLOPs."""
     own = stage.complete_checkpoints()
     done = int(own[-1].name.removeprefix("step_")) if own else 0
     try:
-        return max(0, stage.read_spec().steps - done)
+        return stage.read_spec().length.left(done, stage.flops(until=done))
     except DamagedFileError:  # its process will say so
         return 0
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 MARGIN = 1.2  # on the longest stage so far, as the next one may be longer
 
 
-def expected_seconds(steps: int, finished: Sequence[Sequence[float]]) -> float | None:
+def expected_seconds(left: float, finished: Sequence[Sequence[float]]) -> float | None:
     """Return how long a stage may take; None where there is nothing to learn from.
 
     Args:
-        steps: GRPO steps of the stage that are left to train.
-        finished: steps and seconds of stages that have ended.
+        left: to train of the stage, in GRPO steps or FLOPs.
+        finished: the same of stages that have ended, and their seconds.
     """
-    alike = [seconds for length, seconds in finished if length == steps]
+    alike = [seconds for length, seconds in finished if length == left]
     if alike:
         return MARGIN * max(alike)
     if not finished:
         return None
-    return MARGIN * max(seconds * max(1.0, steps / max(1.0, length)) for length, seconds in finished)
+    return MARGIN * max(seconds * max(1.0, left / max(1.0, length)) for length, seconds in finished)
 
 
 def fits(expected: float | None, left: float | None, whole: float | None) -> bool:

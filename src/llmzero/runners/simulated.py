@@ -111,7 +111,7 @@ class EndedHandle:
     def poll(self) -> StageStatus:
         """Report how it ended."""
         r = self._result
-        return StageStatus(r.state, r.validation, r.seconds, r.gpu_seconds)
+        return StageStatus(r.state, r.validation, r.seconds, r.gpu_seconds, flops=r.flops)
 
     def stop(self) -> None:
         """Do nothing: it has ended."""
@@ -134,7 +134,7 @@ class SimulatedHandle:
             return
         training.prepare()
         clock.move(self, self.moment(training.due))
-        if training.spec.steps == 0:
+        if not training.spec.trains:
             clock.now = self.moment(training.due)
             self._go_on()
 
@@ -145,8 +145,8 @@ class SimulatedHandle:
         if self._ended is not None:
             return self._ended.poll()
         points, spent = self._training.points, self._training.spent
-        progress = points[-1].step / self._training.spec.steps if points else 0.0
-        return StageStatus("running", list(points), spent, spent, "training", progress)
+        progress, flops = self._training.validated if points else (0.0, 0.0)
+        return StageStatus("running", list(points), spent, spent, "training", progress, flops=flops)
 
     def stop(self) -> None:
         """End at the validation that was reported last; before the first at that."""
@@ -176,7 +176,7 @@ class SimulatedHandle:
 
     def _end_or_prepare(self) -> None:
         training = self._training
-        if training.points[-1].step == training.spec.steps:
+        if training.complete:
             self._end(training.end("completed", self._began))
         elif self._stopped:
             self._end(training.end("stopped", self._began))

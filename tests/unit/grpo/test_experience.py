@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmzero.core.compute import Arithmetic, Work
 from llmzero.core.seeds import seed_of
 from llmzero.grpo.batch import Sample
 from llmzero.grpo.checkpoint import Position
@@ -25,6 +26,7 @@ from llmzero.tasks.base import Example, Reward
 
 LONGEST, GROUP = 20, 4
 ALPHABET = "abcdefgh+-wf"  # a prompt is a letter; a completion is +, - or f, and w to make it longer
+ARITHMETIC = Arithmetic(linear=1000, head=100, attention=10)
 START = Position(0, 0, 0, 0, 0, "base", 0, 0.0)
 
 
@@ -70,7 +72,7 @@ def collector(prompts: str, **algorithm: Any) -> Collector:
     tokenizer = character_tokenizer(ALPHABET)
     return Collector(
         task=Marks(),  # type: ignore[arg-type]
-        policy=SimpleNamespace(tokenizer=tokenizer),  # type: ignore[arg-type]
+        policy=SimpleNamespace(tokenizer=tokenizer, arithmetic=ARITHMETIC),  # type: ignore[arg-type]
         sampler=Scripted(tokenizer, GROUPS),  # type: ignore[arg-type]
         world=World(0, 1, 0, None),
         hparams={
@@ -115,6 +117,10 @@ def test_a_batch_that_is_all_right_or_all_wrong_has_no_gradient_with_dynamic_sam
     made.set_advantages(groups)
     assert (len(groups), metrics["prompts_sampled"]) == (2, 6)
     assert {s.advantage for group in groups for s in group} == {0.0}
+    completions = [len(answer[:LONGEST]) for answer in GROUPS[letter]]
+    assert metrics["step_flops"] == ARITHMETIC.forward(Work.of([(1, completions)] * 6)), (
+        "rejects cost as much"
+    )
 
 
 def test_without_dynamic_sampling_every_group_stays_and_penalties_count() -> None:

@@ -1,10 +1,15 @@
-"""What a simulated stage costs: device seconds, by the phases of a trainer."""
+"""What a simulated stage costs: device seconds by the phases of a trainer, and compute by its formula."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmzero.core.compute import Arithmetic, Work
 from llmzero.runners.simulation.drive import Drive
+
+# Of Qwen3-0.6B, which every landscape is said to train, with prompts of so many tokens.
+ARITHMETIC = Arithmetic(linear=880_803_840, head=311_164_928, attention=229_376)
+PROMPT = 128
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,14 @@ def step_seconds(costs: Costs, drive: Drive, length: float) -> StepSeconds:
         logprobs=costs.logprobs * tokens if drive.kl_coef > 0 else 0.0,
         update=costs.update * tokens * drive.epochs + costs.optimizer * drive.updates,
     )
+
+
+def step_flops(drive: Drive, length: float) -> float:
+    """Return the compute of a step whose completions are so many tokens long."""
+    groups, completions = round(drive.prompts), [max(1, round(length))] * round(drive.group)
+    work = Work.of([(PROMPT, completions)] * groups)
+    forward, passes = ARITHMETIC.forward(work), 2 if drive.kl_coef > 0 else 1
+    return float(passes * forward + round(drive.epochs) * ARITHMETIC.update(work))
 
 
 def validation_seconds(costs: Costs, examples: int, length: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from random import Random
 
@@ -48,10 +49,13 @@ NAMES = (
         "seconds_update",
         "seconds_handover",
     ),
-    *("seconds_validation", "seconds_checkpoint", "tokens", "gpu_seconds"),
+    *("seconds_validation", "seconds_checkpoint", "tokens", "gpu_seconds", "step_flops", "flops"),
 )
-COUNTS = ("step", "global_step", "tokens")
-LINE = "{" + ", ".join(f'"{name}": %{"d" if name in COUNTS else ".6g"}' for name in NAMES) + "}\n"
+FORMATS = {
+    **dict.fromkeys(("step", "global_step", "tokens"), "d"),
+    **dict.fromkeys(("step_flops", "flops"), "s"),
+}
+LINE = "{" + ", ".join(f'"{name}": %{FORMATS.get(name, ".6g")}' for name in NAMES) + "}\n"
 ROUNDING = 1e-12  # divergence of a policy from itself, as arithmetic leaves it
 
 
@@ -75,6 +79,7 @@ class Metrics:
         seconds: StepSeconds,
         validating: float,
         spent: float,
+        flops: float,
     ) -> str:
         """Return a line of `metrics.jsonl`.
 
@@ -85,6 +90,7 @@ class Metrics:
             seconds: that the step took.
             validating: device seconds of the validation that follows; 0 where none does.
             spent: device seconds of the stage so far.
+            flops: compute of the step.
         """
         drive, draw = self.drive, self._draw
         score, quiet, cut = self._shares(policy, seen)
@@ -133,6 +139,8 @@ class Metrics:
                 0.0,
                 policy.tokens,
                 spent,
+                json.dumps(flops),
+                json.dumps(policy.flops),
             ),
         )
 

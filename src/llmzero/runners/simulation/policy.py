@@ -37,7 +37,7 @@ class Policy:
         length: mean of its completions, in multiples of the reference limit.
         damage: share of the score that is lost for good.
         moments: steps that the optimizer state is old.
-        tokens: of completions trained on since the base model.
+        tokens: of completions trained on since the base model; `flops`: of all steps, None where unknown.
     """
 
     habits: float
@@ -50,6 +50,7 @@ class Policy:
     moments: int = 0
     global_step: int = 0
     tokens: float = 0.0
+    flops: float | None = 0.0
 
     def learnt(self, land: Landscape) -> float:
         """Return the score but for what damage, entropy and the length limit cost."""

@@ -12,9 +12,9 @@ from random import Random
 from typing import Any
 
 from llmzero.core.files import append, read_json, reading, write_atomic
-from llmzero.core.shapes import NUMBER, SCALAR, require
+from llmzero.core.shapes import NUMBER_OR_NOTHING, SCALAR, require
 from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
-from llmzero.runners.simulation.costs import step_seconds, validation_seconds
+from llmzero.runners.simulation.costs import step_flops, step_seconds, validation_seconds
 from llmzero.runners.simulation.drive import drive_of, of_reference
 from llmzero.runners.simulation.landscape import Landscape
 from llmzero.runners.simulation.memory import OutOfMemory, out_of_memory
@@ -41,17 +41,18 @@ class Origin:
     def of(cls, spec: StageSpec, land: Landscape) -> Origin:
         """Return where a stage begins; the base model's own stage says what the practitioner's values are."""
         if spec.resume_from is None:
-            return cls(base_policy(land), {} if spec.steps else of_reference(spec.hparams), "base")
+            return cls(base_policy(land), {} if spec.trains else of_reference(spec.hparams), "base")
         file = spec.resume_from / "COMPLETE"
         state = read_json(file)
         with reading(file):
             if state is None:
                 raise ValueError("there is no simulated policy")
-            require(state, {"policy": {str: NUMBER}, "reference": {str: SCALAR}, "lineage": str})
+            require(state, {"policy": {str: NUMBER_OR_NOTHING}, "reference": {str: SCALAR}, "lineage": str})
             reference = of_reference(state["reference"])
             if others := state["reference"].keys() - reference.keys():
                 raise ValueError(f"reference.{min(others)} is none of a configuration")
-            return cls(Policy(**state["policy"]), reference, state["lineage"])
+            policy = Policy(**{"flops": None, **state["policy"]})  # earlier versions did not count them
+            return cls(policy, reference, state["lineage"])
 
     def save(self, checkpoint: Path) -> None:
         """Write a checkpoint that is this; its directory's parent exists."""
@@ -71,6 +72,7 @@ class Training:
     Attributes:
         points: the validations so far.
         spent: device seconds up to the last of them; `due`: up to the next.
+        validated: share of the length that was done there, and the stage's compute.
         failure: how it fails in its first step, at `due`; None where it fits.
     """
 
@@ -95,23 +97,36 @@ class Training:
         self.points: list[ValidationPoint] = []
         self._validated: dict[int, Origin] = {}  # by step
         self._lines: list[str] = []
-        self._step = 0
+        self._step, self._flops = 0, 0.0
+        self.validated = (0.0, 0.0)
         self.spent = 0.0
         self.due = land.costs.startup
         self.failure: OutOfMemory | None = (
-            out_of_memory(land, self.drive, spec.hparams) if spec.steps else None
+            out_of_memory(land, self.drive, spec.hparams) if spec.trains else None
         )
+
+    @property
+    def complete(self) -> bool:
+        """Whether all steps are taken."""
+        return self.spec.length.ends(self._step, self._flops)
 
     def prepare(self) -> None:
         """Take the steps up to the next validation, or that in which the stage fails."""
-        step = 1 if self.failure else min(self.spec.steps, self._step + self.settings["validation_every"])
         validating = validation_seconds(
             self.land.costs, self.land.examples, self.policy.length / self.land.length
         )
-        for number in range(self._step + 1, step + 1):
-            seconds = step_seconds(
-                self.land.costs, self.drive, min(self.policy.length, self.drive.room) / self.land.length
-            )
+        due = not self.spec.trains
+        while not due:
+            before, number = self._flops, self._step + 1
+            length = min(self.policy.length, self.drive.room)
+            seconds = step_seconds(self.land.costs, self.drive, length / self.land.length)
+            flops = step_flops(self.drive, length * self.drive.unit)
+            self._step, self._flops = number, self._flops + flops
+            if self.policy.flops is not None:
+                self.policy.flops += flops
+            every, validations = self.settings["validation_every"], self.settings.get("validations")
+            due = self.spec.length.is_due(number, before, self._flops, every, validations)
+            due = due or self.failure is not None
             self.due += seconds.total
             seen = advance(
                 self.policy,
@@ -121,11 +136,10 @@ class Training:
                 self._anchor,
                 self.noise * self._training.gauss(0, 1),
             )
-            after = validating if number == step else 0.0
+            after = validating if due else 0.0
             self._lines.append(
-                self._metrics.line(number, self.policy, seen, seconds, after, self.due + after)
+                self._metrics.line(number, self.policy, seen, seconds, after, self.due + after, flops)
             )
-        self._step = step
         self.due += 0.0 if self.failure else validating
 
     def validate(self) -> None:
@@ -155,9 +169,12 @@ class Training:
             self.land.costs, self.land.examples, self.policy.length / self.land.length
         )
         score, stderr = self._observed()
+        policy = self.policy
         point = ValidationPoint(
-            self._step, self.policy.global_step, score, stderr, self.land.examples, round(seconds, 3)
+            *(self._step, policy.global_step, score, stderr, self.land.examples, round(seconds, 3)),
+            policy.flops,
         )
+        self.validated = (self.spec.length.share(self._step, self._flops), self._flops)
         self.points.append(point)
         self.spent = round(self.due, 3)
         self._validated[self._step] = Origin(
@@ -196,6 +213,7 @@ class Training:
                 seconds=self.spent,
                 gpu_seconds=self.spent,
                 ended_at=round(began + self.spent, 3),
+                flops=self.validated[1],
             )
         )
 
@@ -205,7 +223,8 @@ class Training:
         ended_at = round(began + spent, 3)
         return self._written(
             StageResult(
-                "failed", [], None, None, None, spent, spent, failure.error, None, failure.cause, ended_at
+                *("failed", [], None, None, None, spent, spent, failure.error, None, failure.cause, ended_at),
+                flops=0.0,
             )
         )
 

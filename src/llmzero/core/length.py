@@ -1,0 +1,66 @@
+"""How long a stage is: a number of GRPO steps, or an amount of compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Length:
+    """The length of a stage; one of the two is set. 0 steps only evaluate.
+
+    Raises:
+        ValueError: both are set, or none.
+    """
+
+    steps: int | None = None
+    flops: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.flops is None):
+            raise ValueError(f"steps={self.steps}, flops={self.flops}: one of them has to be null")
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps" if self.flops is None else f"{self.flops:.3g} FLOPs"
+
+    def left(self, step: int, flops: float | None) -> float:
+        """Return how much is left, in steps or FLOPs; the arguments are those of `share`."""
+        return (1 - self.share(step, flops)) * (self.flops if self.flops is not None else self.steps or 0)
+
+    def share(self, step: int, flops: float | None) -> float:
+        """Return how much of the stage is done, 0 to 1.
+
+        Args:
+            step: steps that were taken.
+            flops: what they have cost; None is unknown, as only of a stage sized in steps.
+        """
+        done, whole = (flops or 0.0, self.flops) if self.flops is not None else (step, self.steps)
+        return min(1.0, done / whole) if whole else 1.0
+
+    def is_due(
+        self, step: int, before: float | None, flops: float | None, every: int, validations: int | None
+    ) -> bool:
+        """Return whether a validation follows a step.
+
+        Args:
+            step: its number in the stage.
+            before: what the steps before it have cost.
+            flops: what they and it have cost.
+            every: steps from one validation to the next.
+            validations: how many there are over the length, in place of one each `every` steps.
+        """
+        if self.ends(step, flops):
+            return True
+        if validations is None:
+            return step % every == 0
+        return int(validations * self.share(step, flops)) > int(validations * self.share(step - 1, before))
+
+    def ends(self, step: int, flops: float | None) -> bool:
+        """Return whether the stage ends after a step; it takes one at least, unless it only evaluates.
+
+        One sized in FLOPs ends with the step that comes nearest to its length, judged by what its steps have
+        cost on average: where half a step more would go beyond it.
+        """
+        if self.flops is None:
+            return step >= (self.steps or 0)
+        return step > 0 and (flops or 0.0) * (1 + 0.5 / step) >= self.flops
