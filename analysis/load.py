@@ -18,6 +18,7 @@ from llmzero.core.settings import path_argument
 from llmzero.core.stage import StageDir
 from llmzero.tree.outcomes import read_summary
 from llmzero.tree.store import EventStore
+from llmzero.tree.tree import ROOT
 from llmzero.tree.workspace import Workspace, read_search_config
 
 HELP = """\
@@ -120,6 +121,7 @@ def _add_search(rows: Rows, directory: Path) -> None:
         _catalogue(workspace.config_file, config),
         {node_id: stage.metrics() for node_id, stage in stages.items()},
         state="finished" if store.ended else "unfinished",
+        validation_max_tokens=stages[ROOT].validation_limit() if ROOT in stages else None,
         **store.ledger.to_dict(),
         **{f"test_{name}": (test.get(name) or {}).get("score") for name in ("base", "practitioner", "best")},
     )

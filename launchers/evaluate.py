@@ -40,7 +40,7 @@ def run(config: EvaluateConfig) -> float | None:
             depth=0,
             directory=Path(directory),
             resume_from=checkpoint,
-            hparams=config.catalogue.complete(config.values or {}),
+            hparams=config.catalogue.defaults(),
             steps=0,
             seed=config.seed,
             config=config.stage_groups,

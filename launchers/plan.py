@@ -66,7 +66,7 @@ def stages_of(config: PlanConfig) -> tuple[MemoryModel, MemoryModel]:
     hardware = hardware_of(config)
     configured = MemoryModel(
         architecture=architecture_of(config),
-        trainer=read(TrainerSettings, config.trainer, "trainer"),
+        trainer=read(TrainerSettings, config.stage_groups["trainer"], "trainer"),
         rollout=engine_of(config.rollout),
         values=catalogue.complete(config.values or {}),
         corrected=read(AlgorithmSettings, config.algorithm, "algorithm").correction != "none",
@@ -216,7 +216,7 @@ def summary(stage: MemoryModel, hardware: HardwareSettings) -> str:
     ]
     rows = cached_rows(stage)
     if rows is not None:
-        lines.append(f"vLLM's cache holds {rows:.0f} completions of {stage.length} tokens side by side")
+        lines.append(f"vLLM's cache holds {rows:.0f} completions of {stage.sampled} tokens side by side")
     if (side_by_side := hardware.gpus // stage.processes) > 1:
         lines.append(
             f"{side_by_side} stages run side by side on {hardware.gpus} GPUs: search.workers={side_by_side}"

@@ -11,12 +11,12 @@ from llmzero.cli import run_command
 from llmzero.core.stage import StageDir
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
-from llmzero.mirrors.views import budget_line, proposing_row, tree_view
+from llmzero.mirrors.views import budget_line, limit_line, proposing_row, tree_view
 from llmzero.runners.base import StageRunner
 from llmzero.stored import runner_of, stored_config, value_at
 from llmzero.tree.lease import is_alive, read_lease
 from llmzero.tree.store import EventStore
-from llmzero.tree.tree import Tree
+from llmzero.tree.tree import ROOT, Tree
 from llmzero.tree.workspace import Workspace, workspace_argument
 
 PHASE_LETTERS = 20  # one that took several lines could pass for another row
@@ -33,6 +33,7 @@ def main() -> None:
     console.print(proposed(workspace, store))
     agent, workers = str(value_at(vars(config), "agent.name")), config.search.workers
     console.print(budget_line(store, config.budget, workers, agent, store.ledger.seconds))
+    console.print(limit_line(StageDir(workspace.nodes / ROOT).validation_limit()))
     console.print(driver_line(workspace, store))
 
 

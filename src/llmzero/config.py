@@ -163,9 +163,6 @@ class EvaluateConfig(StageConfig):
         1, "completions of each example; more than one also gives pass@k", low=1, high=1024
     )
     temperature: float = setting(0.0, "0 is greedy; several samples want a higher one", low=0)
-    values: dict[str, Any] | None = setting(
-        {}, "hyperparameters other than the defaults; max_completion_length counts here"
-    )
 
 
 @dataclass

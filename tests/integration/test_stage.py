@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmzero.core.documents import dump_yaml
 from tests.conftest import REPOSITORY
-from tests.integration.conftest import MICRO, Run, command, last_checkpoint, read_lines
+from tests.integration.conftest import MICRO, Run, Stages, command, last_checkpoint, read_lines
 
 SMALL = "values={prompts_per_step: 8, group_size: 4, learning_rate: 1e-3}"
 
@@ -127,6 +128,34 @@ def test_a_stage_continued_unchanged_is_bit_equal_to_one_never_interrupted(
     run_here("train", *common, f"resume_from={tmp_path}/a/checkpoints/step_00004", f"stage_dir={tmp_path}/b")
     assert same_weights(tmp_path / "b/checkpoints/step_00004", whole / "checkpoints/step_00008")
     assert [row["global_step"] for row in read_lines(tmp_path / "b/metrics.jsonl")] == [5, 6, 7, 8]
+
+
+def test_a_checkpoint_validates_equal_whatever_its_stages_length_limit(
+    root: Path, run_stages: Stages, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    """The limit is the catalogue's largest, 32; a stage of an earlier version, which names none, has its
+    own."""
+    assert spec["trainer"]["validation_max_tokens"] == 32
+    wanted = {
+        tmp_path / f"{limit}-{own}": {
+            "steps": 0,
+            "hparams": {"max_completion_length": own},
+            "trainer": {"validation_max_tokens": limit},
+        }
+        for limit in (32, 3, None)
+        for own in (3, 32)
+    }
+    run_stages(wanted)
+    scores, texts = {}, {}
+    for stage in wanted:
+        (point,) = read_lines(stage / "validation.jsonl")
+        scores[stage.name] = (point["score"], point["stderr"])
+        texts[stage.name] = [row["completion"] for row in read_lines(stage / "rollouts.jsonl")]
+    assert scores["32-3"] == scores["32-32"] == scores["None-32"]
+    assert scores["3-3"] == scores["3-32"] == scores["None-3"]
+    assert texts["32-3"] == texts["32-32"] == texts["None-32"]
+    assert texts["3-3"] == texts["3-32"] == texts["None-3"] == [text[:3] for text in texts["32-3"]]
+    assert max(map(len, texts["32-3"])) > 3, "the limit matters"
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2])

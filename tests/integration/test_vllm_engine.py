@@ -152,7 +152,7 @@ def check_engine(found: dict[str, Any]) -> None:
     assert found["ends_where_it_says"]
     assert set(found["reasons"]) == {"stop", "length"}
     assert found["of_no_prompts"] == []
-    assert "max_completion_length=100000" in found["too_long"]
+    assert "completion of 100000" in found["too_long"]
     assert "rollout.timeout_s=2.0" in found["hang"]
     assert found["hang_seconds"] < TIMEOUT_S + 2
 

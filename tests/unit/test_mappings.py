@@ -52,7 +52,6 @@ MAPPINGS: tuple[tuple[str, str, str, list[str]], ...] = (
     ),
     ("train", "values={learning_rate: 3e-4}", "values.group_size=8", []),
     ("plan", "values={max_completion_length: 16}", "values.group_size=8", []),
-    ("evaluate", "values={max_completion_length: 16}", "values.group_size=8", []),
     ("compare", "methods={mine: ['search=random']}", "methods.other=[]", ["study=small"]),
     ("compare", "tasks={mine: ['runner.landscape=nano']}", "tasks.other=[]", ["study=small"]),
     ("compare", "search_job={timeout_min: 60}", "search_job.slurm_qos=low", []),

@@ -320,6 +320,21 @@ class StageDir:
             require(whole, HEARTBEAT)
         return heartbeat
 
+    def validation_limit(self) -> int | None:
+        """Return the longest completion of the stage's validations; None where that is its own
+        `max_completion_length`, as in stages of earlier versions, or where it is not described yet.
+
+        Raises:
+            DamagedFileError: the stage's description has something else in its place.
+        """
+        if not self.has_spec():
+            return None
+        trainer = self.read_spec().config.get("trainer") or {}
+        with reading(self.spec_file, "give a number of tokens, or null for the stage's own limit"):
+            require(trainer, {"validation_max_tokens?": (int, NOTHING)}, "trainer")
+        limit: int | None = trainer.get("validation_max_tokens")
+        return limit
+
     def validation(self) -> list[ValidationPoint]:
         """Return the validation points so far."""
         return self._records(self.validation_file, ValidationPoint.from_dict)

@@ -14,7 +14,6 @@ from llmzero.core.files import FULL
 # What drives a phase's memory: first among what a proposal may lower.
 MEMORY_DRIVERS = {
     "generation": ("max_completion_length", "group_size", "prompts_per_step"),
-    "validation": ("max_completion_length",),
     "logprobs": ("max_completion_length", "kl_coef"),
     "update": ("max_completion_length", "kl_coef"),
 }

@@ -46,9 +46,7 @@ def look(spec: StageSpec) -> dict[str, Any]:
         model_without_weights(source.settings.path, settings.dtype),
         load_tokenizer(source.settings.path),
     )
-    notes = preflight.foreseen(
-        model, tokenizer, task, list(SPLIT_RANGES), spec.hparams["max_completion_length"]
-    )
+    notes = preflight.foreseen(model, tokenizer, task, list(SPLIT_RANGES), settings.longest(spec.hparams))
     if problem := preflight.generation_problem(model.generation_config):
         notes.append(problem)
     parameters = model.num_parameters()

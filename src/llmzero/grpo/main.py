@@ -224,7 +224,7 @@ def _look_ahead(
 ) -> None:
     """Refuse before the first step what would fail or go wrong at a later one."""
     model: Any = policy.model.get_base_model() if settings.lora.rank else policy.model
-    longest = spec.hparams["max_completion_length"]
+    longest = settings.longest(spec.hparams)
     problems = preflight.foreseen(model, policy.tokenizer, task, _splits(spec, settings), longest)
     if spec.trains or spec.resume_from is None:
         if problem := preflight.generation_problem(model.generation_config):
@@ -241,7 +241,7 @@ def _engine(
     """Return an engine that samples from the policy and holds all prompts: that of the stage `before`, or a
     new one where that holds less; it may hold more, as there is other room for it.
     """
-    longest = spec.hparams["max_completion_length"]
+    longest = settings.longest(spec.hparams)
     splits = [task.split(split) for split in _splits(spec, settings)]
     holds = before is not None and not any(
         preflight.prompts_beyond(policy.tokenizer, split, before.longest - longest) for split in splits

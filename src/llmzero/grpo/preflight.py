@@ -29,7 +29,7 @@ def foreseen(
         tokenizer: the model's.
         task: what it is trained on.
         splits: those of the task that are read.
-        longest: `max_completion_length`.
+        longest: of its completions, in training or validation.
 
     Raises:
         UserError: something would fail, or go wrong, at a later step.
@@ -136,7 +136,7 @@ def check_vocabulary(
 def check_prompts(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
-    max_completion_length: int,
+    longest_completion: int,
     context: int | None,
 ) -> str | None:
     """Check that every prompt fits into a model's `context_of`; return what to say where the longest
@@ -149,7 +149,7 @@ def check_prompts(
         raise UserError("task: a split that this stage reads has no examples; give it some")
     if context is None:
         return None
-    room = context - max_completion_length
+    room = context - longest_completion
     long = prompts_beyond(tokenizer, examples, room)
     name, longest = max(long, key=lambda pair: pair[1], default=("", 0))
     if longest >= context:
@@ -162,8 +162,8 @@ def check_prompts(
     if long:
         return (
             f"was made for {context} tokens (max_position_embeddings), but prompts of up to {longest} and "
-            f"max_completion_length={max_completion_length} need {longest + max_completion_length}; what "
-            "lies beyond is sampled and trained on all the same"
+            f"completions of {longest_completion} (max_completion_length, trainer.validation_max_tokens) "
+            f"need {longest + longest_completion}; what lies beyond is sampled and trained on all the same"
         )
     return None
 
@@ -171,7 +171,7 @@ def check_prompts(
 def check_engine(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
-    max_completion_length: int,
+    longest_completion: int,
     limit: int | None,
 ) -> None:
     """Check that every prompt and the longest completion fit into an engine of `limit` tokens, which would
@@ -180,14 +180,15 @@ def check_engine(
     Raises:
         UserError: some do not.
     """
-    long = [] if limit is None else prompts_beyond(tokenizer, examples, limit - max_completion_length)
+    long = [] if limit is None else prompts_beyond(tokenizer, examples, limit - longest_completion)
     if long:
         name, longest = max(long, key=lambda pair: pair[1])
         raise UserError(
             f"rollout: the engine holds {limit} tokens, but prompt {name!r} of {longest} and "
-            f"max_completion_length={max_completion_length} need {longest + max_completion_length}; so it is "
-            f"with {len(long)} of {len(examples)} prompts; raise rollout.max_model_len, or the servers' "
-            "--max-model-len, as far as the model allows, or lower max_completion_length"
+            f"completions of {longest_completion} need {longest + longest_completion}; so it is with "
+            f"{len(long)} of {len(examples)} prompts; raise rollout.max_model_len, or the servers' "
+            "--max-model-len, as far as the model allows, or lower max_completion_length and "
+            "trainer.validation_max_tokens"
         )
 
 

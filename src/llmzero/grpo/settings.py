@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmzero.core.errors import UserError
+from llmzero.core.hparams import HParams
 from llmzero.core.settings import REQUIRED, setting
 from llmzero.grpo.limits import DTYPE_BYTES, SPECIAL_TOKENS
 
@@ -56,11 +57,27 @@ class TrainerSettings:
     )
     validation_samples: int = setting(1, "completions of each validation example", low=1)
     validation_temperature: float = setting(0.0, "0 is greedy", low=0)
+    validation_max_tokens: int | None = setting(
+        None,
+        "longest completion of every validation and test, whatever a stage's max_completion_length; "
+        "null: the largest that the catalogue allows",
+        low=1,
+    )
     evaluation_split: str = setting("val", "what validations score", choices=("train", "val", "test"))
     max_skipped_updates: int = setting(
         3, "updates in a row with gradients that are not finite before the stage fails", low=0
     )
     collective_timeout_s: float = setting(1800.0, "longest wait of a process for the others", low=1)
+
+    def validation_limit(self, hparams: HParams) -> int:
+        """Return the longest completion of a stage's validations: of a stage that an earlier version
+        described, which names no limit, its own `max_completion_length`.
+        """
+        return self.validation_max_tokens or int(hparams["max_completion_length"])
+
+    def longest(self, hparams: HParams) -> int:
+        """Return the longest completion that a stage samples, in training or validation."""
+        return max(int(hparams["max_completion_length"]), self.validation_limit(hparams))
 
 
 @dataclass

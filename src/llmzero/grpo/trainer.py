@@ -198,7 +198,7 @@ class Trainer:
         self.heartbeat.beat(phase="validation", progress=self._share() if self.spec.trains else 0.0)
         seed = seed_of(self.position.data_seed, self.position.global_step, VALIDATION)
         sampling = Sampling(
-            self.hparams["max_completion_length"],
+            self.settings.validation_limit(self.hparams),
             self.settings.validation_temperature,
             self.settings.validation_samples,
             seed,

@@ -68,6 +68,7 @@ def report_data(
         "test": read_test(search_dir),
         "confirmation": read_confirmation(search_dir),
         "base_score": tree.root.score if ROOT in tree.nodes else None,
+        "validation_max_tokens": StageDir(search_dir / "nodes" / ROOT).validation_limit(),
         "best_path": [node.node_id for node in path],
         "parameters": [_parameter(parameter, path) for parameter in catalogue.values()],
         "curves": {name: metrics[name].title or name for name in curves},

@@ -9,6 +9,7 @@ from llmzero.core.stage import StageDir
 from llmzero.mirrors.stopping import stopping_record
 from llmzero.tree.outcomes import read_confirmation, read_test
 from llmzero.tree.store import EventStore
+from llmzero.tree.tree import ROOT
 from llmzero.tree.workspace import Workspace
 
 
@@ -26,6 +27,7 @@ def summary_of(
         "agent": agent,
         "state": state,
         "base_score": root.score if root else None,
+        "validation_max_tokens": StageDir(workspace.nodes / ROOT).validation_limit(),
         "nodes": {"total": len(tree)} | {name: states[name] for name in ("completed", "stopped", "failed")},
         "best": best
         and {

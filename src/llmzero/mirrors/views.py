@@ -108,7 +108,15 @@ def result_view(summary: dict[str, Any]) -> Group:
         spent = (str(entry["steps"]), f"{entry['gpu_seconds']:.0f}") if entry else ("-", "-")
         table.add_row(name, f"{value:.3f}" if value is not None else "-", measured, *spent)
     title = visible_line(f"search {summary['search_id']}: {summary['state']}")
-    return Group(Text(title, style="italic"), table)
+    told = Text(limit_line(summary["validation_max_tokens"]), style="dim")
+    return Group(Text(title, style="italic"), table, told)
+
+
+def limit_line(limit: int | None) -> str:
+    """Return in a line within which length completions were scored; None is each stage's own limit."""
+    if limit is None:
+        return "scores: completions within each stage's own max_completion_length, as an earlier version did"
+    return f"scores: completions of up to {limit} tokens, whatever a stage's max_completion_length"
 
 
 def confirmation_line(summary: dict[str, Any]) -> str:

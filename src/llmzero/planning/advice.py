@@ -31,12 +31,12 @@ def problems(stage: MemoryModel) -> list[str]:
         pool = f"rollout.gpu_memory_utilization={stage.vllm.gpu_memory_utilization}"
         texts.append(
             f"{pool}: {vllm_pool(stage) / GIB:.1f} GiB hold the weights but no completion "
-            f"of {stage.length} tokens; raise it"
+            f"of {stage.sampled} tokens; raise it"
         )
     limit = stage.vllm.max_model_len if stage.vllm else None
-    if limit is not None and stage.length > limit:
+    if limit is not None and stage.sampled > limit:
         texts.append(
-            f"rollout.max_model_len={limit}: the longest prompt and completion are {stage.length} tokens; "
+            f"rollout.max_model_len={limit}: the longest prompt and completion are {stage.sampled} tokens; "
             "raise it"
         )
     return texts
@@ -68,6 +68,7 @@ def _changes(stage: MemoryModel) -> Iterator[tuple[str, MemoryModel]]:
         "micro_batch_tokens": max(1, trainer.micro_batch_tokens // 2),
         "dtype": "bfloat16",
         "lora": replace(trainer.lora, rank=16),
+        "validation_max_tokens": max(1, trainer.validation_limit(values) // 2),
     }
     for key, value in of_trainer.items():
         yield f"trainer.{key}={_as_override(value)}", replace(stage, trainer=replace(trainer, **{key: value}))

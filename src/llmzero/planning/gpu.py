@@ -191,7 +191,7 @@ def cached_rows(stage: MemoryModel) -> float | None:
         return None
     ways = stage.vllm.tensor_parallel
     room = vllm_pool(stage) - VLLM_WORKSPACE - stage.size * stage.architecture.parameters / ways
-    return max(0.0, room * ways / (stage.architecture.cache_bytes(stage.size) * stage.length))
+    return max(0.0, room * ways / (stage.architecture.cache_bytes(stage.size) * stage.sampled))
 
 
 def sampling(stage: MemoryModel) -> Parts:
@@ -205,7 +205,7 @@ def sampling(stage: MemoryModel) -> Parts:
     a, rows = stage.architecture, max(stage.plain_engine.max_rows, int(stage.values["group_size"]))
     drawn = max(rows, ceil(stage.values["prompts_per_step"] / stage.processes) * stage.values["group_size"])
     return {
-        "KV cache or vLLM pool": rows * stage.length * a.cache_bytes(stage.size)
+        "KV cache or vLLM pool": rows * stage.sampled * a.cache_bytes(stage.size)
         + 16 * drawn * stage.values["max_completion_length"],
         "work space": layer_space(
             stage, rows * stage.prompt_tokens

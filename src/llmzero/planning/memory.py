@@ -83,8 +83,13 @@ class MemoryModel:
 
     @property
     def length(self) -> int:
-        """Tokens of the longest row."""
+        """Tokens of the longest row that is trained on."""
         return self.prompt_tokens + int(self.values["max_completion_length"])
+
+    @property
+    def sampled(self) -> int:
+        """Tokens of the longest prompt and completion that an engine holds, in training or validation."""
+        return self.prompt_tokens + self.trainer.longest(self.values)
 
     @property
     def packs(self) -> list[PackShape]:

@@ -148,10 +148,9 @@ class VllmEngine:
         if longest + sampling.max_tokens > limit:
             raise UserError(
                 f"rollout.max_model_len={self.settings.max_model_len}: the engine holds {limit} tokens, "
-                f"but a prompt of {longest} and "
-                f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; "
-                f"raise rollout.max_model_len as far as "
-                f"the model allows, give the cache more memory, or lower max_completion_length"
+                f"but a prompt of {longest} and a completion of {sampling.max_tokens} need "
+                f"{longest + sampling.max_tokens}; raise rollout.max_model_len as far as the model allows, "
+                "give the cache more memory, or lower max_completion_length and trainer.validation_max_tokens"
             )
 
     def _run(self, requests: Sequence[tuple[list[int], int]], sampling: Sampling) -> list[list[Completion]]:

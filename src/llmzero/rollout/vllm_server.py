@@ -83,9 +83,9 @@ class VllmServerEngine:
         if longest + sampling.max_tokens > self.longest:
             raise UserError(
                 f"rollout.urls: the servers hold {self.longest} tokens, but a prompt of {longest} and "
-                f"max_completion_length={sampling.max_tokens} need {longest + sampling.max_tokens}; "
-                f"start them with a larger "
-                f"--max-model-len, or lower max_completion_length"
+                f"a completion of {sampling.max_tokens} need {longest + sampling.max_tokens}; start them "
+                "with a larger --max-model-len, or lower max_completion_length and "
+                "trainer.validation_max_tokens"
             )
         seeds = request_seeds(sampling, prompts)
         calls = [

@@ -23,4 +23,6 @@ def briefing(config: SearchConfig) -> dict[str, str]:
         f"stages of {search.stage_steps} steps, paths of up to {search.max_depth} stages, "
         f"{search.workers} stages at a time"
     )
+    if limit := (config.stage_groups["trainer"] or {}).get("validation_max_tokens"):
+        parts["search"] += f"; validations score completions of up to {limit} tokens"
     return parts

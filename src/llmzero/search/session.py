@@ -12,7 +12,7 @@ from llmzero.agents.base import AsksModel, EarlyStopper, Proposer
 from llmzero.agents.journal import CallJournal
 from llmzero.core.hparams import Catalogue
 from llmzero.core.parts import make
-from llmzero.core.stage import StageSpec
+from llmzero.core.stage import StageDir, StageSpec
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
@@ -28,7 +28,7 @@ from llmzero.search.look import look
 from llmzero.search.methods.base import MethodContext, SearchMethod
 from llmzero.search.outputs import Outputs
 from llmzero.search.rounds import Rounds, carry_out
-from llmzero.search.settings import SearchConfig
+from llmzero.search.settings import Group, SearchConfig
 from llmzero.search.thinking import Bill
 from llmzero.tree.budget import Ledger
 from llmzero.tree.outcomes import read_test
@@ -155,6 +155,16 @@ class Session:
         spec = StageSpec(ROOT, None, 0, directory, None, hparams, 0, config.seed, config.stage_groups)
         return look(spec, config.budget.stages, secrets_of(config))
 
+    @property
+    def stage_groups(self) -> dict[str, Group]:
+        """What stages need besides their hyperparameters. A search that an earlier version began goes on as
+        it did: its stages validate within their own `max_completion_length`.
+        """
+        groups, root = self.config.stage_groups, StageDir(self.workspace.nodes / ROOT)
+        if groups["trainer"] and root.has_spec():
+            groups["trainer"] = {**groups["trainer"], "validation_max_tokens": root.validation_limit()}
+        return groups
+
     def run(self) -> dict[str, Any]:
         """Search, test, report; return the summary. A search that is over already is not run again."""
         return carry_out(self.rounds())
@@ -166,7 +176,7 @@ class Session:
             store = EventStore(workspace.tree_file, durable=not self.runner.repeatable)
             check_stages(store, self.catalogue)
             if not store.ended:
-                self.runner.warm_up(config.stage_groups)
+                self.runner.warm_up(self.stage_groups)
             self._ledger = store.ledger
             display = self.shown or Display(workspace, config.budget, config.search.workers, self.agent_name)
             outputs = Outputs(config, workspace, self.catalogue, self.evidence)
@@ -214,7 +224,7 @@ class Session:
         outputs.refresh(store)
         compared = "base and best" if self.shown else "base, practitioner and best"
         display.say(f"Testing {compared} strategy on the test split (never read before) ...")
-        groups, defaults = self.config.stage_groups, self.catalogue.defaults()
+        groups, defaults = self.stage_groups, self.catalogue.defaults()
         test = FinalTest(self.workspace, store, self.runner, groups, defaults, self.config.seed)
         workers = self.config.search.workers
         yield from test.rounds(workers, practitioner=self.shown is None, incumbents=incumbents)
@@ -261,7 +271,7 @@ class Session:
             stage_steps=config.search.stage_steps,
             workers=config.search.workers,
             seed=config.seed,
-            stage_config=config.stage_groups,
+            stage_config=self.stage_groups,
             audit_fraction=config.stopper.get("audit_fraction") or 0.0,
             prefetch_depth=config.search.max_depth if config.search.prefetch and self._thinks else 0,
         )

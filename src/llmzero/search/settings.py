@@ -60,8 +60,12 @@ class StageConfig:
 
     @property
     def stage_groups(self) -> dict[str, Group]:
-        """What a stage needs besides its hyperparameters."""
-        return {key: getattr(self, key) for key in ("task", "model", "rollout", "algorithm", "trainer")}
+        """What a stage needs besides its hyperparameters; `trainer.validation_max_tokens` is a number."""
+        groups = {key: getattr(self, key) for key in ("task", "model", "rollout", "algorithm", "trainer")}
+        length = self.catalogue.get("max_completion_length")
+        if groups["trainer"] and length and groups["trainer"].get("validation_max_tokens") is None:
+            groups["trainer"] = {**groups["trainer"], "validation_max_tokens": length.at(1.0)}
+        return groups
 
 
 @dataclass

@@ -57,6 +57,7 @@ SUMMARY: Shape = {
     "agent": str,
     "state": str,
     "base_score": NUMBER_OR_NOTHING,
+    "validation_max_tokens?": (int, NOTHING),
     "nodes": {str: int},
     "best": (NOTHING, {"node_id": str, "score": NUMBER, "path": [str]}),
     "trajectory": [{"stages": int, "gpu_seconds": NUMBER, "best": NUMBER_OR_NOTHING}],

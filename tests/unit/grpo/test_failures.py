@@ -65,8 +65,8 @@ def test_out_of_memory_without_a_number_is_still_out_of_memory(error: BaseExcept
         "kind": "out_of_memory",
         "phase": "validation",
         "requested_bytes": None,
-        "hparams": {"max_completion_length": 512},
-    }
+        "hparams": {},
+    }, "no hyperparameter drives the memory of validations"
 
 
 def test_a_phase_whose_memory_no_hyperparameter_drives_names_none() -> None:

@@ -423,7 +423,10 @@ def test_completions_that_would_leave_the_context_are_told(model: Path) -> None:
     said = check(model, ["1+1=", "1" * 41], 24)
     assert said is not None
     assert "64 tokens" in said
-    assert "up to 41 and max_completion_length=24 need 65" in said
+    assert (
+        "up to 41 and completions of 24 (max_completion_length, trainer.validation_max_tokens) need 65"
+        in said
+    )
     assert "need 1025" in str(check(model, ["1"], 1024))
 
 
@@ -432,7 +435,7 @@ def test_what_an_engine_cannot_hold_is_refused_before_it_comes(model: Path) -> N
     examples = [Example("a", "1" * 10, ""), Example("b", "1" * 11, "")]
     preflight.check_engine(tokenizer, examples, 20, 31)
     preflight.check_engine(tokenizer, examples, 1000, None)
-    with pytest.raises(UserError, match=r"holds 30 tokens, but prompt 'b' of 11 .*=20 need 31; .* 1 of 2"):
+    with pytest.raises(UserError, match=r"holds 30 tokens, but prompt 'b' of 11 .* of 20 need 31; .* 1 of 2"):
         preflight.check_engine(tokenizer, examples, 20, 30)
 
 

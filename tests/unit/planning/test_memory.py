@@ -329,6 +329,20 @@ def test_all_layers_share_one_bias() -> None:
     assert gpu.bias(long, shape) > 0.2 * a_layer  # which would have been noticed
 
 
+def test_an_engine_holds_the_longer_of_training_and_validation() -> None:
+    plain = {"rollout": {"max_rows": 8}}
+    short, long = stage(**plain), stage(**plain, validation_max_tokens=960)
+    assert (short.sampled, long.sampled, long.length) == (32 + 96, 32 + 960, short.length)
+    assert stage(**plain, validation_max_tokens=12).sampled == short.sampled
+    cache = "KV cache or vLLM pool"
+    more = phases(long)["generation"][cache] - phases(short)["generation"][cache]
+    assert more == 8 * (960 - 96) * long.architecture.cache_bytes(4)
+    assert phases(long)["update"] == phases(short)["update"]
+    engine = {"gpu_memory_utilization": 0.4, "tensor_parallel": 1, "max_model_len": 512}
+    assert problems(stage(rollout=engine)) == []
+    assert "are 992 tokens" in problems(stage(rollout=engine, validation_max_tokens=960))[0]
+
+
 @pytest.mark.parametrize("length", [96, 9_968])
 def test_longer_completions_need_more_for_the_bias_and_less_for_copies_of_their_prompts(length: int) -> None:
     here = stage(micro_batch_tokens=100_000, max_completion_length=length)

@@ -248,7 +248,7 @@
     const calls = data.budget.llm_calls ? `${data.budget.llm_calls} LLM calls, $${data.budget.llm_dollars.toFixed(2)}${ahead}` : null;
     const idle = data.budget.idle_gpu_seconds ? `and ${duration(data.budget.idle_gpu_seconds)} held idle` : null;
     byId("summary").append(
-      tile("Base score", score(data.base_score), "validation, base model"),
+      tile("Base score", score(data.base_score), `validation, ${data.validation_max_tokens === null ? "each stage within its own length limit" : `up to ${data.validation_max_tokens} tokens`}`),
       tile("Best score", score(best?.score), best ? `stage ${best.id}, depth ${best.depth}` : null, "strong"),
       tile("Improvement", gained === null ? "\u2013" : signed(gained), relative),
       tile("Stages", data.budget.stages, counts.filter(([, count]) => count).map(([name, count]) => `${count} ${name}`).join(", ")),

@@ -184,7 +184,9 @@ class Training:
 
     def _observed(self) -> tuple[float, float]:
         """Return a validation score and its standard error, on the same questions throughout a search."""
-        true = self.policy.score(self.land, self.drive.room)
+        limit = self.settings.get("validation_max_tokens")
+        room = limit / self.drive.unit if limit else self.drive.room
+        true = self.policy.score(self.land, room)
         stderr = max(LEAST_ERROR, self.noise * math.sqrt(true * (1 - true) / self.land.examples))
         error = self.noise and stderr * (
             SHARED * self._bias + math.sqrt(1 - SHARED**2) * self._validation.gauss(0, 1)
