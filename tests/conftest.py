@@ -48,6 +48,7 @@ TIERS = {
         "test_every_stated_answer_earns_everything",
         "test_a_terminal_that_shows_ascii_alone_ends_no_search",
         "test_it_trains_for_real",
+        "test_arms_cost_the_same_and_a_rerun_does_what_is_missing",
         "test_one_rank_that_ends_badly_ends_the_others",
         "test_the_real_trainers_parent_has_one_thread_when_it_forks",
         "test_tensors_are_verdicts_though_pytorch_is_loaded_with_the_first",

@@ -55,6 +55,7 @@ from llmzero.tasks.mathematics import MathSettings
 from llmzero.tasks.metro import MetroSettings
 from llmzero.tasks.music import SheetMusicSettings
 from llmzero.tasks.reasoning import ReasoningGymSettings
+from llmzero.tasks.tower import TowerSettings
 
 C = TypeVar("C")
 
@@ -210,6 +211,7 @@ GROUPS: Mapping[str, type] = {
 # Class and settings of each part, by the name of its schema.
 PARTS: Mapping[str, tuple[str, type]] = {
     "task_countdown": ("llmzero.tasks.countdown.Countdown", CountdownSettings),
+    "task_tower": ("llmzero.tasks.tower.Tower", TowerSettings),
     "task_metro": ("llmzero.tasks.metro.Metro", MetroSettings),
     "task_math": ("llmzero.tasks.mathematics.mathematics", MathSettings),
     "task_chem": ("llmzero.tasks.chemistry.chemistry", ChemistrySettings),

@@ -5,7 +5,26 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from llmzero.core.errors import UserError
 from llmzero.tasks.base import Example
+
+
+def easiest(examples: Sequence[Example], share: float) -> Sequence[Example]:
+    """Return a share of the examples, at least one: the easiest by `meta["difficulty"]`, of equally difficult
+    ones the first.
+
+    Raises:
+        UserError: an example does not say how difficult it is.
+    """
+    if share == 1:
+        return examples
+    if not all(isinstance(example.meta.get("difficulty"), int | float) for example in examples):
+        raise UserError(
+            f"easiest={share:g}: the task's problems do not all have a number `difficulty`; leave it at 1, "
+            "or take hparams=grpo"
+        )
+    ordered = sorted(examples, key=lambda example: example.meta["difficulty"])
+    return ordered[: max(1, round(share * len(examples)))]
 
 
 class DataOrder:

@@ -22,7 +22,7 @@ from llmzero.core.stage import (
 )
 from llmzero.grpo import checkpoint
 from llmzero.grpo.checkpoint import Position
-from llmzero.grpo.data import DataOrder
+from llmzero.grpo.data import DataOrder, easiest
 from llmzero.grpo.distributed import World
 from llmzero.grpo.evaluation import evaluate
 from llmzero.grpo.experience import Collector, work_of
@@ -87,7 +87,8 @@ class Trainer:
         self.length = self.spec.length
         self._spent_before = checkpoint.gpu_seconds_behind(self.spec.resume_from)
         if self.spec.trains:
-            data = DataOrder(self.task.split("train"), position.data_seed)
+            share = self.hparams.get("easiest", 1.0)  # is not in every catalogue
+            data = DataOrder(easiest(self.task.split("train"), share), position.data_seed)
             self.collector = Collector(
                 self.task,
                 self.policy,

@@ -14,6 +14,7 @@ from llmzero.core.parts import make
 TARGETS = {
     "countdown": "countdown.Countdown",
     "metro": "metro.Metro",
+    "tower": "tower.Tower",
     "math": "mathematics.mathematics",
     "chem": "chemistry.chemistry",
     "ssmr": "music.sheet_music",
