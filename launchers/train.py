@@ -17,7 +17,7 @@ from llmzero.config import TrainConfig
 from llmzero.core.errors import UserError
 from llmzero.core.files import make_private
 from llmzero.core.processes import identity
-from llmzero.core.stage import StageDir, StageSpec
+from llmzero.core.stage import StageDir, StageSpec, covered
 from llmzero.core.text import visible_line
 from llmzero.stored import refuse_foreign
 
@@ -73,6 +73,10 @@ def spec_of(config: TrainConfig, directory: Path) -> StageSpec:
     resume_from = Path(config.resume_from).absolute() if config.resume_from else None
     if resume_from is not None and not (resume_from / "COMPLETE").exists():
         raise UserError(f"resume_from={resume_from}: no complete checkpoint lies there")
+    try:
+        schedule = covered(config.schedule)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return StageSpec(
         node_id=directory.name,
         parent_id=None,
@@ -84,6 +88,7 @@ def spec_of(config: TrainConfig, directory: Path) -> StageSpec:
         seed=config.seed,
         config=config.stage_groups,
         flops=config.flops,
+        schedule=schedule,
     )
 
 

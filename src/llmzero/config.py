@@ -138,6 +138,10 @@ class TrainConfig(StageConfig):
     flops: float | None = setting(
         None, "FLOPs to train instead; the stage ends with the step that comes nearest to them", low=1
     )
+    schedule: list[float] = setting(
+        [0.0, 1.0],
+        "shares of lr_schedule at which the stage begins and ends: [0, 0.25] of the first of four of a path",
+    )
     values: dict[str, Any] | None = setting({}, "hyperparameters other than the catalogue's defaults")
     trusted: bool = setting(
         False,

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from llmzero.core.decay import WHOLE
 from llmzero.core.documents import read_yaml
 from llmzero.core.files import (
     open_own,
@@ -53,6 +54,7 @@ SPEC: Shape = {
     "resume_from?": (str, NOTHING),
     "steps": (int, NOTHING),
     "flops?": NUMBER_OR_NOTHING,
+    "schedule?": [NUMBER],
     "seed": int,
     "hparams": dict,
 }
@@ -81,7 +83,7 @@ HEARTBEAT: Shape = {
     "flops": NUMBER_OR_NOTHING,
 }
 NO_HEARTBEAT = {"phase": "", "progress": 0.0, "seconds": 0.0, "gpu_seconds": 0.0, "flops": None}
-_SPEC_KEYS = ("node_id", "parent", "depth", "resume_from", "steps", "flops", "seed", "hparams")
+_SPEC_KEYS = ("node_id", "parent", "depth", "resume_from", "steps", "flops", "schedule", "seed", "hparams")
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class StageSpec:
         seed: of data order and sampling, where the stage starts a path.
         config: the rest of the stage's resolved config (task, model, rollout, algorithm, trainer).
         flops: FLOPs to train; None where steps are its length.
+        schedule: the shares of `lr_schedule` at which it begins and ends: 0 and 1 where it has its own, parts
+            of the path's where `trainer.lr_over=path`.
     """
 
     node_id: str
@@ -111,6 +115,7 @@ class StageSpec:
     seed: int
     config: dict[str, Any] = field(default_factory=dict)
     flops: float | None = None
+    schedule: tuple[float, float] = WHOLE
 
     @property
     def length(self) -> Length:
@@ -131,6 +136,7 @@ class StageSpec:
             "resume_from": stored(self.resume_from, self.directory),
             "steps": self.steps,
             "flops": self.flops,
+            "schedule": list(self.schedule),
             "seed": self.seed,
             "hparams": self.hparams,
             **self.config,
@@ -157,7 +163,19 @@ class StageSpec:
             seed=value["seed"],
             config=config,
             flops=length.flops,
+            schedule=covered(value.get("schedule", WHOLE)),
         )
+
+
+def covered(shares: Sequence[float]) -> tuple[float, float]:
+    """Return the shares of a schedule at which a stage begins and ends, after checking them.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if len(shares) != 2 or not 0 <= shares[0] <= shares[1] <= 1:
+        raise ValueError(f"schedule={list(shares)}: must be two shares from 0 to 1, the lower one first")
+    return shares[0], shares[1]
 
 
 @dataclass(frozen=True)

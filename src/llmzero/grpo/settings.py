@@ -64,6 +64,11 @@ class TrainerSettings:
         low=1,
     )
     evaluation_split: str = setting("val", "what validations score", choices=("train", "val", "test"))
+    lr_over: str = setting(
+        "stage",
+        "what lr_schedule spans: each stage anew, or a path of search.max_depth stages, which count alike",
+        choices=("stage", "path"),
+    )
     max_skipped_updates: int = setting(
         3, "updates in a row with gradients that are not finite before the stage fails", low=0
     )

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from transformers import set_seed
 
+from llmzero.core.decay import decayed
 from llmzero.core.files import append_jsonl
 from llmzero.core.seeds import seed_of
 from llmzero.core.stage import (
@@ -187,12 +188,14 @@ class Trainer:
         set_seed(seed_of(self.position.data_seed, self.position.global_step, self.world.rank) % 2**32)
 
     def _learning_rate(self) -> float:
-        """Linear warm-up over the path's first steps, or over this stage's where it warms up again; then
-        constant.
+        """The peak, times a linear warm-up over the path's first steps, or over this stage's where it warms
+        up again, times what `lr_schedule` leaves of it.
         """
         steps = self.step if self.hparams["rewarm"] else self.position.global_step
+        warm = min(1.0, (steps + 1) / max(1, self.hparams["warmup_steps"]))
+        schedule = self.hparams.get("lr_schedule", "constant")  # stages of earlier versions have none
         return float(
-            self.hparams["learning_rate"] * min(1.0, (steps + 1) / max(1, self.hparams["warmup_steps"]))
+            self.hparams["learning_rate"] * warm * decayed(schedule, self.spec.schedule, self._share())
         )
 
     def _validate(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmzero.agents.base import AsksModel
+from llmzero.core.decay import DECAYS
 from llmzero.core.documents import is_number
 from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.files import RESTORE
@@ -77,6 +78,11 @@ def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[Asks
         raise UserError(
             f"rollout.tensor_parallel={shared}: must divide the {processes} processes that {name} starts "
             "on a node; set its GPUs or processes"
+        )
+    schedule = config.catalogue.get("lr_schedule")
+    if schedule and (unknown := set(schedule.choices or (schedule.default,)) - set(DECAYS)):
+        raise UserError(
+            f"hparams.parameters.lr_schedule.choices: {min(map(str, unknown))} is none of {', '.join(DECAYS)}"
         )
     unpriced = None in (config.llm.price_input, config.llm.price_output)
     if "llm_dollars" in config.budget.limits and models and unpriced:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.agents.base import AsksModel, EarlyStopper
+from llmzero.core.decay import WHOLE
 from llmzero.core.errors import UserError
 from llmzero.core.files import reading, write_json
 from llmzero.core.hparams import HParams
@@ -78,6 +79,7 @@ class Plan:
         stage_config: the groups of the configuration that stages are made of.
         audit_fraction: share of the stages that the early stopper would end, but which run on.
         prefetch_depth: stages below this depth have their likely child proposed before they end.
+        path_stages: how many stages `lr_schedule` spans; None where each stage has its own.
     """
 
     stage_steps: int
@@ -86,6 +88,13 @@ class Plan:
     stage_config: dict[str, Any]
     audit_fraction: float = 0.0
     prefetch_depth: int = 0
+    path_stages: int | None = None
+
+    def schedule(self, depth: int) -> tuple[float, float]:
+        """Return the shares of `lr_schedule` at which a stage at this depth begins and ends."""
+        if self.path_stages is None or depth == 0:
+            return WHOLE
+        return (depth - 1) / self.path_stages, min(1.0, depth / self.path_stages)
 
 
 class Driver:
@@ -174,11 +183,16 @@ class Driver:
             if expansion.proposal is None:
                 self._have_proposed(expansion)
             else:
-                steps, memo = expansion.steps, expansion.memo
-                node = self._create(
-                    expansion.parent_id, expansion.hparams, expansion.proposal, steps=steps, memo=memo
+                self._start(
+                    self._create(
+                        expansion.parent_id,
+                        expansion.hparams,
+                        expansion.proposal,
+                        steps=expansion.steps,
+                        memo=expansion.memo,
+                        schedule=expansion.schedule,
+                    )
                 )
-                self._start(node)
 
     def _may_grow(self) -> bool:
         root = self.store.tree.root
@@ -265,6 +279,7 @@ class Driver:
         *,
         steps: int | None = None,
         memo: Mapping[str, Any] | None = None,
+        schedule: tuple[float, float] | None = None,
         node: Node | None = None,
     ) -> Node:
         """Record a new node in the log, or what `node` changes, which was being proposed; return it."""
@@ -273,16 +288,18 @@ class Driver:
         parent = tree[parent_id] if parent_id else None
         resume_from = self._checkpoint(parent, proposal.resume) if parent else None
         steps = node.steps if node else steps or self.plan.stage_steps
+        depth = parent.depth + 1 if parent else 0
         self._record(
             "created",
             node_id=node_id,
             parent_id=parent.node_id if parent else None,
-            depth=parent.depth + 1 if parent else 0,
+            depth=depth,
             hparams=hparams,
             steps=steps if parent else 0,
             resume_from=stored(resume_from, self.workspace.nodes / node_id),
             proposal=proposal.to_dict(),
             memo=node.memo if node else memo or {},
+            schedule=schedule or self.plan.schedule(depth),
         )
         return tree[node_id]
 
@@ -310,6 +327,7 @@ class Driver:
             steps=node.steps,
             seed=self.plan.seed,
             config=self.plan.stage_config,
+            schedule=node.schedule,
         )
 
     def _start(self, node: Node) -> None:

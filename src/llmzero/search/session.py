@@ -273,6 +273,7 @@ class Session:
             seed=config.seed,
             stage_config=self.stage_groups,
             audit_fraction=config.stopper.get("audit_fraction") or 0.0,
+            path_stages=config.search.max_depth if (config.trainer or {}).get("lr_over") == "path" else None,
             prefetch_depth=config.search.max_depth if config.search.prefetch and self._thinks else 0,
         )
         return Driver(

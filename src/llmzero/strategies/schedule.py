@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from llmzero.core.decay import WHOLE
 from llmzero.core.documents import read_document, refuse, unknown_keys, write_document
 from llmzero.core.errors import UserError
 from llmzero.core.files import finite
@@ -62,6 +63,7 @@ class StrategyStage:
         changes: its values that differ from the stage before; for the first stage, from the practitioner's.
         resume: the checkpoint of the stage before from which it resumes.
         stop_at: the step at which it was stopped early, beyond which a replay does not train.
+        schedule: the shares of `lr_schedule` at which it would begin and end if it took all its steps.
         diagnosis: the agent's, of the stage before.
         node_id, best_step, score: the node of its search, and what it reached there.
         notes: what a transfer to another catalogue did to its values.
@@ -77,6 +79,13 @@ class StrategyStage:
     best_step: int | None = None
     score: float | None = None
     notes: tuple[str, ...] = ()
+    schedule: tuple[float, float] = WHOLE
+
+    @property
+    def covered(self) -> tuple[float, float]:
+        """The shares of `lr_schedule` at which a replay begins and ends it."""
+        begins, ends = self.schedule
+        return begins, begins + (ends - begins) * self.end / self.steps
 
     @property
     def end(self) -> int:
@@ -97,6 +106,7 @@ class StrategyStage:
             node_id=node.node_id,
             best_step=node.result.best_step,
             score=node.score,
+            schedule=node.schedule,
         )
 
     @classmethod
@@ -113,11 +123,22 @@ class StrategyStage:
         if found:
             raise UserError("\n".join(f"{where}: {text}" for text in found))
         texts = {name: tuple(values.get(name, ())) for name in ("diagnosis", "notes")}
-        return cls(**{**values, **texts})
+        return cls(**{**values, **texts, "schedule": tuple(values.get("schedule", WHOLE))})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, as YAML keeps them."""
-        return {**asdict(self), "diagnosis": list(self.diagnosis), "notes": list(self.notes)}
+        return {
+            **asdict(self),
+            "diagnosis": list(self.diagnosis),
+            "notes": list(self.notes),
+            "schedule": list(self.schedule),
+        }
+
+
+def is_part(value: Any) -> bool:
+    """Return whether a value is a part of a schedule."""
+    numbers = isinstance(value, list | tuple) and len(value) == 2 and all(map(is_finite, value))
+    return numbers and 0 <= value[0] <= value[1] <= 1
 
 
 STAGE_KEYS = (
@@ -130,10 +151,13 @@ STAGE_KEYS = (
     "hparams",
     "best_step",
     "score",
+    "schedule",
 )
+USUAL = {"stop_at": None, "schedule": list(WHOLE)}  # what a file leaves out
 STAGE: Mapping[str, Check] = {
     "steps": (lambda value: is_count(value) and value >= 1, "an integer of at least 1"),
     "stop_at": (or_null(lambda value: is_count(value) and value >= 1), "an integer from 1 to steps"),
+    "schedule": (is_part, "two shares from 0 to 1, the lower one first"),
     "resume": (lambda value: value in ("best", "last") or is_count(value), "best, last, or a step"),
     "diagnosis": (are_words, ALLOWED_WORDS),
     "hparams": (lambda value: isinstance(value, dict), "a mapping of names to values"),
@@ -162,7 +186,7 @@ def export_strategy(
     """Write the path to `best` as `strategy.yaml`, with what moving its values to another catalogue needs."""
     entries = [stage.to_dict() for stage in strategy_of(tree, best, catalogue)]
     stages = [
-        {name: entry[name] for name in STAGE_KEYS if name != "stop_at" or entry[name] is not None}
+        {name: entry[name] for name in STAGE_KEYS if name not in USUAL or entry[name] != USUAL[name]}
         for entry in entries
     ]
     write_document(
@@ -289,6 +313,7 @@ def _completed(entries: Sequence[dict[str, Any]], catalogue: Catalogue) -> list[
             "hparams": hparams,
             "changes": catalogue.changes(before, hparams),
             "diagnosis": tuple(entry.get("diagnosis", ())),
+            "schedule": tuple(entry.get("schedule", WHOLE)),
         }
         stages.append(StrategyStage(**stage))
     return stages

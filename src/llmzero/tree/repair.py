@@ -158,6 +158,7 @@ def _creation(stage: StageDir) -> dict[str, Any]:
         "depth": spec.depth,
         "hparams": spec.hparams,
         "steps": spec.steps,
+        "schedule": spec.schedule,
         "resume_from": stored(spec.resume_from, stage.path),
         "memo": proposal.pop("memo", {}),
         "proposal": proposal,

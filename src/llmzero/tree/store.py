@@ -14,10 +14,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from llmzero.core.decay import WHOLE
 from llmzero.core.errors import DamagedFileError
 from llmzero.core.files import append_jsonl, parsed, read_bytes, reading, write_atomic
 from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shape, require
-from llmzero.core.stage import StageResult
+from llmzero.core.stage import StageResult, covered
 from llmzero.tree.budget import Ledger
 from llmzero.tree.tree import Node, Tree
 
@@ -39,6 +40,7 @@ EVENTS: dict[str, dict[str, Shape]] = {
         "steps": int,
         "resume_from?": (str, NOTHING),
         "proposal": dict,
+        "schedule?": [NUMBER],
     },
     "started": {"node_id": str},
     "died": {"node_id": str},
@@ -252,12 +254,14 @@ class EventStore:
             name: event[name] for name in ("node_id", "parent_id", "depth", "hparams", "steps", "proposal")
         }
         resume_from = self._checkpoint(event["resume_from"], event["node_id"], own=False)
+        schedule = covered(event.get("schedule", WHOLE))
         if event["node_id"] in self.tree.nodes:
             node = self.tree[event["node_id"]]
             node.hparams, node.proposal = event["hparams"], event["proposal"]
-            node.resume_from, node.state = resume_from, "queued"
+            node.resume_from, node.schedule, node.state = resume_from, schedule, "queued"
             return
-        self.tree.add(Node(**fields, resume_from=resume_from, memo=event.get("memo") or {}))
+        memo = event.get("memo") or {}
+        self.tree.add(Node(**fields, resume_from=resume_from, memo=memo, schedule=schedule))
 
     def _started(self, event: dict[str, Any]) -> None:
         node = self.tree[event["node_id"]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmzero.core.decay import WHOLE
 from llmzero.core.hparams import HParams
 from llmzero.core.stage import FINAL_STATES, StageResult, State
 
@@ -29,6 +30,7 @@ class Node:
         prefetch_open: whether that proposal may still be used.
         stop: the decision to end it early, as in the event log: `reason`, `details`, `step`, `incumbent`.
         attempts: how often the stage was started; deaths: how often its process ended without a result.
+        schedule: the shares of `lr_schedule` at which it begins and ends, see `StageSpec`.
         finished_order: 0 for the first stage to end, and so on; None while it has not.
     """
 
@@ -48,6 +50,7 @@ class Node:
     stop: dict[str, Any] | None = None
     attempts: int = 0
     deaths: int = 0
+    schedule: tuple[float, float] = WHOLE
     finished_order: int | None = None
     children: list[str] = field(default_factory=list)
 

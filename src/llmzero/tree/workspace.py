@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +103,7 @@ class Workspace:
             raise UserError(
                 f"search_dir={self.path} holds another search: {listed}. "
                 "Choose another search_dir, or give the same values, "
-                f"which {self.config_file} has"
+                f"which {self.config_file} has" + _without_tunables(listed)
             )
 
 
@@ -160,6 +161,12 @@ def differences(
     here = _flat(without_secrets(present), changeable)
     different = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
     return "; ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in different[:5])
+
+
+def _without_tunables(listed: str) -> str:
+    """Return how to do without tunables that a search was begun without: the catalogue has new ones since."""
+    new = re.findall(r"hparams\.parameters\.(\w+)\.group is None there", listed)
+    return "".join(f"; ~hparams.parameters.{name} goes on without {name}" for name in dict.fromkeys(new))
 
 
 def _flat(config: Mapping[str, Any], changeable: Collection[str], prefix: str = "") -> dict[str, Any]:

@@ -32,6 +32,7 @@ CONFIG = composed("search", SearchConfig, ["experiment=simulated"])
 CATALOGUE = CONFIG.catalogue
 DEFAULTS = CATALOGUE.defaults()
 STEPS = 16
+OF_STAGES = ("reference", "rewarm", "optimizer_state", "warmup_steps", "lr_schedule")
 TASK_ONLY = {"reward_format", "reward_correct"}
 
 
@@ -143,7 +144,7 @@ def test_lengths_explode_unless_there_is_room_or_a_leash() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in REFERENCE if name not in ("reference", "rewarm", "optimizer_state", "warmup_steps")],
+    [name for name in REFERENCE if name not in OF_STAGES],
 )
 def test_every_parameter_that_matters_in_training_matters(name: str) -> None:
     """From a configuration in which each of them has something to act on."""

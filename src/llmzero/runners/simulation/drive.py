@@ -26,6 +26,7 @@ REFERENCE: Mapping[str, Any] = {
     "minibatches": 1,
     "warmup_steps": 0,
     "rewarm": False,
+    "lr_schedule": "constant",
     "optimizer_state": "carry",
     "max_grad_norm": 1.0,
 }
@@ -61,6 +62,7 @@ class Drive:
     entropy_coef: float
     warmup: float
     rewarm: bool
+    schedule: str
     reset: bool
     to_parent: bool
     learning_rate: float
@@ -94,6 +96,7 @@ def drive_of(hparams: HParams, reference: Mapping[str, Any]) -> Drive:
         entropy_coef=value["entropy_coef"],
         warmup=value["warmup_steps"],
         rewarm=bool(value["rewarm"]),
+        schedule=value["lr_schedule"],
         reset=value["optimizer_state"] == "reset",
         to_parent=value["reference"] == "parent",
         learning_rate=value["learning_rate"],

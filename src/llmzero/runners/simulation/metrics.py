@@ -80,6 +80,7 @@ class Metrics:
         validating: float,
         spent: float,
         flops: float,
+        left: float,
     ) -> str:
         """Return a line of `metrics.jsonl`.
 
@@ -91,6 +92,7 @@ class Metrics:
             validating: device seconds of the validation that follows; 0 where none does.
             spent: device seconds of the stage so far.
             flops: compute of the step.
+            left: what `lr_schedule` leaves of the learning rate.
         """
         drive, draw = self.drive, self._draw
         score, quiet, cut = self._shares(policy, seen)
@@ -120,7 +122,7 @@ class Metrics:
             *(
                 ROUNDING + 0.1 * seen.stray**2,
                 1e-5 * draw(),
-                drive.learning_rate,
+                drive.learning_rate * left,
                 self._norm(policy),
                 0.0,
                 ROUNDING,

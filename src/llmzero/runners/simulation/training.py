@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from llmzero.core.decay import decayed
 from llmzero.core.files import append, read_json, reading, write_atomic
 from llmzero.core.shapes import NUMBER_OR_NOTHING, SCALAR, require
 from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
@@ -128,17 +129,19 @@ class Training:
             due = self.spec.length.is_due(number, before, self._flops, every, validations)
             due = due or self.failure is not None
             self.due += seconds.total
+            done = self.spec.length.share(number - 1, before)
+            left = decayed(self.drive.schedule, self.spec.schedule, done)
             seen = advance(
                 self.policy,
                 self.land,
-                self.drive,
+                self.drive if left == 1 else replace(self.drive, rate=self.drive.rate * left),
                 number - 1,
                 self._anchor,
                 self.noise * self._training.gauss(0, 1),
             )
             after = validating if due else 0.0
             self._lines.append(
-                self._metrics.line(number, self.policy, seen, seconds, after, self.due + after, flops)
+                self._metrics.line(number, self.policy, seen, seconds, after, self.due + after, flops, left)
             )
         self.due += 0.0 if self.failure else validating
 

@@ -27,6 +27,7 @@ class Expansion:
         steps: its length; None is that of every stage of the search.
         memo: what the method needs to know about the stage after a restart; stored with the node in the event
             log.
+        schedule: the shares of `lr_schedule` at which it begins and ends; None is as `trainer.lr_over` says.
     """
 
     parent_id: str
@@ -34,6 +35,7 @@ class Expansion:
     proposal: Proposal | None
     steps: int | None = None
     memo: dict[str, Any] = field(default_factory=dict)
+    schedule: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -45,4 +45,4 @@ class ReplayMethod(SingleChain):
             stage.resume,
             notes=tuple(stage.notes),
         )
-        return Expansion(node.node_id, stage.hparams, proposal, steps=stage.end)
+        return Expansion(node.node_id, stage.hparams, proposal, steps=stage.end, schedule=stage.covered)
