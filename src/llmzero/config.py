@@ -40,6 +40,8 @@ from llmzero.runners.local import LocalRunnerSettings
 from llmzero.runners.simulated import SimulatedRunnerSettings
 from llmzero.runners.slurm import SlurmRunnerSettings
 from llmzero.runners.slurm_pilot import SlurmPilotSettings
+from llmzero.runners.table import TableRunnerSettings
+from llmzero.runners.tables.format import settings_of_table
 from llmzero.search.methods.asha import AshaSettings
 from llmzero.search.methods.grid import GridSettings
 from llmzero.search.methods.optuna_settings import OptunaSettings
@@ -243,6 +245,7 @@ PARTS: Mapping[str, tuple[str, type]] = {
     "runner_local": ("llmzero.runners.local.LocalRunner", LocalRunnerSettings),
     "runner_inline": ("llmzero.runners.inline.InlineRunner", InlineRunnerSettings),
     "runner_simulated": ("llmzero.runners.simulated.SimulatedRunner", SimulatedRunnerSettings),
+    "runner_table": ("llmzero.runners.table.TableRunner", TableRunnerSettings),
     "runner_slurm": ("llmzero.runners.slurm.SlurmRunner", SlurmRunnerSettings),
     "runner_slurm_pilot": ("llmzero.runners.slurm_pilot.SlurmPilotRunner", SlurmPilotSettings),
     "tracking_wandb": ("llmzero.mirrors.tracking.WandbTracking", TrackingSettings),
@@ -253,11 +256,13 @@ PARTS: Mapping[str, tuple[str, type]] = {
 def register() -> None:
     """Put the schemas into Hydra's ConfigStore, under the group `schema`.
 
-    Configurations may also use `${label:FILE,...}`, `${family:TARGET}` and `${settings_help:}` from then on.
+    Configurations may also use `${label:FILE,...}`, `${family:TARGET}`, `${of_table:NAME,SEED,KEY}` and
+    `${settings_help:}` from then on.
     """
     OmegaConf.register_new_resolver("settings_help", settings_help, replace=True)
     OmegaConf.register_new_resolver("label", label, replace=True)
     OmegaConf.register_new_resolver("family", family, replace=True)
+    OmegaConf.register_new_resolver("of_table", settings_of_table, replace=True)
     store = ConfigStore.instance()
     for name, kind in {**LAUNCHERS, **GROUPS}.items():
         store.store(group="schema", name=name, node=_open_mappings(kind))

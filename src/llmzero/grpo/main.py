@@ -46,6 +46,7 @@ def run_stage(
     started: float | None = None,
     interrupted: Callable[[], bool] | None = None,
     kept: Kept | None = None,
+    trainer: type[Trainer] = Trainer,
 ) -> StageResult | None:
     """Run the stage that a directory describes and write its result; every process of the stage calls this.
 
@@ -60,6 +61,7 @@ def run_stage(
             signals.
         kept: holds the engine of the stage before in this process, and receives this stage's where the
             stage succeeds; None keeps none.
+        trainer: the class that trains, which may look at more than ours.
     """
     stage = StageDir(Path(directory))
     spec = stage.read_spec()
@@ -72,10 +74,10 @@ def run_stage(
         listening = nullcontext(interrupted) if interrupted else interruptible()
         with (
             listening as asked_to_leave,
-            prepared(spec, stage, world, heartbeat, phases, asked_to_leave, kept) as trainer,
+            prepared(spec, stage, world, heartbeat, phases, asked_to_leave, kept, trainer) as ready,
         ):
-            result = trainer.run()
-        del trainer  # and with it the policy
+            result = ready.run()
+        del ready  # and with it the policy
         if kept is not None:
             settle(kept)
     except Interrupted:
@@ -124,6 +126,7 @@ def prepared(
     phases: Phases,
     interrupted: Callable[[], bool],
     kept: Kept | None = None,
+    trainer: type[Trainer] = Trainer,
 ) -> Iterator[Trainer]:
     """Give the stage's trainer, ready to go on from where the stage stands; keep its engine afterwards."""
     settings = read(TrainerSettings, spec.config["trainer"], "trainer")
@@ -159,7 +162,7 @@ def prepared(
             phases=phases,
             interrupted=interrupted,
         )
-        yield Trainer(setup, position, first_step)
+        yield trainer(setup, position, first_step)
         if kept is not None:
             keep(kept, sampler, engine_for)
     finally:

@@ -25,7 +25,7 @@ from llmzero.grpo import checkpoint
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.data import DataOrder, easiest
 from llmzero.grpo.distributed import World
-from llmzero.grpo.evaluation import evaluate
+from llmzero.grpo.evaluation import Evaluation, evaluate
 from llmzero.grpo.experience import Collector, work_of
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.heartbeat import Heartbeat
@@ -200,16 +200,8 @@ class Trainer:
 
     def _validate(self) -> None:
         self.heartbeat.beat(phase="validation", progress=self._share() if self.spec.trains else 0.0)
-        seed = seed_of(self.position.data_seed, self.position.global_step, VALIDATION)
-        sampling = Sampling(
-            self.settings.validation_limit(self.hparams),
-            self.settings.validation_temperature,
-            self.settings.validation_samples,
-            seed,
-        )
         with self.phases("validation"):
-            examples = self.task.split(cast("Split", self.settings.evaluation_split))
-            evaluation = evaluate(self.task, examples, self.policy, self.sampler, self.world, sampling)
+            evaluation = self._evaluated(cast("Split", self.settings.evaluation_split))
         point = ValidationPoint(
             self.step,
             self.position.global_step,
@@ -227,6 +219,16 @@ class Trainer:
             details: dict[str, Any] = {"pass_at": evaluation.pass_at, "subtasks": evaluation.subtasks}
             record = asdict(point) | {name: value for name, value in details.items() if value}
             append_jsonl(self.stage.validation_file, [record], sync=True)
+
+    def _evaluated(self, split: Split) -> Evaluation:
+        """Score the policy on a split."""
+        sampling = Sampling(
+            self.settings.validation_limit(self.hparams),
+            self.settings.validation_temperature,
+            self.settings.validation_samples,
+            seed_of(self.position.data_seed, self.position.global_step, VALIDATION),
+        )
+        return evaluate(self.task, self.task.split(split), self.policy, self.sampler, self.world, sampling)
 
     def _save(self) -> None:
         """Write a checkpoint; of the earlier ones the one with the best validation score alone stays."""

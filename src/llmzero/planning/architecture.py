@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmzero.core.compute import Arithmetic
 from llmzero.core.errors import UserError
 from llmzero.grpo.settings import ArchitectureSettings, LoraSettings
 
@@ -105,16 +104,6 @@ class Architecture(ArchitectureSettings):
                 f"must be all-linear, or a list of some of {', '.join(self.linears)}"
             )
         return self.num_hidden_layers * (lora.rank or 0) * sum(sum(self.linears[name]) for name in names)
-
-    def arithmetic(self, lora: LoraSettings) -> Arithmetic:
-        """Return what passes cost, with a LoRA adapter where there is one."""
-        weights = sum(inputs * outputs for inputs, outputs in self.linears.values())
-        return Arithmetic(
-            linear=2 * self.num_hidden_layers * weights,
-            head=2 * self.embedding,
-            attention=4 * self.num_hidden_layers * self.query_width,
-            adapter=2 * self.adapter_parameters(lora) if lora.rank else 0,
-        )
 
     def cache_bytes(self, size: int) -> int:
         """Bytes of one token in the key-value cache, `size` bytes an element."""

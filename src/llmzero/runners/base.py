@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmzero.core.hparams import Catalogue
+from llmzero.core.length import Length
 from llmzero.core.stage import StageResult, StageSpec, StageStatus
 
 ENTRY_POINT = "llmzero.grpo.main.run_stage"  # by name: this half does not import it
@@ -47,6 +49,21 @@ class StageRunner(ABC):
 
         Args:
             stage_config: the groups of the configuration that stages are made of.
+        """
+
+    def check(  # noqa: B027 - most run any stage
+        self, seeds: Sequence[int], catalogue: Catalogue, length: Length, depth: int
+    ) -> None:
+        """Refuse a search some of whose stages could not be run.
+
+        Args:
+            seeds: its own, and those of its confirmation.
+            catalogue: what its stages' hyperparameters may be.
+            length: of its stages.
+            depth: stages of a path at most.
+
+        Raises:
+            UserError: it is refused; the message names key and remedy.
         """
 
     @abstractmethod

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from llmzero.core.files import read_json, reading, remove_temporary, write_json
 from llmzero.core.settings import setting
 from llmzero.core.shapes import NUMBER, require
-from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
+from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, StageStatus, ValidationPoint
 from llmzero.runners.base import StageRunner
 from llmzero.runners.simulation.clock import Clock
 from llmzero.runners.simulation.landscape import LANDSCAPES, Landscape
@@ -34,11 +35,46 @@ class SimulatedRunnerSettings:
     )
 
 
-class SimulatedRunner(StageRunner):
-    """Runs stages of the analytic model on a simulated clock: they end in order of their simulated durations.
+class ClockedStage(Protocol):
+    """What a stage on the simulated clock is.
 
-    What a stage does depends on the checkpoint it resumes from, its hyperparameters and the seed alone, so a
-    path comes out alike wherever it stands in a tree and whichever method grew it.
+    Attributes:
+        spec: what it was asked for.
+        points: the validations so far.
+        spent: device seconds up to the last of them; `due`: up to the next.
+        validated: share of the length that was done there, and the stage's compute.
+        failure: how it fails at `due`; None where it goes on.
+    """
+
+    spec: StageSpec
+    points: list[ValidationPoint]
+    spent: float
+    due: float
+    validated: tuple[float, float]
+    failure: Any
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has come to its end."""
+
+    def prepare(self) -> None:
+        """Compute up to the next validation, or to where it fails."""
+
+    def validate(self) -> None:
+        """Write that validation, and what led to it."""
+
+    def take_up(self) -> None:
+        """Compute again up to the last validation that an earlier driver wrote."""
+
+    def end(self, state: FinalState, began: float) -> StageResult:
+        """Write the checkpoints and the result of a stage that began at a moment of the clock."""
+
+    def fail(self, failure: Any, began: float) -> StageResult:
+        """Write the result of a stage that has failed."""
+
+
+class ClockedRunner(StageRunner):
+    """Runs stages on a simulated clock: they end in order of their simulated durations.
 
     A stage goes with its driver. The next one computes it again up to its last validation, and puts it on the
     clock where it stood: `clock.json` in its directory says when it began.
@@ -47,10 +83,8 @@ class SimulatedRunner(StageRunner):
     trains = False
     repeatable = True  # a stage that a power cut takes is made again in a moment
 
-    def __init__(self, settings: SimulatedRunnerSettings) -> None:
-        self.settings = settings
+    def __init__(self) -> None:
         self._clocks: dict[Path, Clock] = {}  # by search: confirmation replays run side by side
-        self._problems: dict[int, Landscape] = {}
 
     def start(self, spec: StageSpec) -> SimulatedHandle:
         """Start a stage from its beginning, now."""
@@ -91,6 +125,23 @@ class SimulatedRunner(StageRunner):
             clock.now = max([0.0, *(each.ended_at or 0.0 for each in results if each)])
         return self._clocks[here.parent]
 
+    @abstractmethod
+    def _training(self, spec: StageSpec) -> ClockedStage:
+        """Return a stage, at its beginning."""
+
+
+class SimulatedRunner(ClockedRunner):
+    """Runs stages of the analytic model.
+
+    What a stage does depends on the checkpoint it resumes from, its hyperparameters and the seed alone, so a
+    path comes out alike wherever it stands in a tree and whichever method grew it.
+    """
+
+    def __init__(self, settings: SimulatedRunnerSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self._problems: dict[int, Landscape] = {}
+
     def _training(self, spec: StageSpec) -> Training:
         return Training(spec, self.problem(spec.seed), self.settings.noise, self.settings.reference)
 
@@ -124,7 +175,7 @@ class EndedHandle:
 class SimulatedHandle:
     """A simulated stage that began at a moment of the clock, under way or ended."""
 
-    def __init__(self, clock: Clock, training: Training, began: float, *, taken_up: bool) -> None:
+    def __init__(self, clock: Clock, training: ClockedStage, began: float, *, taken_up: bool) -> None:
         self._clock, self._training, self._began = clock, training, began
         self._ended: EndedHandle | None = None
         self._stopped = False

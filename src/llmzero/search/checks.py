@@ -11,10 +11,12 @@ from llmzero.core.documents import is_number
 from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.files import RESTORE
 from llmzero.core.hparams import Catalogue
+from llmzero.core.length import Length
 from llmzero.core.model_files import check_model
 from llmzero.core.parts import make
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.runners.base import StageRunner
+from llmzero.search.confirm import fresh_seeds
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.budget import Budget, Ledger
 from llmzero.tree.store import EventStore
@@ -93,6 +95,8 @@ def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[Asks
         raise UserError(
             "trainer.evaluation_split=test: a search selects on val; test is read once, at its end"
         )
+    seeds = [config.seed, *fresh_seeds(config)]
+    runner.check(seeds, config.catalogue, Length(config.search.stage_steps), config.search.max_depth)
 
 
 def check_sources(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:

@@ -27,6 +27,11 @@ FIRST_FRESH_SEED = 1000  # above the search's own
 Summary = dict[str, Any]
 
 
+def fresh_seeds(config: SearchConfig) -> list[int]:
+    """Return the seeds of a search's confirmation."""
+    return [config.seed + FIRST_FRESH_SEED + i for i in range(config.search.confirm_seeds)]
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A strategy, by the node that it leads to, or the practitioner's configuration, which has no node."""
@@ -68,7 +73,7 @@ class Confirmation:
         Raises:
             UserError: a replay failed; the others are there for the next attempt.
         """
-        seeds = [self.config.seed + FIRST_FRESH_SEED + i for i in range(self.config.search.confirm_seeds)]
+        seeds = fresh_seeds(self.config)
         strategies = self._strategies()
         if strategies:
             # The practitioner's configuration trains in one stage, as long as the longest strategy. Its

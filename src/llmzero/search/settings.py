@@ -77,6 +77,9 @@ class SearchConfig(StageConfig):
     stopper: Group = setting(REQUIRED, "who ends hopeless stages early")
     search: SearchSettings = setting(SearchSettings, "where to grow the tree")
     runner: Group = setting(REQUIRED, "what runs a stage")
+    table: str | None = setting(
+        None, "of runner=table: a tree of benchmarks/tables, as NAME or NAME-SEED, or a file (docs/tables.md)"
+    )
     tracking: Group = setting(REQUIRED, "Weights & Biases")
     budget: Budget = setting(Budget, "limits of a search; whichever comes first ends it")
     search_dir: str = setting(REQUIRED, "everything the search knows; the same command continues it")
