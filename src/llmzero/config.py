@@ -43,6 +43,7 @@ from llmzero.runners.slurm_pilot import SlurmPilotSettings
 from llmzero.runners.table import TableRunnerSettings
 from llmzero.runners.tables.format import settings_of_table
 from llmzero.search.methods.asha import AshaSettings
+from llmzero.search.methods.fixed import FixedSettings
 from llmzero.search.methods.grid import GridSettings
 from llmzero.search.methods.optuna_settings import OptunaSettings
 from llmzero.search.methods.pbt import PbtSettings
@@ -237,6 +238,7 @@ PARTS: Mapping[str, tuple[str, type]] = {
     "stopper_llm": ("llmzero.agents.llm_stopper.LlmStopper", LlmStopperSettings),
     "method_tree": ("llmzero.search.methods.tree_search.TreeSearch", TreeSearchSettings),
     "method_random": ("llmzero.search.methods.random_search.RandomSearch", RandomSearchSettings),
+    "method_fixed": ("llmzero.search.methods.fixed.Fixed", FixedSettings),
     "method_grid": ("llmzero.search.methods.grid.Grid", GridSettings),
     "method_asha": ("llmzero.search.methods.asha.Asha", AshaSettings),
     "method_pbt": ("llmzero.search.methods.pbt.Pbt", PbtSettings),

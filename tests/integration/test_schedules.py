@@ -22,7 +22,7 @@ from llmzero.grpo.main import run_stage
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
-from tests.integration.conftest import last_checkpoint, read_lines, same_bits, write_stage
+from tests.integration.conftest import MICRO, Run, last_checkpoint, read_lines, same_bits, write_stage
 
 PEAK = 1e-3
 LENGTHS: Mapping[str, dict[str, Any]] = {"steps": {"steps": 6}, "flops": {"steps": None, "flops": 8e8}}
@@ -176,3 +176,28 @@ def test_a_search_begun_without_schedules_says_how_to_go_on(tmp_path: Path) -> N
     with pytest.raises(UserError, match=f"{earlier} goes on without lr_schedule"):
         run("budget.stages=4")
     assert run("budget.stages=4", earlier) == 5
+
+
+def test_fixed_schedules_are_trained_over_the_whole_length(run_here: Run, tmp_path: Path) -> None:
+    """Real training: the practitioner's arm, a staged context, and one cell of the grid, which decays."""
+    run_here(
+        *("search", *MICRO, "search=fixed", "search.max_depth=2", "search.stage_steps=2", "budget.stages=6"),
+        *("search.workers=1", "stopper=none", "tracking=none", "hparams.parameters.warmup_steps.default=0"),
+        *("hparams.parameters.prompts_per_step.choices=[4]", "model.hparams.prompts_per_step.default=4"),
+        *("model.hparams.prompts_per_step.choices=[4]", "search.method.staged_context=[8,16,32]"),
+        *("search.method.parameters={lr_schedule: 4, learning_rate: 1}", f"search_dir={tmp_path}/s"),
+    )
+    specs = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("s/nodes/*/stage.json"))][1:]
+    assert [spec["schedule"] for spec in specs] == [[0, 0.5], [0.5, 1]] * 3
+    limits = [spec["hparams"]["max_completion_length"] for spec in specs]
+    assert limits == [16, 16, 8, 32, 16, 16]
+    assert [spec["resume_from"] is None for spec in specs] == [False] * 6
+    trained = [rates(tmp_path / "s/nodes" / spec["node_id"]) for spec in specs]
+    schedule = specs[-1]["hparams"]["lr_schedule"]
+    peak = specs[-1]["hparams"]["learning_rate"]
+    expected = [peak * decayed(schedule, (0.0, 1.0), step / 4) for step in range(4)]
+    assert trained[4] + trained[5] == pytest.approx(expected)
+    assert schedule != "constant"
+    best = json.loads((tmp_path / "s/summary.json").read_text())["best"]
+    scores = [json.loads(file.read_text())["best_score"] for file in tmp_path.glob("s/nodes/*/result.json")]
+    assert best["score"] == max(scores)

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from llmzero.search.methods.agent_chain import AgentChain
 from llmzero.search.methods.asha import Asha, AshaSettings, rung_depths
 from llmzero.search.methods.base import Expansion, MethodContext, SearchMethod
 from llmzero.search.methods.configurations import random_configuration
+from llmzero.search.methods.fixed import Fixed, FixedSettings
 from llmzero.search.methods.greedy import Greedy
 from llmzero.search.methods.grid import Grid, GridSettings, spread
 from llmzero.search.methods.optuna_search import OptunaSearch
@@ -52,6 +54,7 @@ METHODS: dict[str, Callable[[MethodContext], SearchMethod]] = {
     "random": lambda context: RandomSearch(RandomSearchSettings(), context),
     "random_schedule": lambda context: RandomSearch(RandomSearchSettings(schedules=True), context),
     "grid": lambda context: Grid(GridSettings(), context),
+    "fixed": lambda context: Fixed(FixedSettings(), context),
     "asha": lambda context: Asha(AshaSettings(), context),
     "pbt": lambda context: Pbt(PbtSettings(), context),
     "tpe": lambda context: OptunaSearch(OptunaSettings("tpe", 2), context),
@@ -181,7 +184,9 @@ def test_every_method_stays_within_depth_and_catalogue(
     tree = grow(METHODS[name](search), began(WIDE), stages or 30, failures=failures)
     assert all(node.depth <= max_depth for node in tree)
     assert not [problem for node in tree for problem in WIDE.problems(node.hparams)]
-    endless = name not in ("practitioner", "grid") and not (name in ("llmzero", "paper") and max_depth == 1)
+    endless = name not in ("practitioner", "grid", "fixed") and not (
+        name in ("llmzero", "paper") and max_depth == 1
+    )
     assert len(tree) - 1 == (stages or 30) if endless else len(tree) > 1
 
 
@@ -196,7 +201,7 @@ def test_several_workers_are_never_without_a_stage(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["grid", "pbt", "greedy"])
+@pytest.mark.parametrize("name", ["grid", "fixed", "pbt", "greedy"])
 def test_several_workers_wait_only_where_the_method_leaves_nothing_to_do(name: str) -> None:
     """A grid at its end, a population's last members, greed with fewer good stages than workers."""
     idle = []
@@ -260,6 +265,61 @@ def test_a_grid_takes_up_the_stages_there_are_and_keeps_its_cells_when_they_beco
     grow(Grid(GridSettings(), context(stages=80)), tree, 80)
     assert {node.hparams["rate"] for node in tree.stages()} == {0.03162, 0.3162}
     assert len(tree) == 1 + 2 * 4
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 6])
+def test_fixed_schedules_are_run_over_the_whole_length_the_practitioners_first(
+    catalogue: Catalogue, depth: int
+) -> None:
+    settings = FixedSettings(staged_context=[8, 16, 32])
+    tree, method = began(catalogue), Fixed(settings, context(catalogue, depth, None))
+    expansions = []
+    for _ in range(5 * depth):
+        expansions.append(method.ask(tree))
+        end(tree, add(tree, expansions[-1]))
+    arms = [expansions[number * depth : (number + 1) * depth] for number in range(5)]
+    shares = [(stage / depth, (stage + 1) / depth) for stage in range(depth)]
+    for arm in arms:
+        assert [stage.schedule for stage in arm if stage] == shares
+        assert all(stage.proposal.resume == "last" for stage in arm if stage and stage.proposal)
+    values = [[stage.hparams for stage in arm if stage] for arm in arms]
+    assert values[0] == [catalogue.defaults()] * depth
+    limits = [hparams["max_completion_length"] for hparams in values[1]]
+    expected = {1: [8], 2: [8, 32], 4: [8, 16, 32, 32], 6: [8] + [16] * 2 + [32] * 3}
+    assert limits == expected[depth]
+    assert all(len({str(hparams) for hparams in arm}) == 1 for arm in values[2:])
+    assert len({str(arm) for arm in values}) == 5
+
+
+def test_arms_of_fixed_schedules_are_in_an_order_of_the_seed_each_once(catalogue: Catalogue) -> None:
+    first, again, other = (
+        Fixed(FixedSettings(), replace(context(catalogue), seed=seed)).arms for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert first[0].stages[0] == other[0].stages[0] == catalogue.defaults()
+    configurations = [{str(arm.stages[0]) for arm in arms} for arms in (first, other)]
+    assert configurations[0] == configurations[1]
+    assert len(configurations[0]) == len(first) == 5 * 5 * 4, "one cell is the practitioner's"
+    assert {arm.stages[0]["lr_schedule"] for arm in first} == {"constant", "wsd", "cosine", "linear"}
+    named = Fixed(FixedSettings({"learning_rate": 2, "kl_coef": 3}), context(catalogue)).arms
+    assert len(named) == 7
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ([8, 16], "must be three length limits"),
+        ("8", "must be three length limits"),
+        ([8, 16, 33], "max_completion_length=33: must be one of 8"),
+    ],
+)
+def test_a_staged_context_that_cannot_be_is_refused(
+    catalogue: Catalogue, limits: object, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        Fixed(FixedSettings(staged_context=limits), context(catalogue))
+    with pytest.raises(UserError, match="the catalogue has no max_completion_length"):
+        Fixed(FixedSettings(staged_context=[8, 16, 32]), context())
 
 
 def test_values_of_a_grid_are_the_middles_of_equal_parts_each_once(catalogue: Catalogue) -> None:
@@ -556,6 +616,7 @@ def test_only_a_search_that_uses_optuna_imports_it_and_it_brings_no_deep_learnin
     others = [
         "agent_chain",
         "asha",
+        "fixed",
         "greedy",
         "grid",
         "pbt",

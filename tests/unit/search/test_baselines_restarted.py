@@ -111,7 +111,7 @@ def test_a_catalogue_of_three_configurations_is_searched_to_an_end_or_to_the_bud
 ) -> None:
     tree = Growth(name, context(SMALL, max_depth=max_depth, stages=30)).to(30)
     assert len(tree) > (1 if name == "practitioner" else 3)
-    if name in ("random", "grid", "tpe", "cmaes"):
+    if name in ("random", "grid", "fixed", "tpe", "cmaes"):
         assert len(tree) - 1 == 3 * max_depth
         assert {node.hparams["kind"] for node in tree.stages()} == set("abc")
 
@@ -120,7 +120,9 @@ def test_a_catalogue_of_three_configurations_is_searched_to_an_end_or_to_the_bud
 def test_where_every_stage_fails_nothing_is_built_on(name: str) -> None:
     tree = Growth(name, context(), failures=1.0).to(20)
     assert {node.parent_id for node in tree.stages()} == {"0000"}
-    assert len(tree) - 1 == {"practitioner": 1, "grid": len(tree) - 1}.get(name, 20)
+    assert len(tree) - 1 == {"practitioner": 1, **dict.fromkeys(("grid", "fixed"), len(tree) - 1)}.get(
+        name, 20
+    )
 
 
 def test_asha_trains_the_best_third_of_nine_to_three_stages_and_the_best_of_those_further() -> None:

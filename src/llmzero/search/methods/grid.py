@@ -41,14 +41,8 @@ class Grid(ConstantChains):
 
     def __init__(self, settings: GridSettings, context: MethodContext) -> None:
         super().__init__(context, "grid")
-        parameters = settings.parameters
-        if parameters is not None and not isinstance(parameters, Mapping):
-            raise UserError(
-                f"search.method.parameters={parameters}: must be numbers of values by name, "
-                f"e.g. {{{next(iter(context.catalogue))}: 2}}"
-            )
-        self.numbers = _chosen(context) if parameters is None else dict(parameters.items())
-        _check(context.catalogue, self.numbers)
+        self.numbers = _chosen(context) if settings.parameters is None else settings.parameters
+        check_grid(context.catalogue, self.numbers)
         self._cells: list[HParams] = []
 
     def start(self, tree: Tree, number: int) -> ChainStart | None:
@@ -60,7 +54,7 @@ class Grid(ConstantChains):
             first = tree.root.children[:1]
             if first:
                 self.numbers = memo_of(self.context, tree[first[0]], {"grid": {str: int}})["grid"]
-                _check(self.context.catalogue, self.numbers)
+                check_grid(self.context.catalogue, self.numbers)
             self._cells = cells(self.context.catalogue, self.numbers)
             random.Random(f"{self.context.seed}/grid").shuffle(self._cells)
         if number >= len(self._cells):
@@ -109,9 +103,17 @@ def _chosen(context: MethodContext) -> dict[str, int]:
         numbers[min(grown, key=lambda name: numbers[name])] += 1
 
 
-def _check(catalogue: Catalogue, numbers: Mapping[str, int]) -> None:
-    """Raise `UserError` where a grid's parameter is unknown, or has not that many values."""
+def check_grid(catalogue: Catalogue, numbers: Any) -> None:
+    """Check the numbers of values by parameter of a grid.
+
+    Raises:
+        UserError: a parameter is unknown, or has not that many values.
+    """
     key = "search.method.parameters"
+    if not isinstance(numbers, Mapping):
+        raise UserError(
+            f"{key}={numbers}: must be numbers of values by name, e.g. {{{next(iter(catalogue))}: 2}}"
+        )
     if not numbers:
         raise UserError(
             f"{key}={{}}: has no parameter; name some with their numbers of values, "
