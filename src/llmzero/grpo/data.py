@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -18,13 +19,17 @@ def easiest(examples: Sequence[Example], share: float) -> Sequence[Example]:
     """
     if share == 1:
         return examples
-    if not all(isinstance(example.meta.get("difficulty"), int | float) for example in examples):
+    if not all(_is_number(example.meta.get("difficulty")) for example in examples):
         raise UserError(
             f"easiest={share:g}: the task's problems do not all have a number `difficulty`; leave it at 1, "
             "or take hparams=grpo"
         )
     ordered = sorted(examples, key=lambda example: example.meta["difficulty"])
     return ordered[: max(1, round(share * len(examples)))]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 class DataOrder:

@@ -122,7 +122,9 @@ class Metro(Generated):
     def _trip(self, stop: str, length: int) -> Example:
         prompt = f"{stop}{COUNTS[length]}{ASKED}"
         answer = self._ride(stop, length)[-1]
-        return Example(content_id(f"metro:{prompt}"), prompt, answer, {"length": length})
+        return Example(
+            content_id(f"metro:{prompt}"), prompt, answer, {"length": length, "difficulty": length}
+        )
 
     def _ride(self, stop: str, length: int) -> list[str]:
         """Return the stops that a trip passes, the last one its answer."""
