@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -163,14 +164,9 @@ def stage_of(
 
     Values with a dot in their names are overrides of the configuration, the others hyperparameters.
     """
-    overrides = [f"{name}={value}" for name, value in values.items() if "." in name]
-    common = [text.format(seed=seed) for text in pilot.overrides]
-    fixed = [
-        "trainer.validations=1",
-        f"trainer.validation_max_tokens={pilot.longest}",
-        f"stage_dir={directory}",
-    ]
-    config = composed("train", TrainConfig, [*common, *overrides, *fixed])
+    overrides = [text.format(seed=seed) for text in pilot.overrides]
+    overrides += [f"{name}={value}" for name, value in values.items() if "." in name]
+    config = configuration((*overrides, f"trainer.validation_max_tokens={pilot.longest}"))
     hparams = {name: value for name, value in {**pilot.values, **values}.items() if "." not in name}
     if start is None:
         task, model = make(config.task, "task"), make(config.model, "model")
@@ -187,6 +183,12 @@ def stage_of(
         seed=seed,
         config=config.stage_groups,
     )
+
+
+@cache
+def configuration(overrides: tuple[str, ...]) -> TrainConfig:
+    """Return the composed configuration of a stage that is validated once, at its end."""
+    return composed("train", TrainConfig, [*overrides, "trainer.validations=1", "stage_dir=unused"])
 
 
 def completed(spec: StageSpec, kept: Kept) -> StageResult:
