@@ -39,15 +39,15 @@ class MetroSettings:
     val_size: int | None = setting(None, "validation examples; null: all that there are", low=2)
     test_size: int | None = setting(None, "test examples; null: all that there are", low=2)
     wrong_share: float = setting(
-        0.625, "share of the writings that go on to a stop's wrong successor", low=0, high=1
+        0.55, "share of the writings that go on to a stop's wrong successor", low=0, high=1
     )
     wrong_spread: float = setting(
-        0.125, "how far a stop's own such share, drawn evenly, may lie from it", low=0, high=1
+        0.1, "how far a stop's own such share, drawn evenly, may lie from it", low=0, high=1
     )
     recheck: float = setting(
-        0.85, "probability that a writing looks at a stop again, and again after that", low=0, high=1
+        0.8, "probability that a writing looks at a stop again, and again after that", low=0, high=1
     )
-    rechecks: int = setting(3, "looks again at a stop at most", low=0)
+    rechecks: int = setting(2, "looks again at a stop at most", low=0)
     concise_share: float = setting(0.1, "share of writings without any look again", low=0, high=1)
 
 
