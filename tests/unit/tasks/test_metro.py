@@ -137,14 +137,14 @@ def test_writings_differ_and_go_wrong_as_often_as_is_asked_for() -> None:
         wrong, right = steps[stop, True], steps[stop, False]
         assert wrong / (wrong + right) == pytest.approx(TASK.wrong_share[stop], abs=0.35)
     share = sum(n for (_, wrong), n in steps.items() if wrong) / sum(steps.values())
-    assert share == pytest.approx(0.625, abs=0.03)
+    assert share == pytest.approx(0.55, abs=0.03)
 
 
 def test_looks_again_make_writings_long() -> None:
     long = [e for e in TASK.split("train") if e.meta["length"] == 16]
     lengths = sorted(len(TASK.writing(e, k)) for e in long for k in range(10))
     assert lengths[0] == 32
-    assert lengths[len(lengths) // 2] > 80
+    assert lengths[len(lengths) // 2] > 70
     brisk = metro(recheck=0.0)
     assert {len(brisk.writing(e, 0)) for e in brisk.split("train") if e.meta["length"] == 16} == {32}
 
