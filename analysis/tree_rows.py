@@ -101,6 +101,8 @@ def _stage_row(node: Node, parent: Node | None) -> Row:
         "depth": node.depth,
         "state": node.state,
         "steps": node.steps,
+        "planned_flops": node.flops,
+        "flops": result.flops if result else None,
         "score": node.score,
         "start_score": start,
         "gain": None if node.score is None or start is None else node.score - start,

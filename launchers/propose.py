@@ -43,7 +43,7 @@ def run(config: ProposeConfig) -> None:
     if session.models:
         _refuse_reaching(config, stored)
     store = EventStore(session.workspace.tree_file, repair=False)
-    check_stages(store, session.catalogue)
+    check_stages(store, session.catalogue, session.config.budget)
     if config.node not in store.tree.nodes:
         raise UserError(
             f"node={config.node}: there is no such stage; there are {', '.join(store.tree.nodes)}"

@@ -48,7 +48,7 @@ def chain_of(config: ReplayConfig) -> SearchConfig:
     for number, stage in enumerate(stages, 1):
         for note in stage.notes:
             print(f"  stage {number}: {visible_line(note)}")
-    return replay_config(search, stages)
+    return replay_config(search, stages, config.lengths)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from llmzero.search.methods.random_search import RandomSearchSettings
 from llmzero.search.methods.skill import SkillSettings
 from llmzero.search.methods.tree_search import TreeSearchSettings
 from llmzero.search.settings import Group, SearchConfig, StageConfig
+from llmzero.strategies.schedule import LENGTHS
 from llmzero.tasks.chemistry import ChemistrySettings
 from llmzero.tasks.countdown import CountdownSettings
 from llmzero.tasks.jsonl import JsonLinesSettings
@@ -73,10 +74,13 @@ class ReplayConfig(SearchConfig):
         "the strategy's values as they are, or as far from the practitioner's as they were at home",
         choices=("values", "relative"),
     )
+    lengths: str = setting("steps", "whether its stages are as long in steps or in compute", choices=LENGTHS)
     rule: str | None = setting(
         None, "or a rule.yaml, which sets every stage by the dynamics of the one before"
     )
-    stages: int = setting(4, "of a rule, each of search.stage_steps; a strategy has its own", low=1)
+    stages: int = setting(
+        4, "of a rule, each as long as search.stage_steps or stage_flops says; a strategy has its own", low=1
+    )
 
 
 @dataclass

@@ -12,6 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
+def summed(parts: Iterable[float | None]) -> float | None:
+    """Return the sum of amounts of compute; None, unknown, where one of them is."""
+    known = list(parts)
+    return None if None in known else float(sum(part for part in known if part is not None))
+
+
 @dataclass(frozen=True)
 class Work:
     """What a pass over completions and their prompts is made of; a prompt passes once for its group.

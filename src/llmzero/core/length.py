@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def flops_text(flops: float | None) -> str:
+    """Return an amount of compute for people."""
+    return "unknown FLOPs" if flops is None else f"{flops:.3g} FLOPs"
+
+
 @dataclass(frozen=True)
 class Length:
     """The length of a stage; one of the two is set. 0 steps only evaluate.
@@ -21,7 +26,16 @@ class Length:
             raise ValueError(f"steps={self.steps}, flops={self.flops}: one of them has to be null")
 
     def __str__(self) -> str:
-        return f"{self.steps} steps" if self.flops is None else f"{self.flops:.3g} FLOPs"
+        return f"{self.steps} steps" if self.flops is None else flops_text(self.flops)
+
+    def expected_steps(self, step: int, flops: float | None) -> int:
+        """Return how many steps it is, of FLOPs after what its steps have cost; the arguments are those of
+        `share`.
+        """
+        if self.steps is not None:
+            return self.steps
+        share = self.share(step, flops)
+        return max(step, round(step / share)) if share else step
 
     def left(self, step: int, flops: float | None) -> float:
         """Return how much is left, in steps or FLOPs; the arguments are those of `share`."""

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from llmzero.core.compute import summed
 from llmzero.core.decay import WHOLE
 from llmzero.core.documents import read_yaml
 from llmzero.core.files import (
@@ -363,8 +364,7 @@ class StageDir:
 
     def flops(self, until: float = math.inf) -> float | None:
         """Return the compute of the steps so far, or up to one; None is unknown, as of an earlier version."""
-        steps = [line.get("step_flops") for line in self.metrics() if line["step"] <= until]
-        return None if None in steps else float(sum(filter(None, steps)))
+        return summed(line.get("step_flops") for line in self.metrics() if line["step"] <= until)
 
     def rollouts(self) -> list[dict[str, Any]]:
         """Return the sampled rollouts so far."""

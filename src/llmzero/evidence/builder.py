@@ -11,7 +11,7 @@ from typing import Any
 
 from llmzero.core.hparams import Catalogue
 from llmzero.core.metrics import Metric
-from llmzero.core.stage import StageDir, StageStatus
+from llmzero.core.stage import StageDir, StageStatus, ValidationPoint
 from llmzero.evidence.evidence import Evidence, Prediction, StageView
 from llmzero.tree.tree import Node, Tree
 
@@ -54,6 +54,7 @@ class EvidenceBuilder:
         return self._evidence(
             tree,
             node,
+            node.result.flops if node.result else None,
             node_id=tree.next_id() if until is None else node_id,
             budget_left=budget_left,
             predictions=self._predictions(tree),
@@ -68,16 +69,17 @@ class EvidenceBuilder:
             stage=self._view(tree, node),
             validation=node.result.validation,
             metrics=StageDir(self.nodes_dir / node_id).metrics(),
-            steps=node.steps,
+            steps=_steps(tree, node, node.result.validation, node.result.flops),
             catalogue=self.catalogue,
             metric_catalogue=self.metric_catalogue,
         )
 
     def for_stopping(self, tree: Tree, node_id: str, status: StageStatus) -> Evidence:
         """Return the evidence for judging a running node: its validation trajectory."""
-        return self._evidence(tree, tree[node_id], node_id=node_id, validation=status.validation)
+        node = tree[node_id]
+        return self._evidence(tree, node, status.flops, node_id=node_id, validation=status.validation)
 
-    def _evidence(self, tree: Tree, node: Node, **facts: Any) -> Evidence:
+    def _evidence(self, tree: Tree, node: Node, flops: float | None, **facts: Any) -> Evidence:
         best = tree.best()
         return Evidence(
             stage=self._view(tree, node),
@@ -87,7 +89,7 @@ class EvidenceBuilder:
             history=[self._view(tree, n) for n in tree.stages()],
             best_path=[self._view(tree, n) for n in tree.path(best.node_id)] if best else [],
             incumbent_score=best.score if best else None,
-            steps=node.steps,
+            steps=_steps(tree, node, facts["validation"], flops),
             catalogue=self.catalogue,
             metric_catalogue=self.metric_catalogue,
             seed=f"{self.seed}/{tree.next_id()}",
@@ -141,6 +143,19 @@ class EvidenceBuilder:
             improved=(_gain(node, parent) or 0.0) > 0,
             metrics=tuple((name, way, hit) for name, way, hit in moved if hit is not None),
         )
+
+
+def _steps(tree: Tree, node: Node, validation: Sequence[ValidationPoint], flops: float | None) -> int:
+    """Return the steps of a stage; of one sized in FLOPs, as many as they will be after its last validation.
+
+    `flops` is what it has cost, where its validations do not tell.
+    """
+    if not validation:
+        return node.steps or 0
+    before, last = tree.flops_before(node), validation[-1]
+    if before is not None and last.flops is not None:
+        flops = last.flops - before
+    return node.length.expected_steps(last.step, flops)
 
 
 def _gain(node: Node, parent: Node | None) -> float | None:

@@ -20,7 +20,7 @@ Points = list[tuple[int, float]]  # step and value
 Squares = Callable[[int, int], float]  # of the values from one index to before another
 T = TypeVar("T")
 
-POSITIONS = ("step", "global_step")
+POSITIONS = ("step", "global_step", "flops")
 TOTAL_SECONDS = "gpu_seconds"
 LARGEST = 1e100  # what lies beyond is no measurement, and its square no float
 NEGLIGIBLE = 1e-9  # rounding errors, and shares and divergences that nobody acts on

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llmzero import __version__
+from llmzero.core.compute import summed
 from llmzero.core.errors import UserError
 from llmzero.core.files import no_room, read_json, reading, write_json
 from llmzero.core.locations import located, stored
@@ -71,9 +72,7 @@ class Position:
 
     def after(self, step_flops: float) -> Position:
         """Return the position with the compute of one more step."""
-        flops, stage_flops = (
-            None if before is None else before + step_flops for before in (self.flops, self.stage_flops)
-        )
+        flops, stage_flops = (summed((before, step_flops)) for before in (self.flops, self.stage_flops))
         return replace(self, flops=flops, stage_flops=stage_flops)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Group, RenderableType
@@ -11,11 +11,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from llmzero.core.stage import StageStatus
+from llmzero.core.stage import StageStatus, ValidationPoint
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
 from llmzero.mirrors.live import LiveView
 from llmzero.tree.store import EventStore
+
+
+def _last_step(points: Sequence[ValidationPoint]) -> int:
+    return points[-1].step if points else 0
 
 
 class ReplaysDisplay:
@@ -92,6 +96,9 @@ class ReplayDisplay:
     def update(self, store: EventStore, running: Mapping[str, StageStatus], elapsed: float) -> None:
         """Pass on how many steps are done."""
         tree = store.tree
-        ended = sum(node.steps for node in tree.finished)
-        under_way = sum(status.progress * tree[node_id].steps for node_id, status in running.items())
+        ended = sum(_last_step(node.result.validation) for node in tree.finished if node.result)
+        under_way = sum(
+            status.progress * (tree[node_id].steps or 0) or _last_step(status.validation)
+            for node_id, status in running.items()
+        )
         self._parent.note(self._name, ended + under_way)

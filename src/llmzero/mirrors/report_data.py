@@ -16,6 +16,7 @@ from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT, Node
 
 MIN_POINTS = 6
+COSTS = ("seconds", "gpu_seconds", "flops")
 
 T = TypeVar("T")
 
@@ -132,6 +133,7 @@ def _node(
         "depth": node.depth,
         "state": node.state,
         "steps": node.steps,
+        "planned_flops": node.flops,
         "deaths": node.deaths,
         "score": _short(score),
         "resume_from": node.resume_from.name if node.resume_from else None,
@@ -149,9 +151,9 @@ def _node(
 def _cost(node: Node, stage: StageDir) -> dict[str, Any]:
     """Return what a stage used so far; a running one says so in its heartbeat."""
     if node.result:
-        return {"seconds": node.result.seconds, "gpu_seconds": node.result.gpu_seconds}
+        return {name: getattr(node.result, name) for name in COSTS}
     status = stage.status()
-    return {"seconds": status.get("seconds"), "gpu_seconds": status.get("gpu_seconds")}
+    return {name: status.get(name) for name in COSTS}
 
 
 def _curves(stage: StageDir, names: Sequence[str], points: int) -> dict[str, Any]:

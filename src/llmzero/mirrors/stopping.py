@@ -57,7 +57,8 @@ def _saved(node: Node, taken: Steps) -> float:
     if length:
         most = max(seconds for _, seconds in points)
         longest = most * node.hparams.get("max_completion_length", math.inf) / length
-    left = range(points[-1][0] + 1, node.steps + 1)
+    last = node.length.expected_steps(points[-1][0], node.result.flops)
+    left = range(points[-1][0] + 1, last + 1)
     steps = sum(max(0.0, min(start + slope * step, longest)) for step in left)
     devices = node.result.gpu_seconds / node.result.seconds
     return float(devices * (steps + _following(node.result.validation, taken, left)))

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from llmzero.core.length import flops_text
 from llmzero.core.text import visible_line
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
@@ -29,7 +30,8 @@ def budget_line(store: EventStore, budget: Budget, workers: int, agent: str, ela
     """Return what a search has spent and how long it may still take, in a line."""
     ledger = store.ledger
     stages = f"{ledger.stages}/{budget.stages}" if budget.stages else str(ledger.stages)
-    spent = f"{elapsed:.0f} s | {ledger.gpu_seconds:.0f} gpu-seconds"
+    limit = f" of {budget.flops:.3g}" if budget.flops is not None else ""
+    spent = f"{elapsed:.0f} s | {flops_text(ledger.flops)}{limit} | {ledger.gpu_seconds:.0f} gpu-seconds"
     if ledger.idle_gpu_seconds:
         spent += f" and {ledger.idle_gpu_seconds:.0f} idle"
     line = f"agent {visible_line(agent)} | stages {stages} | {spent}"

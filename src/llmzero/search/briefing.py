@@ -20,7 +20,7 @@ def briefing(config: SearchConfig) -> dict[str, str]:
         ]
         parts[name] = " ".join(words).strip() or "none"
     parts["search"] = (
-        f"stages of {search.stage_steps} steps, paths of up to {search.max_depth} stages, "
+        f"stages of {search.length}, paths of up to {search.max_depth} stages, "
         f"{search.workers} stages at a time"
     )
     if limit := (config.stage_groups["trainer"] or {}).get("validation_max_tokens"):

@@ -11,7 +11,6 @@ from llmzero.core.documents import is_number
 from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.files import RESTORE
 from llmzero.core.hparams import Catalogue
-from llmzero.core.length import Length
 from llmzero.core.model_files import check_model
 from llmzero.core.parts import make
 from llmzero.evidence.builder import EvidenceBuilder
@@ -50,12 +49,18 @@ def check_protocols(config: SearchConfig, parts: Mapping[str, Any]) -> None:
         raise UserError(f"stopper.audit_fraction={audited}: must be from 0 to 1")
 
 
-def check_stages(store: EventStore, catalogue: Catalogue) -> None:
-    """Check that the stages of an event log have hyperparameters of this catalogue.
+def check_stages(store: EventStore, catalogue: Catalogue, budget: Budget) -> None:
+    """Check that the stages of an event log have hyperparameters of this catalogue, and count for the budget.
 
     Raises:
         DamagedFileError: one has not.
+        UserError: compute is limited, and that of a stage is unknown.
     """
+    if budget.flops is not None and store.ledger.flops is None:
+        raise UserError(
+            f"budget.flops={budget.flops:g}: what stages of this search have cost is unknown, as an earlier "
+            "version, or its runner, did not count it; give budget.flops=null and another limit"
+        )
     for node in store.tree:
         if node.state == "proposing":
             continue
@@ -96,7 +101,7 @@ def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[Asks
             "trainer.evaluation_split=test: a search selects on val; test is read once, at its end"
         )
     seeds = [config.seed, *fresh_seeds(config)]
-    runner.check(seeds, config.catalogue, Length(config.search.stage_steps), config.search.max_depth)
+    runner.check(seeds, config.catalogue, config.search.length, config.search.max_depth)
 
 
 def check_sources(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from llmzero.core.compute import summed
 from llmzero.core.files import write_json
 from llmzero.core.hparams import Catalogue
 from llmzero.mirrors.replays import ReplayDisplay, ReplaysDisplay
@@ -119,6 +120,7 @@ class Confirmation:
         self.store.charge_setup(
             f"confirm/{candidate.name}/seed-{seed}",
             round(spent["gpu_seconds"] + spent["setup_gpu_seconds"], 3),
+            summed((spent.get("flops"), spent.get("setup_flops"))),
         )
         return summary
 

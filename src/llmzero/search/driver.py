@@ -18,6 +18,7 @@ from llmzero.core.decay import WHOLE
 from llmzero.core.errors import UserError
 from llmzero.core.files import reading, write_json
 from llmzero.core.hparams import HParams
+from llmzero.core.length import Length
 from llmzero.core.locations import stored
 from llmzero.core.stage import StageDir, StageSpec, StageStatus, State
 from llmzero.core.text import visible_line
@@ -76,13 +77,14 @@ class Plan:
     """What all stages of a search have in common.
 
     Attributes:
+        length: of a stage that has none of its own.
         stage_config: the groups of the configuration that stages are made of.
         audit_fraction: share of the stages that the early stopper would end, but which run on.
         prefetch_depth: stages below this depth have their likely child proposed before they end.
         path_stages: how many stages `lr_schedule` spans; None where each stage has its own.
     """
 
-    stage_steps: int
+    length: Length
     workers: int
     seed: int
     stage_config: dict[str, Any]
@@ -188,7 +190,7 @@ class Driver:
                         expansion.parent_id,
                         expansion.hparams,
                         expansion.proposal,
-                        steps=expansion.steps,
+                        length=expansion.length,
                         memo=expansion.memo,
                         schedule=expansion.schedule,
                     )
@@ -211,7 +213,7 @@ class Driver:
             node_id=node_id,
             parent_id=parent.node_id,
             depth=parent.depth + 1,
-            steps=expansion.steps or self.plan.stage_steps,
+            **vars(expansion.length or self.plan.length),
             memo=expansion.memo,
             prefetched=prefetched is not None,
         )
@@ -268,8 +270,21 @@ class Driver:
             planned_stages=len(self.store.tree) - 1,
             running_gpu_seconds=sum(r.status.gpu_seconds for r in self.running.values())
             + self.store.uncharged_idle(self.idle()),
+            planned_flops=self._planned_flops() if self.budget.flops is not None else 0.0,
         )
         return [*limits, "stop"] if self.workspace.stop_file.exists() else limits
+
+    def _planned_flops(self) -> float:
+        """Return the compute that stages under way will have cost, and half of that of the next one.
+
+        Of a length in steps that is what stages have cost so far, on average.
+        """
+        ledger, tree = self.store.ledger, self.store.tree
+        usual = (ledger.flops or 0.0) / max(1, ledger.stages)
+        under_way = [tree[node_id] for node_id in (*self.running, *self._proposals)]
+        lengths = [node.length for node in under_way if node.parent_id is not None]
+        costs = [usual if length.flops is None else length.flops for length in (*lengths, self.plan.length)]
+        return sum(costs) - costs[-1] / 2
 
     def _create(
         self,
@@ -277,7 +292,7 @@ class Driver:
         hparams: HParams,
         proposal: Proposal,
         *,
-        steps: int | None = None,
+        length: Length | None = None,
         memo: Mapping[str, Any] | None = None,
         schedule: tuple[float, float] | None = None,
         node: Node | None = None,
@@ -287,7 +302,7 @@ class Driver:
         node_id = node.node_id if node else tree.next_id()
         parent = tree[parent_id] if parent_id else None
         resume_from = self._checkpoint(parent, proposal.resume) if parent else None
-        steps = node.steps if node else steps or self.plan.stage_steps
+        length = node.length if node else length or self.plan.length
         depth = parent.depth + 1 if parent else 0
         self._record(
             "created",
@@ -295,7 +310,7 @@ class Driver:
             parent_id=parent.node_id if parent else None,
             depth=depth,
             hparams=hparams,
-            steps=steps if parent else 0,
+            **vars(length if parent else Length(0)),
             resume_from=stored(resume_from, self.workspace.nodes / node_id),
             proposal=proposal.to_dict(),
             memo=node.memo if node else memo or {},
@@ -328,6 +343,7 @@ class Driver:
             seed=self.plan.seed,
             config=self.plan.stage_config,
             schedule=node.schedule,
+            flops=node.flops,
         )
 
     def _start(self, node: Node) -> None:
@@ -436,7 +452,8 @@ class Driver:
     def _prefetch(self, node_id: str, running: Running) -> None:
         """Have the likely child of a stage proposed, at its last validation before its end."""
         node, every = self.store.tree[node_id], running.status.validation[0].step
-        near = running.step < node.steps <= running.step + every
+        last = node.length.expected_steps(running.step, running.status.flops)
+        near = running.step < last <= running.step + every
         wanted = (
             near and node.depth < self.plan.prefetch_depth and node.prefetch is None and node.stop is None
         )
@@ -495,6 +512,7 @@ class Driver:
             "step": running.step,
             "seconds": running.status.seconds,
             "gpu_seconds": running.status.gpu_seconds,
+            "flops": running.status.flops,
             "incumbent": evidence.incumbent_score,
             "validation": [[point.step, point.score, point.stderr] for point in evidence.validation],
         }

@@ -128,7 +128,7 @@ class FinalTest:
                 config=self.config,
             )
             result = yield from self._ended(spec)
-            self.store.charge_setup(spec.node_id, result.gpu_seconds)
+            self.store.charge_setup(spec.node_id, result.gpu_seconds, result.flops)
             candidates += [(result.best_score or 0.0, result.checkpoint)] if result.checkpoint else []
             gpu_seconds += result.gpu_seconds
         return max(candidates, key=lambda pair: pair[0], default=(0.0, None))[1], gpu_seconds
@@ -153,7 +153,7 @@ class FinalTest:
                 f"the final test of {name} failed: {visible_line(result.error)}; "
                 f"see {stage.log_file}, then run the same command again"
             )
-        self.store.charge_setup(spec.node_id, result.gpu_seconds)
+        self.store.charge_setup(spec.node_id, result.gpu_seconds, result.flops)
         point = best_point(result.validation)
         assert point is not None, "a zero-step stage validates once"
         return {

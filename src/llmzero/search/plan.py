@@ -23,13 +23,13 @@ def describe(session: Session) -> str:
         ", ".join(f"{name} {value}" for name, value in asdict(config.budget).items() if value is not None)
         or "none"
     )
-    steps = (config.budget.stages or 0) * search.stage_steps
+    steps = (config.budget.stages or 0) * (search.stage_steps or 0)
     groups = Counter(parameter.group for parameter in session.catalogue.values())
     lines = [
         f"LLMZero: search={search.name} agent={session.agent_name} seed={config.seed}",
         f"  search_dir   {visible_line(session.workspace.path)}",
         f"  task, model  {_target(config.task)}, {_target(config.model)}; runner {_target(config.runner)}",
-        f"  budget       {limits}; {search.workers} at a time, {search.stage_steps} steps a stage, "
+        f"  budget       {limits}; {search.workers} at a time, {search.length} a stage, "
         f"depth up to {search.max_depth}",
         f"  tunables     {len(session.catalogue)}: "
         + ", ".join(f"{count} {name}" for name, count in sorted(groups.items())),
@@ -40,6 +40,8 @@ def describe(session: Session) -> str:
             f"  at most      {steps} GRPO steps"
             + (f" of {completions[0]} to {completions[1]} completions" if completions else "")
         )
+    if config.budget.stages and search.stage_flops:
+        lines.append(f"  at most      about {config.budget.stages * search.stage_flops:.3g} FLOPs")
     if search.confirm_seeds:
         top, seeds = search.confirm_top, search.confirm_seeds
         lines.append(

@@ -7,32 +7,48 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from llmzero.core.length import Length
 from llmzero.search.settings import Group, SearchConfig
 from llmzero.strategies.schedule import StrategyStage, as_trained
 from llmzero.tree.budget import Budget
 
 
-def replay_config(config: SearchConfig, stages: Sequence[StrategyStage]) -> SearchConfig:
+def replay_config(
+    config: SearchConfig, stages: Sequence[StrategyStage], lengths: str = "steps"
+) -> SearchConfig:
     """Return the configuration of a search that trains these stages and nothing else.
 
     The stages are part of it, so that an edited strategy is distinguished from the one that a search
     directory holds.
+
+    Args:
+        config: of a search that trains with the same parts.
+        stages: of a strategy.
+        lengths: which of their lengths is kept, `steps` or `flops`.
+
+    Raises:
+        UserError: a stage has no such length.
     """
     stages = as_trained(stages)
     numbered = {str(number): stage.to_dict() for number, stage in enumerate(stages, 1)}
-    method = {"_target_": "llmzero.search.methods.replay.ReplayMethod", "stages": numbered}
+    method: Group = {"_target_": "llmzero.search.methods.replay.ReplayMethod", "stages": numbered}
     agent = {"_target_": "llmzero.agents.rules.RuleAgent", "name": "none"}  # proposes nothing
-    return _chain_config(config, method, agent, len(stages), max(stage.end for stage in stages))
+    if lengths != "steps":
+        method["lengths"] = lengths
+    longest = max((stage.length(lengths) for stage in stages), key=lambda length: length.left(0, 0.0))
+    return _chain_config(config, method, agent, len(stages), longest)
 
 
 def rule_config(config: SearchConfig, rule: Path, stages: int) -> SearchConfig:
     """Return the configuration of a search of `stages` stages, each set by the rule from the one before."""
     agent = {"_target_": "llmzero.agents.rule_file.RuleFileAgent", "name": "rule_file", "path": str(rule)}
     method = {"_target_": "llmzero.search.methods.ruled.RuledChain"}
-    return _chain_config(config, method, agent, stages, config.search.stage_steps)
+    return _chain_config(config, method, agent, stages, config.search.length)
 
 
-def _chain_config(config: SearchConfig, method: Group, agent: Group, stages: int, steps: int) -> SearchConfig:
+def _chain_config(
+    config: SearchConfig, method: Group, agent: Group, stages: int, length: Length
+) -> SearchConfig:
     """Return the configuration of a search that grows one chain of `stages` stages."""
     unlimited: dict[str, Any] = dict.fromkeys(limit.name for limit in fields(Budget))
     return replace(
@@ -44,7 +60,8 @@ def _chain_config(config: SearchConfig, method: Group, agent: Group, stages: int
             name="replay",
             workers=1,
             max_depth=stages,
-            stage_steps=steps,
+            stage_steps=length.steps,
+            stage_flops=length.flops,
             confirm_seeds=0,
             method=method,
         ),

@@ -174,7 +174,7 @@ class Session:
         config, workspace = self.config, self.workspace
         with workspace.opened(asdict(config)):
             store = EventStore(workspace.tree_file, durable=not self.runner.repeatable)
-            check_stages(store, self.catalogue)
+            check_stages(store, self.catalogue, config.budget)
             if not store.ended:
                 self.runner.warm_up(self.stage_groups)
             self._ledger = store.ledger
@@ -268,7 +268,7 @@ class Session:
             display.update(store, statuses, driver.elapsed)
 
         plan = Plan(
-            stage_steps=config.search.stage_steps,
+            length=config.search.length,
             workers=config.search.workers,
             seed=config.seed,
             stage_config=self.stage_groups,

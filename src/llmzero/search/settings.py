@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmzero.agents.endpoint import LlmSettings
+from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue, catalogue_of
+from llmzero.core.length import Length
 from llmzero.core.metrics import Metric, metric_catalogue
 from llmzero.core.settings import REQUIRED, setting
 from llmzero.tree.budget import Budget
@@ -21,7 +23,10 @@ class SearchSettings:
     name: str = setting(REQUIRED, "what reports call the method")
     workers: int = setting(2, "stages that run at the same time", low=1, high=1024)
     max_depth: int = setting(6, "stages of a path at most", low=1)
-    stage_steps: int = setting(16, "GRPO steps of a stage", low=1)
+    stage_steps: int | None = setting(16, "GRPO steps of a stage; null where stage_flops is set", low=1)
+    stage_flops: float | None = setting(
+        None, "FLOPs of a stage instead; it ends with the step that comes nearest to them", low=1
+    )
     confirm_seeds: int = setting(
         0, "fresh seeds on which the best strategies and the practitioner's run again", low=0, high=1000
     )
@@ -32,6 +37,20 @@ class SearchSettings:
     )
     report: bool = setting(True, "write report.html")
     method: Group = setting(REQUIRED, "the method's own settings")
+
+    @property
+    def length(self) -> Length:
+        """How long a stage is that has no length of its own.
+
+        Raises:
+            UserError: it is given both ways, or in none.
+        """
+        if (self.stage_steps is None) == (self.stage_flops is None):
+            raise UserError(
+                f"search.stage_steps={self.stage_steps}, search.stage_flops={self.stage_flops}: one of them "
+                "has to be null; give search.stage_flops=AMOUNT search.stage_steps=null, or steps alone"
+            )
+        return Length(self.stage_steps, self.stage_flops)
 
 
 @dataclass

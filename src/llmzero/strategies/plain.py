@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 LONGEST_TEXT = 2000  # characters
 LARGEST = 10**15  # of numbers
+MOST_COMPUTE = 10**30  # FLOPs
 DEEPEST = 12  # lists and mappings in one another
 MOST_VALUES = 100_000  # of a document
 MOST_ENTRIES = 1000  # stages or clauses of a file
@@ -87,6 +88,12 @@ def is_finite(value: Any) -> TypeGuard[float]:
     """Return whether a value is a number that is finite and not huge, and no truth value."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and (isinstance(value, int) or math.isfinite(value)) and abs(value) <= LARGEST
+
+
+def is_compute(value: Any) -> bool:
+    """Return whether a value is an amount of compute in FLOPs, which is larger than other numbers."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value <= MOST_COMPUTE
 
 
 def is_count(value: Any) -> bool:

@@ -13,6 +13,7 @@ from llmzero.core.documents import read_document, refuse, unknown_keys, write_do
 from llmzero.core.errors import UserError
 from llmzero.core.files import finite
 from llmzero.core.hparams import Catalogue, HParams
+from llmzero.core.length import Length
 from llmzero.core.transfer import Source, transferred
 from llmzero.evidence.proposal import Resume
 from llmzero.strategies.plain import (
@@ -21,6 +22,7 @@ from llmzero.strategies.plain import (
     SCALAR,
     Check,
     are_words,
+    is_compute,
     is_count,
     is_finite,
     is_scalar,
@@ -34,13 +36,15 @@ from llmzero.strategies.plain import (
 from llmzero.tree.tree import Node, Tree
 
 FORMAT = 1
+LENGTHS = ("steps", "flops")
 HEADER = """\
 # A training strategy. Replay it: python launchers/replay.py strategy=THIS_FILE seed=1 search_dir=runs/replay
 # A stage needs `steps`, and `hparams` or `changes`. hparams: what it trains with; what is left out is the
 # practitioner's. Without hparams, changes count: against the stage before, of the first stage against the
 # practitioner's configuration. Where both are there they have to agree. resume: the best or last checkpoint
 # of the stage before, or that of a step. stop_at: it was stopped early there, and is replayed up to there.
-# The rest is for people. docs/strategies.md explains.
+# flops: its compute, which lengths=flops keeps in place of its steps. The rest is for people.
+# docs/strategies.md explains.
 """
 
 NODE_ID = re.compile(r"[0-9]{4,12}")
@@ -58,13 +62,14 @@ class StrategyStage:
     """One stage of a strategy.
 
     Attributes:
-        steps: GRPO steps that were planned for it.
+        steps: GRPO steps that were planned for it, or that its compute was worth.
         hparams: a value for every tunable.
         changes: its values that differ from the stage before; for the first stage, from the practitioner's.
         resume: the checkpoint of the stage before from which it resumes.
         stop_at: the step at which it was stopped early, beyond which a replay does not train.
         schedule: the shares of `lr_schedule` at which it would begin and end if it took all its steps.
         diagnosis: the agent's, of the stage before.
+        flops: its compute; None is unknown.
         node_id, best_step, score: the node of its search, and what it reached there.
         notes: what a transfer to another catalogue did to its values.
     """
@@ -80,6 +85,7 @@ class StrategyStage:
     score: float | None = None
     notes: tuple[str, ...] = ()
     schedule: tuple[float, float] = WHOLE
+    flops: float | None = None
 
     @property
     def covered(self) -> tuple[float, float]:
@@ -92,21 +98,39 @@ class StrategyStage:
         """Steps that a replay trains."""
         return self.steps if self.stop_at is None else self.stop_at
 
+    def length(self, kept: str) -> Length:
+        """Return what a replay trains, in `steps` or `flops`.
+
+        Raises:
+            UserError: its compute is unknown.
+        """
+        if kept == "steps":
+            return Length(self.end)
+        if self.flops is None:
+            raise UserError(
+                f"lengths=flops: stage {self.node_id or 'of the practitioner'} has no flops, as it was "
+                "trained before they were counted; give lengths=steps, or write flops into the strategy"
+            )
+        return Length(flops=self.flops)
+
     @classmethod
     def of(cls, tree: Tree, node: Node, catalogue: Catalogue) -> StrategyStage:
         """Return a node of a search as a stage of a strategy."""
         assert node.parent_id is not None and node.result is not None
+        ended = max((point.step for point in node.result.validation), default=1)
+        by_steps, stopped = node.steps is not None, node.state == "stopped"
         return cls(
-            steps=node.steps,
+            steps=node.steps or ended,
+            flops=node.result.flops if by_steps or stopped else node.flops,
             hparams=node.hparams,
             changes=catalogue.changes(tree[node.parent_id].hparams, node.hparams),
             resume=node.proposal.get("resume", "best"),
-            stop_at=node.result.validation[-1].step if node.state == "stopped" else None,
+            stop_at=ended if stopped and by_steps else None,
             diagnosis=words(node.proposal.get("diagnosis")),
             node_id=node.node_id,
             best_step=node.result.best_step,
             score=node.score,
-            schedule=node.schedule,
+            schedule=node.schedule if by_steps or not stopped else _taken(node, ended),
         )
 
     @classmethod
@@ -144,6 +168,7 @@ def is_part(value: Any) -> bool:
 STAGE_KEYS = (
     "node_id",
     "steps",
+    "flops",
     "stop_at",
     "resume",
     "diagnosis",
@@ -153,9 +178,10 @@ STAGE_KEYS = (
     "score",
     "schedule",
 )
-USUAL = {"stop_at": None, "schedule": list(WHOLE)}  # what a file leaves out
+USUAL = {"flops": None, "stop_at": None, "schedule": list(WHOLE)}  # what a file leaves out
 STAGE: Mapping[str, Check] = {
     "steps": (lambda value: is_count(value) and value >= 1, "an integer of at least 1"),
+    "flops": (or_null(is_compute), "a number of FLOPs above 0, or null"),
     "stop_at": (or_null(lambda value: is_count(value) and value >= 1), "an integer from 1 to steps"),
     "schedule": (is_part, "two shares from 0 to 1, the lower one first"),
     "resume": (lambda value: value in ("best", "last") or is_count(value), "best, last, or a step"),
@@ -173,6 +199,13 @@ STAGE: Mapping[str, Check] = {
         "a list of texts",
     ),
 }
+
+
+def _taken(node: Node, step: int) -> tuple[float, float]:
+    """Return the part of `lr_schedule` that a stage has taken by a step, its last one."""
+    assert node.result is not None
+    begins, ends = node.schedule
+    return begins, begins + (ends - begins) * node.length.share(step, node.result.flops)
 
 
 def strategy_of(tree: Tree, node: Node, catalogue: Catalogue) -> list[StrategyStage]:
@@ -345,9 +378,11 @@ def as_trained(stages: Sequence[StrategyStage]) -> list[StrategyStage]:
     """Return the stages as a replay trains them.
 
     A stage after which the next one resumes from a step is trained to that step, as trainers store no
-    checkpoints but the best and the last.
+    checkpoints but the best and the last; its compute is cut in proportion.
     """
     return [
-        replace(stage, stop_at=after.resume) if isinstance(after.resume, int) else stage
+        replace(stage, stop_at=after.resume, flops=stage.flops and stage.flops * after.resume / stage.end)
+        if isinstance(after.resume, int)
+        else stage
         for stage, after in _neighbours(stages)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +20,11 @@ class Budget:
     stages: int | None = setting(16, "stages of the tree, the base model not counted", low=1)
     seconds: float | None = setting(None, "wall time of the driver", low=0)
     gpu_seconds: float | None = setting(None, "devices times seconds; a CPU counts as one device", low=0)
+    flops: float | None = setting(
+        None,
+        "compute by formula; no stage begins of which less than half would fit",
+        low=0,
+    )
     llm_dollars: float | None = setting(
         None, "of language models, at the prices of llm.price_input and llm.price_output", low=0
     )
@@ -57,11 +63,11 @@ class Budget:
 class Ledger:
     """What was spent. `stages` counts finished ones; stopped and failed stages are charged what they used.
 
-    The base model's own stage and the final test are no stages of the search: their cost is in
-    `setup_gpu_seconds`. `idle_gpu_seconds` is what was held without a stage, as by pilots, and counts for
-    the limit on `gpu_seconds`. `disk_gb` is what checkpoints take now, where there is a limit for it.
-    `prefetched` counts proposals that were asked for before their parent had ended; each is used, or wasted,
-    or open.
+    `flops` is their compute; None is unknown, as of stages of earlier versions. The base model's own stage
+    and the final test are no stages of the search: their cost is in `setup_gpu_seconds` and `setup_flops`.
+    `idle_gpu_seconds` is what was held without a stage, as by pilots, and counts for the limit on
+    `gpu_seconds`. `disk_gb` is what checkpoints take now, where there is a limit for it. `prefetched` counts
+    proposals that were asked for before their parent had ended; each is used, or wasted, or open.
     """
 
     stages: int = 0
@@ -76,16 +82,22 @@ class Ledger:
     prefetched: int = 0
     prefetches_used: int = 0
     prefetches_wasted: int = 0
+    flops: float | None = 0.0
+    setup_flops: float | None = 0.0
 
-    def spent_limits(self, budget: Budget, *, planned_stages: int, running_gpu_seconds: float) -> list[str]:
-        """Return the names of the limits that are reached.
+    def spent_limits(
+        self, budget: Budget, *, planned_stages: int, running_gpu_seconds: float, planned_flops: float = 0.0
+    ) -> list[str]:
+        """Return the names of the limits that are reached; compute that is unknown has reached any.
 
-        `planned_stages` counts all created ones, so that parallel workers do not overshoot.
+        `planned_stages` counts all created ones, so that parallel workers do not overshoot, as
+        `planned_flops` is what those under way will cost, and half of the next one.
         """
         spent = {
             "stages": float(planned_stages),
             "seconds": self.seconds,
             "gpu_seconds": self.gpu_seconds + self.idle_gpu_seconds + running_gpu_seconds,
+            "flops": math.inf if self.flops is None else self.flops + planned_flops,
             "llm_dollars": self.llm_dollars,
             "llm_tokens": float(self.llm_tokens),
             "disk_gb": self.disk_gb,
@@ -100,13 +112,14 @@ class Ledger:
 
     def left(self, budget: Budget) -> dict[str, float]:
         """Return what remains of every limited resource; of a deadline, the seconds until then."""
-        spent = {**vars(self), "deadline": time.time()}
+        spent: dict[str, float] = {**vars(self), "deadline": time.time()}
         spent["gpu_seconds"] += self.idle_gpu_seconds
+        spent["flops"] = math.inf if self.flops is None else self.flops
         return {name: limit - spent[name] for name, limit in budget.limits.items()}
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | None]:
         """Return the content of `summary.json`'s `budget`."""
-        return {name: round(value, 3) for name, value in vars(self).items()}
+        return {name: None if value is None else round(value, 3) for name, value in vars(self).items()}
 
 
 def _reached(spent: Mapping[str, float], budget: Budget) -> list[str]:

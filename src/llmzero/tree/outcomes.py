@@ -60,7 +60,9 @@ SUMMARY: Shape = {
     "validation_max_tokens?": (int, NOTHING),
     "nodes": {str: int},
     "best": (NOTHING, {"node_id": str, "score": NUMBER, "path": [str]}),
-    "trajectory": [{"stages": int, "gpu_seconds": NUMBER, "best": NUMBER_OR_NOTHING}],
+    "trajectory": [
+        {"stages": int, "gpu_seconds": NUMBER, "flops?": NUMBER_OR_NOTHING, "best": NUMBER_OR_NOTHING}
+    ],
     "budget": {str: NUMBER_OR_NOTHING},
     "stopper": {str: NUMBER},
     "test": (NOTHING, TEST),

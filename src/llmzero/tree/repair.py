@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from operator import itemgetter
 from typing import Any
 
 from llmzero.core.errors import DamagedFileError
 from llmzero.core.files import parsed, read_bytes, read_json
+from llmzero.core.length import Length
 from llmzero.core.locations import stored
 from llmzero.core.shapes import NUMBER, require
 from llmzero.core.stage import StageDir
@@ -116,7 +118,8 @@ def _lost_events(
         name, measured = directory.name, StageDir(directory).result()
         charged = ("setup", name) in recorded or store.is_charged(name)
         if measured and measured.state != "failed" and not charged:
-            yield {"event": "setup", "name": name, "gpu_seconds": measured.gpu_seconds}
+            cost = {"gpu_seconds": measured.gpu_seconds, "flops": measured.flops}
+            yield {"event": "setup", "name": name, **cost}
 
 
 def _was_proposed(workspace: Workspace, node_id: str, following: Sequence[tuple[Any, Any]]) -> bool:
@@ -138,12 +141,13 @@ def _decision(workspace: Workspace, tree: Tree) -> dict[str, Any]:
     named = (stage.read_spec().parent_id or ROOT) if stage.has_spec() else named
     parent = tree[named] if named in tree.nodes and tree[named].final else tree.root
     specs = [StageDir(path) for path in sorted(workspace.nodes.iterdir()) if path.name.isdigit()]
-    steps = [spec.read_spec().steps for spec in (stage, *specs) if spec.has_spec()]
+    lengths = [spec.read_spec().length for spec in (stage, *specs) if spec.has_spec()]
+    length = next((length for length in lengths if length.left(0, 0.0)), Length(1))
     return {
         "node_id": node_id,
         "parent_id": parent.node_id,
         "depth": parent.depth + 1,
-        "steps": next(filter(None, steps), 1),
+        **asdict(length),
     }
 
 
@@ -157,7 +161,7 @@ def _creation(stage: StageDir) -> dict[str, Any]:
         "parent_id": spec.parent_id,
         "depth": spec.depth,
         "hparams": spec.hparams,
-        "steps": spec.steps,
+        **asdict(spec.length),
         "schedule": spec.schedule,
         "resume_from": stored(spec.resume_from, stage.path),
         "memo": proposal.pop("memo", {}),

@@ -14,9 +14,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from llmzero.core.compute import summed
 from llmzero.core.decay import WHOLE
 from llmzero.core.errors import DamagedFileError
 from llmzero.core.files import append_jsonl, parsed, read_bytes, reading, write_atomic
+from llmzero.core.length import Length
 from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shape, require
 from llmzero.core.stage import StageResult, covered
 from llmzero.tree.budget import Ledger
@@ -31,13 +33,13 @@ atexit.register(gc.unfreeze)
 UNSYNCED = ("created", "finished")
 # What each event must have; more may stand there.
 EVENTS: dict[str, dict[str, Shape]] = {
-    "proposing": {"node_id": str, "parent_id": str, "depth": int, "steps": int},
+    "proposing": {"node_id": str, "parent_id": str, "depth": int, "steps": (int, NOTHING)},
     "created": {
         "node_id": str,
         "parent_id?": (str, NOTHING),
         "depth": int,
         "hparams": dict,
-        "steps": int,
+        "steps": (int, NOTHING),
         "resume_from?": (str, NOTHING),
         "proposal": dict,
         "schedule?": [NUMBER],
@@ -61,6 +63,7 @@ FACTS: Shape = {  # what else is read of events, where it is there
     "step?": (NOTHING, int),
     "incumbent?": NUMBER_OR_NOTHING,
     "prefetched?": bool,
+    "flops?": NUMBER_OR_NOTHING,
 }
 EXPECTED: Shape = {
     **dict.fromkeys(("score?", "probability?"), NUMBER_OR_NOTHING),
@@ -114,7 +117,7 @@ class EventStore:
         self.ended = False
         self.trajectory: list[dict[str, float | None]] = []
         self.llm_calls: set[str] = set()
-        self._charged: dict[str, float] = {}
+        self._charged: dict[str, tuple[float, float | None]] = {}
         self._idle: dict[str, float] = {}
         number = 0
         with _frozen(), reading(path, REPAIR, line=lambda: number):
@@ -166,8 +169,9 @@ class EventStore:
         nodes = self.tree.nodes
         proposed = nodes.get(event["node_id"]) if event["event"] == "created" else None
         if proposed is not None and proposed.state == "proposing":
-            if (event["parent_id"], event["steps"]) != (proposed.parent_id, proposed.steps):
-                raise ValueError(f"created: parent or steps of {proposed.node_id} are not those decided on")
+            decided = (proposed.parent_id, proposed.steps, proposed.flops)
+            if (event["parent_id"], event["steps"], event.get("flops")) != decided:
+                raise ValueError(f"created: parent or length of {proposed.node_id} are not those decided on")
         elif event["node_id"] != self.tree.next_id():
             raise ValueError(f"node_id={event['node_id']}: must be {self.tree.next_id()}, the next one")
         parent = self._node(event["parent_id"]) if nodes or event["event"] == "proposing" else None
@@ -231,7 +235,8 @@ class EventStore:
 
     def _proposing(self, event: dict[str, Any]) -> None:
         self.ended = False
-        fields = {name: event[name] for name in ("node_id", "parent_id", "depth", "steps")}
+        names = ("node_id", "parent_id", "depth", "steps", "flops")
+        fields: dict[str, Any] = {name: event.get(name) for name in names}
         empty: dict[str, Any] = {"hparams": {}, "resume_from": None, "proposal": {}}
         memo = event.get("memo") or {}
         self.tree.add(Node(**fields, **empty, memo=memo, state="proposing", asked=event))
@@ -250,9 +255,8 @@ class EventStore:
 
     def _created(self, event: dict[str, Any]) -> None:
         self.ended = False
-        fields = {
-            name: event[name] for name in ("node_id", "parent_id", "depth", "hparams", "steps", "proposal")
-        }
+        names = ("node_id", "parent_id", "depth", "hparams", "steps", "flops", "proposal")
+        fields: dict[str, Any] = {name: event.get(name) for name in names}
         resume_from = self._checkpoint(event["resume_from"], event["node_id"], own=False)
         schedule = covered(event.get("schedule", WHOLE))
         if event["node_id"] in self.tree.nodes:
@@ -284,14 +288,16 @@ class EventStore:
         node_id, result = event["node_id"], self._result(event)
         self.tree.finish(node_id, result)
         if self.tree[node_id].parent_id is None:
-            self._charge("base model", result.gpu_seconds)
+            self._charge("base model", result.gpu_seconds, result.flops)
             return
         self.ledger.stages += 1
         self.ledger.gpu_seconds += result.gpu_seconds
+        self.ledger.flops = summed((self.ledger.flops, result.flops))
         best = self.tree.best()
         point: dict[str, float | None] = {
             "stages": self.ledger.stages,
             "gpu_seconds": round(self.ledger.gpu_seconds, 3),
+            "flops": self.ledger.flops,
             "best": best.score if best else None,
         }
         self.trajectory.append(point)
@@ -300,17 +306,17 @@ class EventStore:
         locate = partial(self._checkpoint, node_id=event["node_id"], own=True)
         return StageResult.from_dict(event["result"], locate)
 
-    def charge_setup(self, name: str, gpu_seconds: float) -> None:
+    def charge_setup(self, name: str, gpu_seconds: float, flops: float | None) -> None:
         """Charge something outside the search, once for each name."""
         if not self.is_charged(name):
-            self.append("setup", name=name, gpu_seconds=gpu_seconds)
+            self.append("setup", name=name, gpu_seconds=gpu_seconds, flops=flops)
 
     def is_charged(self, name: str) -> bool:
         """Return whether something outside the search has been charged."""
         return name in self._charged
 
     def _setup(self, event: dict[str, Any]) -> None:
-        self._charge(event["name"], event["gpu_seconds"])
+        self._charge(event["name"], event["gpu_seconds"], event.get("flops"))
 
     def charge_idle(self, held: Mapping[str, float], elapsed: float) -> None:
         """Charge device seconds that were held without a stage, by what held them, with all of it so far."""
@@ -327,18 +333,20 @@ class EventStore:
         self._idle[event["name"]] = event["gpu_seconds"]
         self.ledger.idle_gpu_seconds = sum(self._idle.values())
 
-    def _charge(self, name: str, gpu_seconds: float) -> None:
+    def _charge(self, name: str, gpu_seconds: float, flops: float | None) -> None:
         """Set what something outside the search has cost so far; a later amount includes the earlier ones."""
-        self._charged[name] = gpu_seconds
-        self.ledger.setup_gpu_seconds = sum(self._charged.values())
+        self._charged[name] = gpu_seconds, flops
+        self.ledger.setup_gpu_seconds = sum(seconds for seconds, _ in self._charged.values())
+        self.ledger.setup_flops = summed(flops for _, flops in self._charged.values())
 
 
 def _check_child(event: dict[str, Any], parent: Node) -> None:
-    """Refuse a stage below one that has not come so far, or of no steps."""
+    """Refuse a stage below one that has not come so far, or of no length."""
     if parent.state == "proposing" or (event["event"] == "proposing" and not parent.final):
         raise ValueError(f"parent_id={parent.node_id}: that stage had not ended before")
-    if event["steps"] < 1:
-        raise ValueError(f"steps={event['steps']}: must be at least 1")
+    length = Length(event["steps"], event.get("flops"))
+    if length.left(0, 0.0) <= 0:
+        raise ValueError(f"steps={length.steps}, flops={length.flops}: must be more than 0")
 
 
 @lru_cache(maxsize=1024)

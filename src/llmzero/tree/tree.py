@@ -10,6 +10,7 @@ from typing import Any
 
 from llmzero.core.decay import WHOLE
 from llmzero.core.hparams import HParams
+from llmzero.core.length import Length
 from llmzero.core.stage import FINAL_STATES, StageResult, State
 
 ROOT = "0000"
@@ -21,6 +22,7 @@ class Node:
 
     Attributes:
         hparams: a value for every name of the catalogue; empty while the stage is being proposed.
+        steps, flops: its length; one of them is None.
         proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`; empty until then.
         memo: what the search method needs to know about it after a restart.
         asked: the decision to have it proposed in the background, as in the event log; None where the
@@ -38,7 +40,7 @@ class Node:
     parent_id: str | None
     depth: int
     hparams: HParams
-    steps: int
+    steps: int | None
     resume_from: Path | None
     proposal: dict[str, Any]
     memo: dict[str, Any] = field(default_factory=dict)
@@ -53,6 +55,12 @@ class Node:
     schedule: tuple[float, float] = WHOLE
     finished_order: int | None = None
     children: list[str] = field(default_factory=list)
+    flops: float | None = None
+
+    @property
+    def length(self) -> Length:
+        """How much it trains."""
+        return Length(self.steps, self.flops)
 
     @property
     def final(self) -> bool:
@@ -123,6 +131,14 @@ class Tree:
         while (parent := nodes[-1].parent_id) is not None:
             nodes.append(self.nodes[parent])
         return nodes[::-1]
+
+    def flops_before(self, node: Node) -> float | None:
+        """Return the compute behind the checkpoint that a stage resumes from; None is unknown."""
+        if node.parent_id is None or node.resume_from is None:
+            return 0.0
+        result, name = self.nodes[node.parent_id].result, node.resume_from.name
+        points = result.validation if result else []
+        return next((point.flops for point in points if name == f"step_{point.step:05d}"), None)
 
     def stages(self) -> list[Node]:
         """Return all nodes but the root: the stages that were trained."""

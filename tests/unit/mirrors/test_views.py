@@ -106,11 +106,13 @@ def test_a_node_is_told_in_a_line(store: EventStore) -> None:
 
 
 def test_the_budget_is_told_in_a_line(store: EventStore) -> None:
-    line = "agent rules | stages 2/6 | 12 s | 120 gpu-seconds | about 1.0 min left"
+    line = "agent rules | stages 2/6 | 12 s | unknown FLOPs | 120 gpu-seconds | about 1.0 min left"
     assert budget_line(store, Budget(stages=6), 2, "rules", 12.3) == line
     assert budget_line(store, Budget(stages=None), 2, "rules", 12.3) == (
-        "agent rules | stages 2 | 12 s | 120 gpu-seconds"
+        "agent rules | stages 2 | 12 s | unknown FLOPs | 120 gpu-seconds"
     )
+    store.ledger.flops = 1.2345e12
+    assert " | 1.23e+12 FLOPs of 4e+12 | " in budget_line(store, Budget(flops=4e12), 2, "rules", 12.3)
 
 
 def test_of_a_large_tree_the_newest_stages_and_the_best_path_are_shown(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,11 @@ import pytest
 
 from llmzero.core.errors import DamagedFileError
 from llmzero.core.stage import StageDir, StageResult, ValidationPoint
-from llmzero.tree.budget import Budget
+from llmzero.tree.budget import Budget, Ledger
 from llmzero.tree.store import EventStore
 
 
-def fill(store: EventStore, stages: int) -> None:
+def fill(store: EventStore, stages: int, flops: Sequence[float | None] = ()) -> None:
     for i in range(stages + 1):
         node_id = f"{i:04d}"
         parent = None if i == 0 else "0000"
@@ -32,14 +34,15 @@ def fill(store: EventStore, stages: int) -> None:
         point = ValidationPoint(25, 25, 0.1 * i, 0.01, 100, 0.1)
         stage = StageDir(store.path.parent / "nodes" / node_id)
         result = StageResult("completed", [point], 25, 0.1 * i, stage.checkpoint(25), 3.0, 6.0)
+        result = replace(result, flops=flops[i] if flops else None)
         store.append("finished", elapsed=2.0 * i + 1, node_id=node_id, result=result.to_dict(stage.path))
 
 
 def test_a_restart_folds_the_same_tree_and_ledger(tmp_path: Path) -> None:
     store = EventStore(tmp_path / "tree.jsonl")
     fill(store, 3)
-    store.charge_setup("base", 1.5)
-    store.charge_setup("base", 1.5)
+    store.charge_setup("base", 1.5, 2e9)
+    store.charge_setup("base", 1.5, 2e9)
     again = EventStore(tmp_path / "tree.jsonl")
     assert again.tree.nodes == store.tree.nodes
     assert again.ledger == store.ledger
@@ -100,8 +103,6 @@ def test_what_any_event_may_hold_has_its_type(tmp_path: Path, odd: dict[str, Any
 
 
 def test_each_limit_ends_the_search() -> None:
-    from llmzero.tree.budget import Ledger
-
     ledger = Ledger(stages=4, seconds=10.0, gpu_seconds=20.0, llm_dollars=0.5)
 
     def spent(**limits: float) -> list[str]:
@@ -115,6 +116,47 @@ def test_each_limit_ends_the_search() -> None:
     assert spent(gpu_seconds=25) == ["gpu_seconds"]
     assert spent(llm_dollars=0.5) == ["llm_dollars"]
     assert ledger.left(Budget(stages=6)) == {"stages": 2}
+
+
+def test_no_stage_begins_of_which_less_than_half_fits_into_the_compute() -> None:
+    def spent(flops: float | None, planned: float) -> list[str]:
+        ledger = Ledger(flops=flops)
+        return ledger.spent_limits(
+            Budget(stages=None, flops=100.0),
+            planned_stages=5,
+            running_gpu_seconds=0.0,
+            planned_flops=planned,
+        )
+
+    assert spent(60.0, planned=20 + 20 / 2) == []
+    assert spent(60.0, planned=20 + 60 / 2) == ["flops"]
+    assert spent(0.0, planned=0.0) == []
+    assert spent(None, planned=0.0) == ["flops"], "what is unknown may have been anything"
+    assert Ledger(flops=60.0).left(Budget(stages=None, flops=100.0)) == {"flops": 40.0}
+
+
+def test_compute_is_charged_and_unknown_where_a_part_of_it_is(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 2, flops=[0.0, 3e9, 4e9])
+    store.charge_setup("test", 1.5, 2e9)
+    again = EventStore(store.path)
+    for each in (store, again):
+        assert (each.ledger.flops, each.ledger.setup_flops) == (7e9, 2e9)
+        assert [point["flops"] for point in each.trajectory] == [3e9, 7e9]
+    old = EventStore(tmp_path / "old.jsonl")
+    fill(old, 2, flops=[0.0, 3e9, None])
+    assert (old.ledger.flops, old.ledger.setup_flops, old.ledger.to_dict()["flops"]) == (None, 0.0, None)
+
+
+def test_a_stage_of_an_earlier_version_is_as_long_as_it_says(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 1)
+    lines = store.path.read_text().splitlines()
+    assert all("flops" not in json.loads(line) for line in lines if "created" in line)
+    assert str(EventStore(store.path).tree["0001"].length) == "25 steps"
+    wrong = {"node_id": "0002", "parent_id": "0001", "depth": 2, "steps": 25, "flops": 1e9}
+    with pytest.raises(ValueError, match="one of them has to be null"):
+        store.append("proposing", elapsed=1.0, **wrong)
 
 
 def proposing(store: EventStore, parent: str = "0000", **fields: Any) -> dict[str, Any]:
@@ -133,7 +175,7 @@ def test_a_stage_is_in_the_tree_while_it_is_proposed(tmp_path: Path) -> None:
     assert store.tree["0002"].hparams == {}
     with pytest.raises(ValueError, match="stage 0002 was not proposed before"):
         store.append("started", elapsed=1.0, node_id="0002", attempt=1)
-    with pytest.raises(ValueError, match="parent or steps of 0002 are not those decided on"):
+    with pytest.raises(ValueError, match="parent or length of 0002 are not those decided on"):
         store.append("created", elapsed=1.0, **{**first, "steps": 26})
     with pytest.raises(ValueError, match="node_id=0002: must be 0004"):
         store.append("proposing", elapsed=1.0, node_id="0002", parent_id="0000", depth=1, steps=25)
@@ -154,8 +196,8 @@ def test_a_stage_is_in_the_tree_while_it_is_proposed(tmp_path: Path) -> None:
         ("created", {"parent_id": "0002", "depth": 2}, "parent_id=0002: that stage had not ended before"),
         ("proposing", {"parent_id": "0003", "depth": 2}, "parent_id=0003: that stage had not ended before"),
         ("proposing", {"parent_id": "0004"}, "stage 0004: was not created before"),
-        ("proposing", {"steps": 0}, "steps=0: must be at least 1"),
-        ("created", {"steps": -1}, "steps=-1: must be at least 1"),
+        ("proposing", {"steps": 0}, "steps=0, flops=None: must be more than 0"),
+        ("created", {"steps": -1}, "steps=-1, flops=None: must be more than 0"),
     ],
 )
 def test_a_stage_that_cannot_follow_is_refused(

@@ -77,6 +77,10 @@
     return seconds < 6000 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`;
   }
 
+  function flops(amount) {
+    return amount === null || amount === undefined ? "unknown" : amount.toExponential(2);
+  }
+
   function gain(node) {
     const parent = nodes.get(node.parent);
     return parent && node.score !== null && parent.score !== null ? node.score - parent.score : null;
@@ -426,8 +430,8 @@
     const { tokens, dollars } = node.proposal;
     return el(
       "dl", { class: "figures" },
-      fact("Score", score(node.score)), fact("Gain on parent", gained === null ? "\u2013" : signed(gained)), fact("Steps planned", node.steps),
-      fact("GPU time", duration(node.gpu_seconds)), fact("Wall time", duration(node.seconds)), fact("Depth", node.depth),
+      fact("Score", score(node.score)), fact("Gain on parent", gained === null ? "\u2013" : signed(gained)), node.steps === null ? fact("FLOPs planned", flops(node.planned_flops)) : fact("Steps planned", node.steps),
+      fact("GPU time", duration(node.gpu_seconds)), fact("FLOPs", flops(node.flops)), fact("Wall time", duration(node.seconds)), fact("Depth", node.depth),
       tokens ? fact("Proposal", `${tokens} tokens${dollars ? `, $${dollars.toFixed(3)}` : ""}`) : null,
       node.deaths ? fact("Died and retried", `${node.deaths} \u00d7`) : null,
     );

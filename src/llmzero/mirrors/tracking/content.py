@@ -67,6 +67,7 @@ def stage_config(tree: Tree, node: Node, stage: StageDir) -> dict[str, Any]:
         "path": [step.node_id for step in tree.path(node.node_id)],
         "resume_from": str(node.resume_from) if node.resume_from else None,
         "steps": node.steps,
+        "flops": node.flops,
         "seed": stage.read_spec().seed,
         "state": node.state,
         "agent": node.proposal.get("agent"),
@@ -77,7 +78,7 @@ def stage_config(tree: Tree, node: Node, stage: StageDir) -> dict[str, Any]:
 
 def stage_summary(result: StageResult) -> dict[str, Any]:
     """Return how a stage ended."""
-    fields = ("best_score", "best_step", "seconds", "gpu_seconds", "error")
+    fields = ("best_score", "best_step", "seconds", "gpu_seconds", "flops", "error")
     return {name: value for name in fields if (value := getattr(result, name)) is not None}
 
 
@@ -97,10 +98,10 @@ def node_table(tree: Tree) -> Table:
 
     words = ("agent", "diagnosis", "rationale")
     table = wandb.Table(
-        columns=["node_id", "parent", "depth", "state", "score", "gpu_seconds", "changes", *words]
+        columns=["node_id", "parent", "depth", "state", "score", "gpu_seconds", "flops", "changes", *words]
     )
     for node in tree:
-        gpu_seconds = node.result.gpu_seconds if node.result else None
+        costs = (node.result.gpu_seconds, node.result.flops) if node.result else (None, None)
         changes = json.dumps(node.proposal.get("changes"))
         table.add_data(
             node.node_id,
@@ -108,7 +109,7 @@ def node_table(tree: Tree) -> Table:
             node.depth,
             node.state,
             node.score,
-            gpu_seconds,
+            *costs,
             changes,
             *map(node.proposal.get, words),
         )

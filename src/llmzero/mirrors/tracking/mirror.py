@@ -227,7 +227,7 @@ def _digest(node: Node) -> str:
     for name in ("checkpoint", "last_checkpoint"):
         if result and result[name]:
             result[name] = Path(result[name]).name
-    return hash_of([node.parent_id, node.hparams, node.steps, node.proposal, result])
+    return hash_of([node.parent_id, node.hparams, str(node.length), node.proposal, result])
 
 
 def _quiet_settings() -> Settings:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from llmzero.agents.base import Proposer
 from llmzero.core.files import reading
 from llmzero.core.hparams import Catalogue, HParams
+from llmzero.core.length import Length
 from llmzero.core.shapes import Shape, require
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
@@ -24,7 +25,7 @@ class Expansion:
     Attributes:
         hparams: what it is trained under; empty where it is still to be proposed.
         proposal: None has the driver ask the agent in the background.
-        steps: its length; None is that of every stage of the search.
+        length: in steps or FLOPs; None is that of every stage of the search.
         memo: what the method needs to know about the stage after a restart; stored with the node in the event
             log.
         schedule: the shares of `lr_schedule` at which it begins and ends; None is as `trainer.lr_over` says.
@@ -33,7 +34,7 @@ class Expansion:
     parent_id: str
     hparams: HParams
     proposal: Proposal | None
-    steps: int | None = None
+    length: Length | None = None
     memo: dict[str, Any] = field(default_factory=dict)
     schedule: tuple[float, float] | None = None
 

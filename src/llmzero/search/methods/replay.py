@@ -9,7 +9,7 @@ from llmzero.core.settings import setting
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.chains import SingleChain
-from llmzero.strategies.schedule import StrategyStage
+from llmzero.strategies.schedule import LENGTHS, StrategyStage
 from llmzero.tree.tree import Node, Tree
 
 
@@ -18,6 +18,7 @@ class ReplaySettings:
     """What a replay trains."""
 
     stages: dict[str, dict[str, Any]] = setting({}, "the fields of each `StrategyStage`, by its number")
+    lengths: str = setting("steps", "which of their lengths is kept", choices=LENGTHS)
 
 
 class ReplayMethod(SingleChain):
@@ -29,6 +30,7 @@ class ReplayMethod(SingleChain):
 
     def __init__(self, settings: ReplaySettings, context: MethodContext) -> None:
         super().__init__(context)
+        self.settings = settings
         self.stages = [
             StrategyStage.read(stage, f"search.method.stages.{number}")
             for number, stage in settings.stages.items()
@@ -45,4 +47,5 @@ class ReplayMethod(SingleChain):
             stage.resume,
             notes=tuple(stage.notes),
         )
-        return Expansion(node.node_id, stage.hparams, proposal, steps=stage.end, schedule=stage.covered)
+        length = stage.length(self.settings.lengths)
+        return Expansion(node.node_id, stage.hparams, proposal, length, schedule=stage.covered)

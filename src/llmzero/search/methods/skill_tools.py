@@ -16,6 +16,7 @@ from llmzero.agents.prompt import Portion, Shown, texts
 from llmzero.agents.text import clean, fenced, one_line, value_text
 from llmzero.core.errors import UserError
 from llmzero.core.files import read_text
+from llmzero.core.length import flops_text
 from llmzero.core.stage import StageDir
 from llmzero.evidence.dynamics import dynamics_text
 from llmzero.evidence.evidence import Evidence
@@ -194,7 +195,7 @@ class Tools:
         if node.result is None:
             points = StageDir(self._directory(node)).validation()
             last = (
-                f"{points[-1].score:.3f} ± {points[-1].stderr:.3f} at step {points[-1].step} of {node.steps}"
+                f"{points[-1].score:.3f} ± {points[-1].stderr:.3f} at step {points[-1].step} of {node.length}"
                 if points
                 else "none"
             )
@@ -213,7 +214,8 @@ class Tools:
         )
         cause = f" ({one_line(result.cause.get('kind', '?'), PHRASE)})" if result.cause else ""
         error = f", error {one_line(result.error, SENTENCE)!r}" if result.error else ""
-        return f"{node.state}{cause}, {score}{gain}, {result.gpu_seconds:.0f} device seconds{error}"
+        cost = f"{result.gpu_seconds:.0f} device seconds, {flops_text(result.flops)}"
+        return f"{node.state}{cause}, {score}{gain}, {cost}{error}"
 
     def _directory(self, node: Node) -> Path:
         return self.context.directory / "nodes" / node.node_id
