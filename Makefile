@@ -16,7 +16,7 @@ help:  ## Show this list
 	  | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-10s %s\n", $$1, $$2}'
 
 search: $(SETUP)  ## Watch LLMZero discover a strategy here: make search ARGS="seed=1 search_dir=runs/a"
-	$(BIN)/python launchers/search.py $(ARGS)
+	$(BIN)/python launchers/search.py experiment=metro $(ARGS)
 
 test: $(DEV) check  ## All checks, and the tests that need no real training, SLURM or browser: a few minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not slurm and not browser" $(ARGS)

@@ -67,6 +67,11 @@ MOVES = {
     "focus": Move("less noise in the completions", {"entropy_coef": 0.2, "temperature": 0.9}, {}),
     "loosen": Move("less pull towards the reference", {"kl_coef": 0.25, "clip_high": 1.3}, {}),
     "lengthen": Move("room for longer completions", {}, {"max_completion_length": 1}),
+    "shorten": Move(
+        "cheaper steps, and more of them, from completions that come to an end",
+        {},
+        {"max_completion_length": -1},
+    ),
     "shrink": Move(
         "less memory and time a step", {"learning_rate": 0.7}, {"group_size": -1, "prompts_per_step": -1}
     ),
@@ -82,7 +87,8 @@ REMEDIES = {
     "kl_blowup": ("calm", "settle"),
     "entropy_collapse": ("explore", "scale", "settle"),
     "entropy_explosion": ("focus", "settle"),
-    "truncation": ("lengthen",),
+    "held_back": ("lengthen",),
+    "truncation": ("lengthen", "shorten"),
     "no_reward_variance": ("sample", "explore"),
     "unstable_gradients": ("calm", "settle", "widen"),
     "over_regularised": ("loosen", "push"),
@@ -122,7 +128,9 @@ def _ranked_moves(evidence: Evidence, diagnosis: list[str]) -> list[str]:
     """Return the moves by promise: rank among the diagnosis' remedies, and the mean gain of earlier uses."""
     suggested = list(dict.fromkeys(move for problem in diagnosis for move in REMEDIES[problem]))
     others = [move for move in MOVES if move not in suggested]
-    prior = {move: -min(i, len(suggested)) for i, move in enumerate([*suggested, *others])}
+    prior: dict[str, float] = {move: -min(i, len(suggested)) for i, move in enumerate([*suggested, *others])}
+    if "held_back" in diagnosis:  # nothing else can raise the score above the share that ends
+        prior[REMEDIES["held_back"][0]] = MEMORY_WEIGHT
     scale = max((abs(view.gain) for view in evidence.history if view.gain is not None), default=0.0) or 1.0
 
     def promise(move: str) -> float:

@@ -10,6 +10,7 @@ from llmzero.evidence.evidence import Evidence
 
 # Thresholds. Shares and ratios are free of scale; the two in nats suit token-level metrics of any model.
 TRUNCATED_SHARE = 0.1
+RIGHT_SHARE = 0.6  # of the completions that end
 QUIET_GROUPS_SHARE = 0.6
 ENTROPY_COLLAPSE_RATIO = 0.4
 ENTROPY_EXPLOSION_RATIO = 1.5
@@ -31,13 +32,16 @@ def diagnose(evidence: Evidence) -> list[str]:
     clipped = late(evidence, "clip_fraction_low") + late(evidence, "clip_fraction_high")
     still = late(evidence, "kl") < STILL_KL_NATS
     regularised = evidence.stage.hparams.get("kl_coef", 0.0) >= STRONG_KL_COEF
+    truncated = late(evidence, "truncated_fraction")
     pathologies = {
         "regression": gain < -noise,
         "kl_blowup": late(evidence, "kl") > KL_BLOWUP_NATS and gain < noise,
         "entropy_collapse": ratio(evidence, "entropy") < ENTROPY_COLLAPSE_RATIO,
         "entropy_explosion": ratio(evidence, "entropy") > ENTROPY_EXPLOSION_RATIO and gain < noise,
         "unstable_gradients": bool(norms) and max(norms) > GRADIENT_SPIKE_RATIO * median(norms),
-        "truncation": late(evidence, "truncated_fraction") > TRUNCATED_SHARE,
+        "held_back": truncated > TRUNCATED_SHARE
+        and late(evidence, "train_score") > RIGHT_SHARE * (1 - truncated),
+        "truncation": truncated > TRUNCATED_SHARE,
         "no_reward_variance": late(evidence, "zero_variance_groups") > QUIET_GROUPS_SHARE,
         "over_regularised": regularised and still and gain < noise,
         "slow_progress": still and clipped < STILL_CLIP_SHARE and gain < 2 * noise,

@@ -16,6 +16,7 @@ PATHOLOGIES = {
     "kl_blowup": "the divergence from the reference jumped without the score following",
     "entropy_collapse": "entropy fell to a fraction of what it was",
     "entropy_explosion": "entropy rose while the score did not",
+    "held_back": "most completions that end are right, but many are cut at the length limit",
     "truncation": "a good share of completions is cut at the length limit",
     "no_reward_variance": "most groups earn equal rewards and teach nothing",
     "unstable_gradients": "the gradient norm has spikes far above its median",

@@ -84,6 +84,7 @@ def evidence(
         ("entropy_collapse", [0.35, 0.4, 0.42, 0.43], {"entropy": (0.6, 0.05)}),
         ("entropy_explosion", [0.3, 0.3, 0.3, 0.3], {"entropy": (0.5, 1.5)}),
         ("truncation", [0.35, 0.4, 0.45, 0.5], {"truncated_fraction": 0.3}),
+        ("held_back", [0.35, 0.4, 0.45, 0.5], {"truncated_fraction": 0.5, "train_score": 0.45}),
         ("no_reward_variance", [0.35, 0.4, 0.45, 0.5], {"zero_variance_groups": 0.8}),
         ("over_regularised", [0.3, 0.3, 0.3, 0.3], {"kl": 0.01, "hparams": {"kl_coef": 0.1}}),
     ],
@@ -113,6 +114,22 @@ def test_truncation_is_answered_with_length_and_collapse_with_smaller_steps(cata
     smaller = RuleAgent().propose(evidence(catalogue, [0.3, 0.25, 0.2, 0.15], entropy=(0.5, 0.4)))
     assert smaller.changes["learning_rate"] < catalogue.defaults()["learning_rate"]
     assert "fell below where the stage began" in smaller.rationale
+
+
+def test_a_limit_that_right_completions_run_into_is_raised_whatever_paid_off_before(
+    catalogue: Catalogue,
+) -> None:
+    """Where those that end are mostly wrong, room is one remedy among others."""
+    scores = [0.35, 0.4, 0.45, 0.5]
+    right = evidence(catalogue, scores, truncated_fraction=0.5, train_score=0.45)
+    wrong = evidence(catalogue, scores, truncated_fraction=0.5, train_score=0.1)
+    assert diagnose(right)[0] == "held_back"
+    assert "held_back" not in diagnose(wrong)
+    assert "held_back" not in diagnose(evidence(catalogue, scores, truncated_fraction=0.05, train_score=0.9))
+    paid = {"learning_rate": 2 * right.stage.hparams["learning_rate"]}
+    views = [replace(right.stage, changes=paid, gain=0.5) for _ in range(4)]
+    assert RuleAgent().propose(replace(right, history=views)).changes == {"max_completion_length": 24}
+    assert RuleAgent().propose(replace(wrong, history=views)).changes == paid
 
 
 @pytest.mark.parametrize("agent", [RuleAgent(), RandomAgent()])
