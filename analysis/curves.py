@@ -14,6 +14,8 @@ from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.tree.outcomes import read_test
 
+NEW = ("test_constant", "flops")  # columns that tables of earlier versions lack
+
 HELP = """\
 Print, as CSV, what each search had spent and its best validation score after each stage that ended. The base
 model comes first, after 0 stages.
@@ -34,11 +36,13 @@ def with_method_names(searches: pd.DataFrame) -> pd.DataFrame:
     for part in ("agent", "stopper"):
         several = searches.groupby("method")[part].transform("nunique") > 1
         name = name.where(~several, name + ", " + searches[part].astype(str))
-    return searches.assign(name=name, task=searches["task"].fillna("no task").astype(str))
+    new = {column: np.nan for column in NEW if column not in searches}
+    return searches.assign(name=name, task=searches["task"].fillna("no task").astype(str), **new)
 
 
 def best_so_far(tables: Tables) -> pd.DataFrame:
-    """Return what each search had spent and its best validation score, after each stage that ended.
+    """Return what each search had spent and its best validation score, after each stage that ended; `flops`
+    is missing where it is unknown.
 
     Rows are ordered by search and by the end of stages. The base model comes first, after 0 stages.
     """
@@ -46,12 +50,14 @@ def best_so_far(tables: Tables) -> pd.DataFrame:
     trained = ended["parent"].notna()
     by = ended["search"]
     seconds, scores = ended["gpu_seconds"].astype(float), ended["score"].astype(float)
+    flops = ended.get("flops", pd.Series(np.nan, ended.index)).astype(float)
     return pd.DataFrame(
         {
             "search": by,
             "node": ended["node"],
             "stages": trained.groupby(by).cumsum(),
             "gpu_seconds": seconds.where(trained, 0.0).fillna(0.0).groupby(by).cumsum(),
+            "flops": flops.where(trained, 0.0).groupby(by).cumsum(),
             "best": scores.fillna(-np.inf).groupby(by).cummax(),
         }
     )
@@ -66,9 +72,12 @@ def scores_on_test(search: str) -> pd.DataFrame:
     test = read_test(Path(search)) or {}
     ends = []
     if test:
-        ends = [{"node_id": "0000", "stages": 0, "gpu_seconds": 0.0, **test["base"]}, test["best"]]
+        ends = [
+            {"node_id": "0000", "stages": 0, "gpu_seconds": 0.0, "flops": 0.0, **test["base"]},
+            test["best"],
+        ]
     points = test.get("trajectory", ends)
-    table = pd.DataFrame(points, columns=["node_id", "stages", "gpu_seconds", "score", "stderr"])
+    table = pd.DataFrame(points, columns=["node_id", "stages", "gpu_seconds", "flops", "score", "stderr"])
     return table.rename(columns={"node_id": "node"})
 
 

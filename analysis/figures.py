@@ -35,13 +35,22 @@ STYLE: Any = {
     **NO_MATH,
 }
 GRID_POINTS = 100
-TEST_SCORES = {"test_best": "best strategy", "test_practitioner": "practitioner", "test_base": "base model"}
+COMPUTE = "compute, FLOPs"
+TEST_SCORES = {
+    "test_best": "best strategy",
+    "test_constant": "best constant",
+    "test_practitioner": "practitioner",
+    "test_base": "base model",
+}
 
 HELP = """\
 Draw the figures of a study from its searches, as PDF for papers and PNG for the screen:
 
-  test_over_cost  test score of the best by validation over device seconds (search.test_incumbents=true)
-  best_so_far     best validation score over stages
+  test_over_compute, test_over_cost
+                  test score of the best by validation over compute and over device seconds
+                  (search.test_incumbents=true)
+  best_over_compute, best_so_far
+                  best validation score over compute and over stages
   strategies      of each task the best strategy: its scores, and where each hyperparameter stands along it
   scaling         test scores of base, practitioner and best over models (searches of several models)
   tree            of each task the tree of the search that got furthest
@@ -56,20 +65,23 @@ examples:
 """
 
 
-def test_over_cost(tables: Tables) -> Figure | None:
-    """Return test scores of the incumbents over device seconds; None where no search measured them."""
+def test_over(tables: Tables, cost: str, label: str) -> Figure | None:
+    """Return test scores of the incumbents over a cost; None where no search measured both."""
     searches = with_method_names(tables.searches)
     points = {search: scores_on_test(search) for search in searches["search"]}
-    complete = [len(table) > 0 and table["stages"].notna().all() for table in points.values()]
-    return _curves(searches[complete], points, "gpu_seconds", "score", "device seconds", "test score")
+    complete = [
+        len(table) > 0 and table[["stages", cost]].notna().all(axis=None) for table in points.values()
+    ]
+    return _curves(searches[complete], points, cost, "score", label, "test score")
 
 
-def best_over_stages(tables: Tables) -> Figure | None:
-    """Return best validation scores over stages; None where no stage has ended."""
-    points = dict(list(best_so_far(tables).groupby("search")))
+def best_over(tables: Tables, cost: str, label: str) -> Figure | None:
+    """Return best validation scores over a cost; None where no stage has ended of which it is known."""
+    groups = best_so_far(tables).groupby("search")
+    points = {str(search): table for search, table in groups if table[cost].notna().all()}
     searches = with_method_names(tables.searches)
     searches = searches[searches["search"].isin(points)]
-    return _curves(searches, points, "stages", "best", "stages", "best validation score")
+    return _curves(searches, points, cost, "best", label, "best validation score")
 
 
 def _curves(
@@ -119,6 +131,8 @@ def scaling(tables: Tables) -> Figure | None:
     for (task, group), axis in zip(tasks, axes, strict=True):
         models = list(dict.fromkeys(group["model"]))
         for column, label in TEST_SCORES.items():
+            if group[column].isna().all():
+                continue
             colour, dash = looks[column]
             scores = [group.loc[group["model"] == model, column].dropna().astype(float) for model in models]
             axis.errorbar(
@@ -135,8 +149,10 @@ def scaling(tables: Tables) -> Figure | None:
 
 
 FIGURES: dict[str, Callable[[Tables], Figure | None]] = {
-    "test_over_cost": test_over_cost,
-    "best_so_far": best_over_stages,
+    "test_over_compute": lambda tables: test_over(tables, "flops", COMPUTE),
+    "test_over_cost": lambda tables: test_over(tables, "gpu_seconds", "device seconds"),
+    "best_over_compute": lambda tables: best_over(tables, "flops", COMPUTE),
+    "best_so_far": lambda tables: best_over(tables, "stages", "stages"),
     "strategies": lambda tables: strategies(tables, COLUMN),
     "scaling": scaling,
     "tree": lambda tables: trees(tables, COLUMN),

@@ -16,6 +16,7 @@ from llmzero.core.files import RESTORE
 from llmzero.core.hparams import Catalogue, catalogue_of
 from llmzero.core.settings import path_argument
 from llmzero.core.stage import StageDir
+from llmzero.mirrors.views import COMPARED
 from llmzero.tree.outcomes import read_summary
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT
@@ -123,7 +124,7 @@ def _add_search(rows: Rows, directory: Path) -> None:
         state="finished" if store.ended else "unfinished",
         validation_max_tokens=stages[ROOT].validation_limit() if ROOT in stages else None,
         **store.ledger.to_dict(),
-        **{f"test_{name}": (test.get(name) or {}).get("score") for name in ("base", "practitioner", "best")},
+        **{f"test_{name}": (test.get(name) or {}).get("score") for name in COMPARED},
     )
     for node in store.tree:
         key = {"search": str(directory), "node": node.node_id}

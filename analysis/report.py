@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTIONS = {
-    "test_over_cost": (
-        "Test score of what each method would have delivered, over device seconds; bands: 95 % over searches."
+    "test_over_compute": (
+        "Test score of what each method would have delivered, over compute; bands: 95 % over searches."
     ),
+    "test_over_cost": "The same over device seconds.",
+    "best_over_compute": "Best validation score over compute; bands: 95 % over searches.",
     "best_so_far": "Best validation score over stages; bands: 95 % over searches.",
     "scaling": "Test scores over models; bars: standard errors over searches.",
     "strategies": (
@@ -51,11 +53,14 @@ SEARCH_COLUMNS = {
     "seed": "seed",
     "state": "state",
     "stages": "stages",
+    "flops": "FLOPs",
     "gpu_seconds": "device s",
     "llm_calls": "calls",
     "llm_dollars": "dollars",
     "base_score": "base, val",
     "best_score": "best, val",
+    "test_practitioner": "practitioner, test",
+    "test_constant": "best constant, test",
     "test_best": "best, test",
     "search": "directory",
 }
@@ -138,9 +143,9 @@ def _sections(tables: Tables, claim: dict[str, Any], figures: dict[str, Figure])
             "methods",
             "Methods",
             _html(lambda: comparison_table(compare.compare(tables))),
-            pictures("test_over_cost"),
+            pictures("test_over_compute", "test_over_cost"),
         ),
-        Section("progress", "Progress", figures=pictures("best_so_far")),
+        Section("progress", "Progress", figures=pictures("best_over_compute", "best_so_far")),
         Section(
             "models",
             "Models",

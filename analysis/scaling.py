@@ -14,7 +14,12 @@ from llmzero.core.files import write_atomic
 from llmzero.core.settings import path_argument
 from llmzero.studies.tables import markdown
 
-SCORES = {"test_base": "base", "test_practitioner": "practitioner", "test_best": "best strategy"}
+SCORES = {
+    "test_base": "base",
+    "test_practitioner": "practitioner",
+    "test_constant": "best constant",
+    "test_best": "best strategy",
+}
 
 HELP = """\
 Test scores of the base model, the practitioner's configuration and the best strategy, for each task, method

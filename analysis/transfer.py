@@ -20,8 +20,9 @@ from llmzero.studies.transfers import gain
 from llmzero.tree.outcomes import read_summary
 
 HELP = """\
-How much better strategies end than the practitioner's configuration trained for as many steps, on every task
-that they were replayed on: mean gain in test score, its standard error over seeds, and Student's paired test.
+How much better strategies end than the practitioner's configuration trained for the same compute, on every
+task that they were replayed on: mean gain in test score, its standard error over seeds, and Student's paired
+test.
 
 A DIRECTORY holds replays, as launchers/replay.py and launchers/transfer.py leave them. Replays of the same
 stages are of one strategy; its name is the folder above their seeds where there is one, such as

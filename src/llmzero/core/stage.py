@@ -346,10 +346,9 @@ class StageDir:
         Raises:
             DamagedFileError: the stage's description has something else in its place.
         """
-        if not self.has_spec():
-            return None
-        trainer = self.read_spec().config.get("trainer") or {}
-        with reading(self.spec_file, "give a number of tokens, or null for the stage's own limit"):
+        remedy = "give a number of tokens, or null for the stage's own limit"
+        trainer = (read_json(self.spec_file, remedy) or {}).get("trainer") or {}
+        with reading(self.spec_file, remedy):
             require(trainer, {"validation_max_tokens?": (int, NOTHING)}, "trainer")
         limit: int | None = trainer.get("validation_max_tokens")
         return limit

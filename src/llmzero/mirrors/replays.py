@@ -27,10 +27,11 @@ class ReplaysDisplay:
 
     Args:
         steps: GRPO steps of each replay, by its name.
+        begun, ended: what is said of one that begins, and of one that has ended.
     """
 
-    def __init__(self, steps: Mapping[str, int]) -> None:
-        self.steps = steps
+    def __init__(self, steps: Mapping[str, int], begun: str = "Confirming", ended: str = "Confirmed") -> None:
+        self.steps, self.words = steps, (begun, ended)
         self.console = Terminal()
         self._live = LiveView(self.console)
         self._began = time.monotonic()
@@ -45,7 +46,7 @@ class ReplaysDisplay:
     def begin(self, name: str) -> ReplayDisplay:
         """Tell that a replay begins; return what takes note of its progress."""
         self._running[name] = 0.0
-        self.console.print(visible_line(f"Confirming {name} ... ({self._count()})"))
+        self.console.print(visible_line(f"{self.words[0]} {name} ... ({self._count()})"))
         return ReplayDisplay(self, name)
 
     def note(self, name: str, done: float) -> None:
@@ -60,7 +61,7 @@ class ReplaysDisplay:
         if self._running.pop(name, None) is None:
             self._before[name] = self.steps[name]
         else:
-            self.console.print(visible_line(f"Confirmed {name} ({self._count()})"))
+            self.console.print(visible_line(f"{self.words[1]} {name} ({self._count()})"))
 
     def _count(self) -> str:
         """Return how many replays have ended, and the time left by the pace of this driver."""

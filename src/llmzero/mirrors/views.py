@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group
@@ -24,6 +26,12 @@ STATE_STYLES = {
     "failed": "red",
 }
 SHOWN_NODES = 40
+COMPARED = {
+    "base": "base",
+    "practitioner": "practitioner",
+    "constant": "best constant",
+    "best": "best strategy",
+}
 
 
 def budget_line(store: EventStore, budget: Budget, workers: int, agent: str, elapsed: float) -> str:
@@ -97,21 +105,44 @@ def changed(node: Node, tree: Tree) -> dict[str, Any]:
 
 
 def result_view(summary: dict[str, Any]) -> Group:
-    """Return base, practitioner and best side by side."""
+    """Return base, practitioner, best constant and best strategy side by side, with what each was given."""
     table = Table()
-    for column in ("", "validation", "test", "steps", "gpu-seconds"):
+    test, best = summary["test"] or {}, summary["best"]
+    for column in ("", "validation", "test", "steps", "FLOPs", "gpu-seconds"):
         table.add_column(column)
-    test = summary["test"] or {}
-    validation = {"base": summary["base_score"], "best": summary["best"] and summary["best"]["score"]}
-    for name in ("base", "practitioner", "best"):
+    selected = {"base": summary["base_score"], "best": best and best["score"]}
+    for name, label in COMPARED.items():
         entry = test.get(name)
-        measured = f"{entry['score']:.3f} ± {entry['stderr']:.3f}" if entry else "-"
-        value = validation.get(name)
-        spent = (str(entry["steps"]), f"{entry['gpu_seconds']:.0f}") if entry else ("-", "-")
-        table.add_row(name, f"{value:.3f}" if value is not None else "-", measured, *spent)
+        if entry is None and name == "constant":
+            continue
+        value = selected.get(name, (entry or {}).get("validation"))
+        measured, spent = "-", ["-"] * 3
+        if entry:
+            measured = f"{entry['score']:.3f} ± {entry['stderr']:.3f}"
+            flops = entry.get("flops")
+            spent = [str(entry["steps"]), "?" if flops is None else f"{flops:.3g}"]
+            spent.append(f"{entry['gpu_seconds']:.0f}")
+        table.add_row(label, f"{value:.3f}" if value is not None else "-", measured, *spent)
+    lines = [compute_line(test), limit_line(summary["validation_max_tokens"])]
+    if constant := test.get("constant"):
+        lines.insert(1, f"best constant: the best of {constant['arms']} fixed schedules: {constant['about']}")
     title = visible_line(f"search {summary['search_id']}: {summary['state']}")
-    told = Text(limit_line(summary["validation_max_tokens"]), style="dim")
-    return Group(Text(title, style="italic"), table, told)
+    told = [Text(visible_line(line), style="dim") for line in lines if line]
+    return Group(Text(title, style="italic"), table, *told)
+
+
+def compute_line(test: Mapping[str, Any]) -> str:
+    """Return how the compute of those that a strategy is compared with differs from its own; empty where
+    there is nothing to compare.
+    """
+    best = test.get("best") or {}
+    others = {name: entry for name in ("practitioner", "constant") if (entry := test.get(name))}
+    if not others or not best.get("steps"):
+        return ""
+    if best.get("flops") is None or None in (entry.get("flops") for entry in others.values()):
+        return "at equal steps; what they cost in compute is unknown, as earlier versions did not count it"
+    most = max(abs(entry["flops"] / best["flops"] - 1) for entry in others.values())
+    return f"at equal compute, within {math.ceil(100 * most)} %"
 
 
 def limit_line(limit: int | None) -> str:

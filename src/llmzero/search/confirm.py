@@ -26,6 +26,7 @@ from llmzero.tree.workspace import Workspace
 FIRST_FRESH_SEED = 1000  # above the search's own
 
 Summary = dict[str, Any]
+RunSearch = Callable[[SearchConfig, ReplayDisplay], Rounds[Summary]]  # to its final test
 
 
 def fresh_seeds(config: SearchConfig) -> list[int]:
@@ -35,16 +36,26 @@ def fresh_seeds(config: SearchConfig) -> list[int]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A strategy, by the node that it leads to, or the practitioner's configuration, which has no node."""
+    """A strategy, by the node that it leads to, or the practitioner's configuration, which has no node.
+
+    Attributes:
+        lengths: which lengths of its stages a replay keeps, `steps` or `flops`.
+    """
 
     name: str
     node_id: str | None
     stages: Sequence[StrategyStage]
+    lengths: str
 
     @property
     def steps(self) -> int:
-        """GRPO steps of all its stages."""
+        """GRPO steps of all its stages, in the search."""
         return sum(stage.end for stage in self.stages)
+
+    @property
+    def flops(self) -> float | None:
+        """Their compute there; None is unknown."""
+        return summed(stage.flops for stage in self.stages)
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class Confirmation:
     store: EventStore
     catalogue: Catalogue
     config: SearchConfig
-    replay: Callable[[SearchConfig, ReplayDisplay], Rounds[Summary]]
+    replay: RunSearch
 
     def rounds(self) -> Rounds[None]:
         """Write `confirmation.json`; nothing where no stage of the search could be trained.
@@ -77,11 +88,7 @@ class Confirmation:
         seeds = fresh_seeds(self.config)
         strategies = self._strategies()
         if strategies:
-            # The practitioner's configuration trains in one stage, as long as the longest strategy. Its
-            # checkpoint is selected on validation as a strategy's is.
-            steps = max(strategy.steps for strategy in strategies)
-            stage = StrategyStage(steps, self.catalogue.defaults())
-            practitioner = Candidate(f"practitioner-{steps}", None, [stage])
+            practitioner = self._practitioner(strategies)
             replays = {
                 f"{candidate.name} on seed {seed}": (candidate, seed)
                 for candidate in (*strategies, practitioner)
@@ -102,10 +109,28 @@ class Confirmation:
         tree = self.store.tree
         best = best_paths(tree, self.config.search.confirm_top)
         stages = [as_trained(strategy_of(tree, node, self.catalogue)) for node in best]
+        lengths = "steps" if self.config.search.stage_flops is None else "flops"  # as they were searched
         return [
-            Candidate(f"strategy-{node.node_id}", node.node_id, path)
+            Candidate(f"strategy-{node.node_id}", node.node_id, path, lengths)
             for node, path in zip(best, stages, strict=True)
         ]
+
+    def _practitioner(self, strategies: Sequence[Candidate]) -> Candidate:
+        """Return the practitioner's configuration, in one stage of the compute of the strategy that takes the
+        most, or of the steps where compute is unknown. Its checkpoint is selected on validation as a
+        strategy's is.
+        """
+        hparams, costs = self.catalogue.defaults(), [strategy.flops for strategy in strategies]
+        steps = max(strategy.steps for strategy in strategies)
+        known = [flops for flops in costs if flops is not None]
+        if len(known) < len(costs):
+            return Candidate(f"practitioner-{steps}", None, [StrategyStage(steps, hparams)], "steps")
+        flops, first = max(known), self.store.tree.practitioner()
+        if first is not None and first.result is not None and first.result.flops:
+            done = first.result.validation[-1].step
+            steps = max(1, round(flops * done / first.result.flops))  # as far as can be told
+        stage = StrategyStage(steps, hparams, flops=flops)
+        return Candidate(f"practitioner-{flops:.0f}", None, [stage], "flops")
 
     def _run(self, name: str, candidate: Candidate, seed: int, display: ReplaysDisplay) -> Rounds[Summary]:
         """Return the summary of a candidate's replay, run where needed; its cost is charged to no budget."""
@@ -114,7 +139,8 @@ class Confirmation:
         if summary is None or summary["state"] != "finished":
             tracking = {"_target_": "llmzero.mirrors.tracking.NoTracking"}
             alone = replace(self.config, seed=seed, search_dir=str(directory), tracking=tracking)
-            summary = yield from self.replay(replay_config(alone, candidate.stages), display.begin(name))
+            config = replay_config(alone, candidate.stages, candidate.lengths)
+            summary = yield from self.replay(config, display.begin(name))
         display.end(name)
         spent = summary["budget"]
         self.store.charge_setup(
@@ -180,10 +206,12 @@ def _scores(candidate: Candidate, summaries: Sequence[Summary]) -> dict[str, Any
     """
     validation = [summary["best"]["score"] for summary in summaries]
     test = [summary["test"]["best"]["score"] for summary in summaries]
+    flops = [summary["test"]["best"].get("flops") for summary in summaries]
     completed = [summary["nodes"]["completed"] for summary in summaries]  # the base model counts as one
     return {
         **({"node_id": candidate.node_id} if candidate.node_id else {}),
         "steps": candidate.steps,
+        "flops": None if None in flops else fmean(flops),
         "validation": validation,
         "validation_mean": fmean(validation),
         "incomplete": sum(count <= len(candidate.stages) for count in completed),

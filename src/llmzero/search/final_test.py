@@ -1,4 +1,5 @@
-"""The final test, after the search: base model, practitioner and best strategy on the test split.
+"""The final test, after the search: base model, practitioner, best constant and best strategy on the test
+split, at equal compute.
 
 Test data is read nowhere else. Every measurement is a zero-step stage with `evaluation_split: test`, run by
 the same runner as the search's stages, in `<search_dir>/test/`, which no agent reads.
@@ -7,13 +8,16 @@ the same runner as the search's stages, in `<search_dir>/test/`, which no agent 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmzero.core.compute import summed
 from llmzero.core.errors import UserError
 from llmzero.core.files import write_json
 from llmzero.core.hparams import HParams
+from llmzero.core.length import Length
 from llmzero.core.stage import StageDir, StageResult, StageSpec, best_point
 from llmzero.core.text import visible_line
 from llmzero.runners.base import StageRunner
@@ -35,6 +39,25 @@ class Incumbent:
     node: Node
     stages: int
     gpu_seconds: float
+    flops: float | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What it took to train a path: the steps that lie behind its end, and the cost of its stages, those of
+    their steps included that no stage went on from; `flops` None is unknown, as in earlier versions.
+    """
+
+    steps: int
+    flops: float | None
+    gpu_seconds: float
+
+    @classmethod
+    def by(cls, results: Sequence[StageResult]) -> Trained:
+        """Return what the stages of a path took, of which the base model's is none."""
+        ends = [point.global_step for result in results for point in result.validation]
+        spent = summed(result.flops for result in results)
+        return cls(max(ends, default=0), spent, sum(result.gpu_seconds for result in results))
 
 
 class FinalTest:
@@ -52,13 +75,27 @@ class FinalTest:
         self.workspace, self.store, self.runner = workspace, store, runner
         self.config, self.defaults, self.seed = config, defaults, seed
 
-    def rounds(self, workers: int, *, practitioner: bool = True, incumbents: bool = False) -> Rounds[None]:
-        """Write `test.json`: score, stderr and n, with the training steps and device seconds behind each.
+    def rounds(
+        self,
+        workers: int,
+        *,
+        practitioner: bool = True,
+        constant: Callable[[Trained, int], Rounds[Score]] | None = None,
+        incumbents: bool = False,
+    ) -> Rounds[None]:
+        """Write `test.json`: score, stderr and n, with the steps, compute and device seconds behind each.
 
         The practitioner's entry is null where it is not wanted, or could not be trained, for want of memory
-        for example. With `incumbents` every node that ever was the best by validation is measured too, for
-        `trajectory`. `workers` stages run side by side, the practitioner's training, the longest, among the
+        for example. `workers` stages run side by side, the practitioner's training, the longest, among the
         first.
+
+        Args:
+            workers: how many.
+            practitioner: whether its configuration is trained as long as the best path.
+            constant: tunes and tests fixed schedules of the length of the best path, given what is behind it
+                and its number of stages; None leaves `constant` out of the file.
+            incumbents: whether every node that ever was the best by validation is measured too, for
+                `trajectory`.
 
         Raises:
             UserError: a measurement failed; the others are there for the next attempt.
@@ -69,7 +106,7 @@ class FinalTest:
         reached = incumbents_of(tree) if incumbents else []
         works: dict[str, Rounds[Score]] = {}
         if practitioner:
-            works["practitioner"] = self._practitioner(_trained_steps(best))
+            works["practitioner"] = self._practitioner(self._behind(best))
         for node in (tree.root, best, *(incumbent.node for incumbent in reached)):
             works.setdefault(node.node_id, self._node(node))
         scores = yield from side_by_side(works, workers)
@@ -78,11 +115,14 @@ class FinalTest:
             "practitioner": scores.get("practitioner") or None,
             "best": {**scores[best.node_id], "node_id": best.node_id},
         }
+        if constant is not None:
+            report["constant"] = (yield from constant(self._behind(best), best.depth)) if best.depth else None
         if incumbents:
             report["trajectory"] = [
                 {
                     "stages": incumbent.stages,
                     "gpu_seconds": incumbent.gpu_seconds,
+                    "flops": incumbent.flops,
                     "node_id": incumbent.node.node_id,
                     **{key: scores[incumbent.node.node_id][key] for key in ("score", "stderr")},
                 }
@@ -93,36 +133,50 @@ class FinalTest:
     def _node(self, node: Node) -> Rounds[Score]:
         """Measure what the search has at a node."""
         name = "base" if node.parent_id is None else f"best-{node.node_id}"
-        spent = sum(map(_gpu_seconds, self.store.tree.path(node.node_id)[1:]))
-        return self._measured(name, _checkpoint(node), node.hparams, _trained_steps(node), spent)
+        return self._measured(name, _checkpoint(node), node.hparams, self._behind(node), node.score)
 
-    def _practitioner(self, steps: int) -> Rounds[Score]:
-        """Train the practitioner's configuration for `steps` and measure it; nothing where that failed."""
-        checkpoint, gpu_seconds = yield from self._train_practitioner(steps)
+    def _behind(self, node: Node) -> Trained:
+        """Return what lies behind the end of a node's stage."""
+        path = self.store.tree.path(node.node_id)[1:]
+        return Trained.by([stage.result for stage in path if stage.result])
+
+    def _practitioner(self, wanted: Trained) -> Rounds[Score]:
+        """Train the practitioner's configuration as long as `wanted`, and measure it; nothing where that
+        failed.
+        """
+        name = f"practitioner-{wanted.steps if wanted.flops is None else format(wanted.flops, '.0f')}"
+        score, checkpoint, behind = yield from self._train_practitioner(name, wanted)
         if checkpoint is None:
             log.warning(
                 "the practitioner's configuration could not be trained, so there is no test score of it"
             )
             return {}
-        name = f"practitioner-{steps}"
-        return (yield from self._measured(name, checkpoint, self.defaults, steps, gpu_seconds))
+        return (yield from self._measured(name, checkpoint, self.defaults, behind, score))
 
-    def _train_practitioner(self, steps: int) -> Rounds[tuple[Path | None, float]]:
-        """Train the practitioner's configuration for `steps`; return its best checkpoint and cost.
+    def _train_practitioner(
+        self, name: str, wanted: Trained
+    ) -> Rounds[tuple[float | None, Path | None, Trained]]:
+        """Train the practitioner's configuration for the compute that is wanted, or for as many steps where
+        that is unknown; return the validation score of its best checkpoint, that, and what is behind it all.
 
-        It resumes from the search's first stage, which has that configuration, and its checkpoint is selected
-        on validation as the search's is. Checkpoints before a failure count; None where there is none.
+        It goes on from the search's first stage that has that configuration, unless that was longer, and its
+        checkpoint is selected on validation as the search's is. Checkpoints before a failure count; None
+        where there is none.
         """
-        tree = self.store.tree
-        first = tree.practitioner() or tree.root
-        assert first.result is not None
-        candidates = [(first.score or 0.0, _checkpoint(first))] if first.parent_id or not steps else []
-        gpu_seconds = _gpu_seconds(first) if first.parent_id else 0.0
-        remaining = steps - _trained_steps(first)
-        if remaining > 0:
+        first = self.store.tree.practitioner() or self.store.tree.root
+        if self.defaults.get("lr_schedule", "constant") != "constant":
+            first = self.store.tree.root  # the rate falls once, over the whole length
+        remaining = _remaining(self._behind(first), wanted)
+        if remaining is None:
+            first = self.store.tree.root
+            remaining = _remaining(self._behind(first), wanted)
+        assert first.result is not None and remaining is not None
+        behind = self._behind(first)
+        candidates = [(first.score or 0.0, _checkpoint(first))] if first.parent_id or not wanted.steps else []
+        if remaining.left(0, 0.0) > 0:
             spec = self._spec(
-                f"practitioner-{steps}-training",
-                steps=remaining,
+                f"{name}-training",
+                **vars(remaining),
                 resume_from=first.result.last_checkpoint,
                 hparams=self.defaults,
                 config=self.config,
@@ -130,13 +184,16 @@ class FinalTest:
             result = yield from self._ended(spec)
             self.store.charge_setup(spec.node_id, result.gpu_seconds, result.flops)
             candidates += [(result.best_score or 0.0, result.checkpoint)] if result.checkpoint else []
-            gpu_seconds += result.gpu_seconds
-        return max(candidates, key=lambda pair: pair[0], default=(0.0, None))[1], gpu_seconds
+            behind = Trained.by([*([first.result] if first.parent_id else []), result])
+        if not candidates:
+            return None, None, behind
+        return (*max(candidates, key=lambda pair: pair[0]), behind)
 
     def _measured(
-        self, name: str, checkpoint: Path, hparams: HParams, steps: int, gpu_seconds: float
+        self, name: str, checkpoint: Path, hparams: HParams, behind: Trained, validation: float | None
     ) -> Rounds[Score]:
-        """Measure a checkpoint that so many steps and device seconds have led to, and charge that once.
+        """Measure a checkpoint, of which is known what is behind it and its validation score; charge that
+        once.
 
         Raises:
             UserError: it failed. The next attempt measures it anew.
@@ -160,8 +217,10 @@ class FinalTest:
             "score": point.score,
             "stderr": point.stderr,
             "n": point.n,
-            "steps": steps,
-            "gpu_seconds": round(gpu_seconds, 1),
+            "validation": validation,
+            "steps": behind.steps,
+            "flops": behind.flops,
+            "gpu_seconds": round(behind.gpu_seconds, 1),
         }
 
     def _spec(self, name: str, **fields: Any) -> StageSpec:
@@ -192,19 +251,28 @@ def incumbents_of(tree: Tree) -> list[Incumbent]:
     incumbents: list[Incumbent] = []
     best: Node | None = None
     stages, gpu_seconds = 0, 0.0
+    flops: list[float | None] = []
     for node in tree.finished:
         if node.parent_id is not None:
+            assert node.result is not None
             stages, gpu_seconds = stages + 1, gpu_seconds + _gpu_seconds(node)
+            flops.append(node.result.flops)
         if better(best, node) is not best:
             best = node
-            incumbents.append(Incumbent(node, stages, round(gpu_seconds, 3)))
+            incumbents.append(Incumbent(node, stages, round(gpu_seconds, 3), summed(flops)))
     return incumbents
 
 
-def _trained_steps(node: Node) -> int:
-    """Return the steps along the path to the end of a node's stage."""
-    assert node.result is not None
-    return max((point.global_step for point in node.result.validation), default=0)
+def _remaining(done: Trained, wanted: Trained) -> Length | None:
+    """Return what is left to train, no less than half a step; None where more was done than is wanted."""
+    if done.flops is None or wanted.flops is None:
+        left = wanted.steps - done.steps
+        return Length(left) if left >= 0 else None
+    step = done.flops / done.steps if done.steps else 0.0
+    over = wanted.flops - done.flops
+    if over < -step / 2:
+        return None
+    return Length(flops=over) if over > step / 2 else Length(0)
 
 
 def _gpu_seconds(node: Node) -> float:

@@ -30,6 +30,7 @@ from llmzero.search.outputs import Outputs
 from llmzero.search.rounds import Rounds, carry_out
 from llmzero.search.settings import Group, SearchConfig
 from llmzero.search.thinking import Bill
+from llmzero.search.tuning import Tuning
 from llmzero.tree.budget import Ledger
 from llmzero.tree.outcomes import read_test
 from llmzero.tree.store import EventStore
@@ -203,7 +204,7 @@ class Session:
             return summary
 
     def _replay(self, config: SearchConfig, shown: ReplayDisplay) -> Rounds[dict[str, Any]]:
-        """Run a replay that confirms this search, on its runner."""
+        """Run a search that confirms this one, or that it is compared with, on its runner."""
         return Session.from_config(config, runner=self.runner, shown=shown).rounds()
 
     def _search(
@@ -218,8 +219,10 @@ class Session:
                 outputs.refresh(store)
             yield changed
         incumbents = self.config.search.test_incumbents
+        constant = self.config.search.test_constant and self.shown is None
+        wanted = {"trajectory": incumbents, "constant": constant}
         tested = read_test(self.workspace.path)
-        if store.ended and tested and ("trajectory" in tested or not incumbents):
+        if store.ended and tested and all(name in tested for name, asked in wanted.items() if asked):
             return
         outputs.refresh(store)
         compared = "base and best" if self.shown else "base, practitioner and best"
@@ -227,7 +230,13 @@ class Session:
         groups, defaults = self.stage_groups, self.catalogue.defaults()
         test = FinalTest(self.workspace, store, self.runner, groups, defaults, self.config.seed)
         workers = self.config.search.workers
-        yield from test.rounds(workers, practitioner=self.shown is None, incumbents=incumbents)
+        tuning = Tuning(self.workspace, store, self.config, self._replay)
+        yield from test.rounds(
+            workers,
+            practitioner=self.shown is None,
+            constant=tuning.rounds if constant else None,
+            incumbents=incumbents,
+        )
         driver.end()
 
     def _method(self) -> SearchMethod:

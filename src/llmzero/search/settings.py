@@ -32,6 +32,11 @@ class SearchSettings:
     )
     confirm_top: int = setting(2, "strategies that are confirmed", low=1, high=100)
     test_incumbents: bool = setting(False, "test every stage that ever was the best by validation, too")
+    test_constant: bool = setting(
+        False,
+        "after the search, tune fixed schedules with the compute that it has spent, and test the best of "
+        "them, too: it doubles the cost",
+    )
     prefetch: bool = setting(
         False, "ask a language model for a stage's likely child before the stage has ended"
     )

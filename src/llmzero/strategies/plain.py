@@ -57,7 +57,7 @@ def not_plain(key: str, value: Any) -> list[str]:
         if isinstance(part, dict | list):
             if depth > DEEPEST:
                 return [*found, f"{where}: must not hold lists and mappings deeper than {DEEPEST}"]
-        elif not is_scalar(part):
+        elif not (is_scalar(part) or is_compute(part)):
             found.append(f"{where}={shown(part)}: must be {SCALAR}; write dates and the like in quotes")
     return found
 

@@ -17,14 +17,17 @@ DPI = 130
 NO_MATH: Any = {"text.parse_math": False}  # a dollar sign in a name is a dollar sign
 PANEL = (5.5, 3.6)  # inches
 LINE = 0.32  # inches a method takes in an interval plot
-AXES = {"stages": "stages", "gpu_seconds": "device seconds"}
+AXES = {"stages": "stages", "flops": "compute, FLOPs", "gpu_seconds": "device seconds"}
 
 
 def comparison_figures(directory: Path, comparison: dict[str, Any]) -> None:
     """Write the figures of `comparison.json`; none where nothing has finished."""
     if not comparison["runs"]:
         return
+    curves = [of_method for of_task in comparison["curves"].values() for of_method in of_task.values()]
     for axis, name in AXES.items():
+        if not all(axis in each for each in curves):
+            continue  # compute is unknown of searches of earlier versions
         save_figure(directory / f"curves_{axis}", _curves(comparison, axis, name))
     save_figure(directory / "final_scores", _final_scores(comparison))
     if len(comparison["overall"]) > 1:

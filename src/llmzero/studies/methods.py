@@ -163,10 +163,12 @@ def _paired(runs: Runs, tasks: Sequence[str], a: str, b: str, value: Value) -> t
 def _spent(runs: Sequence[Run]) -> dict[str, Any]:
     """Return what the runs of a method cost, in the mean, and in sum what its early stopper did."""
     gpu_seconds = [run.summary["budget"]["gpu_seconds"] for run in runs]
+    flops = [run.summary["budget"].get("flops") for run in runs]
     stopper = {key: sum(run.summary["stopper"][key] for run in runs) for key in STOPPER}
     planned = sum(gpu_seconds) + stopper["saved_gpu_seconds"]
     return {
         "gpu_seconds": float(np.mean(gpu_seconds)),
+        "flops": None if None in flops else float(np.mean(flops)),
         "stopper": {**stopper, "saved_share": stopper["saved_gpu_seconds"] / planned if planned else 0.0},
         "llm": {
             name: float(np.mean([run.summary["budget"][key] for run in runs])) for name, key in LLM.items()
@@ -175,23 +177,28 @@ def _spent(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _curves(runs: Runs, task: str, methods: Sequence[str]) -> dict[str, Any]:
-    """Return the test scores that each method would have delivered over stages and device seconds."""
-    stages = np.arange(runs.budgets[task] + 1, dtype=float)
-    longest = max(
-        (run.summary["budget"]["gpu_seconds"] for run in runs.runs if run.task == task), default=0.0
-    )
-    times = np.linspace(0.0, longest, TIME_POINTS)
+    """Return the test scores that each method would have delivered over stages, compute and device seconds;
+    compute is left out where it is unknown of a run.
+    """
+    own = [run for run in runs.runs if run.task == task]
+    axes: dict[str, tuple[Array, Callable[[Run], Any]]] = {
+        "stages": (np.arange(runs.budgets[task] + 1, dtype=float), lambda run: run.stages),
+        "gpu_seconds": (_grid(own, "gpu_seconds"), lambda run: run.times),
+    }
+    if all(run.flops is not None for run in own):
+        axes["flops"] = (_grid(own, "flops"), lambda run: run.flops)
     return {
         method: {
-            "stages": _band(
-                stages, [step_function(run.stages, run.scores, stages) for run in runs.on(task, method)]
-            ),
-            "gpu_seconds": _band(
-                times, [step_function(run.times, run.scores, times) for run in runs.on(task, method)]
-            ),
+            name: _band(grid, [step_function(spent(run), run.scores, grid) for run in runs.on(task, method)])
+            for name, (grid, spent) in axes.items()
         }
         for method in methods
     }
+
+
+def _grid(runs: Sequence[Run], name: str) -> Array:
+    """Return points up to the most that a run has spent."""
+    return np.linspace(0.0, max((run.summary["budget"][name] for run in runs), default=0.0), TIME_POINTS)
 
 
 def _band(grid: Array, curves: Sequence[Array]) -> dict[str, list[float]]:

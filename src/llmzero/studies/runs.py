@@ -19,8 +19,8 @@ class Run:
     """One search.
 
     Attributes:
-        stages, times, scores: whenever another node became the best by validation: the stages and device
-            seconds spent until then, and its test score.
+        stages, times, flops, scores: whenever another node became the best by validation: the stages, device
+            seconds and compute spent until then, and its test score; `flops` None is unknown.
         base, final: test scores of the base model and of what the search delivered.
         summary: content of its `summary.json`.
     """
@@ -30,6 +30,7 @@ class Run:
     seed: int
     stages: Array
     times: Array
+    flops: Array | None
     scores: Array
     base: float
     final: float
@@ -39,13 +40,14 @@ class Run:
     def of(cls, method: str, task: str, seed: int, summary: dict[str, Any]) -> Run:
         """Return the numbers of a finished search with `search.test_incumbents`."""
         test = summary["test"]
+        points = test["trajectory"]
         stages, times, scores = (
-            np.array([point[key] for point in test["trajectory"]], float)
-            for key in ("stages", "gpu_seconds", "score")
+            np.array([point[key] for point in points], float) for key in ("stages", "gpu_seconds", "score")
         )
-        return cls(
-            method, task, seed, stages, times, scores, test["base"]["score"], test["best"]["score"], summary
-        )
+        spent = [summary["budget"].get("flops"), *(point.get("flops") for point in points)]
+        flops = None if None in spent else np.array(spent[1:], float)
+        base, final = (test[name]["score"] for name in ("base", "best"))
+        return cls(method, task, seed, stages, times, flops, scores, base, final, summary)
 
     def over_stages(self, budget: int) -> Array:
         """Return the test score that it would have delivered after 1, 2, ... stages."""

@@ -21,7 +21,7 @@ Holm. Saved: the share of device seconds that early stopping saved. docs/compari
 TRANSFER = """\
 # Transfer
 
-Gain in test score of each strategy over the practitioner's configuration trained for as many steps: mean ±
+Gain in test score of each strategy over the practitioner's configuration trained for the same compute: mean ±
 standard error over seeds, and the p-value of Student's paired test.
 """
 
@@ -61,6 +61,7 @@ def _methods(entries: dict[str, Entry], first: str) -> str:
             _interval(entry["against"]["improvement"]) if entry["against"] else ""
         ),
         "p": lambda name, entry: f"{entry['against']['p_holm']:.2g}" if entry["against"] else "",
+        "FLOPs": lambda name, entry: "?" if entry["flops"] is None else f"{entry['flops']:.2e}",
         "device s": lambda name, entry: f"{entry['gpu_seconds']:.0f}",
         "saved": lambda name, entry: f"{entry['stopper']['saved_share']:.1%}",
         "false kills": lambda name, entry: f"{entry['stopper']['false_kills']}/{entry['stopper']['audited']}",

@@ -16,7 +16,7 @@ Summary = dict[str, Any]
 
 
 def transferred_gains(study: Study) -> dict[str, Any]:
-    """Return the content of `transfer.json`: gains over the practitioner's configuration at equal steps."""
+    """Return the content of `transfer.json`: gains over the practitioner's configuration at equal compute."""
     summaries: dict[tuple[str, str], list[Summary]] = defaultdict(list)
     for cell in study.cells:
         if (summary := cell.summary()) is not None:

@@ -17,22 +17,34 @@ _MEASURED: Shape = {
     "score": NUMBER,
     "stderr": NUMBER,
     "n": int,
+    "validation?": NUMBER_OR_NOTHING,
     "steps": int,
+    "flops?": NUMBER_OR_NOTHING,
     "gpu_seconds": NUMBER,
     "node_id?": str,
 }
+_CONSTANT: Shape = {**_MEASURED, "about": str, "arms": int, "tuning_flops": NUMBER_OR_NOTHING}  # type: ignore[dict-item]
 TEST: Shape = {
     "base": _MEASURED,
     "practitioner": (NOTHING, _MEASURED),
+    "constant?": (NOTHING, _CONSTANT),
     "best": {**_MEASURED, "node_id": str},  # type: ignore[dict-item]
     "trajectory?": [
-        {"stages": int, "gpu_seconds": NUMBER, "node_id": str, "score": NUMBER, "stderr": NUMBER},
+        {
+            "stages": int,
+            "gpu_seconds": NUMBER,
+            "flops?": NUMBER_OR_NOTHING,
+            "node_id": str,
+            "score": NUMBER,
+            "stderr": NUMBER,
+        },
     ],
 }
 _MEAN: dict[str, Shape] = {"test": [NUMBER], "mean": NUMBER, "stderr": NUMBER_OR_NOTHING}
 _REPLAYED: dict[str, Shape] = {
     **_MEAN,
     "steps": int,
+    "flops?": NUMBER_OR_NOTHING,
     "validation": [NUMBER],
     "validation_mean": NUMBER,
     "incomplete": int,

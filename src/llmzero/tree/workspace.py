@@ -32,6 +32,7 @@ CHANGEABLE = (
         "search.confirm_seeds",
         "search.confirm_top",
         "search.test_incumbents",
+        "search.test_constant",
         "search.prefetch",
         "search.report",
     ),
@@ -60,6 +61,7 @@ class Workspace:
         self.nodes = path / "nodes"
         self.test = path / "test"
         self.confirm = path / "confirm"
+        self.fixed = path / "fixed"
         self.pilots = path / "pilots"
         self.config_file = path / "config.yaml"
         self.tree_file = path / "tree.jsonl"
@@ -87,7 +89,7 @@ class Workspace:
                 f"search_dir={self.path}: cannot be written ({error.strerror}); choose another search_dir"
             ) from error
         with Lease(self.lease_file).held():
-            for directory in (self.nodes, self.test, self.confirm, self.pilots):
+            for directory in (self.nodes, self.test, self.confirm, self.fixed, self.pilots):
                 refuse_links_out(directory, self.path)
             remove_temporary(self.path)
             self.stop_file.unlink(missing_ok=True)

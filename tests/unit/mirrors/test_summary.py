@@ -48,4 +48,4 @@ def test_what_is_saved_is_what_running_on_would_have_cost(
             pass
         assert node.result
         cost += handle.result().gpu_seconds - node.result.gpu_seconds
-    assert summary["stopper"]["saved_gpu_seconds"] == pytest.approx(cost, rel=0.06)
+    assert summary["stopper"]["saved_gpu_seconds"] == pytest.approx(cost, rel=0.08)

@@ -98,8 +98,8 @@ def test_the_winner_is_chosen_by_validation_and_what_failed_is_counted() -> None
         "strategy-0002": [summary(0.5, 0.7, 0.1, completed=1), summary(0.5, 0.8, 0.1)],
         "practitioner-4": [summary(0.4, 0.2, 0.1), summary(0.4, 0.24, 0.12)],
     }
-    strategies = [Candidate(name, name[-4:], stages) for name in ("strategy-0001", "strategy-0002")]
-    confirmation = compared(strategies, Candidate("practitioner-4", None, stages), runs)
+    strategies = [Candidate(name, name[-4:], stages, "steps") for name in ("strategy-0001", "strategy-0002")]
+    confirmation = compared(strategies, Candidate("practitioner-4", None, stages, "steps"), runs)
     assert confirmation["winner"] == "strategy-0001"
     first, second = confirmation["strategies"].values()
     assert (first["mean"], first["stderr"], first["incomplete"], first["node_id"]) == (

@@ -103,7 +103,7 @@
     node: nodes.has(address.get("node")) ? address.get("node") : (best ?? root)?.id,
     hidden: new Set((address.get("hide") ?? "").split(",").filter((state) => STATES.includes(state))),
     theme: ["light", "dark"].includes(address.get("theme")) ? address.get("theme") : null,
-    budget: address.get("budget") === "gpu_seconds" ? "gpu_seconds" : "stages",
+    budget: ["flops", "gpu_seconds"].find((name) => name === address.get("budget")) ?? "stages",
     sort: address.get("sort") ?? "id",
     roam: (address.get("roam") ?? "").split(",").map(Number).filter(Number.isFinite),
     pinned: nodes.has(address.get("node")),
@@ -212,14 +212,22 @@
     return el("dl", { class: `tile ${look}` }, el("dt", {}, name), el("dd", {}, value), note ? el("dd", { class: "note" }, note) : null);
   }
 
+  /** Base, practitioner, best constant and best strategy, with the compute and the device time behind each. */
   function testTile() {
-    const cells = (name, value, error) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value), el("td", { class: "stderr" }, error));
-    const rows = ["base", "practitioner", "best"].filter((name) => data.test[name]).map((name) => {
-      const { score: value, stderr } = data.test[name];
-      return cells(name, score(value), stderr === null || stderr === undefined ? "" : `\u00b1 ${stderr.toFixed(3)}`);
+    const names = { base: "base", practitioner: "practitioner", constant: "best constant", best: "best strategy" };
+    const row = (label, cells, kind = "td") => el("tr", {}, el("th", { scope: "row" }, label), cells.map((cell, i) => el(kind, { class: i ? "stderr" : "" }, cell)));
+    const rows = Object.keys(names).filter((name) => data.test[name]).map((name) => {
+      const { score: value, stderr, flops: spent, gpu_seconds: seconds } = data.test[name];
+      const error = stderr === null || stderr === undefined ? "" : `\u00b1 ${stderr.toFixed(3)}`;
+      return row(names[name], [score(value), error, spent === null || spent === undefined ? "?" : spent.toPrecision(3), duration(seconds)]);
     });
-    const note = data.confirmation ? null : "one seed; not confirmed";
-    return tile("Test score \u00b1 standard error", el("table", { class: "tests", id: "test-scores" }, el("tbody", {}, rows)), note, "broad");
+    const head = row("", ["test", "", "FLOPs", "GPU time"], "th");
+    const { constant } = data.test;
+    const note = [
+      constant ? `best constant: best of ${constant.arms}: ${constant.about}` : null, data.confirmation ? null : "one seed; not confirmed",
+    ].filter(Boolean).join(" ");
+    const title = data.test.practitioner && (data.test.best.flops ?? null) !== null ? "Test score at equal compute" : "Test score";
+    return tile(title, el("table", { class: "tests", id: "test-scores" }, el("thead", {}, head), el("tbody", {}, rows)), note || null, "broad");
   }
 
   /** Compare strategies with the practitioner's configuration over fresh seeds; the winner by validation comes first. */
@@ -598,18 +606,23 @@
     const host = byId("best-so-far");
     for (const button of document.querySelectorAll("[data-budget]")) button.setAttribute("aria-pressed", String(button.dataset.budget === view.budget));
     if (!data.trajectory.length) return host.replaceChildren(none("No stage has finished yet."));
-    const spent = data.trajectory.map((point) => [point[view.budget], nodes.get(point.id), point.best]);
+    const spent = data.trajectory.map((point) => [point[view.budget] ?? null, nodes.get(point.id), point.best]);
+    if (spent.some(([x]) => x === null)) return host.replaceChildren(none("What stages have cost in compute is unknown: an earlier version did not count it."));
     const steps = [[0, data.base_score], ...spent.map(([x, , value]) => [x, value])].filter(([, value]) => value !== null);
     host.setAttribute("aria-label", `Best validation score over the budget: ${range(steps.map((point) => point[1]))}`);
     const byState = () => spent.filter(([, node]) => node.score !== null).map(([x, node]) => ({
       value: [x, node.score], name: node.id, symbol: SHAPES[node.state], itemStyle: { color: scoreColor(node.score), borderColor: colors.muted, borderWidth: 1 },
     }));
-    const tip = ({ name, value, seriesType }) => seriesType === "scatter" ? treeTip({ name }) : tooltip([`best ${score(value[1])}`, view.budget === "stages" ? `after ${value[0]} stages` : `after ${duration(value[0])}`]);
-    const seconds = { axisLabel: { formatter: duration }, name: "GPU time" };
-    const stages = { minInterval: 1, name: "finished stages" };
+    const tip = ({ name, value, seriesType }) => seriesType === "scatter" ? treeTip({ name }) : tooltip([`best ${score(value[1])}`, `after ${after[view.budget](value[0])}`]);
+    const axes = {
+      stages: { minInterval: 1, name: "finished stages" },
+      flops: { axisLabel: { formatter: (amount) => amount.toExponential(1) }, name: "FLOPs" },
+      gpu_seconds: { axisLabel: { formatter: duration }, name: "GPU time" },
+    };
+    const after = { stages: (x) => `${x} stages`, flops: (x) => `${x.toExponential(2)} FLOPs`, gpu_seconds: duration };
     const chart = draw(host, () => ({
       ...base({ formatter: tip }), grid: wide,
-      xAxis: axis({ min: 0, splitLine: { show: false }, nameLocation: "middle", splitNumber: 6, ...(view.budget === "stages" ? stages : seconds) }), yAxis: axis({ scale: true, splitNumber: 4 }),
+      xAxis: axis({ min: 0, splitLine: { show: false }, nameLocation: "middle", splitNumber: 6, ...axes[view.budget] }), yAxis: axis({ scale: true, splitNumber: 4 }),
       series: [
         line(steps, colors.path, { step: "end", showSymbol: false, lineStyle: { width: 2, color: colors.path } }),
         { type: "scatter", data: byState(), symbolSize: nodes.size > 80 ? 6 : 10, cursor: "pointer" },

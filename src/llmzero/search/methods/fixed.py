@@ -37,6 +37,11 @@ class FixedSettings:
     staged_context: Any = setting(
         None, "three length limits of a hand-made schedule that is run second, e.g. [8, 16, 32]; null is none"
     )
+    arms: int | None = setting(
+        None,
+        "how many arms are run; null: all, or as many as budget.stages pays for from beginning to end",
+        low=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -73,15 +78,25 @@ class Fixed(Chains):
         for cell in grid:
             about = ", ".join(f"{name}={value}" for name, value in cell.items())
             self.arms.append(Arm(f"{about}.", [{**defaults, **cell}] * depth))
+        self.arms = self.arms[: settings.arms]
 
     def continues(self, node: Node) -> bool:
         """Return whether a chain is continued after a stage: not where that was stopped early either."""
         return super().continues(node) and node.state == "completed"
 
     def first_stage(self, tree: Tree) -> Expansion | None:
-        """Return the first stage of the next arm; None after the last."""
-        number = len(tree.root.children)
-        return self._stage(tree.root, number) if number < len(self.arms) else None
+        """Return the first stage of the next arm; None after the last, and where too few stages are left to
+        finish one more.
+        """
+        number, depth = len(tree.root.children), self.context.max_depth
+        if number >= len(self.arms):
+            return None
+        if self.context.stages is not None and number:
+            lasts = [node for node in tree.stages() if not node.children]
+            under_way = sum(depth - node.depth for node in lasts if not node.final or self.continues(node))
+            if len(tree.stages()) + under_way + depth > self.context.stages:
+                return None
+        return self._stage(tree.root, number)
 
     def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return the next stage of an arm."""
