@@ -48,10 +48,11 @@ def budget_line(store: EventStore, budget: Budget, workers: int, agent: str, ela
     if ledger.prefetched:
         used, wasted = ledger.prefetches_used, ledger.prefetches_wasted
         line += f" | {ledger.prefetched} proposals prefetched, {used} used, {wasted} wasted"
-    if ledger.stages and budget.stages:
-        seconds = sum(n.result.seconds for n in store.tree.stages() if n.result) / ledger.stages
-        rounds = (budget.stages - ledger.stages) / workers
-        line += f" | about {seconds * rounds / 60:.1f} min left"
+    amounts = ((budget.stages, ledger.stages), (budget.flops, ledger.flops))
+    left = [(limit - used) / used for limit, used in amounts if limit is not None and used]
+    if left:
+        seconds = sum(node.result.seconds for node in store.tree.stages() if node.result)
+        line += f" | about {seconds * max(0.0, min(left)) / workers / 60:.1f} min left"
     return line
 
 

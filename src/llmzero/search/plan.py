@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from llmzero.agents.llm import LlmAgent
+from llmzero.core.length import flops_text
 from llmzero.core.text import visible_line
 from llmzero.search.session import Session
 
@@ -23,7 +24,8 @@ def describe(session: Session) -> str:
         ", ".join(f"{name} {value}" for name, value in asdict(config.budget).items() if value is not None)
         or "none"
     )
-    steps = (config.budget.stages or 0) * (search.stage_steps or 0)
+    stages = config.stages
+    steps = (stages or 0) * (search.stage_steps or 0)
     groups = Counter(parameter.group for parameter in session.catalogue.values())
     lines = [
         f"LLMZero: search={search.name} agent={session.agent_name} seed={config.seed}",
@@ -40,8 +42,8 @@ def describe(session: Session) -> str:
             f"  at most      {steps} GRPO steps"
             + (f" of {completions[0]} to {completions[1]} completions" if completions else "")
         )
-    if config.budget.stages and search.stage_flops:
-        lines.append(f"  at most      about {config.budget.stages * search.stage_flops:.3g} FLOPs")
+    if stages and search.stage_flops:
+        lines.append(f"  at most      {stages} stages, about {flops_text(stages * search.stage_flops)}")
     if search.confirm_seeds:
         top, seeds = search.confirm_top, search.confirm_seeds
         lines.append(
@@ -49,7 +51,7 @@ def describe(session: Session) -> str:
             "beyond the budget"
         )
     if isinstance(session.proposer, LlmAgent):
-        lines.append(_model(session.proposer, config.budget.stages))
+        lines.append(_model(session.proposer, stages))
     if session.agent_name == "rules":
         lines.append("  No language model is configured: the rule-based agent proposes (agent=rules).")
     if config.dry_run:

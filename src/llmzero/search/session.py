@@ -154,7 +154,7 @@ class Session:
             return []  # nothing is trained, or by a function that loads what it likes
         directory = self.workspace.nodes / ROOT
         spec = StageSpec(ROOT, None, 0, directory, None, hparams, 0, config.seed, config.stage_groups)
-        return look(spec, config.budget.stages, secrets_of(config))
+        return look(spec, config.stages, secrets_of(config))
 
     @property
     def stage_groups(self) -> dict[str, Group]:
@@ -257,7 +257,7 @@ class Session:
             proposer=self.proposer,
             evidence=evidence_of,
             directory=self.workspace.path,
-            stages=config.budget.stages,
+            stages=config.stages,
             workers=config.search.workers,
             thinks=self._thinks,
         )

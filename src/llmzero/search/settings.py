@@ -108,3 +108,11 @@ class SearchConfig(StageConfig):
     budget: Budget = setting(Budget, "limits of a search; whichever comes first ends it")
     search_dir: str = setting(REQUIRED, "everything the search knows; the same command continues it")
     dry_run: bool = setting(False, "check everything, print the plan and its bounds, start nothing")
+
+    @property
+    def stages(self) -> int | None:
+        """How many stages the budget allows, where stages and budget are told alike; None is no limit."""
+        limits = [] if self.budget.stages is None else [self.budget.stages]
+        if self.budget.flops is not None and self.search.stage_flops is not None:
+            limits.append(int(self.budget.flops / self.search.stage_flops + 0.5))
+        return min(limits, default=None)
