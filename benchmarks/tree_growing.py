@@ -65,7 +65,7 @@ class Plan:
             known = ", ".join(sorted(each.stem for each in directory.glob("*.yaml")))
             raise UserError(f"{name}: there is no recipe {file}; known: {known}")
         plan = cls(name, seed, read(Recipe, read_yaml(file), str(file)))
-        plan.length, plan.catalogue  # noqa: B018 - they are checked
+        plan.length, plan.catalogue, plan.fixed  # noqa: B018 - they are checked
         return plan
 
     @cached_property
@@ -79,16 +79,15 @@ class Plan:
     @cached_property
     def config(self) -> TrainConfig:
         """The configuration of every stage but for its hyperparameters."""
-        config = composed(
-            "train", TrainConfig, [*self.recipe.overrides, f"seed={self.seed}", "stage_dir=none"]
-        )
-        lengths = self.recipe.parameters.get("max_completion_length", {}).get("choices", [])
-        if (
-            lengths
-            and "validation_max_tokens" in config.trainer
-            and config.trainer.get("validation_max_tokens") is None
-        ):
-            config.trainer["validation_max_tokens"] = max(lengths)
+        overrides = [*self.recipe.overrides, f"seed={self.seed}", "stage_dir=none"]
+        config = composed("train", TrainConfig, overrides)
+        longest = max(self.recipe.parameters.get("max_completion_length", {}).get("choices", [0]))
+        limit = config.stage_groups["trainer"]["validation_max_tokens"]
+        if longest > limit:
+            raise UserError(
+                f"{self.name}.yaml: overrides: trainer.validation_max_tokens={limit}: must be at least "
+                f"{longest}, the longest choice of max_completion_length"
+            )
         return config
 
     @cached_property

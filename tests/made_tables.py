@@ -40,6 +40,7 @@ HEADER: dict[str, Any] = {
     "val_n": 100,
     "test_n": 120,
     "task": {"_target_": "os.getcwd", "name": "made"},
+    "trainer": {"validation_max_tokens": 40},
     "licence": "Apache-2.0",
 }
 

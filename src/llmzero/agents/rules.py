@@ -32,7 +32,10 @@ class AgentSettings:
 
 @dataclass(frozen=True)
 class Move:
-    """Parameter shifts that belong together: factors of numbers, notches of choices (+1: the next larger)."""
+    """Parameter shifts that belong together: factors of numbers, notches of choices (+1: the next larger).
+
+    Where a number has choices alone, its factor counts as a notch.
+    """
 
     why: str
     factors: Mapping[str, float]
@@ -163,15 +166,21 @@ def apply(move: Move, evidence: Evidence) -> HParams:
     current, catalogue = evidence.stage.hparams, evidence.catalogue
     new = dict(current)
     for name, factor in move.factors.items():
-        if name in catalogue:
+        if name in catalogue and catalogue[name].choices is None:
             new[name] = _scaled(catalogue[name], current[name], factor)
+        elif name in catalogue:
+            new[name] = _notched(catalogue[name], current[name], 1 if factor > 1 else -1)
     for name, notch in move.notches.items():
         if name in catalogue:
-            parameter = catalogue[name]
-            new[name] = parameter.at(
-                parameter.position(current[name]) + notch / max(1, len(parameter.choices or ()) - 1)
-            )
+            new[name] = _notched(catalogue[name], current[name], notch)
     return catalogue.changes(current, new)
+
+
+def _notched(parameter: Parameter, value: float, notch: int) -> float:
+    """Return the choice so many places after a value's, or the last there is."""
+    position = parameter.position(value) + notch / max(1, len(parameter.choices or ()) - 1)
+    moved: float = parameter.at(position)
+    return moved
 
 
 def _scaled(parameter: Parameter, value: float, factor: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmzero.agents.base import Proposer
-from llmzero.agents.rules import MOVES, REMEDIES, RandomAgent, RuleAgent
+from llmzero.agents.rules import MOVES, REMEDIES, RandomAgent, RuleAgent, apply
 from llmzero.agents.stopper import CurveStopper, CurveStopperSettings, NeverStop
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import ValidationPoint
@@ -180,6 +180,25 @@ def test_a_catalogue_with_other_names_is_explored_too() -> None:
     proposal = RuleAgent().propose(evidence(strange, [0.3, 0.31]))
     assert proposal.changes
     assert strange.problems(proposal.changes) == []
+
+
+def test_numbers_with_choices_move_by_one(catalogue: Catalogue) -> None:
+    """As on a table: a factor that lies between two choices would move nothing."""
+    few = Catalogue.from_config(
+        {
+            "learning_rate": {
+                "group": "regularization",
+                "kind": "float",
+                "choices": [1e-4, 1e-3, 1e-2],
+                "default": 1e-3,
+            },
+            "kl_coef": {"group": "regularization", "kind": "float", "choices": [0.0, 0.01], "default": 0.0},
+        }
+    )
+    seen = evidence(few, [0.4])
+    assert apply(MOVES["push"], seen) == {"learning_rate": 1e-2}
+    assert apply(MOVES["calm"], seen) == {"learning_rate": 1e-4, "kl_coef": 0.01}
+    assert apply(MOVES["loosen"], seen) == {}, "there is no smaller one"
 
 
 def test_the_slope_is_that_of_least_squares() -> None:

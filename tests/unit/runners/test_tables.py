@@ -27,7 +27,7 @@ from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.damages import WHOLE, field_damages
-from tests.made_tables import DEPTH, HEADER, LENGTHS, RATES, STEPS, made_table, row, score, step_flops
+from tests.made_tables import DEPTH, LENGTHS, RATES, STEPS, made_table, row, score, step_flops
 
 METHODS = sorted({file.stem for file in (REPOSITORY / "conf/search").glob("*.yaml")} - {"skill"})
 SECONDS = 1e-7  # of a FLOP
@@ -69,8 +69,8 @@ def _split(lines: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, 
 def test_plain_python_reads_a_table_as_the_docs_say(file: Path, tmp_path: Path) -> None:
     docs = (REPOSITORY / "docs/tables.md").read_text()
     example = docs.split("```python\n")[1].split("```")[0]
-    assert "metro-0.jsonl.xz" in example
-    code = example.replace("benchmarks/tables/metro-0.jsonl.xz", str(file))
+    assert "metro_small-0.jsonl.xz" in example
+    code = example.replace("benchmarks/tables/metro_small-0.jsonl.xz", str(file))
     ended = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert f"{score((5, 5, 5), STEPS) - 0.02:.3f}" in ended.stdout
 
@@ -359,7 +359,8 @@ def test_the_catalogue_depth_and_length_are_the_tables(file: Path, tmp_path: Pat
         "learning_rate": RATES,
     }
     assert config.search.max_depth == DEPTH and config.search.stage_steps == STEPS
-    assert config.task == {**HEADER["task"], "_target_": None}, "a table names no code"
+    assert config.stage_groups["trainer"]["validation_max_tokens"] == 40
+    assert config.task == {"_target_": None, "of_table": "getcwd name=made"}, "a table names no code"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ HEADER: Shape = {
     "val_n": int,
     "test_n": int,
     "task": {str: (SCALAR, dict, list)},
+    "trainer": {"validation_max_tokens": int},
     "licence": str,
 }
 STAGE: Shape = {
@@ -251,7 +252,12 @@ def table_file(name: str, seed: int) -> Path:
 
 
 def settings_of_table(name: str | None, seed: int, key: str) -> Any:
-    """Return what a configuration takes from a table's header: `hparams`, `task`, `depth`, `steps`, `flops`.
+    """Return what a configuration takes from a table's header.
+
+    Args:
+        name: of the table.
+        seed: of the search.
+        key: `hparams`, `task` in words, `depth`, `steps`, `flops`, or one of its trainer's settings.
 
     Raises:
         UserError: no table is named, or there is none of that name.
@@ -261,12 +267,11 @@ def settings_of_table(name: str | None, seed: int, key: str) -> Any:
     header = read_header(table_file(name, seed))
     if key == "hparams":
         return {"parameters": header["parameters"]}
-    if key == "task":
-        return {
-            "_target_": None,
-            **{name: value for name, value in header["task"].items() if name != "_target_"},
-        }
-    return header["depth"] if key == "depth" else header["stage"][key]
+    if key == "task":  # in words: nothing in a table names code
+        kind = str(header["task"].get("_target_", header["name"])).rsplit(".", 1)[-1]
+        values = {name: value for name, value in header["task"].items() if name != "_target_"}
+        return " ".join([kind, *(f"{name}={value}" for name, value in values.items() if value is not None)])
+    return {**header["trainer"], **header["stage"], "depth": header["depth"]}[key]
 
 
 def known_tables() -> str:
