@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from llmzero.core.hparams import Catalogue, Parameter
 from llmzero.core.metrics import Metric, listed
 from llmzero.core.stage import StageDir
+from llmzero.mirrors.views import course, course_line
 from llmzero.tree.outcomes import read_confirmation, read_test
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT, Node
@@ -71,6 +72,7 @@ def report_data(
         "base_score": tree.root.score if ROOT in tree.nodes else None,
         "validation_max_tokens": StageDir(search_dir / "nodes" / ROOT).validation_limit(),
         "best_path": [node.node_id for node in path],
+        "course": course_line(course(path)),
         "parameters": [_parameter(parameter, path) for parameter in catalogue.values()],
         "curves": {name: metrics[name].title or name for name in curves},
         "trajectory": [{"id": node.node_id, **point} for node, point in trajectory],

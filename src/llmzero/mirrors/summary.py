@@ -7,6 +7,7 @@ from typing import Any
 
 from llmzero.core.stage import StageDir
 from llmzero.mirrors.stopping import stopping_record
+from llmzero.mirrors.views import course
 from llmzero.tree.outcomes import read_confirmation, read_test
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT
@@ -34,6 +35,7 @@ def summary_of(
             "node_id": best.node_id,
             "score": best.score,
             "path": [node.node_id for node in tree.path(best.node_id)],
+            "course": course(tree.path(best.node_id)),
         },
         "trajectory": store.trajectory,
         "budget": store.ledger.to_dict(),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Group
@@ -105,6 +106,32 @@ def changed(node: Node, tree: Tree) -> dict[str, Any]:
     return {name: value for name, value in node.hparams.items() if parent.get(name) != value}
 
 
+def course(path: Sequence[Node]) -> dict[str, list[Any]]:
+    """Return the values along a path, one a stage, of each hyperparameter that does not keep its first."""
+    stages = [node.hparams for node in path if node.parent_id is not None]
+    return {
+        name: values
+        for name in (stages[0] if stages else {})
+        if (values := [hparams.get(name) for hparams in stages]).count(values[0]) < len(values)
+    }
+
+
+def course_line(values: Mapping[str, Sequence[Any]]) -> str:
+    """Return in a line what a path did to its hyperparameters; empty where it kept them all."""
+    told = []
+    for name, each in values.items():
+        turns = [value for value, _ in groupby(each)]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in turns)
+        grew, fell = (numbers and turns == sorted(turns, reverse=down) for down in (False, True))
+        how = "grew" if grew else "fell" if fell else "changed"
+        told.append(f"{name} {how} ({', '.join(_value_text(value) for value in turns)})")
+    return visible_line("along the best path: " + "; ".join(told)) if told else ""
+
+
+def _value_text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def result_view(summary: dict[str, Any]) -> Group:
     """Return base, practitioner, best constant and best strategy side by side, with what each was given."""
     table = Table()
@@ -124,9 +151,13 @@ def result_view(summary: dict[str, Any]) -> Group:
             spent = [str(entry["steps"]), "?" if flops is None else f"{flops:.3g}"]
             spent.append(f"{entry['gpu_seconds']:.0f}")
         table.add_row(label, f"{value:.3f}" if value is not None else "-", measured, *spent)
-    lines = [compute_line(test), limit_line(summary["validation_max_tokens"])]
+    lines = [
+        course_line((best or {}).get("course", {})),
+        compute_line(test),
+        limit_line(summary["validation_max_tokens"]),
+    ]
     if constant := test.get("constant"):
-        lines.insert(1, f"best constant: the best of {constant['arms']} fixed schedules: {constant['about']}")
+        lines.insert(2, f"best constant: the best of {constant['arms']} fixed schedules: {constant['about']}")
     title = visible_line(f"search {summary['search_id']}: {summary['state']}")
     told = [Text(visible_line(line), style="dim") for line in lines if line]
     return Group(Text(title, style="italic"), table, *told)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmzero.core.files import read_json, reading
-from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, Shape, require
+from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shape, require
 
 AGAIN = "delete it; the command that began the search writes it again"
 AGAIN_BY_CONFIRMING = (
@@ -71,7 +71,10 @@ SUMMARY: Shape = {
     "base_score": NUMBER_OR_NOTHING,
     "validation_max_tokens?": (int, NOTHING),
     "nodes": {str: int},
-    "best": (NOTHING, {"node_id": str, "score": NUMBER, "path": [str]}),
+    "best": (
+        NOTHING,
+        {"node_id": str, "score": NUMBER, "path": [str], "course?": {str: [SCALAR]}},
+    ),
     "trajectory": [
         {"stages": int, "gpu_seconds": NUMBER, "flops?": NUMBER_OR_NOTHING, "best": NUMBER_OR_NOTHING}
     ],

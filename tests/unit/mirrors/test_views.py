@@ -18,6 +18,8 @@ from llmzero.mirrors.views import (
     SHOWN_NODES,
     budget_line,
     confirmation_line,
+    course,
+    course_line,
     node_text,
     proposing_row,
     tree_view,
@@ -159,3 +161,18 @@ def test_a_search_keeps_its_group_when_it_moves_once_it_was_mirrored(tmp_path: P
     write_json(memory_file(searches[0]), {"id": search_uid(searches[0])})
     moved = searches[0].rename(tmp_path / "seed-0")
     assert group_of(moved) == groups[0]
+
+
+def test_what_the_best_path_did_to_its_hyperparameters_is_told(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    for rate, score in ((0.1, 0.1), (0.1, 0.2), (0.2, 0.3), (0.2, 0.4), (0.4, 0.5)):
+        add(store, rate, score)
+    path = store.tree.path("0004")
+    assert course(path) == {"rate": [0.1, 0.2, 0.2, 0.4]}
+    assert course_line(course(path)) == "along the best path: rate grew (0.1, 0.2, 0.4)"
+    assert course(path[:2]) == course(path[:1]) == {}
+    assert course_line({}) == ""
+    turns = {"kl": [0.1, 0.01, 0.01], "limit": [8, 16, 8], "reference": ["base", "base", "parent"]}
+    assert course_line(turns) == (
+        "along the best path: kl fell (0.1, 0.01); limit changed (8, 16, 8); reference changed (base, parent)"
+    )

@@ -224,7 +224,7 @@
     const head = row("", ["test", "", "FLOPs", "GPU time"], "th");
     const { constant } = data.test;
     const note = [
-      constant ? `best constant: best of ${constant.arms}: ${constant.about}` : null, data.confirmation ? null : "one seed; not confirmed",
+      constant ? `best constant: best of ${constant.arms}: ${constant.about}` : null, data.course ? `${data.course}.` : null, data.confirmation ? null : "one seed; not confirmed",
     ].filter(Boolean).join(" ");
     const title = data.test.practitioner && (data.test.best.flops ?? null) !== null ? "Test score at equal compute" : "Test score";
     return tile(title, el("table", { class: "tests", id: "test-scores" }, el("thead", {}, head), el("tbody", {}, rows)), note || null, "broad");
