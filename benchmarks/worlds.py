@@ -15,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 import tempfile
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -95,12 +95,16 @@ class Pilot:
 
 def main() -> None:
     """Carry out what the command line asks for, and print the table."""
-    file, *words = sys.argv[1:]
-    pilot = Pilot(**yaml.safe_load(Path(file).read_text()))
-    results = Path(file).with_suffix(".jsonl")
-    if words:
-        phase, *names = words
-        carry_out(pilot, phase, names or (list(pilot.arms) if phase == "tune" else pilot.claimed), results)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("pilot", type=Path, help="a YAML file, as those of benchmarks/results/worlds")
+    parser.add_argument("phase", nargs="?", choices=list(SPLITS), help="what to run; nothing without it")
+    parser.add_argument("arms", nargs="*", help="names of arms, where not all are meant")
+    asked = parser.parse_args()
+    pilot = Pilot(**yaml.safe_load(asked.pilot.read_text()))
+    results = asked.pilot.with_suffix(".jsonl")
+    if asked.phase:
+        names = asked.arms or (list(pilot.arms) if asked.phase == "tune" else pilot.claimed)
+        carry_out(pilot, asked.phase, names, results)
     print("\n".join(table(pilot, rows_of(results))))
 
 
