@@ -39,7 +39,7 @@ class FixedSettings:
     )
     arms: int | None = setting(
         None,
-        "how many arms are run; null: all, or as many as budget.stages pays for from beginning to end",
+        "how many arms are run; null: all, or as many as the budget pays for from beginning to end",
         low=1,
     )
 
