@@ -25,6 +25,7 @@ TABLES = Path(__file__).resolve().parents[4] / "benchmarks" / "tables"
 SUFFIX = ".jsonl.xz"
 FORMAT, VERSION = "llmzero-table", 1
 MAX_TEXT = 64 * 1024**2  # bytes of a table once it is unpacked
+MAX_HEADER = 1024**2  # and of its first line
 MAX_MEMORY = 128 * 1024**2  # bytes that unpacking may take
 MAX_STAGES = 100_000
 MAX_DEPTH = 16
@@ -217,9 +218,9 @@ def read_header(file: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, DamagedFileError: as `read_table`.
     """
-    data = _unpacked(file)
+    text = _unpacked(file, MAX_HEADER)
     with reading(file, REMEDY, line=lambda: 1):
-        return _header(parsed(data.partition(b"\n")[0]))
+        return _header(parsed(text.partition(b"\n")[0]))
 
 
 def write_table(file: Path, header: Mapping[str, Any], stages: Iterable[Mapping[str, Any]]) -> None:
@@ -279,16 +280,19 @@ def known_tables() -> str:
     return ", ".join(sorted(file.name.removesuffix(SUFFIX) for file in TABLES.glob(f"*{SUFFIX}"))) or "none"
 
 
-def _unpacked(file: Path) -> bytes:
+def _unpacked(file: Path, begin: int | None = None) -> bytes:
+    """Return the text of a table, or that many bytes of its beginning."""
     data = read_bytes(file, REMEDY)
     with reading(file, REMEDY):
         unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_MEMORY)
         try:
-            text = unpacker.decompress(data, MAX_TEXT)
+            text = unpacker.decompress(data, begin or MAX_TEXT)
         except lzma.LZMAError as error:
             raise ValueError(f"is no xz file, or a damaged one: {error}") from error
+        if begin is not None and b"\n" in text:
+            return text
         if not unpacker.eof:
-            raise ValueError(f"ends too early, or unpacks to more than {MAX_TEXT} bytes")
+            raise ValueError(f"ends too early, or unpacks to more than {begin or MAX_TEXT} bytes")
         if unpacker.unused_data:
             raise ValueError("has something behind its end")
         if not text.endswith(b"\n"):
