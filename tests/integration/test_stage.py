@@ -269,6 +269,13 @@ def test_a_killed_stage_goes_on_from_its_last_complete_checkpoint(
     assert [row["step"] for row in read_lines(stage / "validation.jsonl")] == [4, 8]
     assert not half.exists()
     assert same_weights(stage / "checkpoints/step_00008", whole / "checkpoints/step_00008")
+    spent, uninterrupted = (
+        [row[name] for row in read_lines(each / "metrics.jsonl") for name in ("step_flops", "flops")]
+        for each in (stage, whole)
+    )
+    assert spent == uninterrupted
+    costs = [json.loads((each / "result.json").read_text())["flops"] for each in (stage, whole)]
+    assert costs == [spent[-1]] * 2, "an attempt that was lost is not counted"
 
 
 def test_an_error_is_a_result(run_here: Run, root: Path, tmp_path: Path) -> None:

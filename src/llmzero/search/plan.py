@@ -21,7 +21,11 @@ def describe(session: Session) -> str:
     config = session.config
     search = config.search
     limits = (
-        ", ".join(f"{name} {value}" for name, value in asdict(config.budget).items() if value is not None)
+        ", ".join(
+            f"{name} {f'{value:g}' if isinstance(value, float) else value}"
+            for name, value in asdict(config.budget).items()
+            if value is not None
+        )
         or "none"
     )
     stages = config.stages

@@ -175,8 +175,9 @@ class EventStore:
         elif event["node_id"] != self.tree.next_id():
             raise ValueError(f"node_id={event['node_id']}: must be {self.tree.next_id()}, the next one")
         parent = self._node(event["parent_id"]) if nodes or event["event"] == "proposing" else None
+        length = Length(event["steps"], event.get("flops"))
         if parent:
-            _check_child(event, parent)
+            _check_child(event, parent, length)
         if event["depth"] != (parent.depth + 1 if parent else 0):
             raise ValueError(
                 f"depth={event['depth']}: is not that of its parent {event['parent_id']}, and one"
@@ -340,11 +341,10 @@ class EventStore:
         self.ledger.setup_flops = summed(flops for _, flops in self._charged.values())
 
 
-def _check_child(event: dict[str, Any], parent: Node) -> None:
+def _check_child(event: dict[str, Any], parent: Node, length: Length) -> None:
     """Refuse a stage below one that has not come so far, or of no length."""
     if parent.state == "proposing" or (event["event"] == "proposing" and not parent.final):
         raise ValueError(f"parent_id={parent.node_id}: that stage had not ended before")
-    length = Length(event["steps"], event.get("flops"))
     if length.left(0, 0.0) <= 0:
         raise ValueError(f"steps={length.steps}, flops={length.flops}: must be more than 0")
 
