@@ -162,8 +162,10 @@ def old_format(real: Path, tmp_path: Path) -> Path:
 def test_directories_of_earlier_versions_are_read(real: Path, old_format: Path, tables: Tables) -> None:
     new = tables.of([str(real / "rules/seed-1")])
     old = load([old_format])
-    labels = ["search", "agent", "proposer", "stopper"]
-    assert old.searches[labels[1:]].to_numpy().tolist() == [["openai", "openai", "LlmStopper some-model"]]
+    assert new.searches["validation_max_tokens"].tolist() == [8192]
+    assert old.searches["validation_max_tokens"].isna().all(), "each stage had its own limit"
+    labels = ["search", "agent", "proposer", "stopper", "validation_max_tokens"]
+    assert old.searches[labels[1:-1]].to_numpy().tolist() == [["openai", "openai", "LlmStopper some-model"]]
     for name, table in old.items():
         left, right = (
             t.drop(columns=labels if name == "searches" else "search").reset_index(drop=True)
