@@ -38,6 +38,7 @@ NEEDED = {
     "model=hf": ["model.path=some/model"],
     "task=jsonl": ["task.path=problems.jsonl"],
     "task=reasoning_gym": ["task.dataset=leg_counting"],
+    "runner=table": ["table=metro_small"],
     "rollout=vllm_server": ["rollout.urls=[http://one:8000]", "rollout.exchange_dir=shared"],
 }
 LAUNCHED: Mapping[str, Sequence[str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmzero.runners.tables.format import settings_of_table
 from llmzero.search.settings import SearchConfig
 
 NOT_SHOWN = ("_target_", "cache_dir", "test_size", "seed")  # useless to an agent, or about the test split
@@ -19,6 +20,8 @@ def briefing(config: SearchConfig) -> dict[str, str]:
             if isinstance(value, str | int | float) and key not in NOT_SHOWN
         ]
         parts[name] = " ".join(words).strip() or "none"
+    if config.table is not None:
+        parts["task"] = str(settings_of_table(config.table, config.seed, "task"))
     parts["search"] = (
         f"stages of {search.length}, paths of up to {search.max_depth} stages, "
         f"{search.workers} stages at a time"

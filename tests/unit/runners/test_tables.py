@@ -22,6 +22,7 @@ from llmzero.runners.table import TableRunner, TableRunnerSettings
 from llmzero.runners.tables import format as tables
 from llmzero.runners.tables.format import Table, read_table, table_file, write_table
 from llmzero.runners.tables.walk import Place, walk
+from llmzero.search.briefing import briefing
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
@@ -360,7 +361,8 @@ def test_the_catalogue_depth_and_length_are_the_tables(file: Path, tmp_path: Pat
     }
     assert config.search.max_depth == DEPTH and config.search.stage_steps == STEPS
     assert config.stage_groups["trainer"]["validation_max_tokens"] == 40
-    assert config.task == {"_target_": None, "of_table": "getcwd name=made"}, "a table names no code"
+    assert config.task == {"_target_": None}, "a table names no code"
+    assert briefing(config)["task"] == "getcwd name=made", "agents know what was learnt"
 
 
 @pytest.mark.parametrize(
