@@ -18,7 +18,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
 from llmzero.agents.endpoint import LlmSettings
 from llmzero.config import checked, register
@@ -150,6 +155,12 @@ def explain(error: BaseException) -> str | None:
         return f"{group}={option}: must be one of {', '.join(error.options)}"
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, InterpolationResolutionError):
+            of_resolver = cause.__context__  # OmegaConf raises its error anew, without a cause
+            while of_resolver is not None and not isinstance(of_resolver, UserError):
+                of_resolver = of_resolver.__context__
+            if of_resolver is not None:
+                return str(of_resolver)
         if isinstance(cause, ConfigAttributeError | ConfigKeyError):
             return _unknown_key(cause)
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:

@@ -119,6 +119,13 @@ def test_what_cannot_be_null_or_taken_away_is_told(override: str, words: str) ->
     assert words in str(explain(refused.value))
 
 
+@pytest.mark.parametrize("name", ["nope", "../tables/metro_small-0", "a" * 400, "a" * 400 + ".jsonl.xz"])
+def test_an_error_of_a_resolver_is_told_as_it_is(name: str) -> None:
+    with pytest.raises((OmegaConfBaseException, HydraException)) as refused:
+        composed("search", LAUNCHERS["search"], ["runner=table", f"table={name}"])
+    assert str(explain(refused.value)).startswith(f"table={name[:100]}: there is no")
+
+
 def test_the_examples_of_explanations_are_values_of_a_command_line() -> None:
     kinds = [*LAUNCHERS.values(), *GROUPS.values(), *(kind for _, kind in PARTS.values())]
     examples = {

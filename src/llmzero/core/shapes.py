@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ def _fits(value: Any, shape: Any) -> bool:
     kind, own = type(shape), type(value)
     if kind is tuple:
         if own in shape:
-            return own is not float or value - value == 0
+            return (own is not float or value - value == 0) and not _is_beyond(value, shape)
         return any(type(each) in (dict, list, tuple) and _fits(value, each) for each in shape)
     if kind is list:
         return isinstance(value, list | tuple) and all(_fits(item, shape[0]) for item in value)
@@ -75,6 +76,13 @@ def _problem_of_type(value: Any, kinds: tuple[type, ...], where: str) -> Iterato
         yield f"{where or 'it'}={str(value)[:100]}: must be of type {wanted}"
     elif type(value) is float and value - value != 0:
         yield f"{where or 'it'}={value}: must be a finite number"
+    elif _is_beyond(value, kinds):
+        yield f"{where or 'it'}={value!s:.20}...: must be a number up to 1e308"
+
+
+def _is_beyond(value: Any, kinds: tuple[Any, ...]) -> bool:
+    """Return whether it is an integer where a `float` may stand, and none can hold it."""
+    return type(value) is int and float in kinds and not -sys.float_info.max <= value <= sys.float_info.max
 
 
 def _problems_of_fields(value: dict[str, Any], shape: Mapping[Any, Any], where: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from llmzero.tasks.base import Example
 from llmzero.tasks.splits import Split, split_of
 
 DEFAULT_SIZES = {"train": 4800, "val": 1000, "test": 1000}
+FEWEST = {"train": 1, "val": 2, "test": 2}  # problems of a split; a score has a standard error from two on
 PATIENCE = 20_000  # draws without a new problem after which a split counts as exhausted
 
 
@@ -27,11 +28,19 @@ class Generated(ABC):
         name: of the task, with its difficulty; it is part of what seeds the draws.
         sizes: examples in each split.
         seed: of the generator. Splits stay disjoint whatever the seed.
+
+    Raises:
+        UserError: a split would be empty, or too small for a standard error.
     """
 
     def __init__(self, name: str, sizes: dict[str, int], seed: int) -> None:
         self.name, self.sizes, self.seed = name, sizes, seed
         self._examples = cache(self._generate)
+        if scarce := [split for split, size in sizes.items() if size < FEWEST[split]]:
+            raise UserError(
+                f"task={name}: split {scarce[0]} has {sizes[scarce[0]]} problems with these settings, "
+                f"and needs at least {FEWEST[scarce[0]]}; choose settings that have more"
+            )
 
     @abstractmethod
     def draw(self, rng: random.Random) -> Example | None:

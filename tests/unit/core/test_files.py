@@ -94,7 +94,7 @@ def test_a_directory_and_a_pipe_are_no_files(tmp_path: Path) -> None:
             read_jsonl(tmp_path / name)
 
 
-@pytest.mark.parametrize("value", [True, "5", None, float("nan"), float("inf"), [], {}])
+@pytest.mark.parametrize("value", [True, "5", None, float("nan"), float("inf"), 10**400, [], {}])
 def test_a_number_is_a_finite_number(value: object) -> None:
     require({"a": 5, "b": 0.5}, {"a": int, "b": NUMBER})
     with pytest.raises(ValueError, match="a="):

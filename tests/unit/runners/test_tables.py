@@ -131,6 +131,13 @@ def _refused_or_usable(file: Path) -> bool:
         (lambda lines: lines[5]["points"][1].update(flops=1.0), "their flops must not fall"),
         (lambda lines: lines[5]["metrics"]["kl"].pop(), "metrics.kl: must have a value for each of 4 steps"),
         (lambda lines: lines[5].update(points=[]), "there are none, and no error"),
+        (lambda lines: lines[5]["points"][0].update(score=1.5), r"score=1.5: must be from 0 to 1"),
+        (lambda lines: lines[5]["points"][0].update(score=10**400), "must be a number up to 1e308"),
+        (lambda lines: lines[5]["points"][1].update(flops=1e300), r"flops=1e\+300: must be from 0 to 1e\+30"),
+        (lambda lines: lines[5]["points"][0].update(seconds=-1), "seconds=-1: must be from 0"),
+        (lambda lines: lines[0]["base"].update(test_stderr=-0.1), "base.test_stderr=-0.1: must be from 0"),
+        (lambda lines: lines[0].update(stage={"steps": None, "flops": 1e300}), r"stage.length=1e\+300"),
+        (lambda lines: lines[5]["metrics"].update(step=[None] * 4), "metrics.step: readers make it"),
     ],
 )
 def test_what_is_no_tree_is_refused(

@@ -44,6 +44,12 @@ def test_splits_hold_every_trip_once(settings: dict[str, Any]) -> None:
     assert [e.id for e in metro(**settings).split("val")] == [e.id for e in task.split("val")]
 
 
+@pytest.mark.parametrize(("longest", "there_are"), [(1, 0), (2, 1)])
+def test_a_map_without_problems_to_score_is_refused(longest: int, there_are: int) -> None:
+    with pytest.raises(UserError, match=f"task=metro: split val has {there_are} problems .* at least 2"):
+        metro(stops=4, longest=longest)
+
+
 def test_answers_follow_one_ring_of_all_stops() -> None:
     ring, stop = [], LATIN[0]
     for _ in range(104):

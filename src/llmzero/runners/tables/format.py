@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,8 @@ MAX_HEADER = 1024**2  # and of its first line
 MAX_MEMORY = 128 * 1024**2  # bytes that unpacking may take
 MAX_STAGES = 100_000
 MAX_DEPTH = 16
+MAX_AMOUNT = 1e30  # of FLOPs or seconds
+SHARES = ("score", "stderr", "test", "test_stderr")
 REMEDY = "copy the file anew from where it comes"
 
 Path_ = tuple[int, ...]  # from the root, of each stage the number of its configuration
@@ -114,11 +117,15 @@ class Stage:
             raise ValueError("points: their steps must rise from 1 on")
         if others := [name for name, values in record["metrics"].items() if len(values) != steps[-1]]:
             raise ValueError(f"metrics.{others[0]}: must have a value for each of {steps[-1]} steps")
+        if own := record["metrics"].keys() & {"step", "global_step", "step_seconds", "flops", "gpu_seconds"}:
+            raise ValueError(f"metrics.{min(own)}: readers make it of the points; leave it out")
+        for number, point in enumerate(points):
+            _check_amounts(vars(point), f"points[{number}]")
         if points and "step_flops" not in record["metrics"]:
             raise ValueError("metrics.step_flops: missing")
         for name in ("flops", "seconds"):
             amounts = [getattr(point, name) for point in points]
-            if amounts != sorted(amounts) or any(amount < 0 for amount in amounts):
+            if amounts != sorted(amounts):
                 raise ValueError(f"points: their {name} must not fall")
         return cls(tuple(record["path"]), points, record["metrics"], record.get("rollouts", ()), error)
 
@@ -240,15 +247,18 @@ def table_file(name: str, seed: int) -> Path:
         UserError: there is none.
     """
     if name.endswith(SUFFIX):
-        if Path(name).is_file():
+        if os.path.isfile(name):  # which is false, too, for what can be no path
             return Path(name)
-        raise UserError(f"table={name}: there is no such file; give another, or a name: {known_tables()}")
+        raise UserError(
+            f"table={name:.100}: there is no such file; give another, or a name: {known_tables()}"
+        )
     for each in (name, f"{name}-{seed}"):
-        if "/" not in each and (TABLES / f"{each}{SUFFIX}").is_file():
+        if "/" not in each and os.path.isfile(TABLES / f"{each}{SUFFIX}"):
             return TABLES / f"{each}{SUFFIX}"
+    recipes = ", ".join(sorted(file.stem for file in TABLES.glob("*.yaml"))) or "none"
     raise UserError(
-        f"table={name}: there is none of seed {seed}; known: {known_tables()}. Choose one, or make it: "
-        f"python benchmarks/make_table.py {name} --seed {seed}"
+        f"table={name:.100}: there is none of seed {seed}; known: {known_tables()}. Choose one, or make it: "
+        f"python -m benchmarks.make_table RECIPE --seed {seed}, with a recipe of {recipes}"
     )
 
 
@@ -312,9 +322,19 @@ def _header(header: dict[str, Any]) -> dict[str, Any]:
     given = [length for length in header["stage"].values() if length is not None]
     if len(given) != 1 or given[0] <= 0:
         raise ValueError("stage: exactly one of steps and flops must be given, above 0")
+    _check_amounts({"length": given[0]}, "stage")
+    _check_amounts(header["base"], "base")
     if header["val_n"] < 1 or header["test_n"] < 1:
         raise ValueError("val_n, test_n: must be at least 1")
     return header
+
+
+def _check_amounts(scored: Mapping[str, float], where: str) -> None:
+    """Check that shares are some, and that sums of the others stay finite."""
+    for name, value in scored.items():
+        most = 1 if name in SHARES else MAX_AMOUNT
+        if not 0 <= value <= most:
+            raise ValueError(f"{where}.{name}={value!s:.40}: must be from 0 to {most:g}")
 
 
 def _catalogue(parameters: Mapping[str, Mapping[str, Any]]) -> Catalogue:
