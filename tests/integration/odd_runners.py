@@ -70,7 +70,7 @@ class WallRunner(SimulatedRunner):
 
     def start(self, spec: StageSpec) -> Any:
         drivers = {name: spec.hparams[name] for name in ("group_size", "prompts_per_step")}
-        if not spec.steps or drivers["group_size"] * drivers["prompts_per_step"] <= WALL:
+        if spec.steps == 0 or drivers["group_size"] * drivers["prompts_per_step"] <= WALL:
             return super().start(spec)
         cause = {"kind": "out_of_memory", "phase": "generation", "requested_bytes": 2**33, "hparams": drivers}
         return Failed(

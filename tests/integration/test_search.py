@@ -116,14 +116,14 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(
     for group in ("runner", "hparams"):
         (conf / group).mkdir(parents=True)
     (tmp_path / "outside.py").write_text(OUTSIDE_RUNNER)
-    (conf / "runner/table.yaml").write_text("_target_: outside.Runner\n")
+    (conf / "runner/outside.yaml").write_text("_target_: outside.Runner\n")
     choices = "{group: capacity, kind: choice, choices: [red, green, blue], default: blue}"
     spin = "{group: regularization, kind: int, choices: [1, 2, 3], default: 1}"
     (conf / "hparams/odd.yaml").write_text(f"parameters:\n  colour: {choices}\n  spin: {spin}\n")
     overrides = [
         "task=none",
         "model=none",
-        "runner=table",
+        "runner=outside",
         "hparams=odd",
         f"agent={agent}",
         "tracking=none",
@@ -143,13 +143,13 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(
     [
         (
             ["task=counting"],
-            "task=counting: must be one of chem, countdown, jsonl, math, none, reasoning_gym, ssmr",
+            "task=counting: must be one of chem, countdown, jsonl, math, metro, none, reasoning_gym, ssmr, tower",
         ),
         (["model=giant"], "nano"),
         (["agent=oracle"], "rules"),
         (
             ["budget.stagess=3"],
-            "known there: stages, seconds, gpu_seconds, llm_dollars, llm_tokens, disk_gb, deadline",
+            "known there: stages, seconds, gpu_seconds, flops, llm_dollars, llm_tokens, disk_gb, deadline",
         ),
         (
             ["search.workers=many"],
