@@ -23,6 +23,7 @@ from llmzero.agents.llm_stopper import LlmStopperSettings
 from llmzero.agents.rule_file import RuleFileSettings
 from llmzero.agents.rules import AgentSettings
 from llmzero.agents.stopper import CurveStopperSettings
+from llmzero.core.compute import MOST_FLOPS
 from llmzero.core.errors import UserError
 from llmzero.core.redaction import CREDENTIAL, keep_secret, looks_like_key
 from llmzero.core.settings import REQUIRED, allowed, explained, read, setting
@@ -143,7 +144,10 @@ class TrainConfig(StageConfig):
     resume_from: str | None = setting(None, "a checkpoint to branch from; null starts from the base model")
     steps: int | None = setting(25, "GRPO steps; 0 only validates; null where flops is set", low=0)
     flops: float | None = setting(
-        None, "FLOPs to train instead; the stage ends with the step that comes nearest to them", low=1
+        None,
+        "FLOPs to train instead; the stage ends with the step that comes nearest to them",
+        low=1,
+        high=MOST_FLOPS,
     )
     schedule: list[float] = setting(
         [0.0, 1.0],

@@ -102,11 +102,34 @@ def test_a_strategy_without_compute_is_not_replayed_by_it(run_here: Run, tmp_pat
     assert not (tmp_path / "again/tree.jsonl").exists()
 
 
+def test_a_stage_that_resumes_from_a_step_is_replayed_by_compute(run_here: Run, tmp_path: Path) -> None:
+    """The stage before ends with the compute that the step was worth, at another step with other noise."""
+    stages = [
+        {"steps": 16, "flops": 3e17, "changes": {"group_size": 16}},
+        {"steps": 10, "flops": 2e17, "changes": {"learning_rate": 2e-6}, "resume": 8},
+    ]
+    strategy = tmp_path / "strategy.yaml"
+    strategy.write_text(dump_yaml({"format": 1, "stages": stages}))
+    again = f"search_dir={tmp_path}/again"
+    run_here("replay", *SIMULATED, f"strategy={strategy}", "lengths=flops", again)
+    first, second = stages_of(tmp_path / "again")
+    assert (first.flops, second.flops) == (1.5e17, 2e17)
+    assert first.result.validation[-1].step != 8
+    assert second.resume_from == first.result.last_checkpoint
+    assert (second.state, second.proposal["resume"]) == ("completed", "last")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         (["search.stage_flops=1e16"], "search.stage_steps=16, search.stage_flops=1e+16: one of them"),
         (["search.stage_steps=null"], "search.stage_steps=None, search.stage_flops=None: one of them"),
+        (["search.stage_steps=null", "search.stage_flops=inf"], "search.stage_flops=inf: must be from 1 to"),
+        (
+            ["search.stage_steps=null", "search.stage_flops=1e16", "budget.flops=4.9e15"],
+            "budget.flops=4.9e+15: less than half of search.stage_flops=1e+16, so no stage would begin",
+        ),
+        (["budget.flops=inf"], "budget.flops=inf: must be from 0 to"),
     ],
 )
 def test_a_length_is_given_one_way(run_here: Run, tmp_path: Path, settings: list[str], message: str) -> None:

@@ -104,7 +104,7 @@ def test_a_session_reads_starts_stops_and_finishes(run_here: Run, tmp_path: Path
     said = results(search)
     assert "- budgeting: Budgeting. How to spend stages" in said[0]
     assert "**Entropy** falls as a policy learns" in said[1]
-    assert "0000: the base model, score 0.26" in said[2]
+    assert f"0000: the base model, score {summary(search)['base_score']}" in said[2]
     assert "0001: completed, best score" in said[4]
     assert "entropy [nats]" in said[5]
     assert "0002: running, 1 validation points" in said[8]

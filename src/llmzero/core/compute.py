@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+MOST_FLOPS = 1e30  # that anything may be said to take; the largest trainings are far below
+
 
 def summed(parts: Iterable[float | None]) -> float | None:
     """Return the sum of amounts of compute; None, unknown, where one of them is."""

@@ -80,6 +80,11 @@ def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[Asks
             raise UserError(
                 f"{group}=none: {name} trains, so it needs a {group}; name one, or use runner=simulated"
             )
+    if config.stages == 0:
+        raise UserError(
+            f"budget.flops={config.budget.flops:g}: less than half of search.stage_flops="
+            f"{config.search.stage_flops:g}, so no stage would begin; raise it, or shorten the stages"
+        )
     processes, shared = runner.processes_per_node, (config.rollout or {}).get("tensor_parallel", 1)
     if runner.trains and processes % shared:
         raise UserError(

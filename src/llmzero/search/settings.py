@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmzero.agents.endpoint import LlmSettings
+from llmzero.core.compute import MOST_FLOPS
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue, catalogue_of
 from llmzero.core.length import Length
@@ -25,7 +26,10 @@ class SearchSettings:
     max_depth: int = setting(6, "stages of a path at most", low=1)
     stage_steps: int | None = setting(16, "GRPO steps of a stage; null where stage_flops is set", low=1)
     stage_flops: float | None = setting(
-        None, "FLOPs of a stage instead; it ends with the step that comes nearest to them", low=1
+        None,
+        "FLOPs of a stage instead; it ends with the step that comes nearest to them",
+        low=1,
+        high=MOST_FLOPS,
     )
     confirm_seeds: int = setting(
         0, "fresh seeds on which the best strategies and the practitioner's run again", low=0, high=1000

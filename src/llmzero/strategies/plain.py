@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard
 
+from llmzero.core.compute import MOST_FLOPS
+
 LONGEST_TEXT = 2000  # characters
 LARGEST = 10**15  # of numbers
-MOST_COMPUTE = 10**30  # FLOPs
 DEEPEST = 12  # lists and mappings in one another
 MOST_VALUES = 100_000  # of a document
 MOST_ENTRIES = 1000  # stages or clauses of a file
@@ -93,7 +94,7 @@ def is_finite(value: Any) -> TypeGuard[float]:
 def is_compute(value: Any) -> bool:
     """Return whether a value is an amount of compute in FLOPs, which is larger than other numbers."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 < value <= MOST_COMPUTE
+    return number and 0 < value <= MOST_FLOPS
 
 
 def is_count(value: Any) -> bool:

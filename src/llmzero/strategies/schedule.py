@@ -378,7 +378,8 @@ def as_trained(stages: Sequence[StrategyStage]) -> list[StrategyStage]:
     """Return the stages as a replay trains them.
 
     A stage after which the next one resumes from a step is trained to that step, as trainers store no
-    checkpoints but the best and the last; its compute is cut in proportion.
+    checkpoints but the best and the last; its compute is cut in proportion,
+    and ends it at a step near that one.
     """
     return [
         replace(stage, stop_at=after.resume, flops=stage.flops and stage.flops * after.resume / stage.end)

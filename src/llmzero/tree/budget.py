@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
 
+from llmzero.core.compute import MOST_FLOPS
 from llmzero.core.errors import UserError
 from llmzero.core.settings import setting
 
@@ -24,6 +25,7 @@ class Budget:
         None,
         "compute by formula; no stage begins of which less than half would fit",
         low=0,
+        high=MOST_FLOPS,
     )
     llm_dollars: float | None = setting(
         None, "of language models, at the prices of llm.price_input and llm.price_output", low=0

@@ -38,14 +38,15 @@ class ReplayMethod(SingleChain):
 
     def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return the next stage of the schedule."""
-        stage = self.stages[node.depth]
+        stage, lengths = self.stages[node.depth], self.settings.lengths
+        numbered = isinstance(stage.resume, int) and lengths == "flops"  # at another step, but its last one
         proposal = Proposal(
             "replay",
             tuple(stage.diagnosis),
             "Replayed.",
             stage.changes,
-            stage.resume,
+            "last" if numbered else stage.resume,
             notes=tuple(stage.notes),
         )
-        length = stage.length(self.settings.lengths)
+        length = stage.length(lengths)
         return Expansion(node.node_id, stage.hparams, proposal, length, schedule=stage.covered)
