@@ -143,7 +143,8 @@ def test_a_runner_and_a_catalogue_from_outside_the_repository(
     [
         (
             ["task=counting"],
-            "task=counting: must be one of chem, countdown, jsonl, math, metro, none, reasoning_gym, ssmr, tower",
+            "task=counting: must be one of chem, countdown, jsonl, math, metro, none, reasoning_gym, ssmr, "
+            "tower",
         ),
         (["model=giant"], "nano"),
         (["agent=oracle"], "rules"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from llmzero.core.stage import ValidationPoint
 from llmzero.tree.tree import Node, Tree
 
 FOLLOWING = ("seconds_validation", "seconds_checkpoint")
+SAMPLED = 10_000  # of the steps that a stage did not take: the cost of more is that of some of them
 Steps = Sequence[Mapping[str, Any]]  # rows of `metrics.jsonl`
 
 
@@ -57,22 +58,23 @@ def _saved(node: Node, taken: Steps) -> float:
     if length:
         most = max(seconds for _, seconds in points)
         longest = most * node.hparams.get("max_completion_length", math.inf) / length
-    last = node.length.expected_steps(points[-1][0], node.result.flops)
-    left = range(points[-1][0] + 1, last + 1)
-    steps = sum(max(0.0, min(start + slope * step, longest)) for step in left)
+    ended = points[-1][0]
+    last = node.length.expected_steps(ended, node.result.flops)
+    if last <= ended:
+        return 0.0
+    among = range(ended + 1, last + 1, max(1, (last - ended) // SAMPLED))
+    steps = (last - ended) * fmean(max(0.0, min(start + slope * step, longest)) for step in among)
     devices = node.result.gpu_seconds / node.result.seconds
-    return float(devices * (steps + _following(node.result.validation, taken, left)))
+    return float(devices * (steps + _following(node.result.validation, taken, ended, last)))
 
 
-def _following(validations: Sequence[ValidationPoint], taken: Steps, left: range) -> float:
-    """Return the seconds of the validations and checkpoints of the steps `left`.
+def _following(validations: Sequence[ValidationPoint], taken: Steps, ended: int, last: int) -> float:
+    """Return the seconds of the validations and checkpoints of the steps after `ended`, up to the last.
 
     The first validation says after how many steps one follows, as nobody stops a stage before it. Each costs
     what the latest did.
     """
-    if not left:
-        return 0.0
-    every = validations[0].step if validations else left[-1]
-    count = sum(step % every == 0 or step == left[-1] for step in left)
+    every = validations[0].step if validations else last
+    count = last // every - ended // every + (last % every > 0)
     seconds = ([row[name] for row in taken if row.get(name)] for name in FOLLOWING)
     return float(count * sum(each[-1] for each in seconds if each))

@@ -9,10 +9,12 @@ import pytest
 
 from llmzero import cli
 from llmzero.core.parts import make
-from llmzero.core.stage import StageDir
+from llmzero.core.stage import StageDir, StageResult, ValidationPoint
+from llmzero.mirrors.stopping import stopping_record
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
+from llmzero.tree.tree import Node, Tree
 
 FAMILIES = ("easy", "deceptive", "length_explosion", "noisy")
 
@@ -49,3 +51,16 @@ def test_what_is_saved_is_what_running_on_would_have_cost(
         assert node.result
         cost += handle.result().gpu_seconds - node.result.gpu_seconds
     assert summary["stopper"]["saved_gpu_seconds"] == pytest.approx(cost, rel=0.08)
+
+
+def test_what_was_saved_of_a_stage_without_end_is_told_at_once() -> None:
+    """A trillion steps of two seconds on two devices, with a validation of one second each four of them."""
+    point = ValidationPoint(4, 4, 0.5, 0.1, 100, 1.0)
+    result = StageResult("stopped", [point], 4, 0.5, Path("c"), seconds=10.0, gpu_seconds=20.0)
+    tree = Tree()
+    tree.add(Node("0000", None, 0, {}, 0, None, {}))
+    stop = {"event": "stop_requested", "incumbent": 0.6}
+    tree.add(Node("0001", "0000", 1, {}, 10**12, None, {}, state="stopped", result=result, stop=stop))
+    rows = [{"step": step, "step_seconds": 2.0, "seconds_validation": 1.0} for step in range(1, 5)]
+    saved = stopping_record(tree, lambda node_id: rows)["saved_gpu_seconds"]
+    assert saved == pytest.approx(2 * (10**12 - 4) * (2 + 1 / 4))
