@@ -5,12 +5,14 @@ the trainer's formula.
 from __future__ import annotations
 
 import json
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmzero.core.documents import dump_yaml
+from llmzero.core.documents import dump_yaml, read_yaml
 from llmzero.core.files import read_json
 from llmzero.core.stage import StageDir
 from llmzero.mirrors.views import budget_line
@@ -168,3 +170,14 @@ def forget_compute(search: Path) -> None:
         file.write_text(json.dumps(without(json.loads(file.read_text()))))
     for file in search.rglob("*.jsonl"):
         file.write_text("".join(json.dumps(without(row)) + "\n" for row in read_lines(file)))
+    config = read_yaml(search / "config.yaml")
+    for group, names in (
+        ("metrics.metrics", ("flops", "step_flops")),
+        ("search", ("stage_flops", "test_constant")),
+        ("budget", ("flops",)),
+        ("trainer", ("validations", "lr_over")),
+    ):
+        values = reduce(getitem, group.split("."), config)
+        for name in names:
+            del values[name]
+    (search / "config.yaml").write_text(dump_yaml(config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 from llmzero.core.metrics import usual_entries, with_flags
@@ -22,16 +23,24 @@ ENDPOINT_KEYS = (
     *("cassette", "cassette_dir", "prompts"),
 )
 LLM_PARTS = ("llmzero.agents.llm.LlmAgent", "llmzero.agents.llm_stopper.LlmStopper")
+# Settings that have come since, by their groups, with what earlier versions did.
+LATER: Mapping[tuple[str, ...], Mapping[str, Any]] = {
+    ("trainer",): {"lr_over": "stage"},
+    ("model", "recipe"): {"initializer_std": 0.02, "writings": 1},
+}
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a search's configuration as this version would have written it."""
     new = {key: _with_new_names(value) for key, value in config.items()}
-    metrics = (new.get("metrics") or {}).get("metrics") or {}
-    if (
-        with_flags(metrics) == usual_entries()
-    ):  # our own catalogue, from before its metrics said where they are shown
-        new["metrics"]["metrics"] = with_flags(metrics)
+    for (*above, group), settings in LATER.items():
+        holder = reduce(lambda holder, key: holder.get(key) or {}, above, new)
+        if isinstance(holder, dict) and isinstance(holder.get(group), dict):
+            holder[group] = {**settings, **holder[group]}
+    metrics, usual = with_flags((new.get("metrics") or {}).get("metrics") or {}), usual_entries()
+    if metrics and metrics == {name: usual.get(name) for name in metrics}:
+        # our own catalogue, from before its metrics said where they are shown, or before there were some
+        new["metrics"]["metrics"] = metrics
     if "llm" in new:
         return new
     for group in ("agent", "stopper"):

@@ -155,13 +155,19 @@ def differences(
 ) -> str:
     """Return the first keys, with their values, that differ and may not; nothing where there are none.
 
-    A group that the stored configuration lacks altogether is of a later version than it, and no difference.
-    Secrets are none either: files do not keep them.
+    A group that the stored configuration lacks altogether is of a later version than it, and no difference;
+    so is a metric. Secrets are none either: files do not keep them.
     """
     there = _flat(without_secrets(stored), changeable)
     present = {key: value for key, value in wanted.items() if key in stored}
     here = _flat(without_secrets(present), changeable)
-    different = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+    recorded = (stored.get("metrics") or {}).get("metrics") or {}
+    different = [
+        key
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+        and (not key.startswith("metrics.metrics.") or key.split(".")[2] in recorded)
+    ]
     return "; ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in different[:5])
 
 

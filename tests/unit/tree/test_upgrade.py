@@ -116,6 +116,23 @@ def test_classes_that_moved_have_their_new_names_and_no_other_is_touched() -> No
     }
 
 
+def test_settings_and_metrics_that_have_come_since_are_as_earlier_versions_did() -> None:
+    new = compose_search("agent=rules", "experiment=quick")
+    old = deepcopy(new)
+    for name in ("flops", "step_flops"):
+        del old["metrics"]["metrics"][name]
+    for name in ("lr_over", "validations", "validation_max_tokens"):
+        del old["trainer"][name]
+    for name in ("initializer_std", "writings"):
+        del old["model"]["recipe"][name]
+    assert differences(upgraded(old), new) == ""
+    other = {**new, "trainer": {**new["trainer"], "lr_over": "path"}}
+    assert differences(upgraded(old), other) == "trainer.lr_over is 'stage' there and 'path' here"
+    qwen = compose_search("agent=rules", "model=qwen3_4b")
+    assert upgraded(qwen) == qwen
+    assert upgraded({"model": "text", "trainer": 5}) == {"model": "text", "trainer": 5}
+
+
 def test_a_catalogue_of_metrics_from_before_its_flags_is_the_one_of_today() -> None:
     new = compose_search("agent=rules")
     old = deepcopy(new)
