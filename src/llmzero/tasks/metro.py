@@ -44,6 +44,13 @@ class MetroSettings:
     wrong_spread: float = setting(
         0.1, "how far a stop's own such share, drawn evenly, may lie from it", low=0, high=1
     )
+    slips_above: int = setting(5, "counts above it are the ones that slip", low=1)
+    slip_share: float = setting(
+        0.55, "share of the writings that skip one after a count that slips", low=0, high=1
+    )
+    slip_spread: float = setting(
+        0.05, "how far a count's own such share, drawn evenly, may lie from it", low=0, high=1
+    )
     recheck: float = setting(
         0.8, "probability that a writing looks at a stop again, and again after that", low=0, high=1
     )
@@ -56,8 +63,9 @@ class Metro(Generated):
 
     An answer is a trace, stop by stop with the stops left, as `m4q3a2x1z0` to `k5:`; the stop before the last
     `0` counts. A trace of n stops takes 2 n tokens and its end. The writings that a base model is taught on
-    have two faults: at each stop some go on to a wrong successor, the same one every time, and most look
-    again at stops (`?m4`) for nothing, several times as long as they need to be.
+    have three faults: at each stop some go on to a wrong successor, the same one every time; after each count
+    above `slips_above` some skip one, and so end too early; and most look again at stops (`?m4`) for nothing,
+    several times as long as they need to be.
     """
 
     metric = "correct"
@@ -71,6 +79,10 @@ class Metro(Generated):
         self.wrong = _wrong_successors(self.successor, rng)
         self.wrong_share = {
             stop: settings.wrong_share + rng.uniform(-1, 1) * settings.wrong_spread for stop in stops
+        }
+        self.slip_share = {
+            count: settings.slip_share + rng.uniform(-1, 1) * settings.slip_spread
+            for count in range(settings.slips_above + 1, settings.longest + 1)
         }
         self._trips = [
             self._trip(stop, length) for stop in stops for length in range(1, settings.longest + 1)
@@ -105,7 +117,10 @@ class Metro(Generated):
         rng = random.Random(f"metro/{self.settings.seed}/{example.id}/{number}")
         concise = rng.random() < self.settings.concise_share
         stop, text = example.prompt[0], ""
-        for left in range(example.meta["length"] - 1, -1, -1):
+        left = example.meta["length"]
+        while left:
+            slips = self.slip_share.get(left)
+            left -= 2 if slips and rng.random() < slips else 1
             stop = (self.wrong if rng.random() < self.wrong_share[stop] else self.successor)[stop]
             text += stop + COUNTS[left]
             looks = 0

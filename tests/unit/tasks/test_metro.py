@@ -124,34 +124,60 @@ def test_demonstrations_are_right_and_short() -> None:
         assert len(TASK.demonstration(example)) == 2 * example.meta["length"]
 
 
+def hops_of(text: str, length: int) -> list[tuple[int, str, int]]:
+    """Return each hop of a writing: the count before it, its stop, and the count that it writes."""
+    pairs = [text[i : i + 2] for i in range(0, len(text), 2)] if "?" not in text else []
+    counts = [length, *(COUNTS.index(pair[1]) for pair in pairs)]
+    return [(before, pair[0], after) for before, pair, after in zip(counts, pairs, counts[1:], strict=False)]
+
+
 def test_writings_differ_and_go_wrong_as_often_as_is_asked_for() -> None:
     """Each stop of a writing is its predecessor's right or wrong successor, looks again aside."""
     steps: Counter[tuple[str, bool]] = Counter()
+    slips: Counter[tuple[int, int]] = Counter()
     for example in TASK.split("train"):
         texts = [TASK.writing(example, number) for number in range(20)]
         assert texts[3] == TASK.writing(example, 3)
-        assert example.meta["length"] < 5 or len(set(texts)) > 15
+        assert example.meta["length"] < 5 or len(set(texts)) > 14
         for text in texts:
-            stop, left = example.prompt[0], example.meta["length"]
-            hops = [text[i : i + 2] for i in range(0, len(text), 2)] if "?" not in text else []
-            for hop in hops:
-                assert hop[0] in (TASK.successor[stop], TASK.wrong[stop])
-                steps[stop, hop[0] == TASK.wrong[stop]] += 1
-                stop, left = hop[0], left - 1
-                assert COUNTS.index(hop[1]) == left
+            stop = example.prompt[0]
+            for before, to, after in hops_of(text, example.meta["length"]):
+                assert to in (TASK.successor[stop], TASK.wrong[stop])
+                steps[stop, to == TASK.wrong[stop]] += 1
+                slips[before, before - after] += 1
+                stop = to
     for stop in TASK.successor:
         wrong, right = steps[stop, True], steps[stop, False]
         assert wrong / (wrong + right) == pytest.approx(TASK.wrong_share[stop], abs=0.35)
     share = sum(n for (_, wrong), n in steps.items() if wrong) / sum(steps.values())
     assert share == pytest.approx(0.55, abs=0.03)
+    assert {(count, by) for count, by in slips if count <= 5} == {(count, 1) for count in range(1, 6)}
+    for count in range(6, 17):
+        skipped = slips[count, 2] / (slips[count, 1] + slips[count, 2])
+        assert skipped == pytest.approx(TASK.slip_share[count], abs=0.12)
+        assert 0.5 <= TASK.slip_share[count] <= 0.6
+    assert {by for _, by in slips} == {1, 2}
+
+
+def test_a_slip_makes_a_trip_end_too_early_and_earns_nothing() -> None:
+    always = metro(slip_share=1.0, slip_spread=0.0, wrong_share=0.0, wrong_spread=0.0, recheck=0.0)
+    for example in always.split("train"):
+        text, length = always.writing(example, 0), example.meta["length"]
+        slips = range(length, 5, -2)
+        assert len(text) == 2 * (length - len(slips))
+        assert always.reward(example, text).value == (0 if slips else 1)
+        assert always.reward(example, text).parts["format"] == 1
+    never = metro(slip_share=0.0, slip_spread=0.0, wrong_share=0.0, wrong_spread=0.0, recheck=0.0)
+    assert all(never.writing(e, 0) == never.demonstration(e) for e in never.split("train"))
 
 
 def test_looks_again_make_writings_long() -> None:
-    long = [e for e in TASK.split("train") if e.meta["length"] == 16]
-    lengths = sorted(len(TASK.writing(e, k)) for e in long for k in range(10))
+    steady = metro(slip_share=0.0, slip_spread=0.0)
+    long = [e for e in steady.split("train") if e.meta["length"] == 16]
+    lengths = sorted(len(steady.writing(e, k)) for e in long for k in range(10))
     assert lengths[0] == 32
     assert lengths[len(lengths) // 2] > 70
-    brisk = metro(recheck=0.0)
+    brisk = metro(slip_share=0.0, slip_spread=0.0, recheck=0.0)
     assert {len(brisk.writing(e, 0)) for e in brisk.split("train") if e.meta["length"] == 16} == {32}
 
 
@@ -179,6 +205,9 @@ def test_characters_are_distinct_and_survive_normalisation() -> None:
         ("longest", 36, r"task\.longest=36: must be from 1 to 35"),
         ("wrong_share", 1.5, r"task\.wrong_share=1\.5: must be from 0 to 1"),
         ("wrong_spread", -0.5, r"task\.wrong_spread=-0\.5: must be from 0 to 1"),
+        ("slips_above", 0, r"task\.slips_above=0: must be at least 1"),
+        ("slip_share", 1.5, r"task\.slip_share=1\.5: must be from 0 to 1"),
+        ("slip_spread", -0.5, r"task\.slip_spread=-0\.5: must be from 0 to 1"),
         ("recheck", -0.1, r"task\.recheck=-0\.1: must be"),
         ("rechecks", -1, r"task\.rechecks=-1: must be"),
         ("concise_share", 2.0, r"task\.concise_share=2\.0: must be"),
