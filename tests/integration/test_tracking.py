@@ -134,9 +134,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 def mirror(search: Search, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "llmzero.mirrors.tracking", str(search.path), *arguments]
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
@@ -264,7 +262,7 @@ def test_everything_w_and_b_writes_is_in_the_search_directory(search: Search, tm
     home = tmp_path / "home"
     home.mkdir()
     command = ["env", f"HOME={home}", sys.executable, "-m", "llmzero.mirrors.tracking", str(search.path)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, cwd=home, check=True, timeout=60)
+    subprocess.run(command, stdin=subprocess.DEVNULL, cwd=home, check=True)
     assert not list(home.rglob("*"))
 
 
@@ -323,7 +321,7 @@ def test_following_mirrors_stages_as_they_finish_and_ends_with_the_search(search
         wait_for(lambda: node_id in mirrored(search))
         assert process.poll() is None
         search.end()
-        assert process.wait(timeout=30) == 0
+        assert process.wait() == 0
     assert search.runs["search"].summary["ended"] is True
 
 
@@ -354,7 +352,7 @@ def test_a_killed_driver_leaves_a_complete_mirror(search: Search) -> None:
     script = "import sys, os, pathlib; "
     script += "from llmzero.mirrors.tracking import WandbTracking as W, TrackingSettings as S"
     script += "; W(S('offline')).start(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
-    subprocess.run([sys.executable, "-c", script, str(search.path)], check=False, timeout=30)
+    subprocess.run([sys.executable, "-c", script, str(search.path)], check=False)
     wait_for(lambda: mirrored(search) == {"0000", "0001", "search"})
 
 
@@ -395,7 +393,7 @@ def test_a_server_that_never_answers_holds_no_search_up(
 
 def test_the_driver_imports_no_wandb() -> None:
     code = "import sys, llmzero.mirrors.tracking; sys.exit('wandb' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_no_tracking_leaves_nothing(tmp_path: Path) -> None:
@@ -515,7 +513,7 @@ def test_a_link_in_place_of_the_lock_empties_no_file(search: Search, tmp_path: P
 
 def test_the_winners_weights_can_be_left_out(delivered: Search) -> None:
     tracking = WandbTracking(TrackingSettings(mode="offline", checkpoint=False))
-    subprocess.run(tracking.command(delivered.path), stdin=subprocess.DEVNULL, check=True, timeout=60)
+    subprocess.run(tracking.command(delivered.path), stdin=subprocess.DEVNULL, check=True)
     assert set(delivered.runs["search"].artifacts) == {"run_table", "strategy", "transcripts"}
 
 
@@ -564,7 +562,7 @@ def test_synced_offline_runs_are_what_online_runs_are(delivered: Search, server:
         "sync",
         *map(str, delivered.path.glob("wandb/offline-run-*")),
     ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True)
     assert {run_id: content(run) for run_id, run in server.runs.items()} == online
     assert server.artifact("checkpoint")["adapter/model.safetensors"] == b"adapter/model.safetensors"
 

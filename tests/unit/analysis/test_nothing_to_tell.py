@@ -96,6 +96,9 @@ def test_rows_are_printed_as_csv(
     monkeypatch.setattr(sys, "argv", [command, str(finished)])
     run_command(import_module(f"analysis.{command}").main)
     head, *rows = capsys.readouterr().out.splitlines()
-    expected = {"curves": "search,node,stages,gpu_seconds,flops,best", "paths": "paths,search,end,parameter,group"}
+    expected = {
+        "curves": "search,node,stages,gpu_seconds,flops,best",
+        "paths": "paths,search,end,parameter,group",
+    }
     assert head.startswith(expected[command])
     assert command == "paths" or len(rows) == 2
