@@ -270,7 +270,14 @@ class SearchBuilder:
         )
         if tested:
             scores = {"base": 0.30, "practitioner": 0.452, "best": 0.561}
-            fields = {"stderr": 0.014, "n": 500, "steps": 30, "gpu_seconds": 60.0, "node_id": "0001"}
+            fields = {
+                "stderr": 0.014,
+                "n": 500,
+                "steps": 30,
+                "flops": 1.5e10,
+                "gpu_seconds": 60.0,
+                "node_id": "0001",
+            }
             write_json(
                 self.path / "test.json", {name: {"score": score, **fields} for name, score in scores.items()}
             )
@@ -431,7 +438,12 @@ def test_a_completed_stage_has_curves_and_rollouts(search: Any, browser: webdriv
 
 def test_the_header_compares_test_scores(search: Any, browser: webdriver.Chrome) -> None:
     opened(browser, search(3).report())
-    assert browser.find_element(By.ID, "test-scores").text.splitlines()[0] == "base 0.300 \u00b1 0.014"
+    assert browser.find_element(By.ID, "test-scores").text.splitlines() == [
+        "test FLOPs GPU time",
+        "base 0.300 \u00b1 0.014 1.50e+10 60 s",
+        "practitioner 0.452 \u00b1 0.014 1.50e+10 60 s",
+        "best strategy 0.561 \u00b1 0.014 1.50e+10 60 s",
+    ]
     assert "method llmzero" in browser.find_element(By.ID, "search-facts").text
     assert "one seed; not confirmed" in browser.find_element(By.ID, "summary").text
 
