@@ -11,7 +11,7 @@ import pytest
 from analysis.load import load
 from llmzero.cli import composed
 from llmzero.core.documents import dump_yaml, read_yaml
-from llmzero.core.errors import DamagedFileError
+from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.search.briefing import briefing
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
@@ -68,6 +68,9 @@ def test_a_search_of_an_earlier_version_goes_on_within_its_stages_own_limits(
     (search / "test.json").unlink()
     for again in (search / "test").glob("*/result.json"):
         again.unlink()
+    compared = Session.from_config(config(search, "budget.stages=5", "search.test_constant=true"))
+    with pytest.raises(UserError, match="validate within their own length limits"):
+        compared.run()
     more = Session.from_config(config(search, "budget.stages=5"))
     summary = more.run()
     assert summary["nodes"]["total"] == 6

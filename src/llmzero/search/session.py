@@ -10,6 +10,7 @@ from typing import Any
 
 from llmzero.agents.base import AsksModel, EarlyStopper, Proposer
 from llmzero.agents.journal import CallJournal
+from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.parts import make
 from llmzero.core.stage import StageDir, StageSpec
@@ -211,6 +212,13 @@ class Session:
         self, store: EventStore, display: Display | ReplayDisplay, outputs: Outputs, bill: Bill
     ) -> Rounds[None]:
         """Run the search, then its final test unless that was run after the last stage."""
+        constant = self.config.search.test_constant and self.shown is None
+        limit = (self.stage_groups["trainer"] or {}).get("validation_max_tokens")
+        if constant and limit is None and "max_completion_length" in self.catalogue:
+            raise UserError(
+                "search.test_constant=true: stages of this search validate within their own length limits, "
+                "as those of earlier versions do, and fixed schedules would not; give search.test_constant=false"
+            )
         driver = self._driver(store, display, bill)
         finished = len(store.trajectory)
         for changed in driver.rounds():
@@ -219,7 +227,6 @@ class Session:
                 outputs.refresh(store)
             yield changed
         incumbents = self.config.search.test_incumbents
-        constant = self.config.search.test_constant and self.shown is None
         wanted = {"trajectory": incumbents, "constant": constant}
         tested = read_test(self.workspace.path)
         if store.ended and tested and all(name in tested for name, asked in wanted.items() if asked):
