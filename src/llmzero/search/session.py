@@ -217,7 +217,7 @@ class Session:
         if constant and limit is None and "max_completion_length" in self.catalogue:
             raise UserError(
                 "search.test_constant=true: stages of this search validate within their own length limits, "
-                "as those of earlier versions do, and fixed schedules would not; give search.test_constant=false"
+                "as those of earlier versions do, and fixed schedules would not; give false"
             )
         driver = self._driver(store, display, bill)
         finished = len(store.trajectory)
