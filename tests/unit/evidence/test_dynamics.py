@@ -291,7 +291,7 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rows=st.lists(
         st.dictionaries(
@@ -401,7 +401,7 @@ def test_values_at_the_edge_of_floats_do_no_harm() -> None:
     assert change_points([0.0] * 10 + [5e-324] * 10) == [10]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(series=st.lists(st.integers(-5, 5), min_size=12, max_size=40), share=st.floats(0.3, 0.7))
 def test_the_first_split_is_that_of_an_exhaustive_search(series: list[int], share: float) -> None:
     def squares(i: int) -> float:
@@ -415,7 +415,7 @@ def test_the_first_split_is_that_of_an_exhaustive_search(series: list[int], shar
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(series=st.lists(st.floats(-1e6, 1e6), max_size=40), most=st.integers(0, 4))
 def test_levels_are_long_enough_and_scale_does_not_matter(series: list[float], most: int) -> None:
     changes = change_points(series, most)

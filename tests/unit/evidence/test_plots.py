@@ -313,7 +313,7 @@ values = st.one_of(
 
 
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rows=st.lists(st.dictionaries(st.sampled_from(sorted(DRAWN)), values), max_size=4),
     scores=st.lists(st.floats(0, 1), max_size=3),

@@ -654,7 +654,7 @@ def gradient(
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).clone(), sums
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 6), st.booleans()), min_size=1, max_size=6),
     seed=st.integers(0, 2**16),
