@@ -48,7 +48,8 @@ from tests.integration.test_skill import player
 from tests.llm_server import LLMServer
 
 SEARCH = ("experiment=simulated", "budget.stages=3", "search.workers=1")
-TESTED = (*SEARCH, "search.test_incumbents=true", "search.confirm_seeds=1", "search.confirm_top=1")
+CONFIRMED = ("search.confirm_seeds=1", "search.confirm_top=1")
+TESTED = (*SEARCH, "search.test_incumbents=true", "search.test_constant=true", *CONFIRMED)
 SKILL = (*SEARCH, "search=skill", "stopper=none")
 LIMIT_S = 60.0  # of a command that takes a tenth of a second
 FIELDS = 12  # of a file that are damaged, each by one of `damages.OTHERS`; all are given to many
@@ -69,6 +70,7 @@ FILES = (
     ),
     *("nodes/0003/result.json", "nodes/0003/status.json", "nodes/0000/result.json"),
     *("test/base/result.json", "test/base/stage.json", "test/base/validation.jsonl"),
+    *("fixed/*/summary.json", "fixed/*/tree.jsonl", "fixed/*/nodes/0001/result.json"),
     *("confirm/strategy-*/seed-1000/summary.json", "confirm/strategy-*/seed-1000/tree.jsonl"),
     *("confirm/strategy-*/seed-1000/config.yaml", "confirm/strategy-*/seed-1000/nodes/0001/result.json"),
 )
