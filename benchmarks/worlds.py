@@ -229,7 +229,7 @@ def table(pilot: Pilot, rows: Sequence[Row]) -> list[str]:
         for name in dict.fromkeys(row["arm"] for row in of_phase):
             own = [row for row in of_phase if row["arm"] == name]
             cells = [f"{score} {shown([row[score] for row in own])}" for score in ("greedy", "sampled")]
-            lines.append(f"{phase:8s}{name:36s}{'  '.join(cells)}  n = {len(own)}")
+            lines.append(f"{phase:8s}{name:48s}{'  '.join(cells)}  n = {len(own)}")
         for other in pilot.claimed[1:]:
             lines.append(difference(of_phase, pilot.claimed[0], other, pilot.claim["score"]))
     return lines

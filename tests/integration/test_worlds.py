@@ -91,8 +91,8 @@ def test_pairs_are_of_a_seed_and_of_this_world() -> None:
     rows += [row("all", 4, 0.0, world="another"), row("all", 4, 0.0, stages=[[1, {}]])]
     lines = table(Pilot(**PILOT), rows)
     assert lines[1:3] == [
-        f"tune    {'easy first':36s}greedy 0.000 ± 0.000  sampled 0.700 ± 0.071  n = 5",
-        f"tune    {'all':36s}greedy 0.000 ± 0.000  sampled 0.535 ± 0.058  n = 4",
+        f"tune    {'easy first':48s}greedy 0.000 ± 0.000  sampled 0.700 ± 0.071  n = 5",
+        f"tune    {'all':48s}greedy 0.000 ± 0.000  sampled 0.535 ± 0.058  n = 4",
     ]
     # Differences 0.10, 0.11, 0.12, 0.13: t = 0.115 / 0.00645; of 16 assignments of signs two are as extreme.
     assert lines[3] == (
