@@ -32,6 +32,7 @@ TIERS = {
         "test_dry_run.py",
         "test_interruption.py",
         "test_final_test.py",
+        "test_flops.py",
         "test_make_table.py",
         "test_search_trained.py",
         "test_sharding.py",
