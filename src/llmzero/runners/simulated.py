@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llmzero.core.files import read_json, reading, remove_temporary, write_json
 from llmzero.core.settings import setting
 from llmzero.core.shapes import NUMBER, require
-from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, StageStatus, ValidationPoint
+from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
 from llmzero.runners.base import StageRunner
+from llmzero.runners.clocked import ClockedStage
 from llmzero.runners.simulation.clock import Clock
 from llmzero.runners.simulation.landscape import LANDSCAPES, Landscape
 from llmzero.runners.simulation.training import Training
@@ -33,44 +34,6 @@ class SimulatedRunnerSettings:
         {},
         "the practitioner's values that all is measured by; those left out are the base model's stage's",
     )
-
-
-class ClockedStage(Protocol):
-    """What a stage on the simulated clock is.
-
-    Attributes:
-        spec: what it was asked for.
-        points: the validations so far.
-        spent: device seconds up to the last of them; `due`: up to the next.
-        validated: share of the length that was done there, and the stage's compute.
-        failure: how it fails at `due`; None where it goes on.
-    """
-
-    spec: StageSpec
-    points: list[ValidationPoint]
-    spent: float
-    due: float
-    validated: tuple[float, float]
-    failure: Any
-
-    @property
-    def complete(self) -> bool:
-        """Whether it has come to its end."""
-
-    def prepare(self) -> None:
-        """Compute up to the next validation, or to where it fails."""
-
-    def validate(self) -> None:
-        """Write that validation, and what led to it."""
-
-    def take_up(self) -> None:
-        """Compute again up to the last validation that an earlier driver wrote."""
-
-    def end(self, state: FinalState, began: float) -> StageResult:
-        """Write the checkpoints and the result of a stage that began at a moment of the clock."""
-
-    def fail(self, failure: Any, began: float) -> StageResult:
-        """Write the result of a stage that has failed."""
 
 
 class ClockedRunner(StageRunner):

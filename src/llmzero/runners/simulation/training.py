@@ -15,6 +15,7 @@ from llmzero.core.decay import decayed
 from llmzero.core.files import append, read_json, reading, write_atomic
 from llmzero.core.shapes import NUMBER_OR_NOTHING, SCALAR, require
 from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
+from llmzero.runners.clocked import ClockedStage
 from llmzero.runners.simulation.costs import step_flops, step_seconds, validation_seconds
 from llmzero.runners.simulation.drive import drive_of, of_reference
 from llmzero.runners.simulation.landscape import Landscape
@@ -63,7 +64,7 @@ class Origin:
         write_atomic(checkpoint / "COMPLETE", json.dumps(state), sync=False)
 
 
-class Training:
+class Training(ClockedStage):
     """A stage from its beginning; `prepare` computes up to the next validation, which `validate` writes.
 
     Args:
@@ -158,13 +159,8 @@ class Training:
 
     def take_up(self) -> None:
         """Compute again up to the last validation that an earlier driver wrote, and write nothing of it."""
-        written = self.stage.validation()
-        for _ in written:
-            self.prepare()
-            self._score()
-        if written:  # a driver may have been killed between metrics and validation
-            self.stage.truncate_after(written[-1].step)
-            self._lines = []
+        super().take_up()
+        self._lines = []
 
     def _score(self) -> ValidationPoint:
         """Validate the policy."""

@@ -6,11 +6,12 @@ from typing import Any
 
 from llmzero.core.files import append, append_jsonl, write_json
 from llmzero.core.stage import FinalState, StageDir, StageResult, StageSpec, ValidationPoint, best_point
+from llmzero.runners.clocked import ClockedStage
 from llmzero.runners.tables.format import Table
 from llmzero.runners.tables.walk import Place, Used, Visit, Walk, walk
 
 
-class TableStage:
+class TableStage(ClockedStage):
     """A stage from its beginning; `prepare` goes up to the next validation, which `validate` writes.
 
     Attributes:
@@ -68,15 +69,6 @@ class TableStage:
             append_jsonl(self.stage.metrics_file, self._metrics(visit))
             append_jsonl(self.stage.rollouts_file, [{**row, **where} for row in rollouts])
         append_jsonl(self.stage.validation_file, [vars(self._score())])
-
-    def take_up(self) -> None:
-        """Go again up to the last validation that an earlier driver wrote, and write nothing of it."""
-        written = self.stage.validation()
-        for _ in written:
-            self.prepare()
-            self._score()
-        if written:  # a driver may have been killed between metrics and validation
-            self.stage.truncate_after(written[-1].step)
 
     def _begin(self) -> None:
         """Remove what an earlier attempt left; say what is other than was asked for."""
