@@ -150,11 +150,17 @@ def made_once(directory: Path, make: Callable[[Path], object]) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _log_records() -> Iterator[None]:
-    """A command that is run in a test's process has its log redacted from then on, unlike the next test's."""
-    factory = logging.getLogRecordFactory()
+def _process() -> Iterator[None]:
+    """A test leaves its process' log and environment as they were.
+
+    A command that it runs has the log redacted from then on; libraries set ranks, which processes inherit.
+    """
+    factory, environment = logging.getLogRecordFactory(), dict(os.environ)
     yield
     logging.setLogRecordFactory(factory)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 @pytest.fixture(scope="session")

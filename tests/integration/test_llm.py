@@ -10,6 +10,9 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -543,9 +546,9 @@ ODD_TEXTS = (
 )
 
 
-def odd_words(request: Request) -> Answer:
+def odd_words(request: Request, numbers: Iterator[int]) -> Answer:
     """Answer sensibly in odd words: in every field of a proposal, and in reasons to stop a stage."""
-    number = len(request.last_user) % len(ODD_TEXTS)
+    number = next(numbers) % len(ODD_TEXTS)
     text, value = ODD_TEXTS[number], json.loads(scripted(request).content or "{}")
     if "stop" in value:
         return answer_json(request, {**value, "reason": text, "_target_": "os.abort"})
@@ -566,7 +569,7 @@ def odd_words(request: Request) -> Answer:
 
 def test_replies_stay_plain_text_up_to_the_confirmation(launch: Run, tmp_path: Path) -> None:
     search = tmp_path / "s"
-    with LLMServer(odd_words, api_key=KEY) as server:
+    with LLMServer(partial(odd_words, numbers=count()), api_key=KEY) as server:
         overrides = [
             *SIMULATED,
             *asking(server, "llm.api_key_env=OPENAI_API_KEY", "stopper=llm", "stopper.interval_s=0"),

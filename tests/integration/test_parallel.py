@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llmzero.agents.stopper import NeverStop
 from llmzero.core.hparams import Catalogue
+from llmzero.core.length import Length
 from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus, ValidationPoint
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.proposal import Proposal
@@ -98,7 +99,7 @@ def search(directory: Path, table: Table, workers: int) -> Tree:
         stopper=NeverStop(),
         evidence=EvidenceBuilder(workspace.nodes, CATALOGUE, {}, 0),
         budget=Budget(stages=24),
-        plan=Plan(stage_steps=1, workers=workers, seed=0, stage_config={}),
+        plan=Plan(length=Length(steps=1), workers=workers, seed=0, stage_config={}),
         root_hparams=CATALOGUE.defaults(),
         on_change=lambda driver: None,
     )

@@ -330,7 +330,7 @@ def test_prefetched_proposals_are_used_or_counted_as_wasted(run_here: Run, tmp_p
         f"search_dir={search}",
     ]
     with LLMServer(after(0.1)) as server:
-        run_here("search", *overrides, *asking(server))
+        run_here("search", *overrides, *asking(server, "agent.repairs=0"))
         ahead = [request for request in server.requests if "is in its last steps" in request.last_user]
     assert_consistent(search, 7)
     budget = summary(search)["budget"]

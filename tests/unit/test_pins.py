@@ -99,3 +99,9 @@ def test_everything_installed_that_is_needed_is_pinned_at_its_version() -> None:
 @pytest.mark.parametrize(("name", "version"), FIXED.items())
 def test_no_pin_is_below_the_version_that_fixed_known_flaws(name: str, version: str) -> None:
     assert PINS[canonicalize_name(name)] >= Version(version)
+
+
+def test_workers_take_files_whole(request: pytest.FixtureRequest) -> None:
+    """The pinned pytest and pytest-xdist fit together: a test's group is part of its name."""
+    grouped = getattr(request.config.option, "loadgroup", False)
+    assert request.node.nodeid.endswith("@test_pins") == grouped
