@@ -213,6 +213,8 @@ class Grower:
                 stage.path, started=time.time(), interrupted=lambda: False, trainer=TableTrainer
             )
         gc.collect()  # an engine refers to itself in circles
+        if not gc.get_freeze_count():
+            gc.freeze()  # libraries stay, so from now on this looks at stages alone
         assert result is not None, "nothing interrupts it"
         row = row_of(path, stage, self._kept_metrics, with_rollouts=0 < len(path) < plan.recipe.depth)
         if result.state == "failed" and not path:
