@@ -103,6 +103,9 @@ class Plan:
         catalogue = Catalogue.from_config(entries)
         if not catalogue or any(not parameter.choices for parameter in catalogue.values()):
             raise UserError(f"{self.name}.yaml: parameters: needs at least one, each with choices")
+        for configuration in configurations_of(catalogue):
+            if problems := whole.problems(configuration):
+                raise UserError(f"{self.name}.yaml: parameters: {'; '.join(problems)}")
         return catalogue
 
     @cached_property

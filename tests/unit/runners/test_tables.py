@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.tree_growing import Plan
 from llmzero.cli import composed
 from llmzero.config import ReplayConfig
 from llmzero.core.errors import DamagedFileError, UserError
@@ -423,3 +424,20 @@ def test_a_strategy_is_replayed_on_the_tree_of_another_seed(
     strategy = tmp_path / "s/strategy.yaml"
     overrides = ["runner=table", "table=made", "seed=1", f"strategy={strategy}", f"search_dir={tmp_path}/r"]
     assert run(composed("replay", ReplayConfig, overrides)) == best
+
+
+@pytest.mark.parametrize("name", sorted(each.stem for each in tables.TABLES.glob("*.yaml")))
+def test_in_the_committed_recipes_the_practitioner_has_the_defaults_of_task_and_model(name: str) -> None:
+    plan = Plan.of(name, 0)
+    whole = plan.config.catalogue.defaults()
+    assert plan.catalogue.defaults() == {each: whole[each] for each in plan.catalogue}
+    assert all({*plan.fixed, *configuration} == set(whole) for configuration in plan.configurations)
+
+
+def test_a_recipe_with_a_choice_that_is_not_allowed_is_refused_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    whole = (tables.TABLES / "tower.yaml").read_text()
+    (tmp_path / "odd.yaml").write_text(whole.replace("0.155", "0.001"))
+    with pytest.raises(UserError, match=r"odd.yaml: parameters: .*easiest.*0.001"):
+        Plan.of("odd", 0, tmp_path)
