@@ -11,6 +11,7 @@ from typing import Any
 from llmzero.core.files import append_jsonl
 from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus
 from llmzero.runners.simulated import SimulatedHandle, SimulatedRunner, SimulatedRunnerSettings
+from llmzero.runners.simulation.training import Training
 
 WALL = 300  # completions a step that fit
 ORDERS = {
@@ -94,6 +95,41 @@ class UnluckyRunner(SimulatedRunner):
         if spec.seed != 1001:
             return super().start(spec)
         return Failed(StageDir(spec.directory).failure("no luck", 1.0, 1.0))
+
+
+class NoArmsRunner(SimulatedRunner):
+    """Fixed schedules fail."""
+
+    def start(self, spec: StageSpec) -> Any:
+        if "fixed" not in spec.directory.parts or not self.fails(spec):
+            return super().start(spec)
+        return Failed(StageDir(spec.directory).failure("no luck", 1.0, 1.0))
+
+    def fails(self, spec: StageSpec) -> bool:
+        return spec.trains
+
+
+class FewArmsRunner(NoArmsRunner):
+    """Fixed schedules fail, but for the practitioner's."""
+
+    def fails(self, spec: StageSpec) -> bool:
+        return spec.trains and spec.hparams["learning_rate"] != 1e-6
+
+
+class Harmful(Training):
+    """Has a score of 0 throughout."""
+
+    def _observed(self) -> tuple[float, float]:
+        return 0.0, super()._observed()[1]
+
+
+class HarmfulRunner(SimulatedRunner):
+    """Fixed schedules do harm."""
+
+    def _training(self, spec: StageSpec) -> Training:
+        if "fixed" not in spec.directory.parts or not spec.trains:
+            return super()._training(spec)
+        return Harmful(spec, self.problem(spec.seed), self.settings.noise, self.settings.reference)
 
 
 class CountingRunner(SimulatedRunner):

@@ -121,6 +121,44 @@ def test_the_best_constant_is_tuned_with_the_compute_of_the_search(tmp_path: Pat
     assert search(tmp_path / "s", *asked) == test, "what was tuned is not tuned again"
 
 
+def test_where_every_fixed_schedule_fails_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = "runner._target_=tests.integration.odd_runners.NoArmsRunner"
+    test = search(tmp_path / "s", "search.test_constant=true", runner)
+    assert test["constant"] is None and test["practitioner"]
+    assert "all fixed schedules failed" in caplog.text
+    assert "best constant" not in capsys.readouterr().out
+
+
+def test_fixed_schedules_that_fail_are_not_chosen(tmp_path: Path) -> None:
+    runner = "runner._target_=tests.integration.odd_runners.FewArmsRunner"
+    asked = ["search.test_constant=true", "search.workers=2"]
+    constant = search(tmp_path / "s", *asked, runner)["constant"]
+    (fixed,) = (tmp_path / "s/fixed").iterdir()
+    inner = EventStore(fixed / "tree.jsonl", repair=False).tree
+    states = [node.state for node in inner.children("0000")]
+    assert len(states) == constant["arms"] >= 2
+    assert set(states[1:]) == {"failed"}
+    assert constant["about"] == "The practitioner's configuration."
+    assert constant["flops"] == pytest.approx(constant["tuning_flops"])
+
+
+def test_where_no_fixed_schedule_passes_the_base_model_that_is_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = "runner._target_=tests.integration.odd_runners.HarmfulRunner"
+    test = search(tmp_path / "s", "search.test_constant=true", runner)
+    constant = test["constant"]
+    assert constant["score"] == test["base"]["score"]
+    assert (constant["steps"], constant["flops"], constant["gpu_seconds"]) == (0, 0.0, 0.0)
+    assert constant["about"] == "The base model."
+    assert constant["tuning_flops"] > 0
+    printed = capsys.readouterr().out
+    assert "the best of" in printed and "fixed schedules: The base model." in printed
+    assert "at equal compute, within 1 %" in printed
+
+
 def test_a_search_that_was_not_asked_for_the_best_constant_can_be_later(tmp_path: Path) -> None:
     assert "constant" not in search(tmp_path / "s")
     assert search(tmp_path / "s", "search.test_constant=true")["constant"]["arms"] >= 1

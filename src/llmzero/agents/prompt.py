@@ -21,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from llmzero.agents.text import clean, estimated_tokens, fenced, one_line, value_text
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import HParams, Parameter
+from llmzero.core.length import flops_text
 from llmzero.evidence.dynamics import dynamics_text
 from llmzero.evidence.evidence import Evidence, Prediction, StageView
 from llmzero.evidence.plots import draw_plots
@@ -223,13 +224,19 @@ def _line(view: StageView, before: HParams | None) -> str:
     score = f"score {view.score:.3f}" if view.score is not None else "no score"
     gain = f" ({view.gain:+.3f} against its parent)" if view.gain is not None else ""
     cause = _cause(view.cause) if view.cause else ""
-    cost = f", {view.gpu_seconds:.0f} device seconds" if view.gpu_seconds else ""
+    cost = f", {_cost(view)}" if view.gpu_seconds or view.flops else ""
     diagnosis = (
         f"; the diagnosis of {view.parent_id} was {', '.join(view.diagnosis)}" if view.diagnosis else ""
     )
     resumed = f" at {view.resume}" if view.resume != "best" else ""
     outcome = f"{view.state}{cause}, {score}{gain}{cost}{diagnosis}"
     return f"{view.node_id} from {view.parent_id}{resumed}: {', '.join(changes) or 'no change'} -> {outcome}"
+
+
+def _cost(view: StageView) -> str:
+    """Return what a stage has cost, in seconds and compute, and each of its steps."""
+    a_step = f", {flops_text(view.flops / view.steps)} a step" if view.flops and view.steps else ""
+    return f"{view.gpu_seconds:.0f} device seconds, {flops_text(view.flops)}{a_step}"
 
 
 def _words(view: StageView) -> str:
@@ -326,9 +333,16 @@ def _rollout(row: Mapping[str, Any], characters: int) -> str:
 
 
 def _budget(evidence: Evidence) -> str:
-    costs = [view.gpu_seconds for view in evidence.history if view.gpu_seconds]
     left = [f"- {name.replace('_', ' ')} left: {value:g}" for name, value in evidence.budget_left.items()]
-    cost = [f"- a stage took {fmean(costs):.0f} device seconds on average"] if costs else []
+    means = [
+        f"{fmean(costs):{form}} {unit}"
+        for costs, form, unit in (
+            ([view.gpu_seconds for view in evidence.history if view.gpu_seconds], ".0f", "device seconds"),
+            ([view.flops for view in evidence.history if view.flops], ".3g", "FLOPs"),
+        )
+        if costs
+    ]
+    cost = [f"- a stage took {' and '.join(means)} on average"] if means else []
     return "\n".join([*cost, *left]) or "- no limit is set"
 
 

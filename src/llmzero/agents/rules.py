@@ -75,6 +75,8 @@ MOVES = {
         {},
         {"max_completion_length": -1},
     ),
+    "ease": Move("easier problems first, as most are out of reach", {"easiest": 0.125}, {}),
+    "harden": Move("harder problems, as those trained on are mostly right", {"easiest": 2.0}, {}),
     "shrink": Move(
         "less memory and time a step", {"learning_rate": 0.7}, {"group_size": -1, "prompts_per_step": -1}
     ),
@@ -91,12 +93,19 @@ REMEDIES = {
     "entropy_collapse": ("explore", "scale", "settle"),
     "entropy_explosion": ("focus", "settle"),
     "held_back": ("lengthen",),
+    "too_hard": ("ease",),
+    "outgrown": ("harden",),
     "truncation": ("lengthen", "shorten"),
     "no_reward_variance": ("sample", "explore"),
     "unstable_gradients": ("calm", "settle", "widen"),
     "over_regularised": ("loosen", "push"),
     "failure": ("shrink", "calm"),
 }
+
+
+# Diagnoses whose first remedy comes before what paid off earlier, as nothing else can help much: what is cut
+# earns nothing, and problems out of reach teach nothing, nor do solved ones what harder ones need.
+BINDING = ("held_back", "too_hard", "outgrown")
 
 
 class RuleAgent:
@@ -132,8 +141,7 @@ def _ranked_moves(evidence: Evidence, diagnosis: list[str]) -> list[str]:
     suggested = list(dict.fromkeys(move for problem in diagnosis for move in REMEDIES[problem]))
     others = [move for move in MOVES if move not in suggested]
     prior: dict[str, float] = {move: -min(i, len(suggested)) for i, move in enumerate([*suggested, *others])}
-    if "held_back" in diagnosis:  # nothing else can raise the score above the share that ends
-        prior[REMEDIES["held_back"][0]] = MEMORY_WEIGHT
+    prior |= {REMEDIES[problem][0]: MEMORY_WEIGHT for problem in BINDING if problem in diagnosis}
     scale = max((abs(view.gain) for view in evidence.history if view.gain is not None), default=0.0) or 1.0
 
     def promise(move: str) -> float:

@@ -121,6 +121,8 @@ class EvidenceBuilder:
             resume=node.proposal.get("resume", "best"),
             cause=node.result.cause if node.result else None,
             gpu_seconds=node.result.gpu_seconds if node.result else 0.0,
+            steps=node.result.validation[-1].step if node.result and node.result.validation else 0,
+            flops=node.result.flops if node.result else None,
         )
 
     def _predictions(self, tree: Tree) -> list[Prediction]:

@@ -12,6 +12,8 @@ from llmzero.evidence.evidence import Evidence
 TRUNCATED_SHARE = 0.1
 RIGHT_SHARE = 0.6  # of the completions that end
 QUIET_GROUPS_SHARE = 0.6
+WRONG_GROUPS_SHARE = 0.25  # that hold no right completion, at the least
+HALF_RIGHT = 0.5  # of the completions, below which problems may be out of reach, above which outgrown
 ENTROPY_COLLAPSE_RATIO = 0.4
 ENTROPY_EXPLOSION_RATIO = 1.5
 KL_BLOWUP_NATS = 1.0
@@ -33,6 +35,8 @@ def diagnose(evidence: Evidence) -> list[str]:
     still = late(evidence, "kl") < STILL_KL_NATS
     regularised = evidence.stage.hparams.get("kl_coef", 0.0) >= STRONG_KL_COEF
     truncated = late(evidence, "truncated_fraction")
+    score, quiet = late(evidence, "train_score"), late(evidence, "zero_variance_groups")
+    easiest = evidence.stage.hparams.get("easiest")  # is not in every catalogue
     pathologies = {
         "regression": gain < -noise,
         "kl_blowup": late(evidence, "kl") > KL_BLOWUP_NATS and gain < noise,
@@ -40,9 +44,14 @@ def diagnose(evidence: Evidence) -> list[str]:
         "entropy_explosion": ratio(evidence, "entropy") > ENTROPY_EXPLOSION_RATIO and gain < noise,
         "unstable_gradients": bool(norms) and max(norms) > GRADIENT_SPIKE_RATIO * median(norms),
         "held_back": truncated > TRUNCATED_SHARE
-        and late(evidence, "train_score") > RIGHT_SHARE * (1 - truncated),
+        and score > RIGHT_SHARE * (1 - truncated),
+        # Groups that are right throughout are no larger a share than the score.
+        "too_hard": easiest is not None
+        and quiet - score > WRONG_GROUPS_SHARE
+        and score < HALF_RIGHT,
+        "outgrown": easiest is not None and easiest < 1 and score > HALF_RIGHT,
         "truncation": truncated > TRUNCATED_SHARE,
-        "no_reward_variance": late(evidence, "zero_variance_groups") > QUIET_GROUPS_SHARE,
+        "no_reward_variance": quiet > QUIET_GROUPS_SHARE,
         "over_regularised": regularised and still and gain < noise,
         "slow_progress": still and clipped < STILL_CLIP_SHARE and gain < 2 * noise,
         "plateau": gain < noise,

@@ -59,7 +59,12 @@ def _only(value: Any, sections: Collection[str]) -> Any:
 
 @dataclass(frozen=True)
 class StageView(Sectioned):
-    """A stage as agents see it. `gain` and `changes` are against its parent."""
+    """A stage as agents see it. `gain` and `changes` are against its parent.
+
+    Attributes:
+        steps: that it took, as far as its last validation; 0 where there was none.
+        flops: their compute; None is unknown.
+    """
 
     node_id: str = of("stage")
     depth: int = of("stage")
@@ -76,6 +81,8 @@ class StageView(Sectioned):
     resume: str | int = of("stage", "best")
     cause: Mapping[str, Any] | None = of("outcomes", None)
     gpu_seconds: float = of("stage", 0.0)
+    steps: int = of("stage", 0)
+    flops: float | None = of("stage", None)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ PATHOLOGIES = {
     "entropy_collapse": "entropy fell to a fraction of what it was",
     "entropy_explosion": "entropy rose while the score did not",
     "held_back": "most completions that end are right, but many are cut at the length limit",
+    "too_hard": "many groups are wrong throughout, few completions right: the problems are out of reach",
+    "outgrown": "most completions on the easier problems that are trained on are right",
     "truncation": "a good share of completions is cut at the length limit",
     "no_reward_variance": "most groups earn equal rewards and teach nothing",
     "unstable_gradients": "the gradient norm has spikes far above its median",

@@ -168,12 +168,13 @@ def compute_line(test: Mapping[str, Any]) -> str:
     there is nothing to compare.
     """
     best = test.get("best") or {}
-    others = {name: entry for name in ("practitioner", "constant") if (entry := test.get(name))}
+    entries = [test.get(name) or {} for name in ("practitioner", "constant")]
+    others = [entry for entry in entries if entry.get("steps")]  # none of the base model, which took none
     if not others or not best.get("steps"):
         return ""
-    if best.get("flops") is None or None in (entry.get("flops") for entry in others.values()):
+    if best.get("flops") is None or None in (entry.get("flops") for entry in others):
         return "at equal steps; what they cost in compute is unknown, as earlier versions did not count it"
-    most = max(abs(entry["flops"] / best["flops"] - 1) for entry in others.values())
+    most = max(abs(entry["flops"] / best["flops"] - 1) for entry in others)
     return f"at equal compute, within {math.ceil(100 * most)} %"
 
 

@@ -116,7 +116,8 @@ class FinalTest:
             "best": {**scores[best.node_id], "node_id": best.node_id},
         }
         if constant is not None:
-            report["constant"] = (yield from constant(self._behind(best), best.depth)) if best.depth else None
+            tuned = (yield from constant(self._behind(best), best.depth)) if best.depth else {}
+            report["constant"] = tuned or None
         if incumbents:
             report["trajectory"] = [
                 {

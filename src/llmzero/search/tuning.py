@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace
 
 NAME = "fixed schedules"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Tuning:
     run: RunSearch
 
     def rounds(self, path: Trained, depth: int) -> Rounds[Score]:
-        """Return the entry of `test.json` on the best arm, whose training was charged to no budget.
+        """Return the entry of `test.json` on the best arm, whose training was charged to no budget; nothing
+        where every arm failed, the base model's where none has passed its validation score.
 
         Args:
             path: what is behind the end of the best path.
@@ -59,9 +62,12 @@ class Tuning:
             summed((spent["flops"], spent["setup_flops"])),
         )
         inner = EventStore(Workspace(Path(config.search_dir)).tree_file, repair=False).tree
+        if not any(node.score is not None for node in inner.stages()):
+            log.warning("all fixed schedules failed, so there is no test score of one: %s", config.search_dir)
+            return {}
         node = inner[summary["test"]["best"]["node_id"]]
         about = str(node.proposal.get("rationale")).partition(": ")[2] or "The base model."
-        while node.children:  # what the arm was given, whichever of its checkpoints is the best
+        while node.parent_id and node.children:  # what the arm was given, whichever checkpoint is the best
             node = inner[node.children[-1]]
         given = Trained.by([stage.result for stage in inner.path(node.node_id)[1:] if stage.result])
         return {

@@ -112,6 +112,24 @@ def test_the_prompt_holds_what_an_engineer_would_ask_for(facts: Evidence, catalo
         assert expected in prompt, expected
 
 
+def test_compute_is_told_beside_device_seconds(facts: Evidence, catalogue: Catalogue) -> None:
+    """Of each stage and its steps, of stages on average, and what is left of a budget in FLOPs."""
+    costs = {"gpu_seconds": 12.3, "steps": 15, "flops": 3e9}
+    dear = view(catalogue, 12, 0, **{**costs, "steps": 5})
+    told = replace(
+        facts,
+        history=[view(catalogue, 11, 0, **costs), dear, view(catalogue, 13, 0, **{**costs, "flops": None})],
+        budget_left={"flops": 8.4e10},
+    )
+    prompt = text(told)
+    lines = {line[2:6]: line for line in prompt.splitlines() if re.match(r"- 001\d from", line)}
+    assert "12 device seconds, 3e+09 FLOPs, 2e+08 FLOPs a step" in lines["0011"]
+    assert "12 device seconds, 3e+09 FLOPs, 6e+08 FLOPs a step" in lines["0012"]
+    assert "12 device seconds, unknown FLOPs;" in lines["0013"]
+    assert "- a stage took 12 device seconds and 3e+09 FLOPs on average" in prompt
+    assert "- flops left: 8.4e+10" in prompt
+
+
 def test_a_budget_is_kept_by_summarising_the_oldest_first(facts: Evidence) -> None:
     full = estimated_tokens(text(facts))
     shown: list[tuple[int, int, int]] = []

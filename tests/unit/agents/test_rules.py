@@ -132,6 +132,55 @@ def test_a_limit_that_right_completions_run_into_is_raised_whatever_paid_off_bef
     assert RuleAgent().propose(replace(wrong, history=views)).changes == paid
 
 
+CURRICULUM = {
+    "group": "optimization",
+    "kind": "float",
+    "low": 0.02,
+    "high": 1.0,
+    "scale": "log",
+    "default": 1.0,
+}
+
+
+def of_difficulty(catalogue: Catalogue, easiest: float, score: float, quiet: float) -> Evidence:
+    """Return evidence of a stage on a share of the problems, whose groups are so often all alike."""
+    tunable = Catalogue.from_config({"easiest": CURRICULUM})
+    return evidence(
+        Catalogue({**catalogue, **tunable}),
+        [0.35, 0.4, 0.45, 0.5],
+        hparams={"easiest": easiest},
+        train_score=score,
+        zero_variance_groups=quiet,
+    )
+
+
+@pytest.mark.parametrize(
+    ("easiest", "score", "quiet", "named", "then"),
+    [
+        (1.0, 0.05, 0.7, "too_hard", 0.125),
+        (0.5, 0.1, 0.4, "too_hard", 0.0625),
+        (0.125, 0.7, 0.5, "outgrown", 0.25),
+        (0.6, 0.55, 0.1, "outgrown", 1.0),
+        (1.0, 0.9, 0.95, None, None),
+        (1.0, 0.3, 0.5, None, None),
+        (0.5, 0.4, 0.3, None, None),
+    ],
+)
+def test_problems_follow_what_is_within_reach(
+    catalogue: Catalogue, easiest: float, score: float, quiet: float, named: str | None, then: float | None
+) -> None:
+    seen = of_difficulty(catalogue, easiest, score, quiet)
+    assert {"too_hard", "outgrown"} & set(diagnose(seen)) == ({named} if named else set())
+    changes = RuleAgent().propose(seen).changes
+    assert changes.get("easiest") == pytest.approx(then)
+    assert (set(changes) == {"easiest"}) == (named is not None)
+
+
+def test_difficulty_is_no_matter_where_the_catalogue_cannot_change_it(catalogue: Catalogue) -> None:
+    hopeless = evidence(catalogue, [0.35, 0.4, 0.45, 0.5], train_score=0.0, zero_variance_groups=1.0)
+    assert diagnose(hopeless) == ["no_reward_variance"]
+
+
 @pytest.mark.parametrize("agent", [RuleAgent(), RandomAgent()])
 def test_siblings_are_all_different_and_within_bounds(catalogue: Catalogue, agent: Proposer) -> None:
     facts = evidence(catalogue, [0.3, 0.31, 0.3, 0.31])

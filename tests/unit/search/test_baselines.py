@@ -306,18 +306,20 @@ def test_arms_of_fixed_schedules_are_in_an_order_of_the_seed_each_once(catalogue
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize(("stages", "arms"), [(3, 1), (4, 1), (11, 2), (12, 3)])
+@pytest.mark.parametrize(("stages", "arms"), [(4, 1), (11, 2), (12, 3)])
 def test_no_arm_begins_that_the_budget_cannot_finish(
     catalogue: Catalogue, stages: int, arms: int, workers: int
 ) -> None:
     method = Fixed(FixedSettings(), context(catalogue, 4, stages, workers))
     tree = grow(method, began(catalogue), stages, workers=workers)
     assert len(tree.root.children) == arms
-    assert len(tree) - 1 == min(stages, 4 * arms)
+    assert len(tree) - 1 == 4 * arms
     few = Fixed(FixedSettings(arms=2), context(catalogue, 4, 24, workers))
     assert len(grow(few, began(catalogue), 24, workers=workers)) - 1 == 2 * 4
     failing = grow(Fixed(FixedSettings(), context(catalogue, 4, 12)), began(catalogue), 12, failures=1.0)
     assert len(failing.root.children) == 9, "what failed at once leaves room for others"
+    with pytest.raises(UserError, match=r"max_depth=4: .* arms of so many stages, .* pays for 3; raise"):
+        Fixed(FixedSettings(), context(catalogue, 4, 3, workers))
 
 
 @pytest.mark.parametrize(

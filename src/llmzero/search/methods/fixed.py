@@ -20,7 +20,7 @@ from llmzero.search.methods.grid import cells, check_grid
 from llmzero.tree.tree import Node, Tree
 
 # What is tuned by default, and with at most how many values each.
-TUNED = {"learning_rate": 5, "max_completion_length": 5, "lr_schedule": 4}
+TUNED = {"learning_rate": 5, "max_completion_length": 5, "easiest": 4, "lr_schedule": 4}
 LIMIT = "max_completion_length"
 GROWS_AT = (0.2, 0.5)  # of the path's length
 
@@ -61,7 +61,7 @@ class Fixed(Chains):
 
     Raises:
         UserError: a parameter of the grid is unknown, or has not that many values, or the limits of the
-            staged context are not three of the catalogue.
+            staged context are not three of the catalogue, or the budget does not pay for a whole arm.
     """
 
     def __init__(self, settings: FixedSettings, context: MethodContext) -> None:
@@ -79,6 +79,11 @@ class Fixed(Chains):
             about = ", ".join(f"{name}={value}" for name, value in cell.items())
             self.arms.append(Arm(f"{about}.", [{**defaults, **cell}] * depth))
         self.arms = self.arms[: settings.arms]
+        if context.stages is not None and context.stages < depth:
+            raise UserError(
+                f"search.max_depth={depth}: search=fixed runs arms of so many stages, and the budget pays "
+                f"for {context.stages}; raise budget.stages or budget.flops, or lower search.max_depth"
+            )
 
     def continues(self, node: Node) -> bool:
         """Return whether a chain is continued after a stage: not where that was stopped early either."""
@@ -91,7 +96,7 @@ class Fixed(Chains):
         number, depth = len(tree.root.children), self.context.max_depth
         if number >= len(self.arms):
             return None
-        if self.context.stages is not None and number:
+        if self.context.stages is not None:
             lasts = [node for node in tree.stages() if not node.children]
             under_way = sum(depth - node.depth for node in lasts if not node.final or self.continues(node))
             if len(tree.stages()) + under_way + depth > self.context.stages:
