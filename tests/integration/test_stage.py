@@ -209,19 +209,22 @@ def test_the_childs_configuration_wins_from_the_first_step(
     assert (state["prompts_seen"], state["optimizer_steps"]) == (8 * 8 + 16, 8 + 2)
 
 
+@pytest.mark.parametrize("length", [{"steps": 1000}, {"steps": None, "flops": 1e18}])
 def test_a_stop_file_ends_the_stage_with_its_checkpoint_and_score(
-    run_here: Run, root: Path, tmp_path: Path
+    run_here: Run, root: Path, tmp_path: Path, length: dict[str, Any]
 ) -> None:
     stage = tmp_path / "stage"
     run_here("train", *MICRO, SMALL, "steps=0", f"resume_from={root}", f"stage_dir={stage}")
     spec = json.loads((stage / "stage.json").read_text())
     stage = tmp_path / "stopped"
     stage.mkdir()
-    (stage / "stage.json").write_text(json.dumps({**spec, "steps": 1000}))
+    (stage / "stage.json").write_text(json.dumps({**spec, **length}))
     (stage / "stop").touch()
     run_here("train", *MICRO, f"stage_dir={stage}")
     result = json.loads((stage / "result.json").read_text())
     assert (result["state"], result["best_step"]) == ("stopped", 1)
+    (row,) = read_lines(stage / "metrics.jsonl")
+    assert result["flops"] == row["step_flops"] > 0
     assert (stage / result["checkpoint"] / "COMPLETE").exists()
 
 

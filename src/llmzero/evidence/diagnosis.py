@@ -43,12 +43,9 @@ def diagnose(evidence: Evidence) -> list[str]:
         "entropy_collapse": ratio(evidence, "entropy") < ENTROPY_COLLAPSE_RATIO,
         "entropy_explosion": ratio(evidence, "entropy") > ENTROPY_EXPLOSION_RATIO and gain < noise,
         "unstable_gradients": bool(norms) and max(norms) > GRADIENT_SPIKE_RATIO * median(norms),
-        "held_back": truncated > TRUNCATED_SHARE
-        and score > RIGHT_SHARE * (1 - truncated),
+        "held_back": truncated > TRUNCATED_SHARE and score > RIGHT_SHARE * (1 - truncated),
         # Groups that are right throughout are no larger a share than the score.
-        "too_hard": easiest is not None
-        and quiet - score > WRONG_GROUPS_SHARE
-        and score < HALF_RIGHT,
+        "too_hard": easiest is not None and quiet - score > WRONG_GROUPS_SHARE and score < HALF_RIGHT,
         "outgrown": easiest is not None and easiest < 1 and score > HALF_RIGHT,
         "truncation": truncated > TRUNCATED_SHARE,
         "no_reward_variance": quiet > QUIET_GROUPS_SHARE,
