@@ -58,7 +58,7 @@ def runs(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
             *map(str, stages),
         ]
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=300
+            command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=900
         )
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
         found[size] = torch.load(directory / f"{size}.pt", weights_only=False)

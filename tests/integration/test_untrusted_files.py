@@ -289,7 +289,7 @@ def command_line(launcher: str, search: Path, **env: str) -> subprocess.Complete
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": f"{search.parent}:{REPOSITORY}/src:{REPOSITORY}", **env},
-        timeout=300,
+        timeout=900,
     )
 
 
@@ -493,7 +493,7 @@ def test_an_empty_path_of_a_command_is_refused(searched: Path, command: list[str
         text=True,
         cwd=searched,
         env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}"},
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == BAD_INPUT
     assert "needs a path, and was given an empty text" in done.stderr

@@ -131,7 +131,7 @@ def measured(environment: dict[str, str], *arguments: str) -> dict[str, Any]:
         text=True,
         env=environment,
         cwd=REPOSITORY,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -280,7 +280,7 @@ def test_two_processes_share_a_model_in_tensor_parallel_and_hand_over_partitione
         "2",
         *command("train", *overrides)[1:],
     ]
-    done = subprocess.run(start, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=300)
+    done = subprocess.run(start, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     check_training(read_lines(tmp_path / "stage/metrics.jsonl"))
 

@@ -24,7 +24,7 @@ def command(*arguments: object, url: str = NOBODY) -> subprocess.CompletedProces
     environment = {**os.environ, "WANDB_BASE_URL": url, "WANDB_API_KEY": "a" * 40}
     line = [sys.executable, "-m", *map(str, arguments)]
     return subprocess.run(
-        line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
 
 
@@ -42,7 +42,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "hydra.output_subdir=null",
         ]
         line += [f"search_dir={folder / 'easy' / method / 'seed-0'}", f"hydra.run.dir={folder}"]
-        subprocess.run(line, cwd=ROOT, check=True, capture_output=True, timeout=120)
+        subprocess.run(line, cwd=ROOT, check=True, capture_output=True, timeout=900)
     return folder
 
 
