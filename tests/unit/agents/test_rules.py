@@ -174,6 +174,10 @@ def test_problems_follow_what_is_within_reach(
     changes = RuleAgent().propose(seen).changes
     assert changes.get("easiest") == pytest.approx(then)
     assert (set(changes) == {"easiest"}) == (named is not None)
+    paid = {"learning_rate": 2 * seen.stage.hparams["learning_rate"]}
+    views = [replace(seen.stage, changes=paid, gain=0.5) for _ in range(4)]
+    after = RuleAgent().propose(replace(seen, history=views)).changes
+    assert after == (changes if named else paid), "which paid off before, but where difficulty binds"
 
 
 def test_difficulty_is_no_matter_where_the_catalogue_cannot_change_it(catalogue: Catalogue) -> None:
