@@ -215,7 +215,10 @@ def dynamics(stage: StageDir) -> Row:
     """Return steps and compute of a stage, and the means of some metrics over its last fifth."""
     metrics = stage.metrics()
     last = metrics[-max(1, len(metrics) // 5) :]
-    names = ("train_score", "entropy", "completion_length_mean", "zero_variance_groups", "truncated_fraction")
+    names = (
+        *("train_score", "entropy", "completion_length_mean", "zero_variance_groups", "truncated_fraction"),
+        *("kl", "offpolicy_kl", "clip_fraction_low", "clip_fraction_high", "grad_norm"),
+    )
     means = {name: round(sum(row[name] for row in last) / len(last), 4) for name in names}
     return {"steps": len(metrics), "flops": sum(row["step_flops"] for row in metrics), **means}
 

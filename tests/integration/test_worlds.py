@@ -58,6 +58,8 @@ def test_arms_cost_the_same_and_a_rerun_does_what_is_missing(
     for each in rows:
         assert sum(stage["flops"] for stage in each["dynamics"]) == pytest.approx(4e8, rel=0.35)
         assert len(each["dynamics"]) == len(each["stages"])
+        for stage in each["dynamics"]:
+            assert stage["clip_fraction_low"] == stage["clip_fraction_high"] == 0, "one update a batch"
     short, whole = rows[1]["dynamics"]
     assert short["completion_length_mean"] < whole["completion_length_mean"]
     shown = capsys.readouterr().out.splitlines()
