@@ -6,7 +6,7 @@ Numbers have three significant digits, steps count from the start of the stage.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, linear_regression
 from typing import Any, TypeGuard, TypeVar
@@ -63,6 +63,11 @@ def series(evidence: Evidence, metric: str) -> Points:
     return [(step, value) for step, value in points if value is not None]
 
 
+def column(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+    """Return the finite values of a metric in rows, in the metric's unit."""
+    return [value for row in rows if (value := _value(row, metric)) is not None]
+
+
 def numbered_rows(evidence: Evidence) -> list[tuple[int, dict[str, Any]]]:
     """Return the rows of metrics with their steps, counted where a row has none."""
     steps = [_value(row, "step") for row in evidence.metrics]
@@ -98,7 +103,7 @@ def range_text(healthy: tuple[float | None, float | None]) -> str:
     return number(low) if low == high else f"{number(low)} to {number(high)}"
 
 
-def _value(row: dict[str, Any], name: str) -> float | None:
+def _value(row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
     return float(value) if _is_number(value) and abs(value) <= LARGEST else None
 
@@ -111,7 +116,7 @@ def _signed(value: float) -> str:
     return f"+{number(value)}" if value >= 0 else number(value)
 
 
-def _thirds(values: Sequence[float]) -> tuple[float, float]:
+def thirds(values: Sequence[float]) -> tuple[float, float]:
     """Return the means of the first and the last third."""
     size = max(1, len(values) // 3)
     return fmean(values[:size]), fmean(values[-size:])
@@ -230,7 +235,7 @@ def _ends(values: Sequence[float]) -> str:
     start, end = values[0], values[-1]
     text = f"{number(start)} -> {number(end)}"
     if _is_noisy(values):
-        start, end = _thirds(values)
+        start, end = thirds(values)
         text += f", thirds {number(start)} -> {number(end)}"
     return f"{text} ({_signed(100 * (end - start) / abs(start))}%)" if abs(start) > NEGLIGIBLE else text
 
@@ -284,7 +289,7 @@ def _mark(points: Points, metric: Metric) -> str:
     if not outside:
         return ""
     count, healthy = f"at {len(outside)} of {len(points)} steps", f"(healthy: {range_text(metric.healthy)})"
-    if _is_healthy(_thirds([value for _, value in points])[1], metric):
+    if _is_healthy(thirds([value for _, value in points])[1], metric):
         return f"unhealthy {count}, last at step {outside[-1]} {healthy}"
     return f"UNHEALTHY {healthy} {count}"
 

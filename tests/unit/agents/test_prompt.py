@@ -147,9 +147,9 @@ def test_compute_is_told_beside_device_seconds(facts: Evidence, catalogue: Catal
     )
     prompt = text(told)
     lines = {line[2:6]: line for line in prompt.splitlines() if re.match(r"- 001\d from", line)}
-    assert "12 device seconds, 3e+09 FLOPs, 2e+08 FLOPs a step" in lines["0011"]
+    assert "12 device seconds, 3e+09 FLOPs, 2e+08 FLOPs a step, 0.82 s a step" in lines["0011"]
     assert "12 device seconds, 3e+09 FLOPs, 6e+08 FLOPs a step" in lines["0012"]
-    assert "12 device seconds, unknown FLOPs;" in lines["0013"]
+    assert "12 device seconds, unknown FLOPs, 0.82 s a step;" in lines["0013"]
     assert "- a stage took 12 device seconds and 3e+09 FLOPs on average" in prompt
     assert "- flops left: 8.4e+10" in prompt
 
