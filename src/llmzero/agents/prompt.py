@@ -132,9 +132,11 @@ def conversation(
         UserError: the budget is too small even for the least that can be shown.
     """
     evidence = evidence.only(shown.sections)
-    images = [_image(plot.png) for plot in draw_plots(evidence)] if shown.images else []
+    plots = draw_plots(evidence) if shown.images else []
+    images = [_image(plot.png) for plot in plots]
+    captions = "\n".join(f"{i}. {plot.caption}" for i, plot in enumerate(plots, 1))
     for portion in portions(len(evidence.history) + 1):  # with the base model
-        values = {**texts(evidence, shown, portion), "images": len(images)}
+        values = {**texts(evidence, shown, portion), "images": len(images), "captions": captions}
         system, user = prompts.render(f"{name}_system", **values), prompts.render(name, **values)
         needed = estimated_tokens(system + user) + TOKENS_AN_IMAGE * len(images)
         if needed <= budget:

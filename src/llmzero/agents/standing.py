@@ -93,11 +93,7 @@ def cost_text(evidence: Evidence) -> str:
         if other is None or other[1].seconds == cost.seconds:
             continue
         pairs = {"FLOPs": (cost.flops, other[1].flops), "device seconds": (cost.seconds, other[1].seconds)}
-        ratios = [
-            f"{after / before:.2f} x the {what}"
-            for what, (before, after) in pairs.items()
-            if before and after
-        ]
+        ratios = [f"{b / a:.2f} x the {what}" for what, (a, b) in pairs.items() if a and b]
         change = f"{parameter.name} {value_text(now[parameter.name])} -> {value_text(value)}"
         lines.append(f"- {change}: {', '.join(ratios)}")
     return "\n".join(lines)
