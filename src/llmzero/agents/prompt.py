@@ -20,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmzero.agents.standing import cost_text, standing_text
 from llmzero.agents.text import clean, estimated_tokens, fenced, one_line, value_text
+from llmzero.core.balance import HALF_RIGHT, balanced
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import HParams, Parameter
 from llmzero.core.length import flops_text
@@ -185,7 +186,7 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "best_path": stage_list(best, hparams, portion),
         "elsewhere": stage_list(elsewhere, hparams, portion, lambda view: ""),
         "dynamics": dynamics_text(evidence, rows=portion.rows) if shown.metrics else "",
-        "rollouts": _rollouts(evidence.rollouts, portion),
+        "rollouts": _rollouts(evidence, portion),
         "predictions": predictions_text(evidence.predictions),
         "budget": _budget(evidence),
         "cost": cost_text(evidence),
@@ -365,17 +366,36 @@ def _prediction(p: Prediction) -> str:
     return f"- {p.node_id}: score expected {expected}, came {came}{chance}{'; ' + moved if moved else ''}"
 
 
-def _rollouts(rollouts: Sequence[Mapping[str, Any]], portion: Portion) -> str:
-    """Return the latest sampled rollouts, fenced as the untrusted texts that they are."""
-    latest = rollouts[max(0, len(rollouts) - portion.rollouts) :] if portion.rollouts else []
-    return "\n\n".join(fenced(_rollout(row, portion.characters), "rollout") for row in latest)
+def _rollouts(evidence: Evidence, portion: Portion) -> str:
+    """Return scores by subtask, and right and wrong rollouts of the latest validations, fenced as the
+    untrusted texts that they are.
+    """
+    subtasks = sorted(evidence.subtasks.items(), key=lambda entry: entry[1][0])
+    figures = [f"{one_line(name, 80)} {s:.3f} ± {e:.3f} (n {n:g})" for name, (s, e, n) in subtasks]
+    told = []
+    if figures:
+        told.append(f"Score by subtask at the latest validation, the lowest first: {', '.join(figures)}.")
+    latest = sorted(evidence.rollouts, key=lambda row: -(row.get("step") or 0))
+    chosen = balanced(latest, [_is_right(row) for row in latest], portion.rollouts)
+    rows = sorted(chosen, key=lambda row: row.get("step") or 0)
+    if rows:
+        right = sum(map(_is_right, rows))
+        told.append(f"{right} right and {len(rows) - right} wrong ones, chosen for balance as far as stored:")
+    return "\n\n".join([*told, *(fenced(_rollout(row, portion.characters), "rollout") for row in rows)])
+
+
+def _is_right(row: Mapping[str, Any]) -> bool:
+    """Whether a rollout counts as right, by its score, or its reward where that was not stored."""
+    value = row.get("score", row.get("reward"))
+    return isinstance(value, int | float) and value >= HALF_RIGHT
 
 
 def _rollout(row: Mapping[str, Any], characters: int) -> str:
     reward = row.get("reward")
     amount = value_text(reward) if isinstance(reward, int | float) else one_line(reward, 80)
     prompt, completion = (clean(row.get(name) or "", characters) for name in ("prompt", "completion"))
-    return f"step {row.get('step')}, reward {amount}\nprompt: {prompt}\ncompletion: {completion}"
+    subtask = f", {one_line(row['subtask'], 80)}" if row.get("subtask") else ""
+    return f"step {row.get('step')}, reward {amount}{subtask}\nprompt: {prompt}\ncompletion: {completion}"
 
 
 def _budget(evidence: Evidence) -> str:

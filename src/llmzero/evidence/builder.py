@@ -26,6 +26,7 @@ class EvidenceBuilder:
     Attributes:
         max_depth: stages of a path; None is no limit.
         stages: that the search may have; None is no limit.
+        validation_temperature: at which validations sample; None is unknown.
     """
 
     nodes_dir: Path
@@ -35,6 +36,7 @@ class EvidenceBuilder:
     setting: Mapping[str, str] = field(default_factory=dict)
     max_depth: int | None = None
     stages: int | None = None
+    validation_temperature: float | None = None
     _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they stay
     _levels: dict[str, dict[str, Any]] = field(default_factory=dict)  # what their metrics add to those
 
@@ -58,6 +60,8 @@ class EvidenceBuilder:
             "metrics": stage.metrics(),
             "rollouts": stage.rollouts(),
         }
+        told = [figures for step, figures in stage.subtasks() if until is None or step <= until]
+        facts["subtasks"] = told[-1] if told else {}
         if until is not None:
             facts["validation"] = [point for point in facts["validation"] if point.step <= until]
             for name in ("metrics", "rollouts"):
@@ -110,6 +114,7 @@ class EvidenceBuilder:
             metric_catalogue=self.metric_catalogue,
             seed=f"{self.seed}/{tree.next_id()}",
             setting=self.setting,
+            validation_temperature=self.validation_temperature,
             **facts,
         )
 

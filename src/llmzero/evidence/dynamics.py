@@ -142,7 +142,22 @@ def _validation(evidence: Evidence, rows: int) -> str:
         for point in thinned(points, rows)
     ]
     summary = f"{_validation_slope(points)}best {number(best.score)} at step {best.step}"
-    return "\n".join([f"Validation score ± standard error (n examples){began}:", *lines, summary])
+    header = f"Validation score ± standard error (n examples){began}:"
+    return "\n".join([header, *lines, summary, *_greedy_gap(evidence)])
+
+
+def _greedy_gap(evidence: Evidence) -> list[str]:
+    """Return how far greedy validation lies above what training samples, where both are known."""
+    sampled = [value for _, value in series(evidence, "train_score")]
+    if evidence.validation_temperature != 0 or not sampled:
+        return []
+    greedy, score = evidence.validation[-1].score, thirds(sampled)[1]
+    at = evidence.stage.hparams.get("temperature")
+    temperature = f" at temperature {number(at)}" if at is not None else ""
+    return [
+        f"Validation is greedy, training samples{temperature}: {number(greedy)} greedy against "
+        f"{number(score)} sampled over the last third, a gap of {_signed(greedy - score)}"
+    ]
 
 
 def _validation_slope(points: Sequence[ValidationPoint]) -> str:

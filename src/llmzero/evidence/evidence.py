@@ -179,6 +179,8 @@ class Evidence(Sectioned):
         validation: its validation points so far.
         metrics: a dict for each of its steps.
         rollouts: sampled completions with prompt, reward and step.
+        subtasks: score, standard error and number of examples by subtask, at the latest validation.
+        validation_temperature: at which validations sample; 0 is greedy, None unknown.
         predictions: what agents expected of earlier stages, and what came.
     """
 
@@ -202,6 +204,8 @@ class Evidence(Sectioned):
     metrics: Sequence[dict[str, Any]] = of("dynamics", ())
     best_step: int | None = of("dynamics", None)
     rollouts: Sequence[dict[str, Any]] = of("rollouts", ())
+    subtasks: Mapping[str, Sequence[float]] = of("rollouts", {})
+    validation_temperature: float | None = of("setting", None)
     predictions: Sequence[Prediction] = of("predictions", ())
 
     def rng(self) -> random.Random:

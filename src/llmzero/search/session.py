@@ -80,6 +80,14 @@ class Session:
         """
         catalogue, metrics = config.catalogue, config.metric_catalogue
         workspace = Workspace(Path(config.search_dir).absolute())
+        proposer = make(
+            config.agent,
+            "agent",
+            name=None,
+            llm=config.llm,
+            catalogue=catalogue,
+            metric_catalogue=metrics,
+        )
         session = cls(
             config=config,
             workspace=workspace,
@@ -89,9 +97,10 @@ class Session:
                 catalogue,
                 metrics,
                 config.seed,
-                briefing(config),
+                briefing(config, asks_model=isinstance(proposer, AsksModel)),
                 max_depth=config.search.max_depth,
                 stages=config.stages,
+                validation_temperature=(config.trainer or {}).get("validation_temperature"),
             ),
             runner=runner
             or make(
@@ -103,14 +112,7 @@ class Session:
                 directory=workspace.path,
             ),
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
-            proposer=make(
-                config.agent,
-                "agent",
-                name=None,
-                llm=config.llm,
-                catalogue=catalogue,
-                metric_catalogue=metrics,
-            ),
+            proposer=proposer,
             tracking=make(config.tracking, "tracking", secrets=secrets_of(config)),
             shown=shown,
         )
