@@ -118,13 +118,13 @@ def test_the_prompt_says_where_the_search_stands(facts: Evidence) -> None:
     lines = text(facts).partition("# Where the search stands\n\n")[2].partition("\n\n# The path so far")[0]
     assert lines.splitlines() == [
         "- 0001 is continued, score 0.360. Why-0001.",
-        "- It is at depth 1; a path through it may still get 3 stages; "
-        "the search may still begin 2, the one to be proposed among them; 4e+09 FLOPs are left.",
+        "- It is at depth 1; levels left on a path through it: 3; "
+        "stages that the search may still begin, this one among them: 2; 4e+09 FLOPs are left.",
         "- The best stage is 0039, depth 2, score 0.239; its configuration, against that of 0001: "
         "learning_rate 0.0001 -> 0.0004.",
         "- Its path stood at depth 2 with 0001, score 0.201, at depth 2 with 0039, score 0.239.",
         "- These could be continued in its place:",
-        "  - 0005: depth 2, score 0.205, 2 stages may follow on its path, has 1 child; "
+        "  - 0005: depth 2, score 0.205, levels left 2, children 1; "
         "its configuration, against that of 0001: learning_rate 0.0001 -> 6e-05",
     ]
     assert facts.standing is not None
@@ -132,7 +132,7 @@ def test_the_prompt_says_where_the_search_stands(facts: Evidence) -> None:
         facts, best_path=[facts.stage], standing=replace(facts.standing, levels_left=None, others=())
     )
     lines = text(best).partition("# Where the search stands\n\n")[2].partition("\n\n# The path so far")[0]
-    assert "path through it" not in lines and "in its place" not in lines
+    assert "levels left" not in lines and "in its place" not in lines
     assert lines.endswith("- 0001 is the best stage of the search.")
 
 
