@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from llmzero.agents.text import value_text
 from llmzero.core.length import flops_text
-from llmzero.evidence.cost import doubled, predicted
+from llmzero.evidence.cost import Cost, CostModel, doubled, predicted
 from llmzero.evidence.dynamics import number
 from llmzero.evidence.evidence import Evidence, StageView
 
-LEAST_RATIO = 1.005  # of costs that are told: less shows no difference
+LEAST_CHANGE = 0.005  # of costs that are told: less shows no difference
 
 
 def standing_text(evidence: Evidence) -> str:
@@ -71,8 +71,20 @@ def _scored(view: StageView) -> str:
     return f", score {view.score:.3f}" if view.score is not None else ""
 
 
+def _steps_of_stages(evidence: Evidence, model: CostModel, cost: Cost) -> list[str]:
+    """Return how many steps a stage has whose length is in FLOPs."""
+    if evidence.stage_flops is None or not cost.flops:
+        return []
+    steps = evidence.stage_flops / cost.flops * (evidence.steps or model.steps)
+    return [
+        f"- stages are of {flops_text(evidence.stage_flops)}: about {steps:.0f} such steps; dearer steps are fewer"
+    ]
+
+
 def cost_text(evidence: Evidence) -> str:
-    """Return what a stage costs under the present configuration, and what doubling each driver would do."""
+    """Return what a stage costs under the present configuration, and what doubling each driver would do,
+    or halving it where it is at its greatest.
+    """
     now = evidence.stage.hparams
     found = predicted(evidence, now)
     if found is None:
@@ -86,6 +98,7 @@ def cost_text(evidence: Evidence) -> str:
         f"about {flops}{seconds}",
         "- a step's cost goes with completions x their mean length x passes: 1 to sample, "
         "1 for the reference where kl_coef is above 0, 3 an epoch",
+        *_steps_of_stages(evidence, model, cost),
         f"- learnt from {model.stages} stage{'s' if model.stages > 1 else ''}{error}",
     ]
     for parameter in evidence.catalogue.values():
@@ -95,7 +108,7 @@ def cost_text(evidence: Evidence) -> str:
             continue
         pairs = {"FLOPs": (cost.flops, other[1].flops), "device seconds": (cost.seconds, other[1].seconds)}
         ratios = {what: b / a for what, (a, b) in pairs.items() if a and b}
-        if max(ratios.values()) < LEAST_RATIO:
+        if max(abs(ratio - 1) for ratio in ratios.values()) < LEAST_CHANGE:
             continue
         change = f"{parameter.name} {value_text(now[parameter.name])} -> {value_text(value)}"
         told = ", ".join(f"{ratio:.2f} x the {what}" for what, ratio in ratios.items())
