@@ -76,9 +76,8 @@ def _steps_of_stages(evidence: Evidence, model: CostModel, cost: Cost) -> list[s
     if evidence.stage_flops is None or not cost.flops:
         return []
     steps = evidence.stage_flops / cost.flops * (evidence.steps or model.steps)
-    return [
-        f"- stages are of {flops_text(evidence.stage_flops)}: about {steps:.0f} such steps; dearer steps are fewer"
-    ]
+    whole = flops_text(evidence.stage_flops)
+    return [f"- stages are of {whole}: about {steps:.0f} such steps; dearer steps are fewer"]
 
 
 def cost_text(evidence: Evidence) -> str:
