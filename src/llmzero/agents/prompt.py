@@ -428,7 +428,9 @@ def _metrics(evidence: Evidence) -> str:
     recorded = {name for row in evidence.metrics for name in row} or set(evidence.metric_catalogue)
     shown = [metric for name, metric in evidence.metric_catalogue.items() if name in recorded]
     return "\n".join(
-        f"- {m.name}{f' [{m.unit}]' if m.unit else ''}: {m.meaning} {m.unhealthy}".rstrip() for m in shown
+        f"- {m.name}{f' [{m.unit}]' if m.unit else ''}: {m.meaning} {m.unhealthy}".rstrip()
+        + (f" Depends by itself on {', '.join(m.depends_on)}." if m.depends_on else "")
+        for m in shown
     )
 
 

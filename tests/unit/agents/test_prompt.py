@@ -96,6 +96,7 @@ def test_the_prompt_holds_what_an_engineer_would_ask_for(facts: Evidence, catalo
         "step 20: 0.36",  # the validation trajectory
         "entropy [nats]: 0.6 -> 0.3",  # dynamics in units
         "Mean entropy of the policy a token",  # what a metric means
+        "the policy turns to noise. Depends by itself on temperature.",
         "3+4+36",  # rollouts
         "- 0036 from 0001: learning_rate 2e-05 -> 0.00037",  # a sibling
         "failed (out of memory during update, 3.00 GiB more were asked for; "
