@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from traceback import extract_tb
@@ -18,11 +19,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from llmzero.agents.standing import cost_text, standing_text
 from llmzero.agents.text import clean, estimated_tokens, fenced, one_line, value_text
+from llmzero.core.balance import HALF_RIGHT, balanced
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import HParams, Parameter
 from llmzero.core.length import flops_text
-from llmzero.evidence.dynamics import dynamics_text
+from llmzero.core.metrics import Metric
+from llmzero.evidence.dynamics import NEGLIGIBLE, column, dynamics_text, number, thinned
 from llmzero.evidence.evidence import Evidence, Prediction, StageView
 from llmzero.evidence.plots import draw_plots
 from llmzero.evidence.proposal import PATHOLOGIES
@@ -30,6 +34,7 @@ from llmzero.evidence.proposal import PATHOLOGIES
 PROMPTS = Path(__file__).resolve().parents[3] / "conf" / "agent" / "prompts"
 TOKENS_AN_IMAGE = 1100  # of 1024 x 768 pixels, by the arithmetic of today's endpoints
 FEW_LINES = 8  # stages in a line each, of every kind, before rollouts and tables are shortened
+POINTS_SHOWN = 8  # validations of a stage that was tried from the parent
 WORDS_LIMIT = 400  # characters of a stage's rationale or error
 
 
@@ -70,7 +75,7 @@ class Shown:
     @property
     def sections(self) -> set[str]:
         """The sections of evidence that the agent is shown. One that is not named here, no agent sees."""
-        sections = {"stage", "setting", "budget", "catalogue", "path"}
+        sections = {"stage", "setting", "budget", "catalogue", "path", "standing"}
         if self.history:
             sections |= {"tried"}
         if self.metrics:
@@ -130,9 +135,11 @@ def conversation(
         UserError: the budget is too small even for the least that can be shown.
     """
     evidence = evidence.only(shown.sections)
-    images = [_image(plot.png) for plot in draw_plots(evidence)] if shown.images else []
+    plots = draw_plots(evidence) if shown.images else []
+    images = [_image(plot.png) for plot in plots]
+    captions = "\n".join(f"{i}. {plot.caption}" for i, plot in enumerate(plots, 1))
     for portion in portions(len(evidence.history) + 1):  # with the base model
-        values = {**texts(evidence, shown, portion), "images": len(images)}
+        values = {**texts(evidence, shown, portion), "images": len(images), "captions": captions}
         system, user = prompts.render(f"{name}_system", **values), prompts.render(name, **values)
         needed = estimated_tokens(system + user) + TOKENS_AN_IMAGE * len(images)
         if needed <= budget:
@@ -175,14 +182,18 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "shown": shown,
         "setting": "\n".join(f"- {name}: {value}" for name, value in evidence.setting.items()),
         "pathologies": PATHOLOGIES,
+        "standing": standing_text(evidence),
         "path": stage_list(evidence.path, hparams, portion),
-        "siblings": stage_list(evidence.children, hparams, portion),
+        "siblings": stage_list(
+            evidence.children, hparams, portion, partial(_course, evidence.metric_catalogue)
+        ),
         "best_path": stage_list(best, hparams, portion),
-        "elsewhere": stage_list(elsewhere, hparams, portion),
+        "elsewhere": stage_list(elsewhere, hparams, portion, lambda view: ""),
         "dynamics": dynamics_text(evidence, rows=portion.rows) if shown.metrics else "",
-        "rollouts": _rollouts(evidence.rollouts, portion),
+        "rollouts": _rollouts(evidence, portion),
         "predictions": predictions_text(evidence.predictions),
         "budget": _budget(evidence),
+        "cost": cost_text(evidence),
         "metrics": _metrics(evidence) if shown.descriptions else "",
         "hparams": _hparams(evidence, shown.descriptions),
         "checkpoints": ", ".join(
@@ -196,13 +207,26 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
 # --- stages ---
 
 
-def stage_list(views: Sequence[StageView], hparams: Mapping[str, HParams], portion: Portion) -> str:
-    """Return stages: the newest in full, older ones in a line, the oldest as a count."""
+def stage_list(
+    views: Sequence[StageView],
+    hparams: Mapping[str, HParams],
+    portion: Portion,
+    told: Callable[[StageView], str] | None = None,
+) -> str:
+    """Return stages: the newest in full, older ones in a line, the oldest as a count.
+
+    Args:
+        views: the stages.
+        hparams: configurations by the id of the stage.
+        portion: how many are shown.
+        told: what is told of a stage in full beside its line; None is its words.
+    """
+    told = told or _words
     counted = views[: max(0, len(views) - portion.listed)]
     lines = [_counted(counted)] if counted else []
     for i, view in enumerate(views[len(counted) :], len(counted)):
         brief = _line(view, hparams.get(view.parent_id or ""))
-        lines.append(f"- {brief}" + (_words(view) if i >= len(views) - portion.full else ""))
+        lines.append(f"- {brief}" + (told(view) if i >= len(views) - portion.full else ""))
     return "\n".join(lines)
 
 
@@ -236,7 +260,42 @@ def _line(view: StageView, before: HParams | None) -> str:
 def _cost(view: StageView) -> str:
     """Return what a stage has cost, in seconds and compute, and each of its steps."""
     a_step = f", {flops_text(view.flops / view.steps)} a step" if view.flops and view.steps else ""
-    return f"{view.gpu_seconds:.0f} device seconds, {flops_text(view.flops)}{a_step}"
+    seconds = f", {number(view.gpu_seconds / view.steps)} s a step" if view.steps else ""
+    return f"{view.gpu_seconds:.0f} device seconds, {flops_text(view.flops)}{a_step}{seconds}"
+
+
+def _course(metrics: Mapping[str, Metric], view: StageView) -> str:
+    """Return how a stage went: its validations, levels of its metrics, what ended it, and its words."""
+    points = [
+        f"step {point.step} {number(point.score)} ± {number(point.stderr)}"
+        for point in thinned(view.points, POINTS_SHOWN)
+    ]
+    levels = [_level(metrics[name], ends, view.changes) for name, ends in view.levels.items()]
+    parts = [
+        f"validation: {', '.join(points)}" if points else "",
+        f"first and last third: {', '.join(levels)}" if levels else "",
+        _stopped(view.stop) if view.stop else "",
+    ]
+    return "".join(f"\n  {part}" for part in parts if part) + _words(view)
+
+
+def _level(metric: Metric, ends: tuple[float, float], changes: HParams) -> str:
+    """Return a metric's levels over the first and the last third, and which changes alone moved it."""
+    first, last = (number(0 if abs(value) < NEGLIGIBLE else value) for value in ends)
+    moved = [name for name in metric.depends_on if name in changes]
+    by = f" (depends on {', '.join(moved)} by itself)" if moved else ""
+    return f"{metric.name} {first if first == last else f'{first} -> {last}'}{by}"
+
+
+def _stopped(stop: Mapping[str, Any]) -> str:
+    """Return when and why a stage was stopped, with the numbers of who decided so."""
+    details = stop.get("details")
+    facts = details if isinstance(details, Mapping) else {}
+    said = [f"{one_line(name, 80)} {number(value)}" for name in facts for value in column([facts], name)]
+    verb = "stopped" if stop.get("event") == "stop_requested" else "would have been stopped, and ran on,"
+    return f"{verb} at step {stop.get('step')}: {one_line(stop.get('reason'), WORDS_LIMIT)!r}" + (
+        f" ({', '.join(said)})" if said else ""
+    )
 
 
 def _words(view: StageView) -> str:
@@ -319,17 +378,36 @@ def _prediction(p: Prediction) -> str:
     return f"- {p.node_id}: score expected {expected}, came {came}{chance}{'; ' + moved if moved else ''}"
 
 
-def _rollouts(rollouts: Sequence[Mapping[str, Any]], portion: Portion) -> str:
-    """Return the latest sampled rollouts, fenced as the untrusted texts that they are."""
-    latest = rollouts[max(0, len(rollouts) - portion.rollouts) :] if portion.rollouts else []
-    return "\n\n".join(fenced(_rollout(row, portion.characters), "rollout") for row in latest)
+def _rollouts(evidence: Evidence, portion: Portion) -> str:
+    """Return scores by subtask, and right and wrong rollouts of the latest validations, fenced as the
+    untrusted texts that they are.
+    """
+    subtasks = sorted(evidence.subtasks.items(), key=lambda entry: entry[1][0])
+    figures = [f"{one_line(name, 80)} {s:.3f} ± {e:.3f} (n {n:g})" for name, (s, e, n) in subtasks]
+    told = []
+    if figures:
+        told.append(f"Score by subtask at the latest validation, the lowest first: {', '.join(figures)}.")
+    latest = sorted(evidence.rollouts, key=lambda row: -(row.get("step") or 0))
+    chosen = balanced(latest, [_is_right(row) for row in latest], portion.rollouts)
+    rows = sorted(chosen, key=lambda row: row.get("step") or 0)
+    if rows:
+        right = sum(map(_is_right, rows))
+        told.append(f"{right} right and {len(rows) - right} wrong ones, chosen for balance as far as stored:")
+    return "\n\n".join([*told, *(fenced(_rollout(row, portion.characters), "rollout") for row in rows)])
+
+
+def _is_right(row: Mapping[str, Any]) -> bool:
+    """Whether a rollout counts as right, by its score, or its reward where that was not stored."""
+    value = row.get("score", row.get("reward"))
+    return isinstance(value, int | float) and value >= HALF_RIGHT
 
 
 def _rollout(row: Mapping[str, Any], characters: int) -> str:
     reward = row.get("reward")
     amount = value_text(reward) if isinstance(reward, int | float) else one_line(reward, 80)
     prompt, completion = (clean(row.get(name) or "", characters) for name in ("prompt", "completion"))
-    return f"step {row.get('step')}, reward {amount}\nprompt: {prompt}\ncompletion: {completion}"
+    subtask = f", {one_line(row['subtask'], 80)}" if row.get("subtask") else ""
+    return f"step {row.get('step')}, reward {amount}{subtask}\nprompt: {prompt}\ncompletion: {completion}"
 
 
 def _budget(evidence: Evidence) -> str:
@@ -350,7 +428,9 @@ def _metrics(evidence: Evidence) -> str:
     recorded = {name for row in evidence.metrics for name in row} or set(evidence.metric_catalogue)
     shown = [metric for name, metric in evidence.metric_catalogue.items() if name in recorded]
     return "\n".join(
-        f"- {m.name}{f' [{m.unit}]' if m.unit else ''}: {m.meaning} {m.unhealthy}".rstrip() for m in shown
+        f"- {m.name}{f' [{m.unit}]' if m.unit else ''}: {m.meaning} {m.unhealthy}".rstrip()
+        + (f" Depends by itself on {', '.join(m.depends_on)}." if m.depends_on else "")
+        for m in shown
     )
 
 

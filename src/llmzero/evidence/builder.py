@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from llmzero.core.hparams import Catalogue
-from llmzero.core.metrics import Metric
+from llmzero.core.metrics import Metric, listed
 from llmzero.core.stage import StageDir, StageStatus, ValidationPoint
-from llmzero.evidence.evidence import Evidence, Prediction, StageView
+from llmzero.evidence.dynamics import column, thirds
+from llmzero.evidence.evidence import UNTOLD, Choice, Evidence, Prediction, StageView, Standing
 from llmzero.tree.tree import Node, Tree
 
 PREDICTIONS_SHOWN = 12  # of the latest stages whose agent said what it expected
@@ -20,17 +21,33 @@ PREDICTIONS_SHOWN = 12  # of the latest stages whose agent said what it expected
 
 @dataclass(frozen=True)
 class EvidenceBuilder:
-    """Gathers evidence from the tree and the stage directories."""
+    """Gathers evidence from the tree and the stage directories.
+
+    Attributes:
+        max_depth: stages of a path; None is no limit.
+        stages: that the search may have; None is no limit.
+        validation_temperature: at which validations sample; None is unknown.
+    """
 
     nodes_dir: Path
     catalogue: Catalogue
     metric_catalogue: dict[str, Metric]
     seed: int
     setting: Mapping[str, str] = field(default_factory=dict)
+    max_depth: int | None = None
+    stages: int | None = None
+    validation_temperature: float | None = None
     _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they stay
+    _levels: dict[str, dict[str, Any]] = field(default_factory=dict)  # what their metrics add to those
 
     def for_proposal(
-        self, tree: Tree, node_id: str, budget_left: dict[str, float], *, until: int | None = None
+        self,
+        tree: Tree,
+        node_id: str,
+        budget_left: dict[str, float],
+        *,
+        choice: Choice = UNTOLD,
+        until: int | None = None,
     ) -> Evidence:
         """Return the evidence for proposing a child of a node: everything its directory tells so far.
 
@@ -43,6 +60,8 @@ class EvidenceBuilder:
             "metrics": stage.metrics(),
             "rollouts": stage.rollouts(),
         }
+        told = [figures for step, figures in stage.subtasks() if until is None or step <= until]
+        facts["subtasks"] = told[-1] if told else {}
         if until is not None:
             facts["validation"] = [point for point in facts["validation"] if point.step <= until]
             for name in ("metrics", "rollouts"):
@@ -57,6 +76,7 @@ class EvidenceBuilder:
             node.result.flops if node.result else None,
             node_id=tree.next_id() if until is None else node_id,
             budget_left=budget_left,
+            standing=self._standing(tree, node, choice, budget_left.get("flops")),
             predictions=self._predictions(tree),
             **facts,
         )
@@ -84,24 +104,54 @@ class EvidenceBuilder:
         return Evidence(
             stage=self._view(tree, node),
             start_score=tree[node.parent_id].score if node.parent_id else None,
-            path=[self._view(tree, n) for n in tree.path(node.node_id)],
-            children=[self._view(tree, n) for n in tree.children(node.node_id)],
+            path=[self._full_view(tree, n) for n in tree.path(node.node_id)],
+            children=[self._full_view(tree, n) for n in tree.children(node.node_id)],
             history=[self._view(tree, n) for n in tree.stages()],
-            best_path=[self._view(tree, n) for n in tree.path(best.node_id)] if best else [],
+            best_path=[self._full_view(tree, n) for n in tree.path(best.node_id)] if best else [],
             incumbent_score=best.score if best else None,
             steps=_steps(tree, node, facts["validation"], flops),
+            stage_flops=node.flops,
             catalogue=self.catalogue,
             metric_catalogue=self.metric_catalogue,
             seed=f"{self.seed}/{tree.next_id()}",
             setting=self.setting,
+            validation_temperature=self.validation_temperature,
             **facts,
+        )
+
+    def _standing(self, tree: Tree, node: Node, choice: Choice, flops_left: float | None) -> Standing:
+        return Standing(
+            why=choice.why,
+            depth=node.depth,
+            levels_left=None if self.max_depth is None else self.max_depth - node.depth,
+            stages_left=None if self.stages is None else self.stages - len(tree) + 1,
+            flops_left=flops_left,
+            others=tuple(self._view(tree, tree[other]) for other in choice.others),
         )
 
     def _view(self, tree: Tree, node: Node) -> StageView:
         view = self._ended.get(node.node_id) or self._new_view(tree, node)
+        if view.children != len(node.children):
+            view = replace(view, children=len(node.children))
         if node.usable:
             self._ended[node.node_id] = view
         return view
+
+    def _full_view(self, tree: Tree, node: Node) -> StageView:
+        """Return a view with what the metrics of a stage that has ended tell."""
+        view = self._view(tree, node)
+        if not node.final or node.parent_id is None:
+            return view
+        if node.node_id not in self._levels:
+            rows = StageDir(self.nodes_dir / node.node_id).metrics()
+            names = listed(self.metric_catalogue.values(), "level")
+            values = {name: column(rows, name) for name in names}
+            lengths = column(rows, "completion_length_mean")
+            self._levels[node.node_id] = {
+                "levels": {name: thirds(each) for name, each in values.items() if each},
+                "length": fmean(lengths) if lengths else None,
+            }
+        return replace(view, **self._levels[node.node_id])
 
     def _new_view(self, tree: Tree, node: Node) -> StageView:
         parent = tree[node.parent_id] if node.parent_id else None
@@ -123,6 +173,8 @@ class EvidenceBuilder:
             gpu_seconds=node.result.gpu_seconds if node.result else 0.0,
             steps=node.result.validation[-1].step if node.result and node.result.validation else 0,
             flops=node.result.flops if node.result else None,
+            points=tuple(node.result.validation) if node.result else (),
+            stop=node.stop if node.final else None,
         )
 
     def _predictions(self, tree: Tree) -> list[Prediction]:
@@ -136,7 +188,12 @@ class EvidenceBuilder:
     def _prediction(self, node: Node, parent: Node) -> Prediction:
         expected = node.proposal["expected"]
         before, after = (StageDir(self.nodes_dir / n.node_id).metrics() for n in (parent, node))
-        moved = [(name, way, _moved(name, way, before, after)) for name, way in expected["metrics"].items()]
+        changed = self.catalogue.changes(parent.hparams, node.hparams)
+        moved = [
+            (name, way, _moved(name, way, before, after))
+            for name, way in expected["metrics"].items()
+            if not self._determined(name, changed)
+        ]
         return Prediction(
             node_id=node.node_id,
             expected_score=expected["score"],
@@ -145,6 +202,11 @@ class EvidenceBuilder:
             improved=(_gain(node, parent) or 0.0) > 0,
             metrics=tuple((name, way, hit) for name, way, hit in moved if hit is not None),
         )
+
+    def _determined(self, name: str, changes: Iterable[str]) -> bool:
+        """Whether changes of these hyperparameters move a metric by themselves, whatever the policy does."""
+        metric = self.metric_catalogue.get(name)
+        return metric is not None and not set(changes).isdisjoint(metric.depends_on)
 
 
 def _steps(tree: Tree, node: Node, validation: Sequence[ValidationPoint], flops: float | None) -> int:
@@ -168,10 +230,8 @@ def _moved(
     metric: str, way: str, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
 ) -> bool | None:
     """Whether the late level of a metric went `up` or `down` as expected; None where a level is missing."""
-    levels = [
-        [row[metric] for row in rows[-max(1, len(rows) // 3) :] if row.get(metric) is not None]
-        for rows in (before, after)
-    ]
-    if not all(levels):
+    values = [column(rows, metric) for rows in (before, after)]
+    if not all(values):
         return None
-    return (fmean(levels[1]) > fmean(levels[0])) == (way == "up")
+    was, came = (thirds(each)[1] for each in values)
+    return (came > was) == (way == "up")

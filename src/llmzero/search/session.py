@@ -15,7 +15,7 @@ from llmzero.core.hparams import Catalogue
 from llmzero.core.parts import make
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.evidence.builder import EvidenceBuilder
-from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.evidence import UNTOLD, Choice, Evidence
 from llmzero.evidence.proposal import Proposal
 from llmzero.mirrors.display import Display
 from llmzero.mirrors.replays import ReplayDisplay
@@ -80,11 +80,28 @@ class Session:
         """
         catalogue, metrics = config.catalogue, config.metric_catalogue
         workspace = Workspace(Path(config.search_dir).absolute())
+        proposer = make(
+            config.agent,
+            "agent",
+            name=None,
+            llm=config.llm,
+            catalogue=catalogue,
+            metric_catalogue=metrics,
+        )
         session = cls(
             config=config,
             workspace=workspace,
             catalogue=catalogue,
-            evidence=EvidenceBuilder(workspace.nodes, catalogue, metrics, config.seed, briefing(config)),
+            evidence=EvidenceBuilder(
+                workspace.nodes,
+                catalogue,
+                metrics,
+                config.seed,
+                briefing(config, asks_model=isinstance(proposer, AsksModel)),
+                max_depth=config.search.max_depth,
+                stages=config.stages,
+                validation_temperature=(config.trainer or {}).get("validation_temperature"),
+            ),
             runner=runner
             or make(
                 config.runner,
@@ -95,14 +112,7 @@ class Session:
                 directory=workspace.path,
             ),
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
-            proposer=make(
-                config.agent,
-                "agent",
-                name=None,
-                llm=config.llm,
-                catalogue=catalogue,
-                metric_catalogue=metrics,
-            ),
+            proposer=proposer,
             tracking=make(config.tracking, "tracking", secrets=secrets_of(config)),
             shown=shown,
         )
@@ -250,11 +260,11 @@ class Session:
         """Make the search method; evidence for the agent that it asks includes what is left of the budget."""
         config = self.config
 
-        def evidence_of(tree: Tree, node_id: str) -> Evidence:
-            return self.evidence.for_proposal(tree, node_id, self._ledger.left(config.budget))
+        def evidence_of(tree: Tree, node_id: str, choice: Choice = UNTOLD) -> Evidence:
+            return self.evidence.for_proposal(tree, node_id, self._ledger.left(config.budget), choice=choice)
 
-        def propose(tree: Tree, node_id: str) -> Proposal:
-            return self.proposer.propose(evidence_of(tree, node_id))
+        def propose(tree: Tree, node_id: str, choice: Choice) -> Proposal:
+            return self.proposer.propose(evidence_of(tree, node_id, choice))
 
         context = MethodContext(
             catalogue=self.catalogue,
@@ -274,9 +284,11 @@ class Session:
     def _driver(self, store: EventStore, display: Display | ReplayDisplay, bill: Bill) -> Driver:
         config = self.config
 
-        def think(known: EventStore, node_id: str, until: int | None) -> Callable[[], Proposal]:
+        def think(
+            known: EventStore, node_id: str, until: int | None, choice: Choice
+        ) -> Callable[[], Proposal]:
             left = known.ledger.left(config.budget)
-            evidence = self.evidence.for_proposal(known.tree, node_id, left, until=until)
+            evidence = self.evidence.for_proposal(known.tree, node_id, left, choice=choice, until=until)
             return partial(self.proposer.propose, evidence)
 
         def on_change(driver: Driver) -> None:
