@@ -14,6 +14,8 @@ from llmzero.agents.prompt import Prompts, Shown, conversation
 from llmzero.agents.reply import Reply
 from llmzero.agents.rules import RandomAgent, RuleAgent
 from llmzero.agents.text import clean
+from llmzero.core.errors import UserError
+from llmzero.core.redaction import MARK, redacted, redacted_data
 from llmzero.core.settings import setting
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
@@ -56,8 +58,20 @@ class LlmAgent:
         self._rules = RuleAgent() if settings.metrics else RandomAgent()
 
     def check(self, evidence: Evidence) -> None:
-        """Raise `UserError` where no prompt can be made: a template is broken, or its budget too small."""
+        """Check what the model is to be asked.
+
+        Raises:
+            UserError: no prompt can be made, as a template is broken, or its budget too small; or a secret of
+                the environment is a word that answers are made of.
+        """
         self.prompt(evidence)
+        named = redacted(json.dumps(answer_schema(evidence)))
+        if MARK in named:
+            word = named[max(0, named.index(MARK) - 40) : named.index(MARK) + 40]
+            raise UserError(
+                "a key, token or password in the environment is a word that answers are made of, and would be "
+                f"taken out of them (here: ...{word}...); give it another value, or unset its variable"
+            )
 
     def prompt(self, evidence: Evidence) -> list[dict[str, Any]]:
         """Return the messages that the model is asked with."""
@@ -84,7 +98,8 @@ class LlmAgent:
         return _charged(self._settled(answer, why, evidence), replies)
 
     def _review(self, reply: Reply, evidence: Evidence) -> Review:
-        answer = review(json_object(reply.text, "changes"), evidence, self.endpoint.model)
+        value = redacted_data(json_object(reply.text, "changes"))
+        answer = review(value, evidence, self.endpoint.model)
         limit = f"llm.max_reply_tokens={self.endpoint.settings.max_reply_tokens}"
         cut = f"Your reply was cut at its greatest length ({limit}); answer more briefly."
         why = tuple(text for text in (cut if reply.cut else "", reply.trouble) if text)
