@@ -304,7 +304,10 @@ class Endpoint:
             "completion_tokens": sum(each.completion_tokens for each in paid),
             "dollars": sum(each.dollars for each in paid),
         }
-        stored = {**record, **{part: redacted_data(record[part]) for part in ("text", "tool_calls", "trouble")}}
+        stored = {
+            **record,
+            **{part: redacted_data(record[part]) for part in ("text", "tool_calls", "trouble")},
+        }
         self._tape.write(name, deepcopy(stored))
         journal.write(name, stored)
         return record
@@ -457,8 +460,8 @@ def _key(variable: str | None, replays: bool) -> str | None:
         )
     if 0 < len(key) < SHORTEST and not replays:
         raise UserError(
-            f"llm.api_key_env={variable}: the key in this environment variable has {len(key)} characters; one "
-            f"of fewer than {SHORTEST} cannot be told from words, so it cannot be kept out of files and logs; "
-            "give the server a longer one, or llm.api_key_env=null where it asks for none"
+            f"llm.api_key_env={variable}: the key in this environment variable has {len(key)} characters; "
+            f"one of fewer than {SHORTEST} cannot be told from words, so it cannot be kept out of files and "
+            "logs; give the server a longer one, or llm.api_key_env=null where it asks for none"
         )
     return key or None

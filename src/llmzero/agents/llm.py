@@ -20,6 +20,7 @@ from llmzero.core.settings import setting
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
 
+ANSWERS = ("changes", "action")  # an object is an answer that has one of these
 ANSWER_SHOWN = 4000  # characters of an answer that are shown again when it has to be mended
 
 
@@ -69,8 +70,8 @@ class LlmAgent:
         if MARK in named:
             word = named[max(0, named.index(MARK) - 40) : named.index(MARK) + 40]
             raise UserError(
-                "a key, token or password in the environment is a word that answers are made of, and would be "
-                f"taken out of them (here: ...{word}...); give it another value, or unset its variable"
+                "a key, token or password in the environment is a word that answers are made of, and would "
+                f"be taken out of them (here: ...{word}...); give it another value, or unset its variable"
             )
 
     def prompt(self, evidence: Evidence) -> list[dict[str, Any]]:
@@ -92,13 +93,14 @@ class LlmAgent:
                 why = str(error)
                 break
             answer = self._review(replies[-1], evidence)
-            if not answer.complaints:
+            recorded = not self.endpoint.replays or self.endpoint.knows(call)
+            if not answer.complaints or not recorded:  # earlier versions complained of less
                 break
             messages = [*prompt, *self._complaint(replies[-1], answer)]
         return _charged(self._settled(answer, why, evidence), replies)
 
     def _review(self, reply: Reply, evidence: Evidence) -> Review:
-        value = redacted_data(json_object(reply.text, "changes"))
+        value = redacted_data(json_object(reply.text, *ANSWERS))
         answer = review(value, evidence, self.endpoint.model)
         limit = f"llm.max_reply_tokens={self.endpoint.settings.max_reply_tokens}"
         cut = f"Your reply was cut at its greatest length ({limit}); answer more briefly."
@@ -106,7 +108,7 @@ class LlmAgent:
         return replace(answer, complaints=(*why, *answer.complaints)) if answer.complaints else answer
 
     def _complaint(self, reply: Reply, answer: Review) -> list[dict[str, Any]]:
-        value = json_object(reply.text, "changes")  # without the reasoning before it
+        value = json_object(reply.text, *ANSWERS)  # without the reasoning before it
         text = json.dumps(value) if value is not None else reply.text
         said = {"role": "assistant", "content": clean(text, ANSWER_SHOWN) or "(nothing)"}
         return [

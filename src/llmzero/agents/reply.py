@@ -30,9 +30,9 @@ class Reply:
     """What a language model replied, and what it cost.
 
     Attributes:
-        text: as it came, secrets in it: they are taken out of what has been read of it, and of what is stored.
-            It is the message's content and the arguments of the tool that had to be called. Where a message has
-            neither, what stands in its place: some endpoints take the whole answer for reasoning.
+        text: the message's content and the arguments of the tool that had to be called. Where a message has
+            neither, what stands in its place: some endpoints take the whole answer for reasoning. It is as it
+            came: secrets are taken out of what is read in it, and of what is stored.
         tool_calls: (id, name, arguments as sent) of every tool call.
         cut: whether the reply ended at the limit of its length.
         trouble: why there is no answer, as far as the reply says so: a refusal, or a filter.

@@ -137,6 +137,7 @@ class EvidenceBuilder:
         expected = node.proposal["expected"]
         before, after = (StageDir(self.nodes_dir / n.node_id).metrics() for n in (parent, node))
         moved = [(name, way, _moved(name, way, before, after)) for name, way in expected["metrics"].items()]
+        incumbent = expected.get("incumbent")
         return Prediction(
             node_id=node.node_id,
             expected_score=expected["score"],
@@ -144,6 +145,10 @@ class EvidenceBuilder:
             probability=expected["probability"],
             improved=(_gain(node, parent) or 0.0) > 0,
             metrics=tuple((name, way, hit) for name, way, hit in moved if hit is not None),
+            low=expected.get("low"),
+            high=expected.get("high"),
+            probability_best=expected.get("probability_best"),
+            was_best=None if incumbent is None else node.score is not None and node.score > incumbent,
         )
 
 

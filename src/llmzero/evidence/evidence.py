@@ -92,6 +92,9 @@ class Prediction:
     Attributes:
         expected_score, score: best validation score.
         probability: that it would pass the score it began with; `improved` tells whether it did.
+        low, high: the 80 % interval of the score.
+        probability_best: that it would pass the search's best score; `was_best` tells whether it did, None
+            where that score was not known.
         metrics: (metric, expected direction, whether it went that way).
     """
 
@@ -101,6 +104,10 @@ class Prediction:
     probability: float | None
     improved: bool
     metrics: tuple[tuple[str, str, bool], ...] = ()
+    low: float | None = None
+    high: float | None = None
+    probability_best: float | None = None
+    was_best: bool | None = None
 
 
 @dataclass(frozen=True)

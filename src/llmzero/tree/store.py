@@ -66,9 +66,16 @@ FACTS: Shape = {  # what else is read of events, where it is there
     "flops?": NUMBER_OR_NOTHING,
 }
 EXPECTED: Shape = {
-    **dict.fromkeys(("score?", "probability?"), NUMBER_OR_NOTHING),
+    **dict.fromkeys(("score?", "low?", "high?"), NUMBER_OR_NOTHING),
+    **dict.fromkeys(("probability?", "probability_best?", "incumbent?"), NUMBER_OR_NOTHING),
     "metrics?": {str: str},
     "effect?": str,
+}
+ALTERNATIVE: Shape = {
+    "changes": {str: SCALAR},
+    "resume": (str, int),
+    "reasons": {str: str},
+    "expected": EXPECTED,
 }
 PROPOSAL: Shape = {
     **dict.fromkeys(("agent?", "rationale?"), str),
@@ -79,6 +86,10 @@ PROPOSAL: Shape = {
     "resume?": (str, int),
     "expected?": (NOTHING, EXPECTED),
     "dollars?": NUMBER,
+    "action?": str,
+    "length?": NUMBER,
+    "alternative?": (NOTHING, ALTERNATIVE),
+    "alternative_of?": (NOTHING, str),
 }
 CHECKPOINT = re.compile(r"(?:^|(?:^|/)(?P<node>\d{4,})/)checkpoints/(?P<step>step_\d{5,})$")
 REPAIR_ALL = "`python launchers/repair.py SEARCH_DIR` makes it again of the files of the stages"

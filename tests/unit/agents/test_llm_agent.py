@@ -33,9 +33,7 @@ def facts(catalogue: Catalogue, metrics: Any) -> Evidence:
     return replace(evidence(catalogue, [0.3, 0.31, 0.3, 0.31]), metric_catalogue=metrics, node_id="0002")
 
 
-def agent(
-    server: LLMServer, nodes: Path, *, llm: dict[str, Any] | None = None, **settings: Any
-) -> LlmAgent:
+def agent(server: LLMServer, nodes: Path, *, llm: dict[str, Any] | None = None, **settings: Any) -> LlmAgent:
     made = LlmAgent(LlmAgentSettings(**settings), replace(LLM, base_url=server.url, **(llm or {})))
     made.endpoint.connect(CallJournal(nodes, lambda *_: None, (), lambda: None))
     return made
