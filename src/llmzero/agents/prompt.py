@@ -70,7 +70,7 @@ class Shown:
     @property
     def sections(self) -> set[str]:
         """The sections of evidence that the agent is shown. One that is not named here, no agent sees."""
-        sections = {"stage", "setting", "budget", "catalogue", "path"}
+        sections = {"stage", "setting", "budget", "catalogue", "path", "standing"}
         if self.history:
             sections |= {"tried"}
         if self.metrics:
@@ -175,6 +175,7 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "shown": shown,
         "setting": "\n".join(f"- {name}: {value}" for name, value in evidence.setting.items()),
         "pathologies": PATHOLOGIES,
+        "standing": standing_text(evidence),
         "path": stage_list(evidence.path, hparams, portion),
         "siblings": stage_list(evidence.children, hparams, portion),
         "best_path": stage_list(best, hparams, portion),
@@ -191,6 +192,70 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
             if step not in (evidence.best_step, max(evidence.checkpoints))
         ),
     }
+
+
+# --- where the search stands ---
+
+
+def standing_text(evidence: Evidence) -> str:
+    """Return why this stage is continued, how much may follow it, and how it compares with the best path."""
+    standing, stage = evidence.standing, evidence.stage
+    if standing is None:
+        return ""
+    limits = [
+        (standing.levels_left, "a path through it may still get {} stages"),
+        (standing.stages_left, "the search may still begin {}, the one to be proposed among them"),
+    ]
+    left = [words.format(number) for number, words in limits if number is not None]
+    if standing.flops_left is not None:
+        left.append(f"{flops_text(standing.flops_left)} are left")
+    lines = [
+        f"- {stage.node_id} is continued{_scored(stage)}. {standing.why}".rstrip(),
+        f"- It is at depth {standing.depth}{'; ' if left else ''}{'; '.join(left)}.",
+        *_compared(evidence),
+    ]
+    if standing.others:
+        lines.append("- These could be continued in its place:")
+    for other in standing.others:
+        levels = standing.levels_below(other)
+        more = f", {levels} stages may follow on its path" if levels is not None else ""
+        has = f"{other.children} children" if other.children != 1 else "1 child"
+        lines.append(
+            f"  - {other.node_id}: depth {other.depth}{_scored(other)}{more}, has {has}; "
+            f"{_difference(stage, other)}"
+        )
+    return "\n".join(lines)
+
+
+def _compared(evidence: Evidence) -> list[str]:
+    """Return the configuration of the search's best stage, and how its path stood at this depth."""
+    path, stage = evidence.best_path, evidence.stage
+    if not path:
+        return []
+    best = path[-1]
+    if best.node_id == stage.node_id:
+        return [f"- {stage.node_id} is the best stage of the search."]
+    place = f"{best.node_id}, depth {best.depth}{_scored(best)}"
+    lines = [f"- The best stage is {place}; {_difference(stage, best)}."]
+    at_depth = [view for view in path if view.depth in (stage.depth, stage.depth + 1)]
+    stood = [f"at depth {view.depth} with {view.node_id}{_scored(view)}" for view in at_depth]
+    return [*lines, f"- Its path stood {', '.join(stood)}."] if stood else lines
+
+
+def _difference(stage: StageView, other: StageView) -> str:
+    """Return in what the configuration of another stage differs from a stage's."""
+    differing = [
+        f"{name} {value_text(value)} -> {value_text(other.hparams[name])}"
+        for name, value in stage.hparams.items()
+        if name in other.hparams and other.hparams[name] != value
+    ]
+    if not differing:
+        return f"its configuration is that of {stage.node_id}"
+    return f"its configuration, against that of {stage.node_id}: {', '.join(differing)}"
+
+
+def _scored(view: StageView) -> str:
+    return f", score {view.score:.3f}" if view.score is not None else ""
 
 
 # --- stages ---

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +12,7 @@ from typing import Any
 from llmzero.core.hparams import Catalogue
 from llmzero.core.metrics import Metric
 from llmzero.core.stage import StageDir, StageStatus, ValidationPoint
-from llmzero.evidence.evidence import Evidence, Prediction, StageView
+from llmzero.evidence.evidence import UNTOLD, Choice, Evidence, Prediction, StageView, Standing
 from llmzero.tree.tree import Node, Tree
 
 PREDICTIONS_SHOWN = 12  # of the latest stages whose agent said what it expected
@@ -20,17 +20,30 @@ PREDICTIONS_SHOWN = 12  # of the latest stages whose agent said what it expected
 
 @dataclass(frozen=True)
 class EvidenceBuilder:
-    """Gathers evidence from the tree and the stage directories."""
+    """Gathers evidence from the tree and the stage directories.
+
+    Attributes:
+        max_depth: stages of a path; None is no limit.
+        stages: that the search may have; None is no limit.
+    """
 
     nodes_dir: Path
     catalogue: Catalogue
     metric_catalogue: dict[str, Metric]
     seed: int
     setting: Mapping[str, str] = field(default_factory=dict)
+    max_depth: int | None = None
+    stages: int | None = None
     _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they stay
 
     def for_proposal(
-        self, tree: Tree, node_id: str, budget_left: dict[str, float], *, until: int | None = None
+        self,
+        tree: Tree,
+        node_id: str,
+        budget_left: dict[str, float],
+        *,
+        choice: Choice = UNTOLD,
+        until: int | None = None,
     ) -> Evidence:
         """Return the evidence for proposing a child of a node: everything its directory tells so far.
 
@@ -57,6 +70,7 @@ class EvidenceBuilder:
             node.result.flops if node.result else None,
             node_id=tree.next_id() if until is None else node_id,
             budget_left=budget_left,
+            standing=self._standing(tree, node, choice, budget_left.get("flops")),
             predictions=self._predictions(tree),
             **facts,
         )
@@ -97,8 +111,20 @@ class EvidenceBuilder:
             **facts,
         )
 
+    def _standing(self, tree: Tree, node: Node, choice: Choice, flops_left: float | None) -> Standing:
+        return Standing(
+            why=choice.why,
+            depth=node.depth,
+            levels_left=None if self.max_depth is None else self.max_depth - node.depth,
+            stages_left=None if self.stages is None else self.stages - len(tree) + 1,
+            flops_left=flops_left,
+            others=tuple(self._view(tree, tree[other]) for other in choice.others),
+        )
+
     def _view(self, tree: Tree, node: Node) -> StageView:
         view = self._ended.get(node.node_id) or self._new_view(tree, node)
+        if view.children != len(node.children):
+            view = replace(view, children=len(node.children))
         if node.usable:
             self._ended[node.node_id] = view
         return view

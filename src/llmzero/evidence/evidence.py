@@ -19,7 +19,8 @@ SECTIONS = {
     "path": "configurations of the stages from the root to the one in question",
     "tried": "configurations of the other stages of the search",
     "outcomes": "what came of stages: scores, gains, errors, and what agents wrote about them",
-    "incumbent": "the best validation score of the search so far",
+    "incumbent": "the best validation score of the search so far, the path to it, and how others compare",
+    "standing": "how far the path to be continued and the search have come",
     "dynamics": "metrics and validation points of the stage in question",
     "rollouts": "sampled completions of the stage in question",
     "predictions": "what agents expected of earlier stages, and what came",
@@ -64,6 +65,7 @@ class StageView(Sectioned):
     Attributes:
         steps: that it took, as far as its last validation; 0 where there was none.
         flops: their compute; None is unknown.
+        children: how many stages continue it, those that are being proposed among them.
     """
 
     node_id: str = of("stage")
@@ -83,6 +85,49 @@ class StageView(Sectioned):
     gpu_seconds: float = of("stage", 0.0)
     steps: int = of("stage", 0)
     flops: float | None = of("stage", None)
+    children: int = of("stage", 0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Why a search method continues a stage, for agents.
+
+    Attributes:
+        why: in words; empty is unknown.
+        others: stages that it could continue instead now, by id, the most promising first; empty where its
+            tree is not free to grow elsewhere.
+    """
+
+    why: str = ""
+    others: tuple[str, ...] = ()
+
+
+UNTOLD = Choice()
+
+
+@dataclass(frozen=True)
+class Standing(Sectioned):
+    """Where a search stands when a child of a stage is to be proposed.
+
+    Attributes:
+        why: the search method chose this stage, in words.
+        depth: of the stage that is continued.
+        levels_left: stages that a path through it may still get; None is no limit.
+        stages_left: that the search may still begin, the one to be proposed among them; None is no limit.
+        flops_left: of the budget in compute; None is no limit.
+        others: stages that could be continued in place of this one, the most promising first.
+    """
+
+    why: str = of("incumbent", "")
+    depth: int = of("standing", 0)
+    levels_left: int | None = of("standing", None)
+    stages_left: int | None = of("standing", None)
+    flops_left: float | None = of("standing", None)
+    others: Sequence[StageView] = of("tried", ())
+
+    def levels_below(self, other: StageView) -> int | None:
+        """Return the stages that a path through another stage may still get; None is no limit."""
+        return None if self.levels_left is None else self.levels_left + self.depth - other.depth
 
 
 @dataclass(frozen=True)
@@ -127,6 +172,7 @@ class Evidence(Sectioned):
         children: what was already tried from it.
         history: every stage of the search, in order of creation.
         best_path: the stages that led to the best score of the search, `incumbent_score`.
+        standing: where the search stands; None where no child is to be proposed.
         start_score: the score the stage began with.
         validation: its validation points so far.
         metrics: a dict for each of its steps.
@@ -148,6 +194,7 @@ class Evidence(Sectioned):
     history: Sequence[StageView] = of("tried", ())
     best_path: Sequence[StageView] = of("tried", ())
     incumbent_score: float | None = of("incumbent", None)
+    standing: Standing | None = of("standing", None)
     start_score: float | None = of("dynamics", None)
     validation: Sequence[ValidationPoint] = of("dynamics", ())
     metrics: Sequence[dict[str, Any]] = of("dynamics", ())

@@ -23,6 +23,7 @@ from llmzero.core.locations import stored
 from llmzero.core.stage import StageDir, StageSpec, StageStatus, State
 from llmzero.core.text import visible_line
 from llmzero.evidence.builder import EvidenceBuilder
+from llmzero.evidence.evidence import Choice
 from llmzero.evidence.proposal import Proposal, Resume, StopDecision
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.judgements import Judgements
@@ -207,7 +208,11 @@ class Driver:
         tree = self.store.tree
         node_id, parent = tree.next_id(), tree[expansion.parent_id]
         prefetched = self._prefetches.take(parent.node_id)
-        question = prefetched.result if prefetched else self._think(self.store, parent.node_id, None)
+        question = (
+            prefetched.result
+            if prefetched
+            else self._think(self.store, parent.node_id, None, expansion.choice)
+        )
         self._record(
             "proposing",
             node_id=node_id,
@@ -216,6 +221,8 @@ class Driver:
             **vars(expansion.length or self.plan.length),
             memo=expansion.memo,
             prefetched=prefetched is not None,
+            why=expansion.why,
+            others=list(expansion.others),
         )
         self._proposals[node_id] = in_background(question)
         self.on_change(self)
@@ -229,7 +236,9 @@ class Driver:
             question = self._prefetches.question(node.parent_id)
         else:
             before = self.store.before("proposing", node.node_id)
-            question = self._think(before, node.parent_id, None)
+            asked = node.asked or {}
+            choice = Choice(asked.get("why", ""), tuple(asked.get("others", ())))
+            question = self._think(before, node.parent_id, None, choice)
         self._proposals[node.node_id] = in_background(question)
 
     def _take_proposals(self) -> bool:

@@ -15,7 +15,7 @@ from llmzero.core.hparams import Catalogue
 from llmzero.core.parts import make
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.evidence.builder import EvidenceBuilder
-from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.evidence import UNTOLD, Choice, Evidence
 from llmzero.evidence.proposal import Proposal
 from llmzero.mirrors.display import Display
 from llmzero.mirrors.replays import ReplayDisplay
@@ -84,7 +84,15 @@ class Session:
             config=config,
             workspace=workspace,
             catalogue=catalogue,
-            evidence=EvidenceBuilder(workspace.nodes, catalogue, metrics, config.seed, briefing(config)),
+            evidence=EvidenceBuilder(
+                workspace.nodes,
+                catalogue,
+                metrics,
+                config.seed,
+                briefing(config),
+                max_depth=config.search.max_depth,
+                stages=config.stages,
+            ),
             runner=runner
             or make(
                 config.runner,
@@ -250,11 +258,11 @@ class Session:
         """Make the search method; evidence for the agent that it asks includes what is left of the budget."""
         config = self.config
 
-        def evidence_of(tree: Tree, node_id: str) -> Evidence:
-            return self.evidence.for_proposal(tree, node_id, self._ledger.left(config.budget))
+        def evidence_of(tree: Tree, node_id: str, choice: Choice = UNTOLD) -> Evidence:
+            return self.evidence.for_proposal(tree, node_id, self._ledger.left(config.budget), choice=choice)
 
-        def propose(tree: Tree, node_id: str) -> Proposal:
-            return self.proposer.propose(evidence_of(tree, node_id))
+        def propose(tree: Tree, node_id: str, choice: Choice) -> Proposal:
+            return self.proposer.propose(evidence_of(tree, node_id, choice))
 
         context = MethodContext(
             catalogue=self.catalogue,
@@ -274,9 +282,11 @@ class Session:
     def _driver(self, store: EventStore, display: Display | ReplayDisplay, bill: Bill) -> Driver:
         config = self.config
 
-        def think(known: EventStore, node_id: str, until: int | None) -> Callable[[], Proposal]:
+        def think(
+            known: EventStore, node_id: str, until: int | None, choice: Choice
+        ) -> Callable[[], Proposal]:
             left = known.ledger.left(config.budget)
-            evidence = self.evidence.for_proposal(known.tree, node_id, left, until=until)
+            evidence = self.evidence.for_proposal(known.tree, node_id, left, choice=choice, until=until)
             return partial(self.proposer.propose, evidence)
 
         def on_change(driver: Driver) -> None:

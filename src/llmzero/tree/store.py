@@ -63,6 +63,8 @@ FACTS: Shape = {  # what else is read of events, where it is there
     "step?": (NOTHING, int),
     "incumbent?": NUMBER_OR_NOTHING,
     "prefetched?": bool,
+    "why?": str,
+    "others?": [str],
     "flops?": NUMBER_OR_NOTHING,
 }
 EXPECTED: Shape = {
@@ -194,6 +196,9 @@ class EventStore:
                 f"depth={event['depth']}: is not that of its parent {event['parent_id']}, and one"
             )
         if event["event"] == "proposing":
+            unknown = [other for other in event.get("others", ()) if other not in nodes]
+            if unknown:
+                raise ValueError(f"others: stage {unknown[0]}: was not created before")
             return
         if parent and event["hparams"].keys() != self.tree.root.hparams.keys():
             raise ValueError("hparams: are not those of the base model's stage")

@@ -19,7 +19,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageDir, StageResult, ValidationPoint
 from llmzero.evidence.builder import EvidenceBuilder
-from llmzero.evidence.evidence import SECTIONS, Evidence, Prediction, StageView, of
+from llmzero.evidence.evidence import SECTIONS, Evidence, Prediction, StageView, Standing, of
 from llmzero.evidence.proposal import Expected, Proposal
 from llmzero.tree.store import EventStore
 from tests.unit.agents.test_rules import evidence, points
@@ -68,6 +68,7 @@ def facts(catalogue: Catalogue, metrics: Any) -> Evidence:
         budget_left={"stages": 5.0, "llm_dollars": 0.5},
         node_id="0041",
         setting={"task": "Countdown difficulty=nano"},
+        standing=Standing("Why-0001.", 1, 3, 2, 4e9, (replace(history[4], children=1),)),
         predictions=[Prediction("0038", 0.5, 0.4, 0.9, True, (("entropy", "down", True),))],
     )
 
@@ -110,6 +111,29 @@ def test_the_prompt_holds_what_an_engineer_would_ask_for(facts: Evidence, catalo
         "kl_blowup: the divergence from the reference jumped",
     ):
         assert expected in prompt, expected
+
+
+def test_the_prompt_says_where_the_search_stands(facts: Evidence) -> None:
+    """Why this parent, what may follow, how the best path stood, and what could go on instead."""
+    lines = text(facts).partition("# Where the search stands\n\n")[2].partition("\n\n# The path so far")[0]
+    assert lines.splitlines() == [
+        "- 0001 is continued, score 0.360. Why-0001.",
+        "- It is at depth 1; a path through it may still get 3 stages; "
+        "the search may still begin 2, the one to be proposed among them; 4e+09 FLOPs are left.",
+        "- The best stage is 0039, depth 2, score 0.239; its configuration, against that of 0001: "
+        "learning_rate 0.0001 -> 0.0004.",
+        "- Its path stood at depth 2 with 0001, score 0.201, at depth 2 with 0039, score 0.239.",
+        "- These could be continued in its place:",
+        "  - 0005: depth 2, score 0.205, 2 stages may follow on its path, has 1 child; "
+        "its configuration, against that of 0001: learning_rate 0.0001 -> 6e-05",
+    ]
+    assert facts.standing is not None
+    best = replace(
+        facts, best_path=[facts.stage], standing=replace(facts.standing, levels_left=None, others=())
+    )
+    lines = text(best).partition("# Where the search stands\n\n")[2].partition("\n\n# The path so far")[0]
+    assert "path through it" not in lines and "in its place" not in lines
+    assert lines.endswith("- 0001 is the best stage of the search.")
 
 
 def test_compute_is_told_beside_device_seconds(facts: Evidence, catalogue: Catalogue) -> None:
@@ -180,6 +204,7 @@ def test_the_blind_see_no_number_that_was_measured(facts: Evidence) -> None:
             stage=replace(facts.stage, score=score),
             validation=points([score]),
             metrics=[{"kl": score}],
+            standing=Standing(f"It scored {score}.", 1, 3, 2, None, tuple(changed["history"][3:5])),
             **changed,
         )  # type: ignore[arg-type]
 
@@ -233,7 +258,9 @@ def test_a_new_field_is_shown_to_nobody_who_was_not_given_its_section(
 
 
 def test_every_field_belongs_to_a_section_and_every_section_is_shown_to_somebody() -> None:
-    sections = [each.metadata.get("section") for kind in (Evidence, StageView) for each in fields(kind)]
+    sections = [
+        each.metadata.get("section") for kind in (Evidence, StageView, Standing) for each in fields(kind)
+    ]
     assert set(sections) == set(SECTIONS) == ALL.sections
 
 

@@ -196,6 +196,8 @@ def test_a_stage_is_in_the_tree_while_it_is_proposed(tmp_path: Path) -> None:
         ("created", {"parent_id": "0002", "depth": 2}, "parent_id=0002: that stage had not ended before"),
         ("proposing", {"parent_id": "0003", "depth": 2}, "parent_id=0003: that stage had not ended before"),
         ("proposing", {"parent_id": "0004"}, "stage 0004: was not created before"),
+        ("proposing", {"others": ["0001", "0099"]}, "others: stage 0099: was not created before"),
+        ("proposing", {"why": 3}, "why"),
         ("proposing", {"steps": 0}, "steps=0, flops=None: must be more than 0"),
         ("created", {"steps": -1}, "steps=-1, flops=None: must be more than 0"),
     ],

@@ -13,7 +13,7 @@ from llmzero.core.files import reading
 from llmzero.core.hparams import Catalogue, HParams
 from llmzero.core.length import Length
 from llmzero.core.shapes import Shape, require
-from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.evidence import Choice, Evidence
 from llmzero.evidence.proposal import Proposal
 from llmzero.tree.tree import Node, Tree
 
@@ -28,6 +28,8 @@ class Expansion:
         length: in steps or FLOPs; None is that of every stage of the search.
         memo: what the method needs to know about the stage after a restart; stored with the node in the event
             log.
+        why: the parent was chosen, for the agent that is asked.
+        others: stages that could be continued instead, for that agent; see `Choice`.
         schedule: the shares of `lr_schedule` at which it begins and ends; None is as `trainer.lr_over` says.
     """
 
@@ -37,6 +39,13 @@ class Expansion:
     length: Length | None = None
     memo: dict[str, Any] = field(default_factory=dict)
     schedule: tuple[float, float] | None = None
+    why: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def choice(self) -> Choice:
+        """Why its parent was chosen, and what could have been."""
+        return Choice(self.why, self.others)
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ class MethodContext:
     """What a method knows of its search.
 
     Attributes:
-        propose: asks the agent for a child of a finished node, and waits for the answer.
+        propose: asks the agent for a child of a finished node, telling it why that was chosen, and waits for
+            the answer.
         thinks: whether the agent asks a language model, so that nobody should wait for it.
         seed: the search's; a method draws from it and the number of nodes alone, so that a restart repeats
             its choices.
@@ -56,7 +66,7 @@ class MethodContext:
     """
 
     catalogue: Catalogue
-    propose: Callable[[Tree, str], Proposal]
+    propose: Callable[[Tree, str, Choice], Proposal]
     max_depth: int
     seed: int
     proposer: Proposer | None = None
@@ -122,11 +132,16 @@ class ThinkingMethod(Protocol):
     question: Future[Any] | None
 
 
-def expand(context: MethodContext, tree: Tree, node_id: str) -> Expansion:
-    """Return a child of a node with the changes that the agent proposes, or has still to propose."""
+def expand(
+    context: MethodContext, tree: Tree, node_id: str, why: str, others: tuple[str, ...] = ()
+) -> Expansion:
+    """Return a child of a node with the changes that the agent proposes, or has still to propose.
+
+    `why` the node was chosen, and which others could have been, is for the agent; see `Choice`.
+    """
     if context.thinks:
-        return Expansion(node_id, {}, None)
-    proposal = context.propose(tree, node_id)
+        return Expansion(node_id, {}, None, why=why, others=others)
+    proposal = context.propose(tree, node_id, Choice(why, others))
     return Expansion(node_id, {**tree[node_id].hparams, **proposal.changes}, proposal)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from llmzero.core.settings import setting
@@ -12,7 +13,9 @@ from llmzero.search.methods.base import Expansion, MethodContext, expand, practi
 from llmzero.search.methods.forecast import Forecast
 from llmzero.search.methods.incremental import IncrementalMethod
 from llmzero.search.methods.uct import Uct
-from llmzero.tree.tree import ROOT, Node, Tree
+from llmzero.tree.tree import Node, Tree
+
+OTHERS = 5  # open nodes that an agent is told of beside the one that is continued
 
 
 @dataclass
@@ -58,7 +61,12 @@ class SelectionRule(Protocol):
     """Chooses among open nodes, which may get a child.
 
     It gets every event once, so that a choice needs no walk over the tree.
+
+    Attributes:
+        promise: what the scores of `ranked` are, a format for one of them.
     """
+
+    promise: str
 
     def created(self, tree: Tree, node: Node) -> None:
         """Record a stage that was decided on."""
@@ -80,6 +88,10 @@ class SelectionRule(Protocol):
         """Return the open node to branch from; None where none is open."""
         ...
 
+    def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
+        """Return open nodes with the scores that they promise, the most promising first."""
+        ...
+
 
 class TreeSearch(IncrementalMethod):
     """The practitioner's configuration first; then stages below whichever node a rule chooses."""
@@ -98,8 +110,8 @@ class TreeSearch(IncrementalMethod):
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
         rng = random.Random(f"{self.context.seed}/{len(tree)}")  # a restarted search decides alike
-        node_id = self._parent(tree, rng)
-        return self._child(tree, tree[node_id], rng) if node_id is not None else None
+        parent = self._parent(tree, rng)
+        return self._child(tree, *parent, rng) if parent is not None else None
 
     def created(self, tree: Tree, node: Node) -> None:
         """Tell the rule, and close a parent that may get no more children."""
@@ -140,9 +152,10 @@ class TreeSearch(IncrementalMethod):
         changed = len(node.children) - unchanged
         return self._configurations is None or changed < self._configurations - 1, not unchanged
 
-    def _parent(self, tree: Tree, rng: random.Random) -> str | None:
+    def _parent(self, tree: Tree, rng: random.Random) -> tuple[Node, str] | None:
+        """Return the node to branch from, and why."""
         if rng.random() < self.settings.fresh_start_fraction and any(self._choices(tree.root)):
-            return ROOT
+            return tree.root, "A share of all stages begins anew, at the base model."
         last = tree.finished[-1]
         if (
             rng.random() < self.settings.descent_fraction
@@ -150,17 +163,29 @@ class TreeSearch(IncrementalMethod):
             and not last.children
             and last.node_id in self._open
         ):
-            return last.node_id
-        left = self.context.stages - len(tree) + 1 if self.context.stages is not None else None
-        return self.rule.choose(tree, rng, left)
+            return last, "It ended last, and its path goes on."
+        node_id = self.rule.choose(tree, rng, self._stages_left(tree))
+        if node_id is None:
+            return None
+        return tree[node_id], f"The search chose it among {len(self._open)} that may be continued."
 
-    def _child(self, tree: Tree, node: Node, rng: random.Random) -> Expansion:
+    def _stages_left(self, tree: Tree) -> int | None:
+        return None if self.context.stages is None else self.context.stages - len(tree) + 1
+
+    def _child(self, tree: Tree, node: Node, why: str, rng: random.Random) -> Expansion:
         may_change, may_continue = self._choices(node)
         if may_continue and (not may_change or rng.random() < self.settings.unchanged_fraction):
             return Expansion(
                 node.node_id, node.hparams, Proposal("search", (), "The path trains on unchanged.", {})
             )
-        return expand(self.context, tree, node.node_id)
+        if not self.context.thinks:  # nobody reads what others promise
+            return expand(self.context, tree, node.node_id, why)
+        ranked = self.rule.ranked(tree, self._stages_left(tree))
+        promises = {node_id: self.rule.promise.format(score) for score, node_id in ranked}
+        others = tuple(islice((node_id for node_id in promises if node_id != node.node_id), OTHERS))
+        told = [name for name in (node.node_id, *others) if name in promises]
+        why += f" {'; '.join(f'{name}: {promises[name]}' for name in told)}." if told else ""
+        return expand(self.context, tree, node.node_id, why, others)
 
 
 def _rule(settings: TreeSearchSettings, max_depth: int) -> SelectionRule:

@@ -49,6 +49,8 @@ class Uct:
             failed.
     """
 
+    promise = "it scored {:.3f}"
+
     def __init__(self, c_uct: float, backup: str, failure_penalty: float, failures_tolerated: int) -> None:
         self.c_uct = c_uct
         self.backup = backup
@@ -103,6 +105,11 @@ class Uct:
                 return node_id
             node_id = best_child
         return None
+
+    def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
+        """Return the open nodes with their scores."""
+        scores = ((tree[node_id].score or 0.0, node_id) for node_id in self._open)
+        return sorted(scores, key=lambda entry: (-entry[0], entry[1]))
 
     def _best(self, children: Iterable[str], log_visits: float) -> tuple[float, float, str]:
         """Return UCT, value and id of the best child that is open or has open nodes below it.
