@@ -19,14 +19,14 @@ from llmzero.agents.changes import (
 )
 from llmzero.agents.text import clean, one_line, share
 from llmzero.core.hparams import Parameter
-from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.evidence import Evidence, StageView
 from llmzero.evidence.fit import MIN_DISTANCE
-from llmzero.evidence.proposal import LENGTHS, PATHOLOGIES, Alternative, Expected, Proposal
+from llmzero.evidence.proposal import PATHOLOGIES, Alternative, Expected, Proposal
 
 PARAGRAPH = 4000  # characters of a model's words that are stored
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number"}
 NO_METRICS = "none"  # the name of a metric where there is none
-ACTIONS = ("change", "continue")
+ACTIONS = ("change", "continue", "close")
 SHARES = ("score", "low", "high", "probability", "probability_best")  # what is expected, from 0 to 1
 
 
@@ -50,7 +50,18 @@ class Review:
 def answer_schema(evidence: Evidence) -> dict[str, Any]:
     """Return the JSON schema of a proposal, with the names and bounds of the catalogue."""
     diagnosis = f"the gravest first; one of {', '.join(PATHOLOGIES)}, or a few words of your own"
-    low, high = LENGTHS[0], longest(evidence)
+    low, high = lengths(evidence)
+    length = {
+        "type": "number",
+        "minimum": low,
+        "maximum": high,
+        "description": "of the stage, as a multiple of the usual length",
+    }
+    elsewhere = {
+        "type": "string",
+        "enum": [evidence.stage.node_id, *others(evidence)],
+        "description": "the stage that is continued",
+    }
     return _object(
         {
             "observations": {"type": "array", "maxItems": 6, "items": _text(300)},
@@ -63,26 +74,37 @@ def answer_schema(evidence: Evidence) -> dict[str, Any]:
             "rationale": _text(1000),
             "action": {
                 "type": "string",
-                "enum": list(ACTIONS),
-                "description": "continue trains on unchanged, with an empty list of changes",
+                "enum": actions(evidence),
+                "description": "continue trains on unchanged, with an empty list of changes; close: the "
+                "parent gets no more children, for the reason in the rationale",
             },
+            **({"parent": elsewhere} if others(evidence) else {}),
             "changes": _list_of({"anyOf": [_change_schema(each) for each in evidence.catalogue.values()]}),
             "resume_from": _resume_schema(evidence),
-            "length": {
-                "type": "number",
-                "minimum": low,
-                "maximum": high,
-                "description": "of the stage, as a multiple of the usual length",
-            },
+            **({"length": length} if low < high else {}),
             "expected": _expected_schema(evidence),
             "alternative": {"anyOf": [_alternative_schema(evidence), {"type": "null"}]},
         }
     )
 
 
-def longest(evidence: Evidence) -> float:
-    """Return the greatest length of a stage, in multiples of the usual one, that what is left pays for."""
-    return min(LENGTHS[1], max(1.0, evidence.budget_left.get("stages", LENGTHS[1])))
+def others(evidence: Evidence) -> dict[str, StageView]:
+    """Return the stages that could be continued in place of the one in question."""
+    return {view.node_id: view for view in evidence.standing.others} if evidence.standing else {}
+
+
+def actions(evidence: Evidence) -> list[str]:
+    """Return what a model may answer: it may not close the only stage that can be continued."""
+    return [action for action in ACTIONS if action != "close" or others(evidence)]
+
+
+def lengths(evidence: Evidence) -> tuple[float, float]:
+    """Return the least and the greatest length of a stage, in multiples of the usual one.
+
+    It is no greater than what is left of the stages, unless that is less than the usual one.
+    """
+    low, high = evidence.lengths
+    return low, min(high, max(1.0, evidence.budget_left.get("stages", high)))
 
 
 def _text(most: int) -> dict[str, Any]:
@@ -160,7 +182,7 @@ def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> R
     if value is None:
         return Review(("There is no complete JSON object with the key `changes` in your reply.",), None)
     remarks = Remarks()
-    action = _action(value.get("action"), remarks)
+    action = _action(value.get("action"), evidence, remarks)
     proposal = Proposal(
         agent=agent,
         diagnosis=tuple(one_line(name, PHRASE) for name in _texts(value.get("diagnosis"))),
@@ -168,10 +190,14 @@ def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> R
         changes={},
         observations=tuple(one_line(text, SENTENCE) for text in _texts(value.get("observations"))),
         action=action,
-        length=_length(value.get("length"), evidence, remarks),
     )
-    proposal = _with_changes(proposal, value, evidence, remarks)
     remarks.complaints += _missing_words(value)
+    if action == "close":
+        return Review(tuple(remarks.complaints), proposal if proposal.rationale.strip() else None)
+    parent = _parent(value.get("parent"), evidence, remarks)
+    evidence = seen_from(parent, evidence) if parent is not None else evidence
+    length = _length(value.get("length"), evidence, remarks)
+    proposal = _with_changes(replace(proposal, parent=parent, length=length), value, evidence, remarks)
     blocked = useless(proposal.changes, proposal.resume, evidence)
     if action == "change" and not proposal.changes:
         blocked = (
@@ -184,17 +210,42 @@ def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> R
     return Review(complaints, None if blocked else replace(proposal, alternative=alternative, notes=notes))
 
 
-def _action(value: Any, remarks: Remarks) -> str:
-    if value is None or value in ACTIONS:
+def seen_from(node_id: str, evidence: Evidence) -> Evidence:
+    """Return the evidence for a child of one of the other stages, as far as there is some."""
+    return replace(
+        evidence,
+        stage=others(evidence)[node_id],
+        children=[view for view in evidence.history if view.parent_id == node_id],
+        checkpoints=(),
+        best_step=None,
+    )
+
+
+def _action(value: Any, evidence: Evidence, remarks: Remarks) -> str:
+    allowed = actions(evidence)
+    if value is None or value in allowed:
         return value or "change"
-    problem = f"action={one_line(repr(value), PHRASE)}: must be one of {', '.join(ACTIONS)}."
+    only = f": {evidence.stage.node_id} is the only stage that can be continued" if value == "close" else ""
+    problem = f"action={one_line(repr(value), PHRASE)}: must be one of {', '.join(allowed)}{only}."
     remarks.add(problem, "Taken for `change`.")
     return "change"
 
 
+def _parent(value: Any, evidence: Evidence, remarks: Remarks) -> str | None:
+    """Return the stage that is to be continued; None is the one that was asked about."""
+    own, allowed = evidence.stage.node_id, others(evidence)
+    if value is None or value == own:
+        return None
+    if isinstance(value, str) and value in allowed:
+        return value
+    problem = f"parent={one_line(repr(value), PHRASE)}: must be one of {', '.join([own, *allowed])}."
+    remarks.add(problem, f"Taken for {own}.")
+    return None
+
+
 def _length(value: Any, evidence: Evidence, remarks: Remarks) -> float:
     """Return the length of the stage as a multiple of the usual one."""
-    low, high = LENGTHS[0], longest(evidence)
+    low, high = lengths(evidence)
     number = finite_number(value)
     if value is None:
         return 1.0

@@ -80,6 +80,8 @@ class LlmAgent:
 
     def propose(self, evidence: Evidence) -> Proposal:
         """Return the model's proposal, mended where it has to be."""
+        if evidence.standing is not None and not self.settings.history:
+            evidence = replace(evidence, standing=replace(evidence.standing, others=()))
         parent = evidence.stage.node_id
         call = CallId(evidence.node_id, "prefetch" if evidence.node_id == parent else "proposal", parent)
         prompt, schema = self.prompt(evidence), answer_schema(evidence)

@@ -186,6 +186,8 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "budget": _budget(evidence),
         "metrics": _metrics(evidence) if shown.descriptions else "",
         "hparams": _hparams(evidence, shown.descriptions),
+        "free": bool(evidence.standing and evidence.standing.others),
+        "sized": evidence.lengths[0] < evidence.lengths[1],
         "checkpoints": ", ".join(
             str(step)
             for step in evidence.checkpoints
@@ -282,6 +284,8 @@ def _line(view: StageView, before: HParams | None) -> str:
         f"{name} {f'{values[name]} ->' if name in values else '='} {value_text(new)}"
         for name, new in view.changes.items()
     ]
+    if view.state == "withdrawn":
+        return f"{view.node_id} from {view.parent_id}: was withdrawn, there is no such stage"
     if view.state == "proposing":
         return (
             f"{view.node_id} from {view.parent_id}: is being proposed at this moment; its changes are unknown"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LENGTHS = (0.5, 2.0)  # of a stage that an agent sizes, in multiples of the usual one of its search
+
 
 def flops_text(flops: float | None) -> str:
     """Return an amount of compute for people."""
@@ -27,6 +29,12 @@ class Length:
 
     def __str__(self) -> str:
         return f"{self.steps} steps" if self.flops is None else flops_text(self.flops)
+
+    def times(self, factor: float) -> Length:
+        """Return it a number of times, of steps one at least."""
+        if self.steps is not None:
+            return Length(max(1, round(self.steps * factor)) if self.steps else 0)
+        return Length(flops=(self.flops or 0.0) * factor)
 
     def expected_steps(self, step: int, flops: float | None) -> int:
         """Return how many steps it is, of FLOPs after what its steps have cost; the arguments are those of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -10,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from llmzero.core.hparams import Catalogue
+from llmzero.core.length import LENGTHS
 from llmzero.core.metrics import Metric
 from llmzero.core.stage import StageDir, StageStatus, ValidationPoint
 from llmzero.evidence.evidence import UNTOLD, Choice, Evidence, Prediction, StageView, Standing
@@ -25,6 +27,7 @@ class EvidenceBuilder:
     Attributes:
         max_depth: stages of a path; None is no limit.
         stages: that the search may have; None is no limit.
+        lengths: the least and the greatest of a stage, in multiples of the usual one.
     """
 
     nodes_dir: Path
@@ -34,6 +37,7 @@ class EvidenceBuilder:
     setting: Mapping[str, str] = field(default_factory=dict)
     max_depth: int | None = None
     stages: int | None = None
+    lengths: tuple[float, float] = LENGTHS
     _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they stay
 
     def for_proposal(
@@ -108,6 +112,7 @@ class EvidenceBuilder:
             metric_catalogue=self.metric_catalogue,
             seed=f"{self.seed}/{tree.next_id()}",
             setting=self.setting,
+            lengths=self.lengths,
             **facts,
         )
 
@@ -116,7 +121,7 @@ class EvidenceBuilder:
             why=choice.why,
             depth=node.depth,
             levels_left=None if self.max_depth is None else self.max_depth - node.depth,
-            stages_left=None if self.stages is None else self.stages - len(tree) + 1,
+            stages_left=None if self.stages is None else math.ceil(self.stages - tree.planned),
             flops_left=flops_left,
             others=tuple(self._view(tree, tree[other]) for other in choice.others),
         )

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
 from llmzero.core.hparams import Catalogue, HParams
+from llmzero.core.length import LENGTHS
 from llmzero.core.metrics import Metric
 from llmzero.core.stage import ValidationPoint
 
@@ -166,6 +167,7 @@ class Evidence(Sectioned):
             is asked for before it has ended.
         seed: for an agent that draws; the same for the same decision of the same search.
         checkpoints: steps of `stage` at which there is a checkpoint, the best one's in `best_step`.
+        lengths: the least and the greatest of a stage, in multiples of the usual one.
         setting: what is trained and how, in a few words by name.
         budget_left: what remains of each limited resource.
         path: stages from the root to `stage`.
@@ -187,6 +189,7 @@ class Evidence(Sectioned):
     node_id: str = of("stage", "")
     seed: str = of("stage", "")
     checkpoints: Sequence[int] = of("stage", ())
+    lengths: tuple[float, float] = of("stage", LENGTHS)
     setting: Mapping[str, str] = of("setting", {})
     budget_left: dict[str, float] = of("budget", {})
     path: Sequence[StageView] = of("path", ())

@@ -27,7 +27,6 @@ PATHOLOGIES = {
 }
 
 Resume = Literal["best", "last"] | int
-LENGTHS = (0.5, 2.0)  # of a stage, in multiples of the usual one
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,9 @@ class Proposal:
         expected: what it is expected to do.
         notes: what was done to the agent's answer: values clamped or left out, or who answered in its place.
         calls, tokens, dollars: what the proposal cost.
-        action: `change`, or `continue`, which trains on unchanged.
+        action: `change`; `continue`, which trains on unchanged; or `close`: there is to be no such stage, and
+            the parent gets no more children, for the reason in `rationale`.
+        parent: the stage that is continued in place of the one that was asked about; None is that one.
         length: of the stage, as a multiple of the usual one.
         alternative: for the next child of the same parent.
         alternative_of: the stage whose proposal had this one as its alternative.
@@ -96,6 +97,7 @@ class Proposal:
     tokens: int = 0
     dollars: float = 0.0
     action: str = "change"
+    parent: str | None = None
     length: float = 1.0
     alternative: Alternative | None = None
     alternative_of: str | None = None

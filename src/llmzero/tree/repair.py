@@ -101,7 +101,7 @@ def _lost_events(
         stage = StageDir(workspace.nodes / node_id)
         if ("created", node_id) not in recorded and stage.has_spec():
             yield {"event": "created", **_creation(stage)}
-    begun = [node for node in store.tree if not node.final and node.state != "proposing"]
+    begun = [node for node in store.tree if node.under_way and node.state != "proposing"]
     waiting = [node.node_id for node in begun if ("started", node.node_id) not in recorded]
     for node_id in waiting:
         if not store.tree[node_id].attempts and StageDir(workspace.nodes / node_id).has_spec():
