@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 LENGTHS = (0.5, 2.0)  # of a stage that an agent sizes, in multiples of the usual one of its search
@@ -35,6 +36,12 @@ class Length:
         if self.steps is not None:
             return Length(max(1, round(self.steps * factor)) if self.steps else 0)
         return Length(flops=(self.flops or 0.0) * factor)
+
+    def is_about(self, other: Length) -> bool:
+        """Return whether it is the same, but for what rounding makes of it."""
+        if self.flops is None or other.flops is None:
+            return abs((self.steps or 0) - (other.steps or 0)) <= 1 and self.flops is other.flops
+        return math.isclose(self.flops, other.flops, rel_tol=1e-6)
 
     def expected_steps(self, step: int, flops: float | None) -> int:
         """Return how many steps it is, of FLOPs after what its steps have cost; the arguments are those of

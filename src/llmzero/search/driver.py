@@ -282,6 +282,7 @@ class Driver:
             closes=closes and not only,
             proposal=proposal.to_dict(),
         )
+        self._fill()  # before the next answer is taken: a driver that begins here decides alike
 
     def _within_budget(self, proposal: Proposal) -> Proposal:
         """Return a proposal whose stage is no longer than what is left, unless that is less than usual."""
@@ -468,7 +469,11 @@ class Driver:
         if self._stands_still():
             return True
         self.settle()
-        changed = self._take_proposals()
+        changed = False
+        while self._take_proposals():
+            changed = True
+            if self._stands_still():  # for the question that follows a stage that was withdrawn
+                return True
         self._take_verdicts()
         for node_id, running in self.running.items():
             status = running.handle.poll()

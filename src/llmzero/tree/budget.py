@@ -65,8 +65,8 @@ class Budget:
 
 @dataclass
 class Ledger:
-    """What was spent. `stages` counts finished ones, `longer` says by how many usual lengths they were longer than
-    so many usual ones; stopped and failed stages are charged what they used.
+    """What was spent. `stages` counts finished ones, `longer` says by how many usual lengths they were longer
+    than so many usual ones; stopped and failed stages are charged what they used.
 
     `flops` is their compute; None is unknown, as of stages of earlier versions. The base model's own stage
     and the final test are no stages of the search: their cost is in `setup_gpu_seconds` and `setup_flops`.

@@ -382,9 +382,8 @@ def _check_answer(event: dict[str, Any], proposed: Node) -> None:
     if not LENGTHS[0] <= multiple <= LENGTHS[1]:
         raise ValueError(f"proposal.length={multiple}: must be from {LENGTHS[0]:g} to {LENGTHS[1]:g}")
     allowed = (proposed.parent_id, *(proposed.asked or {}).get("others", ()))
-    length = proposed.length.times(multiple)
-    same = (event["steps"], event.get("flops")) == (length.steps, length.flops)
-    if event["parent_id"] not in allowed or not same:
+    length = Length(event["steps"], event.get("flops"))
+    if event["parent_id"] not in allowed or not length.is_about(proposed.length.times(multiple)):
         raise ValueError(f"created: parent or length of {proposed.node_id} are not those decided on")
 
 
