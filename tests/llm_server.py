@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 COUNTED: Any = object()
+PRESENT = re.compile(r"^- (\w+): now ([^;\s]+)", re.MULTILINE)  # in the prompt of a proposer
 DRIP_BYTES = 16
 SCHEMA_IN_TEXT = re.compile(r"^<answer-schema>\n(.*?)\n</answer-schema>$", re.MULTILINE | re.DOTALL)
 UNSUPPORTED = "Unsupported parameter: '{}' is not supported with this model."
@@ -478,7 +479,10 @@ def sensible(rng: random.Random, schema: dict[str, Any]) -> dict[str, Any]:
 
 def scripted(request: Request) -> Answer:
     """Answer sensibly, and the same to the same last text of the user."""
-    value = sensible(random.Random(request.last_user), asked_schema(request))
+    rng, present = random.Random(request.last_user), dict(PRESENT.findall(request.system))
+    value = sensible(rng, asked_schema(request))
+    while any(str(each["value"]) == present.get(each["name"]) for each in value.get("changes", ())):
+        value = sensible(rng, asked_schema(request))
     return answer_json(request, value) if value else Answer(content="I have nothing to say.")
 
 

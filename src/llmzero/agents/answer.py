@@ -193,7 +193,7 @@ def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> R
     )
     remarks.complaints += _missing_words(value)
     if action == "close":
-        return Review(tuple(remarks.complaints), proposal if proposal.rationale.strip() else None)
+        return Review(tuple(remarks.complaints), proposal if _texts([value.get("rationale")]) else None)
     parent = _parent(value.get("parent"), evidence, remarks)
     evidence = seen_from(parent, evidence) if parent is not None else evidence
     length = _length(value.get("length"), evidence, remarks)

@@ -38,9 +38,9 @@ class Length:
         return Length(flops=(self.flops or 0.0) * factor)
 
     def is_about(self, other: Length) -> bool:
-        """Return whether it is the same, but for what rounding makes of it."""
+        """Return whether it is the same, but for what rounding makes of FLOPs."""
         if self.flops is None or other.flops is None:
-            return abs((self.steps or 0) - (other.steps or 0)) <= 1 and self.flops is other.flops
+            return self == other
         return math.isclose(self.flops, other.flops, rel_tol=1e-6)
 
     def expected_steps(self, step: int, flops: float | None) -> int:

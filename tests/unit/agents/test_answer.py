@@ -18,7 +18,7 @@ from llmzero.agents.prompt import PROMPTS
 from llmzero.agents.rules import RandomAgent, RuleAgent
 from llmzero.agents.text import clean, fenced
 from llmzero.core.hparams import Catalogue
-from llmzero.evidence.evidence import Evidence, StageView
+from llmzero.evidence.evidence import Evidence, StageView, Standing
 from llmzero.evidence.fit import MIN_DISTANCE
 from llmzero.evidence.proposal import Alternative, Expected
 from tests.conftest import METRICS
@@ -444,6 +444,83 @@ def test_an_alternative_that_is_not_sound_is_sent_back_and_at_last_left_out(
     assert any("It was left out." in note for note in answer.proposal.notes)
 
 
+# --- other parents, and closing one ---
+
+
+@pytest.fixture
+def free(facts: Evidence) -> Evidence:
+    """Evidence of a search that could continue 0003 and 0004 as well."""
+    views = [
+        replace(child(facts, group_size=4), node_id="0003"),
+        replace(child(facts, group_size=16), node_id="0004", parent_id="0003"),
+    ]
+    return replace(facts, history=views, children=views[:1], standing=Standing(others=tuple(views)))
+
+
+def test_another_parent_is_named_among_those_that_are_shown(free: Evidence) -> None:
+    assert answer_schema(free)["properties"]["parent"]["enum"] == ["0001", "0003", "0004"]
+    same = review(reply(("group_size", 8), parent="0001"), free, "m")
+    assert "group_size=8: is the present value" in same.complaints[0]
+    answer = review(reply(("group_size", 8), parent="0004"), free, "m")
+    assert answer.complaints == ()
+    assert answer.proposal is not None
+    assert (answer.proposal.parent, answer.proposal.changes) == ("0004", {"group_size": 8})
+    twin = review(reply(("group_size", 16), parent="0003"), free, "m")
+    assert twin.proposal is None
+    assert "nearly the configuration of 0004" in twin.complaints[0]
+    early = review(reply(("group_size", 8), parent="0004", resume_from=4), free, "m")
+    assert early.complaints == ("resume_from=4: must be best, last.",)
+
+
+@pytest.mark.parametrize(
+    "value", ["0002", "0009", "../..", "", 3, True, ["0003"], {"id": "0003"}, "9" * 10**5]
+)
+def test_a_parent_that_is_not_offered_is_complained_of(free: Evidence, facts: Evidence, value: Any) -> None:
+    for known, allowed in ((free, "0001, 0003, 0004"), (facts, "0001")):
+        answer = review(reply(("group_size", 16), parent=value), known, "m")
+        (complaint,) = answer.complaints
+        assert complaint.startswith("parent=")
+        assert complaint.endswith(f": must be one of {allowed}.")
+        assert len(complaint) < 200
+        assert answer.proposal is not None
+        assert answer.proposal.parent is None
+
+
+def test_a_stage_is_closed_with_a_reason_where_another_can_be_continued(
+    free: Evidence, facts: Evidence
+) -> None:
+    for value in (
+        reply(action="close"),
+        {"action": "close", "rationale": "It is flat.", "diagnosis": ["plateau"]},
+    ):
+        answer = review(value, free, "m")
+        assert answer.complaints == ()
+        assert answer.proposal is not None
+        assert (answer.proposal.action, answer.proposal.rationale) == ("close", "It is flat.")
+    for reason in ("", "  ", None, 7):
+        answer = review(reply(action="close", rationale=reason), free, "m")
+        assert answer.complaints == ("`rationale` must be a text.",)
+        assert answer.proposal is None
+    assert "close" not in answer_schema(facts)["properties"]["action"]["enum"]
+    answer = review(reply(("group_size", 16), action="close"), facts, "m")
+    (complaint,) = answer.complaints
+    assert complaint == (
+        "action='close': must be one of change, continue: 0001 is the only stage that can be continued."
+    )
+    assert answer.proposal is not None
+    assert answer.proposal.action == "change"
+
+
+def test_where_stages_have_one_length_none_is_offered_or_taken(facts: Evidence) -> None:
+    fixed = replace(facts, lengths=(1.0, 1.0))
+    assert "length" not in answer_schema(fixed)["properties"]
+    answer = review(reply(("group_size", 16), length=2), fixed, "m")
+    assert answer.complaints == ("length=2: must be a number from 1 to 1.",)
+    assert answer.proposal is not None
+    assert answer.proposal.length == 1
+    assert review(reply(("group_size", 16), length=1), fixed, "m").complaints == ()
+
+
 def test_a_decay_of_the_learning_rate_can_be_proposed() -> None:
     entries = yaml.safe_load((PROMPTS.parents[1] / "hparams/grpo.yaml").read_text())["parameters"]
     facts = evidence(Catalogue.from_config(entries), [0.3, 0.31])
@@ -460,7 +537,9 @@ def test_a_decay_of_the_learning_rate_can_be_proposed() -> None:
 
 
 def test_ten_thousand_hostile_replies_never_leave_the_bounds(facts: Evidence, catalogue: Catalogue) -> None:
-    facts = replace(facts, children=[child(facts, group_size=16)])
+    views = [child(facts, group_size=16)]
+    other = replace(views[0], node_id="0006", parent_id="0000")
+    facts = replace(facts, children=views, history=[*views, other], standing=Standing(others=(other,)))
     schema = answer_schema(facts)
     used = 0
     for i in range(10_000):
@@ -469,19 +548,25 @@ def test_ten_thousand_hostile_replies_never_leave_the_bounds(facts: Evidence, ca
             assert answer.complaints
             continue
         used += 1
-        new = {**facts.stage.hparams, **answer.proposal.changes}
+        if answer.proposal.action == "close":
+            assert answer.proposal.rationale.strip()
+            continue
+        moved = answer.proposal.parent is not None
+        assert answer.proposal.parent in (None, "0006")
+        base = other.hparams if moved else facts.stage.hparams
+        new = {**base, **answer.proposal.changes}
         assert catalogue.problems(new) == []
         assert bool(answer.proposal.changes) == (answer.proposal.action == "change")
         assert 0.5 <= answer.proposal.length <= 2
         if answer.proposal.alternative is not None:
             second_best = answer.proposal.alternative
-            assert catalogue.problems({**facts.stage.hparams, **second_best.changes}) == []
+            assert catalogue.problems({**base, **second_best.changes}) == []
             assert second_best.changes
             assert second_best.resume in ("best", "last", 4)
         assert answer.proposal.resume in ("best", "last", 4)
         assert all(
             catalogue.distance(new, c.hparams) >= MIN_DISTANCE or c.resume != answer.proposal.resume
-            for c in facts.children
+            for c in ([] if moved else facts.children)
         )
         words = [
             answer.proposal.rationale,
