@@ -18,11 +18,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from llmzero.agents.standing import cost_text, standing_text
 from llmzero.agents.text import clean, estimated_tokens, fenced, one_line, value_text
+from llmzero.core.balance import HALF_RIGHT, balanced
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import HParams, Parameter
 from llmzero.core.length import flops_text
-from llmzero.evidence.dynamics import dynamics_text
+from llmzero.evidence.dynamics import dynamics_text, number, thinned
 from llmzero.evidence.evidence import Evidence, Prediction, StageView
 from llmzero.evidence.plots import draw_plots
 from llmzero.evidence.proposal import PATHOLOGIES
@@ -30,6 +32,7 @@ from llmzero.evidence.proposal import PATHOLOGIES
 PROMPTS = Path(__file__).resolve().parents[3] / "conf" / "agent" / "prompts"
 TOKENS_AN_IMAGE = 1100  # of 1024 x 768 pixels, by the arithmetic of today's endpoints
 FEW_LINES = 8  # stages in a line each, of every kind, before rollouts and tables are shortened
+POINTS_SHOWN = 8  # validations of a stage that was tried from the parent
 WORDS_LIMIT = 400  # characters of a stage's rationale or error
 
 
@@ -130,9 +133,11 @@ def conversation(
         UserError: the budget is too small even for the least that can be shown.
     """
     evidence = evidence.only(shown.sections)
-    images = [_image(plot.png) for plot in draw_plots(evidence)] if shown.images else []
+    plots = draw_plots(evidence) if shown.images else []
+    images = [_image(plot.png) for plot in plots]
+    captions = "\n".join(f"{i}. {plot.caption}" for i, plot in enumerate(plots, 1))
     for portion in portions(len(evidence.history) + 1):  # with the base model
-        values = {**texts(evidence, shown, portion), "images": len(images)}
+        values = {**texts(evidence, shown, portion), "images": len(images), "captions": captions}
         system, user = prompts.render(f"{name}_system", **values), prompts.render(name, **values)
         needed = estimated_tokens(system + user) + TOKENS_AN_IMAGE * len(images)
         if needed <= budget:
@@ -177,13 +182,14 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "pathologies": PATHOLOGIES,
         "standing": standing_text(evidence),
         "path": stage_list(evidence.path, hparams, portion),
-        "siblings": stage_list(evidence.children, hparams, portion),
+        "siblings": stage_list(evidence.children, hparams, portion, _course),
         "best_path": stage_list(best, hparams, portion),
-        "elsewhere": stage_list(elsewhere, hparams, portion),
+        "elsewhere": stage_list(elsewhere, hparams, portion, lambda view: ""),
         "dynamics": dynamics_text(evidence, rows=portion.rows) if shown.metrics else "",
-        "rollouts": _rollouts(evidence.rollouts, portion),
+        "rollouts": _rollouts(evidence, portion),
         "predictions": predictions_text(evidence.predictions),
         "budget": _budget(evidence),
+        "cost": cost_text(evidence),
         "metrics": _metrics(evidence) if shown.descriptions else "",
         "hparams": _hparams(evidence, shown.descriptions),
         "free": bool(evidence.standing and evidence.standing.others),
@@ -196,80 +202,29 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
     }
 
 
-# --- where the search stands ---
-
-
-def standing_text(evidence: Evidence) -> str:
-    """Return why this stage is continued, how much may follow it, and how it compares with the best path."""
-    standing, stage = evidence.standing, evidence.stage
-    if standing is None:
-        return ""
-    limits = [
-        (standing.levels_left, "a path through it may still get {} stages"),
-        (standing.stages_left, "the search may still begin {}, the one to be proposed among them"),
-    ]
-    left = [words.format(number) for number, words in limits if number is not None]
-    if standing.flops_left is not None:
-        left.append(f"{flops_text(standing.flops_left)} are left")
-    lines = [
-        f"- {stage.node_id} is continued{_scored(stage)}. {standing.why}".rstrip(),
-        f"- It is at depth {standing.depth}{'; ' if left else ''}{'; '.join(left)}.",
-        *_compared(evidence),
-    ]
-    if standing.others:
-        lines.append("- These could be continued in its place:")
-    for other in standing.others:
-        levels = standing.levels_below(other)
-        more = f", {levels} stages may follow on its path" if levels is not None else ""
-        has = f"{other.children} children" if other.children != 1 else "1 child"
-        lines.append(
-            f"  - {other.node_id}: depth {other.depth}{_scored(other)}{more}, has {has}; "
-            f"{_difference(stage, other)}"
-        )
-    return "\n".join(lines)
-
-
-def _compared(evidence: Evidence) -> list[str]:
-    """Return the configuration of the search's best stage, and how its path stood at this depth."""
-    path, stage = evidence.best_path, evidence.stage
-    if not path:
-        return []
-    best = path[-1]
-    if best.node_id == stage.node_id:
-        return [f"- {stage.node_id} is the best stage of the search."]
-    place = f"{best.node_id}, depth {best.depth}{_scored(best)}"
-    lines = [f"- The best stage is {place}; {_difference(stage, best)}."]
-    at_depth = [view for view in path if view.depth in (stage.depth, stage.depth + 1)]
-    stood = [f"at depth {view.depth} with {view.node_id}{_scored(view)}" for view in at_depth]
-    return [*lines, f"- Its path stood {', '.join(stood)}."] if stood else lines
-
-
-def _difference(stage: StageView, other: StageView) -> str:
-    """Return in what the configuration of another stage differs from a stage's."""
-    differing = [
-        f"{name} {value_text(value)} -> {value_text(other.hparams[name])}"
-        for name, value in stage.hparams.items()
-        if name in other.hparams and other.hparams[name] != value
-    ]
-    if not differing:
-        return f"its configuration is that of {stage.node_id}"
-    return f"its configuration, against that of {stage.node_id}: {', '.join(differing)}"
-
-
-def _scored(view: StageView) -> str:
-    return f", score {view.score:.3f}" if view.score is not None else ""
-
-
 # --- stages ---
 
 
-def stage_list(views: Sequence[StageView], hparams: Mapping[str, HParams], portion: Portion) -> str:
-    """Return stages: the newest in full, older ones in a line, the oldest as a count."""
+def stage_list(
+    views: Sequence[StageView],
+    hparams: Mapping[str, HParams],
+    portion: Portion,
+    told: Callable[[StageView], str] | None = None,
+) -> str:
+    """Return stages: the newest in full, older ones in a line, the oldest as a count.
+
+    Args:
+        views: the stages.
+        hparams: configurations by the id of the stage.
+        portion: how many are shown.
+        told: what is told of a stage in full beside its line; None is its words.
+    """
+    told = told or _words
     counted = views[: max(0, len(views) - portion.listed)]
     lines = [_counted(counted)] if counted else []
     for i, view in enumerate(views[len(counted) :], len(counted)):
         brief = _line(view, hparams.get(view.parent_id or ""))
-        lines.append(f"- {brief}" + (_words(view) if i >= len(views) - portion.full else ""))
+        lines.append(f"- {brief}" + (told(view) if i >= len(views) - portion.full else ""))
     return "\n".join(lines)
 
 
@@ -305,7 +260,34 @@ def _line(view: StageView, before: HParams | None) -> str:
 def _cost(view: StageView) -> str:
     """Return what a stage has cost, in seconds and compute, and each of its steps."""
     a_step = f", {flops_text(view.flops / view.steps)} a step" if view.flops and view.steps else ""
-    return f"{view.gpu_seconds:.0f} device seconds, {flops_text(view.flops)}{a_step}"
+    seconds = f", {number(view.gpu_seconds / view.steps)} s a step" if view.steps else ""
+    return f"{view.gpu_seconds:.0f} device seconds, {flops_text(view.flops)}{a_step}{seconds}"
+
+
+def _course(view: StageView) -> str:
+    """Return how a stage went: its validations, levels of its metrics, what ended it, and its words."""
+    points = [
+        f"step {point.step} {number(point.score)} ± {number(point.stderr)}"
+        for point in thinned(view.points, POINTS_SHOWN)
+    ]
+    levels = [f"{name} {number(first)} -> {number(last)}" for name, (first, last) in view.levels.items()]
+    parts = [
+        f"validation: {', '.join(points)}" if points else "",
+        f"first and last third: {', '.join(levels)}" if levels else "",
+        _stopped(view.stop) if view.stop else "",
+    ]
+    return "".join(f"\n  {part}" for part in parts if part) + _words(view)
+
+
+def _stopped(stop: Mapping[str, Any]) -> str:
+    """Return when and why a stage was stopped, with the numbers of who decided so."""
+    details = stop.get("details")
+    numbers = details if isinstance(details, Mapping) else {}
+    said = [f"{name} {number(value)}" for name, value in numbers.items() if isinstance(value, int | float)]
+    verb = "stopped" if stop.get("event") == "stop_requested" else "would have been stopped, and ran on,"
+    return f"{verb} at step {stop.get('step')}: {one_line(stop.get('reason'), WORDS_LIMIT)!r}" + (
+        f" ({', '.join(said)})" if said else ""
+    )
 
 
 def _words(view: StageView) -> str:
@@ -439,17 +421,36 @@ def _prediction(p: Prediction) -> str:
     )
 
 
-def _rollouts(rollouts: Sequence[Mapping[str, Any]], portion: Portion) -> str:
-    """Return the latest sampled rollouts, fenced as the untrusted texts that they are."""
-    latest = rollouts[max(0, len(rollouts) - portion.rollouts) :] if portion.rollouts else []
-    return "\n\n".join(fenced(_rollout(row, portion.characters), "rollout") for row in latest)
+def _rollouts(evidence: Evidence, portion: Portion) -> str:
+    """Return scores by subtask, and right and wrong rollouts of the latest validations, fenced as the
+    untrusted texts that they are.
+    """
+    subtasks = sorted(evidence.subtasks.items(), key=lambda entry: entry[1][0])
+    figures = [f"{one_line(name, 80)} {s:.3f} ± {e:.3f} (n {n:g})" for name, (s, e, n) in subtasks]
+    told = []
+    if figures:
+        told.append(f"Score by subtask at the latest validation, the lowest first: {', '.join(figures)}.")
+    latest = sorted(evidence.rollouts, key=lambda row: -(row.get("step") or 0))
+    chosen = balanced(latest, [_is_right(row) for row in latest], portion.rollouts)
+    rows = sorted(chosen, key=lambda row: row.get("step") or 0)
+    if rows:
+        right = sum(map(_is_right, rows))
+        told.append(f"{right} right and {len(rows) - right} wrong ones, chosen for balance as far as stored:")
+    return "\n\n".join([*told, *(fenced(_rollout(row, portion.characters), "rollout") for row in rows)])
+
+
+def _is_right(row: Mapping[str, Any]) -> bool:
+    """Whether a rollout counts as right, by its score, or its reward where that was not stored."""
+    value = row.get("score", row.get("reward"))
+    return isinstance(value, int | float) and value >= HALF_RIGHT
 
 
 def _rollout(row: Mapping[str, Any], characters: int) -> str:
     reward = row.get("reward")
     amount = value_text(reward) if isinstance(reward, int | float) else one_line(reward, 80)
     prompt, completion = (clean(row.get(name) or "", characters) for name in ("prompt", "completion"))
-    return f"step {row.get('step')}, reward {amount}\nprompt: {prompt}\ncompletion: {completion}"
+    subtask = f", {one_line(row['subtask'], 80)}" if row.get("subtask") else ""
+    return f"step {row.get('step')}, reward {amount}{subtask}\nprompt: {prompt}\ncompletion: {completion}"
 
 
 def _budget(evidence: Evidence) -> str:

@@ -14,7 +14,7 @@ from llmzero.core.errors import UserError
 
 CATALOGUE_FILE = Path(__file__).resolve().parents[3] / "conf" / "metrics.yaml"
 REQUIRED_FIELDS = {"unit", "meaning", "unhealthy", "healthy"}
-FLAGS = ("table", "plot", "report", "title", "observable")
+FLAGS = ("table", "plot", "report", "title", "observable", "level", "healthy_ratio", "depends_on")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class Metric:
 
     Attributes:
         healthy: (low, high), None where there is no bound.
-        table, report, observable: positions in these lists; None where the metric is not in them.
+        healthy_ratio: likewise of the level over a stage's last third, as a multiple of that over its first.
+        depends_on: hyperparameters on which the value depends by definition, whatever the policy does.
+        table, report, observable, level: positions in these lists; None where the metric is not in them.
         plot: panel, and how the line is drawn; None where it is not plotted.
         title: what a page calls it; None is its name.
     """
@@ -38,6 +40,9 @@ class Metric:
     report: int | None = None
     title: str | None = None
     observable: int | None = None
+    level: int | None = None
+    healthy_ratio: tuple[float | None, float | None] = (None, None)
+    depends_on: tuple[str, ...] = ()
 
 
 def metric_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
@@ -78,7 +83,7 @@ def usual_entries() -> dict[str, dict[str, Any]]:
     return entries
 
 
-def listed(metrics: Iterable[Metric], flag: Literal["table", "report", "observable"]) -> list[str]:
+def listed(metrics: Iterable[Metric], flag: Literal["table", "report", "observable", "level"]) -> list[str]:
     """Return the names of the metrics of one of the lists, in its order."""
     positions = {
         metric.name: position for metric in metrics if (position := getattr(metric, flag)) is not None

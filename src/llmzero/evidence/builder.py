@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 
 from llmzero.core.hparams import Catalogue
 from llmzero.core.length import LENGTHS
-from llmzero.core.metrics import Metric
+from llmzero.core.metrics import Metric, listed
 from llmzero.core.stage import StageDir, StageStatus, ValidationPoint
+from llmzero.evidence.dynamics import column, thirds
 from llmzero.evidence.evidence import UNTOLD, Choice, Evidence, Prediction, StageView, Standing
 from llmzero.tree.tree import Node, Tree
 
@@ -28,6 +29,7 @@ class EvidenceBuilder:
         max_depth: stages of a path; None is no limit.
         stages: that the search may have; None is no limit.
         lengths: the least and the greatest of a stage, in multiples of the usual one.
+        validation_temperature: at which validations sample; None is unknown.
     """
 
     nodes_dir: Path
@@ -38,7 +40,9 @@ class EvidenceBuilder:
     max_depth: int | None = None
     stages: int | None = None
     lengths: tuple[float, float] = LENGTHS
+    validation_temperature: float | None = None
     _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they stay
+    _levels: dict[str, dict[str, Any]] = field(default_factory=dict)  # what their metrics add to those
 
     def for_proposal(
         self,
@@ -60,6 +64,8 @@ class EvidenceBuilder:
             "metrics": stage.metrics(),
             "rollouts": stage.rollouts(),
         }
+        told = [figures for step, figures in stage.subtasks() if until is None or step <= until]
+        facts["subtasks"] = told[-1] if told else {}
         if until is not None:
             facts["validation"] = [point for point in facts["validation"] if point.step <= until]
             for name in ("metrics", "rollouts"):
@@ -102,10 +108,10 @@ class EvidenceBuilder:
         return Evidence(
             stage=self._view(tree, node),
             start_score=tree[node.parent_id].score if node.parent_id else None,
-            path=[self._view(tree, n) for n in tree.path(node.node_id)],
-            children=[self._view(tree, n) for n in tree.children(node.node_id)],
+            path=[self._full_view(tree, n) for n in tree.path(node.node_id)],
+            children=[self._full_view(tree, n) for n in tree.children(node.node_id)],
             history=[self._view(tree, n) for n in tree.stages()],
-            best_path=[self._view(tree, n) for n in tree.path(best.node_id)] if best else [],
+            best_path=[self._full_view(tree, n) for n in tree.path(best.node_id)] if best else [],
             incumbent_score=best.score if best else None,
             steps=_steps(tree, node, facts["validation"], flops),
             catalogue=self.catalogue,
@@ -113,6 +119,7 @@ class EvidenceBuilder:
             seed=f"{self.seed}/{tree.next_id()}",
             setting=self.setting,
             lengths=self.lengths,
+            validation_temperature=self.validation_temperature,
             **facts,
         )
 
@@ -134,6 +141,22 @@ class EvidenceBuilder:
             self._ended[node.node_id] = view
         return view
 
+    def _full_view(self, tree: Tree, node: Node) -> StageView:
+        """Return a view with what the metrics of a stage that has ended tell."""
+        view = self._view(tree, node)
+        if not node.final or node.parent_id is None:
+            return view
+        if node.node_id not in self._levels:
+            rows = StageDir(self.nodes_dir / node.node_id).metrics()
+            names = listed(self.metric_catalogue.values(), "level")
+            values = {name: column(rows, name) for name in names}
+            lengths = column(rows, "completion_length_mean")
+            self._levels[node.node_id] = {
+                "levels": {name: thirds(each) for name, each in values.items() if each},
+                "length": fmean(lengths) if lengths else None,
+            }
+        return replace(view, **self._levels[node.node_id])
+
     def _new_view(self, tree: Tree, node: Node) -> StageView:
         parent = tree[node.parent_id] if node.parent_id else None
         return StageView(
@@ -154,6 +177,8 @@ class EvidenceBuilder:
             gpu_seconds=node.result.gpu_seconds if node.result else 0.0,
             steps=node.result.validation[-1].step if node.result and node.result.validation else 0,
             flops=node.result.flops if node.result else None,
+            points=tuple(node.result.validation) if node.result else (),
+            stop=node.stop if node.final else None,
         )
 
     def _predictions(self, tree: Tree) -> list[Prediction]:
@@ -167,7 +192,12 @@ class EvidenceBuilder:
     def _prediction(self, node: Node, parent: Node) -> Prediction:
         expected = node.proposal["expected"]
         before, after = (StageDir(self.nodes_dir / n.node_id).metrics() for n in (parent, node))
-        moved = [(name, way, _moved(name, way, before, after)) for name, way in expected["metrics"].items()]
+        changed = self.catalogue.changes(parent.hparams, node.hparams)
+        moved = [
+            (name, way, _moved(name, way, before, after))
+            for name, way in expected["metrics"].items()
+            if not self._determined(name, changed)
+        ]
         incumbent = expected.get("incumbent")
         return Prediction(
             node_id=node.node_id,
@@ -181,6 +211,11 @@ class EvidenceBuilder:
             probability_best=expected.get("probability_best"),
             was_best=None if incumbent is None else node.score is not None and node.score > incumbent,
         )
+
+    def _determined(self, name: str, changes: Iterable[str]) -> bool:
+        """Whether changes of these hyperparameters move a metric by themselves, whatever the policy does."""
+        metric = self.metric_catalogue.get(name)
+        return metric is not None and not set(changes).isdisjoint(metric.depends_on)
 
 
 def _steps(tree: Tree, node: Node, validation: Sequence[ValidationPoint], flops: float | None) -> int:
@@ -204,10 +239,8 @@ def _moved(
     metric: str, way: str, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
 ) -> bool | None:
     """Whether the late level of a metric went `up` or `down` as expected; None where a level is missing."""
-    levels = [
-        [row[metric] for row in rows[-max(1, len(rows) // 3) :] if row.get(metric) is not None]
-        for rows in (before, after)
-    ]
-    if not all(levels):
+    values = [column(rows, metric) for rows in (before, after)]
+    if not all(values):
         return None
-    return (fmean(levels[1]) > fmean(levels[0])) == (way == "up")
+    was, came = (thirds(each)[1] for each in values)
+    return (came > was) == (way == "up")

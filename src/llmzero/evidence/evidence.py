@@ -67,6 +67,11 @@ class StageView(Sectioned):
         steps: that it took, as far as its last validation; 0 where there was none.
         flops: their compute; None is unknown.
         children: how many stages continue it, those that are being proposed among them.
+        points: its validation points, of a stage that has ended.
+        levels: of metrics, over the first and the last third of its steps; of the stages on the path, on the
+            best path, and of those that were tried from the parent alone, as is `length`.
+        length: mean completion length over its steps [tokens]; None is unknown.
+        stop: the decision to end it early, or to audit it: `event`, `step`, `reason` and `details`.
     """
 
     node_id: str = of("stage")
@@ -87,6 +92,10 @@ class StageView(Sectioned):
     steps: int = of("stage", 0)
     flops: float | None = of("stage", None)
     children: int = of("stage", 0)
+    points: Sequence[ValidationPoint] = of("outcomes", ())
+    levels: Mapping[str, tuple[float, float]] = of("outcomes", {})
+    length: float | None = of("outcomes", None)
+    stop: Mapping[str, Any] | None = of("outcomes", None)
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,8 @@ class Evidence(Sectioned):
         validation: its validation points so far.
         metrics: a dict for each of its steps.
         rollouts: sampled completions with prompt, reward and step.
+        subtasks: score, standard error and number of examples by subtask, at the latest validation.
+        validation_temperature: at which validations sample; 0 is greedy, None unknown.
         predictions: what agents expected of earlier stages, and what came.
     """
 
@@ -203,6 +214,8 @@ class Evidence(Sectioned):
     metrics: Sequence[dict[str, Any]] = of("dynamics", ())
     best_step: int | None = of("dynamics", None)
     rollouts: Sequence[dict[str, Any]] = of("rollouts", ())
+    subtasks: Mapping[str, Sequence[float]] = of("rollouts", {})
+    validation_temperature: float | None = of("setting", None)
     predictions: Sequence[Prediction] = of("predictions", ())
 
     def rng(self) -> random.Random:

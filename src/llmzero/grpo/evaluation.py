@@ -26,7 +26,8 @@ class Evaluation:
             examples.
         pass_at: k -> (estimate, standard error), for powers of two up to the number of samples.
         subtasks: name -> (score, standard error, n) of the examples whose `meta` names one.
-        rows: scored completions of this process's share of the examples.
+        rows: scored completions of this process's share of the examples: prompt, reward, its parts, score,
+            and the subtask where there is one.
     """
 
     score: float
@@ -77,6 +78,8 @@ def evaluate(
             "completion": text,
             "reward": reward.value,
             "parts": reward.parts,
+            "score": reward.parts[task.metric],
+            **({"subtask": name} if (name := own[i // sampling.n].meta.get("subtask")) else {}),
         }
         for i, (text, reward) in enumerate(zip(texts, rewards, strict=True))
     ]

@@ -89,6 +89,14 @@ class Session:
             secrets=secrets_of(config),
             directory=workspace.path,
         )
+        proposer = make(
+            config.agent,
+            "agent",
+            name=None,
+            llm=config.llm,
+            catalogue=catalogue,
+            metric_catalogue=metrics,
+        )
         session = cls(
             config=config,
             workspace=workspace,
@@ -98,21 +106,15 @@ class Session:
                 catalogue,
                 metrics,
                 config.seed,
-                briefing(config),
+                briefing(config, asks_model=isinstance(proposer, AsksModel)),
                 max_depth=config.search.max_depth,
                 stages=config.stages,
                 lengths=LENGTHS if getattr(runner, "any_length", True) else (1.0, 1.0),
+                validation_temperature=(config.trainer or {}).get("validation_temperature"),
             ),
             runner=runner,
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
-            proposer=make(
-                config.agent,
-                "agent",
-                name=None,
-                llm=config.llm,
-                catalogue=catalogue,
-                metric_catalogue=metrics,
-            ),
+            proposer=proposer,
             tracking=make(config.tracking, "tracking", secrets=secrets_of(config)),
             shown=shown,
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean, pvariance
 from types import MappingProxyType
@@ -151,9 +152,9 @@ def test_what_stands_still_gets_few_words(build: Build) -> None:
         "offpolicy_kl": [1e-13, 3e-13] * 2 + [2e-13],
     }
     text = dynamics_text(build(columns=columns))
-    assert "clip_fraction_high [share]: 0 throughout" in text.splitlines()
-    assert line(text, "mismatch_ratio_max") == "1 throughout"
-    assert line(text, "offpolicy_kl") == "at most 3e-13 throughout"
+    assert text.splitlines()[1:] == [
+        "constant: offpolicy_kl at most 3e-13 nats, mismatch_ratio_max 1, clip_fraction_high 0 share"
+    ]
 
 
 def test_units_and_order_are_the_catalogues_and_strangers_come_last(build: Build) -> None:
@@ -194,6 +195,36 @@ def test_what_is_unhealthy_is_marked_and_loudly_where_it_is_so_of_late(
 ) -> None:
     shown = line(dynamics_text(build(columns={"truncated_fraction": values})), "truncated_fraction")
     assert shown.endswith(f"; {mark}") if mark else "healthy" not in shown.lower()
+
+
+def test_a_fall_is_unhealthy_however_far_the_bound_below_it(build: Build) -> None:
+    """Entropy falls fivefold and stays above 0.05: 0.4 of the level at the start of the path is the least."""
+    fallen = build(columns={"entropy": [1.0, 1.0, 0.6, 0.4, 0.2, 0.2]})
+    mark = "UNHEALTHY (healthy: at least 0.4) at 2 of 6 steps"
+    assert line(dynamics_text(fallen), "entropy").endswith(mark)
+    before = replace(fallen.stage, levels={"entropy": (2.0, 1.0)})
+    along = replace(fallen, path=[before, fallen.stage])
+    assert "(healthy: at least 0.8) at 4 of 6" in line(dynamics_text(along), "entropy")
+    warmer = replace(before, hparams={**before.hparams, "temperature": 1.4})
+    along = replace(fallen, path=[warmer, fallen.stage])
+    assert line(dynamics_text(along), "entropy").endswith(mark), "another temperature is no measure"
+
+
+def test_what_a_change_moves_by_itself_is_said(build: Build) -> None:
+    facts = build(columns={"entropy": [0.5, 0.4], "kl": [0.1, 0.2]})
+    changed = replace(facts, stage=replace(facts.stage, changes={"temperature": 1.2, "learning_rate": 1e-5}))
+    said = "not comparable with the stage before: temperature changed, on which it depends by itself"
+    assert line(dynamics_text(changed), "entropy").endswith(f"; {said}")
+    assert "not comparable" not in line(dynamics_text(changed), "kl")
+    assert "not comparable" not in dynamics_text(facts)
+
+
+def test_the_table_says_which_steps_it_leaves_out(build: Build) -> None:
+    facts = build(columns={"kl": [i / 100 for i in range(1, 11)]})
+    text = dynamics_text(facts, rows=4)
+    assert "The table leaves out the steps 2 to 3, 5 to 6, 8 to 9." in text.splitlines()
+    assert [row[0] for row in table(text)] == ["step", "1", "4", "7", "10"]
+    assert "leaves out" not in dynamics_text(facts, rows=10)
 
 
 def test_a_lower_bound_alone_is_watched_too(build: Build) -> None:

@@ -1,0 +1,126 @@
+"""What a stage costs under a configuration, before it is made: learnt from the stages that were trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean, linear_regression
+
+from llmzero.core.hparams import HParams, Parameter, Value
+from llmzero.evidence.diagnosis import late
+from llmzero.evidence.evidence import Evidence, StageView
+
+UPDATE_PASSES = 3  # of one epoch: the backward pass costs twice the forward pass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a step or a stage: compute in FLOPs, and time in device seconds; None is unknown."""
+
+    flops: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Cost in proportion to the tokens that pass through the model (`work`), and time that goes with no step.
+
+    Attributes:
+        flops, seconds: of a unit of work; None is unknown.
+        startup: device seconds of a stage that do not go with its work.
+        stages: from how many it was learnt; `steps` is their mean number of steps.
+        error: mean relative error of the FLOPs of those; None where FLOPs are unknown.
+    """
+
+    flops: float | None
+    seconds: float
+    startup: float
+    stages: int
+    steps: int
+    error: float | None
+
+    def stage(self, hparams: Mapping[str, Value], length: float, steps: int) -> Cost:
+        """Return what a stage costs.
+
+        Args:
+            hparams: its configuration.
+            length: mean length of its completions [tokens].
+            steps: that it takes.
+        """
+        amount = steps * work(hparams, length)
+        return Cost(None if self.flops is None else self.flops * amount, self.startup + self.seconds * amount)
+
+
+def work(hparams: Mapping[str, Value], length: float) -> float:
+    """Return the tokens of a step times the passes over each, in forward passes.
+
+    One pass samples, one is the reference's where `kl_coef` is above 0, and three are those of an epoch. What
+    a catalogue does not have counts once.
+    """
+    completions = math.prod(hparams.get(name, 1) for name in ("prompts_per_step", "group_size"))
+    passes = 1 + (hparams.get("kl_coef", 0.0) > 0) + UPDATE_PASSES * hparams.get("epochs", 1)
+    return float(completions * length * passes)
+
+
+def learnt(views: Iterable[StageView]) -> CostModel | None:
+    """Return what stages that were trained tell of cost; None where none tells its length and time."""
+    told = (view for view in views if view.hparams and view.steps and view.length and view.gpu_seconds)
+    seen = {view.node_id: view for view in told}
+    if not seen:
+        return None
+    works = {name: view.steps * work(view.hparams, view.length or 0.0) for name, view in seen.items()}
+    startup, seconds = _line([(works[name], view.gpu_seconds) for name, view in seen.items()])
+    flops = [(works[name], view.flops) for name, view in seen.items() if view.flops]
+    rate = sum(cost for _, cost in flops) / sum(amount for amount, _ in flops) if flops else None
+    error = fmean(abs(rate * amount / cost - 1) for amount, cost in flops) if rate else None
+    steps = round(fmean(view.steps for view in seen.values()))
+    return CostModel(rate, seconds, startup, len(seen), steps, error)
+
+
+def expected_length(evidence: Evidence, hparams: Mapping[str, Value]) -> float | None:
+    """Return the mean length of completions under another limit, as the stage's own show; None is unknown.
+
+    Under a lower limit they are no longer than that; under a higher one, those that are cut use all of it.
+    """
+    length, limit = (
+        late(evidence, "completion_length_mean"),
+        evidence.stage.hparams.get("max_completion_length"),
+    )
+    if not length:
+        lengths = [view.length for view in (*evidence.children, *evidence.best_path) if view.length]
+        length = fmean(lengths) if lengths else 0.0
+    allowed = hparams.get("max_completion_length", math.inf)
+    if not length or limit is None or allowed == limit:
+        return length or None
+    return min(length + late(evidence, "truncated_fraction") * max(0, allowed - limit), allowed)
+
+
+def predicted(evidence: Evidence, hparams: HParams) -> tuple[CostModel, Cost] | None:
+    """Return what a stage with as many steps as `evidence.stage` would cost under a configuration, and the
+    model of cost that says so; below the base model with as many as stages had. None before any has told.
+    """
+    model = learnt((*evidence.path, *evidence.children, *evidence.best_path))
+    length = expected_length(evidence, hparams)
+    if model is None or length is None:
+        return None
+    return model, model.stage(hparams, length, evidence.steps or model.steps)
+
+
+def doubled(parameter: Parameter, value: Value) -> Value | None:
+    """Return twice a hyperparameter's value; None where that is no number, or not allowed."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return None if not value or parameter.problem(2 * value) else 2 * value
+
+
+def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return intercept and slope of seconds over work, neither of them negative."""
+    amounts, seconds = [amount for amount, _ in points], [time for _, time in points]
+    through_zero = 0.0, sum(seconds) / sum(amounts)
+    if max(amounts) == min(amounts):
+        return through_zero
+    line = linear_regression(amounts, seconds)
+    if line.slope <= 0:
+        return through_zero
+    return (line.intercept, line.slope) if line.intercept > 0 else through_zero
