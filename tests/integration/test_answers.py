@@ -121,7 +121,8 @@ def assert_closed_nodes_stay_closed(tree: Tree, log: list[dict[str, Any]]) -> No
             assert not later & set(tree[node.parent_id].children) - asked
 
 
-def test_a_model_that_closes_everything_ends_no_search(launch: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_model_that_closes_everything_ends_no_search(launch: Run, tmp_path: Path, workers: int) -> None:
     """Of the nodes that may grow one is left, whatever a model says; calls stay charged."""
 
     def closes(rng: random.Random, value: dict[str, Any], properties: dict[str, Any]) -> None:
@@ -129,17 +130,20 @@ def test_a_model_that_closes_everything_ends_no_search(launch: Run, tmp_path: Pa
 
     search = tmp_path / "s"
     with LLMServer(said(closes)) as server:
-        done = launch(
-            "search", *SIMULATED, *ASKING, *asking(server), "budget.stages=6", f"search_dir={search}"
-        )
+        overrides = [*SIMULATED, *ASKING, f"search.workers={workers}", "budget.stages=6"]
+        done = launch("search", *overrides, *asking(server), f"search_dir={search}")
         complaints = [request for request in server.requests if "is the only stage that" in request.last_user]
     tree, log = tree_and_log(search)
     outcome = summary(search)
     assert outcome["state"] == "finished"
     assert outcome["budget"]["stages"] == 6
-    closed = [event for _, event in withdrawn(log) if event["closes"]]
+    gone = [event for _, event in withdrawn(log)]
+    closed = [event for event in gone if event["closes"]]
     assert len(closed) >= 3
-    assert outcome["nodes"]["withdrawn"] == len(closed)
+    assert outcome["nodes"]["withdrawn"] == len(gone)
+    late = [event["reason"] for event in gone if not event["closes"]]
+    assert bool(late) == (workers > 1), "of several that are asked at a time, the others have closed theirs"
+    assert all("the only stage that can be continued now" in reason for reason in late)
     assert outcome["nodes"]["total"] == 7
     assert complaints, "where no other stage can be continued, the model is told so"
     assert len(calls_of(search)) == len(server.requests)

@@ -16,8 +16,8 @@ from llmzero.agents.llm_stopper import LlmStopper, LlmStopperSettings
 from llmzero.core import redaction
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
-from llmzero.evidence.evidence import Evidence
-from tests.llm_server import Answer, LLMServer, script
+from llmzero.evidence.evidence import Evidence, Standing
+from tests.llm_server import Answer, LLMServer, asked_schema, script
 from tests.unit.agents.test_answer import reply
 from tests.unit.agents.test_rules import evidence
 
@@ -164,6 +164,20 @@ def test_nobody_is_asked_before_step_ten_or_without_a_score_to_pass(
         assert not stopper.decide(early).stop
         assert not stopper.decide(replace(evidence(catalogue, [0.3, 0.3, 0.3]), incumbent_score=None)).stop
         assert server.requests == []
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_other_parents_are_offered_to_agents_that_know_them_alone(
+    facts: Evidence, tmp_path: Path, history: bool
+) -> None:
+    other = replace(facts.stage, node_id="0000", depth=0, hparams={**facts.stage.hparams, "group_size": 4})
+    free = replace(facts, standing=Standing(others=(other,)))
+    with LLMServer(script([{**SOUND, "parent": "0000"}])) as server:
+        proposal = agent(server, tmp_path, history=history, repairs=0).propose(free)
+        properties = asked_schema(server.requests[0])["properties"]
+        told = "in place of 0001" in server.requests[0].last_user
+    assert (proposal.parent, proposal.changes) == ("0000" if history else None, {"group_size": 16})
+    assert ("parent" in properties, "close" in properties["action"]["enum"], told) == (history,) * 3
 
 
 # --- secrets ---
