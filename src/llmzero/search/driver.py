@@ -252,10 +252,10 @@ class Driver:
         if not ready or self._time_is_over():
             return False
         for node_id in ready:
-            self._settle(self.store.tree[node_id], self._proposals.pop(node_id).result())
+            self._answered(self.store.tree[node_id], self._proposals.pop(node_id).result())
         return True
 
-    def _settle(self, node: Node, proposal: Proposal) -> None:
+    def _answered(self, node: Node, proposal: Proposal) -> None:
         """Start the stage that was proposed, or withdraw it.
 
         It is withdrawn where the agent closes its parent, unless that is the only node left to grow from by

@@ -278,6 +278,9 @@ def test_a_withdrawn_stage_keeps_its_number_and_may_close_its_parent(tmp_path: P
         ("withdrawn", {"node_id": "0003", "reason": "", "closes": True}, "stage 0003 was withdrawn before"),
         ("withdrawn", {"node_id": "0001", "reason": "", "closes": True}, "0001 is not being proposed"),
         ("proposing", below, "had not ended"),
+        ("withdrawn", {"node_id": "0003", "reason": 3, "closes": True}, "reason"),
+        ("withdrawn", {"node_id": "0003", "reason": "", "closes": "yes"}, "closes"),
+        ("withdrawn", {"node_id": "0003", "reason": "", "closes": True, "proposal": {"calls": "a"}}, "calls"),
     ):
         with pytest.raises(ValueError, match=problem):
             store.append(event, elapsed=1.0, **fields)
