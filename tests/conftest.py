@@ -28,6 +28,7 @@ TIERS = {
         "root",
         "run_stages",
         "by_processes",
+        "test_decision_point.py",
         "test_deepspeed.py",
         "test_dry_run.py",
         "test_interruption.py",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from traceback import extract_tb
@@ -24,7 +25,8 @@ from llmzero.core.balance import HALF_RIGHT, balanced
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import HParams, Parameter
 from llmzero.core.length import flops_text
-from llmzero.evidence.dynamics import dynamics_text, number, thinned
+from llmzero.core.metrics import Metric
+from llmzero.evidence.dynamics import NEGLIGIBLE, dynamics_text, number, thinned
 from llmzero.evidence.evidence import Evidence, Prediction, StageView
 from llmzero.evidence.plots import draw_plots
 from llmzero.evidence.proposal import PATHOLOGIES
@@ -182,7 +184,9 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "pathologies": PATHOLOGIES,
         "standing": standing_text(evidence),
         "path": stage_list(evidence.path, hparams, portion),
-        "siblings": stage_list(evidence.children, hparams, portion, _course),
+        "siblings": stage_list(
+            evidence.children, hparams, portion, partial(_course, evidence.metric_catalogue)
+        ),
         "best_path": stage_list(best, hparams, portion),
         "elsewhere": stage_list(elsewhere, hparams, portion, lambda view: ""),
         "dynamics": dynamics_text(evidence, rows=portion.rows) if shown.metrics else "",
@@ -264,19 +268,27 @@ def _cost(view: StageView) -> str:
     return f"{view.gpu_seconds:.0f} device seconds, {flops_text(view.flops)}{a_step}{seconds}"
 
 
-def _course(view: StageView) -> str:
+def _course(metrics: Mapping[str, Metric], view: StageView) -> str:
     """Return how a stage went: its validations, levels of its metrics, what ended it, and its words."""
     points = [
         f"step {point.step} {number(point.score)} ± {number(point.stderr)}"
         for point in thinned(view.points, POINTS_SHOWN)
     ]
-    levels = [f"{name} {number(first)} -> {number(last)}" for name, (first, last) in view.levels.items()]
+    levels = [_level(metrics[name], ends, view.changes) for name, ends in view.levels.items()]
     parts = [
         f"validation: {', '.join(points)}" if points else "",
         f"first and last third: {', '.join(levels)}" if levels else "",
         _stopped(view.stop) if view.stop else "",
     ]
     return "".join(f"\n  {part}" for part in parts if part) + _words(view)
+
+
+def _level(metric: Metric, ends: tuple[float, float], changes: HParams) -> str:
+    """Return a metric's levels over the first and the last third, and which changes alone moved it."""
+    first, last = (number(0 if abs(value) < NEGLIGIBLE else value) for value in ends)
+    moved = [name for name in metric.depends_on if name in changes]
+    by = f" (depends on {', '.join(moved)} by itself)" if moved else ""
+    return f"{metric.name} {first if first == last else f'{first} -> {last}'}{by}"
 
 
 def _stopped(stop: Mapping[str, Any]) -> str:

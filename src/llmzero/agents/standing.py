@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from llmzero.agents.text import value_text
 from llmzero.core.length import flops_text
-from llmzero.evidence.cost import doubled, predicted
+from llmzero.evidence.cost import Cost, CostModel, doubled, predicted
 from llmzero.evidence.dynamics import number
 from llmzero.evidence.evidence import Evidence, StageView
+
+LEAST_CHANGE = 0.005  # of costs that are told: less shows no difference
 
 
 def standing_text(evidence: Evidence) -> str:
@@ -15,8 +17,8 @@ def standing_text(evidence: Evidence) -> str:
     if standing is None:
         return ""
     limits = [
-        (standing.levels_left, "a path through it may still get {} stages"),
-        (standing.stages_left, "the search may still begin {}, the one to be proposed among them"),
+        (standing.levels_left, "levels left on a path through it: {}"),
+        (standing.stages_left, "stages that the search may still begin, this one among them: {}"),
     ]
     left = [words.format(number) for number, words in limits if number is not None]
     if standing.flops_left is not None:
@@ -30,10 +32,9 @@ def standing_text(evidence: Evidence) -> str:
         lines.append("- These could be continued in its place:")
     for other in standing.others:
         levels = standing.levels_below(other)
-        more = f", {levels} stages may follow on its path" if levels is not None else ""
-        has = f"{other.children} children" if other.children != 1 else "1 child"
+        more = f", levels left {levels}" if levels is not None else ""
         lines.append(
-            f"  - {other.node_id}: depth {other.depth}{_scored(other)}{more}, has {has}; "
+            f"  - {other.node_id}: depth {other.depth}{_scored(other)}{more}, children {other.children}; "
             f"{_difference(stage, other)}"
         )
     return "\n".join(lines)
@@ -70,8 +71,19 @@ def _scored(view: StageView) -> str:
     return f", score {view.score:.3f}" if view.score is not None else ""
 
 
+def _steps_of_stages(evidence: Evidence, model: CostModel, cost: Cost) -> list[str]:
+    """Return how many steps a stage has whose length is in FLOPs."""
+    if evidence.stage_flops is None or not cost.flops:
+        return []
+    steps = evidence.stage_flops / cost.flops * (evidence.steps or model.steps)
+    whole = flops_text(evidence.stage_flops)
+    return [f"- stages are of {whole}: about {steps:.0f} such steps; dearer steps are fewer"]
+
+
 def cost_text(evidence: Evidence) -> str:
-    """Return what a stage costs under the present configuration, and what doubling each driver would do."""
+    """Return what a stage costs under the present configuration, and what doubling each driver would do,
+    or halving it where it is at its greatest.
+    """
     now = evidence.stage.hparams
     found = predicted(evidence, now)
     if found is None:
@@ -85,15 +97,19 @@ def cost_text(evidence: Evidence) -> str:
         f"about {flops}{seconds}",
         "- a step's cost goes with completions x their mean length x passes: 1 to sample, "
         "1 for the reference where kl_coef is above 0, 3 an epoch",
+        *_steps_of_stages(evidence, model, cost),
         f"- learnt from {model.stages} stage{'s' if model.stages > 1 else ''}{error}",
     ]
     for parameter in evidence.catalogue.values():
         value = doubled(parameter, now[parameter.name])
         other = predicted(evidence, {**now, parameter.name: value}) if value is not None else None
-        if other is None or other[1].seconds == cost.seconds:
+        if other is None:
             continue
         pairs = {"FLOPs": (cost.flops, other[1].flops), "device seconds": (cost.seconds, other[1].seconds)}
-        ratios = [f"{b / a:.2f} x the {what}" for what, (a, b) in pairs.items() if a and b]
+        ratios = {what: b / a for what, (a, b) in pairs.items() if a and b}
+        if max(abs(ratio - 1) for ratio in ratios.values()) < LEAST_CHANGE:
+            continue
         change = f"{parameter.name} {value_text(now[parameter.name])} -> {value_text(value)}"
-        lines.append(f"- {change}: {', '.join(ratios)}")
+        told = ", ".join(f"{ratio:.2f} x the {what}" for what, ratio in ratios.items())
+        lines.append(f"- {change}: {told}")
     return "\n".join(lines)

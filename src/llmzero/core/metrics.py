@@ -14,7 +14,8 @@ from llmzero.core.errors import UserError
 
 CATALOGUE_FILE = Path(__file__).resolve().parents[3] / "conf" / "metrics.yaml"
 REQUIRED_FIELDS = {"unit", "meaning", "unhealthy", "healthy"}
-FLAGS = ("table", "plot", "report", "title", "observable", "level", "healthy_ratio", "depends_on")
+# In the order of the versions that they came with.
+FLAGS = (("table", "plot", "report", "title", "observable"), ("level", "healthy_ratio", "depends_on"))
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,21 @@ def metric_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Metr
 
 
 def with_flags(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return a catalogue's entries, those of one without any flag with the flags of `conf/metrics.yaml`.
+    """Return a catalogue's entries, with the flags of `conf/metrics.yaml` that came with a later version.
 
-    Catalogues in the search directories of earlier versions have none.
+    Those are the ones of which no entry has any: catalogues in the search directories of earlier versions.
     """
-    if any(flag in entry for entry in entries.values() for flag in FLAGS):
-        return {name: dict(entry) for name, entry in entries.items()}
+    missing = [
+        flag
+        for flags in FLAGS
+        if not any(flag in entry for entry in entries.values() for flag in flags)
+        for flag in flags
+    ]
     usual = usual_entries()
-    flags = {
-        name: {flag: usual[name][flag] for flag in FLAGS if flag in usual.get(name, {})} for name in entries
+    return {
+        name: {**entry, **{flag: usual[name][flag] for flag in missing if flag in usual.get(name, {})}}
+        for name, entry in entries.items()
     }
-    return {name: {**entry, **flags[name]} for name, entry in entries.items()}
 
 
 @cache

@@ -114,6 +114,7 @@ class EvidenceBuilder:
             best_path=[self._full_view(tree, n) for n in tree.path(best.node_id)] if best else [],
             incumbent_score=best.score if best else None,
             steps=_steps(tree, node, facts["validation"], flops),
+            stage_flops=node.flops,
             catalogue=self.catalogue,
             metric_catalogue=self.metric_catalogue,
             seed=f"{self.seed}/{tree.next_id()}",

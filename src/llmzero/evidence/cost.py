@@ -108,10 +108,13 @@ def predicted(evidence: Evidence, hparams: HParams) -> tuple[CostModel, Cost] | 
 
 
 def doubled(parameter: Parameter, value: Value) -> Value | None:
-    """Return twice a hyperparameter's value; None where that is no number, or not allowed."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return about twice a hyperparameter's value, or where that is its greatest about half of it; None where
+    it is no number, or 0, or has no other value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value:
         return None
-    return None if not value or parameter.problem(2 * value) else 2 * value
+    others = (parameter.clamp(factor * value) for factor in (2, 0.5))
+    return next((other for other in others if other != value), None)
 
 
 def _line(points: list[tuple[float, float]]) -> tuple[float, float]:

@@ -172,6 +172,7 @@ class Evidence(Sectioned):
     Attributes:
         stage: the stage in question: the parent of the one to be proposed, or the running one to be judged.
         steps: planned steps of a stage.
+        stage_flops: its planned compute, where that is its length.
         node_id: the stage that is to be created or judged; that of `stage` itself where its child
             is asked for before it has ended.
         seed: for an agent that draws; the same for the same decision of the same search.
@@ -199,6 +200,7 @@ class Evidence(Sectioned):
     metric_catalogue: dict[str, Metric] = of("catalogue")
     node_id: str = of("stage", "")
     seed: str = of("stage", "")
+    stage_flops: float | None = of("stage", None)
     checkpoints: Sequence[int] = of("stage", ())
     lengths: tuple[float, float] = of("stage", LENGTHS)
     setting: Mapping[str, str] = of("setting", {})

@@ -15,11 +15,11 @@ import pytest
 
 from llmzero.agents.prompt import PROMPTS, Prompts, Shown, conversation, predictions_text
 from llmzero.agents.text import estimated_tokens
-from llmzero.core.errors import UserError
+from llmzero.core.errors import DamagedFileError, UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageDir, StageResult, ValidationPoint
 from llmzero.evidence.builder import EvidenceBuilder
-from llmzero.evidence.evidence import SECTIONS, Evidence, Prediction, StageView, Standing, of
+from llmzero.evidence.evidence import SECTIONS, Choice, Evidence, Prediction, StageView, Standing, of
 from llmzero.evidence.proposal import Expected, Proposal
 from llmzero.tree.store import EventStore
 from tests.unit.agents.test_rules import evidence, points
@@ -118,13 +118,13 @@ def test_the_prompt_says_where_the_search_stands(facts: Evidence) -> None:
     lines = text(facts).partition("# Where the search stands\n\n")[2].partition("\n\n# The path so far")[0]
     assert lines.splitlines() == [
         "- 0001 is continued, score 0.360. Why-0001.",
-        "- It is at depth 1; a path through it may still get 3 stages; "
-        "the search may still begin 2, the one to be proposed among them; 4e+09 FLOPs are left.",
+        "- It is at depth 1; levels left on a path through it: 3; "
+        "stages that the search may still begin, this one among them: 2; 4e+09 FLOPs are left.",
         "- The best stage is 0039, depth 2, score 0.239; its configuration, against that of 0001: "
         "learning_rate 0.0001 -> 0.0004.",
         "- Its path stood at depth 2 with 0001, score 0.201, at depth 2 with 0039, score 0.239.",
         "- These could be continued in its place:",
-        "  - 0005: depth 2, score 0.205, 2 stages may follow on its path, has 1 child; "
+        "  - 0005: depth 2, score 0.205, levels left 2, children 1; "
         "its configuration, against that of 0001: learning_rate 0.0001 -> 6e-05",
     ]
     assert facts.standing is not None
@@ -132,7 +132,7 @@ def test_the_prompt_says_where_the_search_stands(facts: Evidence) -> None:
         facts, best_path=[facts.stage], standing=replace(facts.standing, levels_left=None, others=())
     )
     lines = text(best).partition("# Where the search stands\n\n")[2].partition("\n\n# The path so far")[0]
-    assert "path through it" not in lines and "in its place" not in lines
+    assert "levels left" not in lines and "in its place" not in lines
     assert lines.endswith("- 0001 is the best stage of the search.")
 
 
@@ -304,6 +304,60 @@ def test_untrusted_text_stays_inside_its_fence(facts: Evidence) -> None:
     assert "\x1b" not in prompt
 
 
+def test_right_and_wrong_rollouts_are_shown_alike_with_scores_by_subtask(facts: Evidence) -> None:
+    """Of seven wrong ones and two right ones, the latest four and both; what is right, the score says."""
+    rows = [
+        {
+            "step": step,
+            "prompt": "p",
+            "completion": f"c{step}",
+            "reward": 0.9,
+            "score": float(step in (4, 12)),
+        }
+        for step in range(4, 40, 4)
+    ]
+    rows[-1] |= {"subtask": "chords"}
+    told = replace(facts, rollouts=rows, subtasks={"rhythm": (0.5, 0.05, 100), "chords": (0.125, 0.02, 80)})
+    shown = text(told).partition("# Sample rollouts of the parent\n")[2].partition("\n# ")[0]
+    assert "lowest first: chords 0.125 ± 0.020 (n 80), rhythm 0.500 ± 0.050 (n 100)." in shown
+    assert "2 right and 4 wrong ones, chosen for balance as far as stored:" in shown
+    assert re.findall(r"completion: (c\d+)", shown) == ["c4", "c12", "c24", "c28", "c32", "c36"]
+    assert "step 36, reward 0.9, chords\n" in shown
+    blind = text(told, replace(ALL, metrics=False))
+    assert "chords" not in blind and "completion: c" not in blind
+
+
+def test_what_children_did_is_told_and_strangers_stay_a_line(facts: Evidence, catalogue: Catalogue) -> None:
+    stop = {
+        "event": "stop_requested",
+        "step": 8,
+        "reason": "at best 0.4:\n cannot reach 0.5",
+        "details": {"reach": 0.4, "slope": -0.001, "note": "x"},
+    }
+    child = replace(
+        view(catalogue, 36, 1),
+        state="stopped",
+        changes={"temperature": 1.2},
+        points=points([0.2, 0.25]),
+        levels={"entropy": (0.119, 0.216), "kl": (1e-12, 2e-11), "clip_fraction_low": (0.1, 0.1)},
+        stop=stop,
+    )
+    audited = replace(child, node_id="0035", stop={**stop, "event": "audited", "details": "odd"})
+    prompt = text(replace(facts, children=[audited, child]))
+    tried = prompt.partition("# What was already tried from the parent\n\n")[2].partition("\n\n# ")[0]
+    told = tried.partition("- 0036 from 0001: ")[2].splitlines()
+    assert told[1:] == [
+        "  validation: step 5 0.2 ± 0.01, step 10 0.25 ± 0.01",
+        "  first and last third: entropy 0.119 -> 0.216 (depends on temperature by itself), kl 0, "
+        "clip_fraction_low 0.1",
+        "  stopped at step 8: 'at best 0.4: cannot reach 0.5' (reach 0.4, slope -0.001)",
+        "  m wrote: 'reason-36'",
+    ]
+    assert "  would have been stopped, and ran on, at step 8: 'at best 0.4: cannot reach 0.5'\n" in tried
+    elsewhere = prompt.partition("# Other stages of the search\n\n")[2].partition("\n\n# ")[0]
+    assert "- 0007 from 0000: " in elsewhere and "wrote" not in elsewhere
+
+
 def test_expectations_are_compared_with_what_came() -> None:
     predictions = [
         Prediction("0001", 0.5, 0.4, 0.8, True, (("kl", "up", True), ("entropy", "up", False))),
@@ -448,6 +502,8 @@ def test_predictions_are_made_from_what_the_stages_recorded(
         Prediction("0002", 0.5, 0.4, 0.7, True, (("kl", "up", True), ("entropy", "up", False)))
     ]
     assert gathered.checkpoints == [4]
+    assert gathered.path[2].levels["entropy"] == (0.8, 0.8)
+    assert [p.score for p in gathered.path[2].points] == [0.4]
     assert [v.node_id for v in gathered.best_path] == ["0000", "0001", "0002"]
     assert gathered.node_id == "0003"
     path = text(gathered).partition("# The path so far")[2]
@@ -456,6 +512,48 @@ def test_predictions_are_made_from_what_the_stages_recorded(
         < path.index("- 0001 from 0000: no change")
         < path.index("- 0002 from 0001: group_size 8 -> 16")
     )
+
+
+def test_what_a_change_moves_by_itself_is_no_foresight(
+    search: Path, catalogue: Catalogue, metrics: Any
+) -> None:
+    """Stage 0002 changed the group size, on which entropy is said to depend by itself here."""
+    tree = EventStore(search / "tree.jsonl", repair=False).tree
+    metrics = {**metrics, "entropy": replace(metrics["entropy"], depends_on=("group_size",))}
+    gathered = EvidenceBuilder(search / "nodes", catalogue, metrics, 0).for_proposal(tree, "0002", {})
+    assert gathered.predictions[0].metrics == (("kl", "up", True),)
+
+
+def test_a_choice_and_subtasks_come_with_the_evidence(
+    search: Path, catalogue: Catalogue, metrics: Any
+) -> None:
+    tree = EventStore(search / "tree.jsonl", repair=False).tree
+    lines = [
+        {"step": 2, "global_step": 2, "score": 0.1, "stderr": 0.1, "n": 9, "seconds": 1.0},
+        {"step": 4, "global_step": 4, "score": 0.1, "stderr": 0.1, "n": 9, "seconds": 1.0},
+    ]
+    lines[0]["subtasks"] = {"a": [0.1, 0.1, 4]}
+    lines[1]["subtasks"] = {"a": [0.2, 0.1, 4], "b": [0.3, 0.1, 5]}
+    file = StageDir(search / "nodes" / "0002").validation_file
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    builder = EvidenceBuilder(search / "nodes", catalogue, metrics, 0, max_depth=4, stages=6)
+    choice = Choice("Why.", ("0001", "0000"))
+    gathered = builder.for_proposal(tree, "0002", {"flops": 2e9}, choice=choice)
+    standing = gathered.standing
+    assert standing is not None
+    assert (standing.why, standing.depth, standing.levels_left) == ("Why.", 2, 2)
+    assert (standing.stages_left, standing.flops_left) == (4, 2e9)
+    assert [
+        (o.node_id, round(o.score or 0, 6), o.children, standing.levels_below(o)) for o in standing.others
+    ] == [
+        ("0001", 0.3, 1, 3),
+        ("0000", 0.2, 1, 4),
+    ]
+    assert gathered.subtasks == {"a": [0.2, 0.1, 4], "b": [0.3, 0.1, 5]}
+    assert builder.for_proposal(tree, "0002", {}, until=3).subtasks == {"a": [0.1, 0.1, 4]}
+    file.write_text(json.dumps({**lines[0], "subtasks": {"a": [0.1]}}) + "\n")
+    with pytest.raises(DamagedFileError, match=r"validation\.jsonl:1.*subtasks"):
+        builder.for_proposal(tree, "0002", {})
 
 
 _opened: list[str] = []

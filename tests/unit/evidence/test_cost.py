@@ -88,9 +88,10 @@ def test_a_prediction_is_for_as_many_steps_as_the_parent_has(catalogue: Catalogu
     assert found[1].flops == pytest.approx(seen.steps * work({**told.hparams, "epochs": 2}, 10.0))
 
 
-def test_what_can_be_doubled(catalogue: Catalogue) -> None:
+def test_what_can_be_doubled_or_halved(catalogue: Catalogue) -> None:
     assert doubled(catalogue["group_size"], 8) == 16
-    assert doubled(catalogue["group_size"], max(catalogue["group_size"].choices or ())) is None
+    choices = catalogue["group_size"].choices or ()
+    assert doubled(catalogue["group_size"], max(choices)) == max(choices) // 2
     assert doubled(catalogue["kl_coef"], 0.0) is None
     assert doubled(catalogue["optimizer_state"], "carry") is None
     assert doubled(catalogue["rewarm"], True) is None

@@ -117,6 +117,16 @@ def test_thinning_is_even_and_keeps_both_ends(most: int, items: list[int]) -> No
     assert thinned(range(10), most) == items
 
 
+def test_greedy_and_sampled_scores_are_set_against_each_other(build: Build) -> None:
+    """Training samples: of six steps, the last two scored 0.1 and 0.14 on average."""
+    facts = build([0.5, 0.625], columns={"train_score": [0.3, 0.3, 0.2, 0.2, 0.1, 0.14]})
+    gap = "0.625 greedy against 0.12 sampled over the last third, a gap of +0.505"
+    greedy = replace(facts, validation_temperature=0.0)
+    assert f"Validation is greedy, training samples at temperature 1: {gap}" in dynamics_text(greedy)
+    for unknown in (facts, replace(facts, validation_temperature=0.7), replace(greedy, metrics=[])):
+        assert "greedy" not in dynamics_text(unknown)
+
+
 # --- metrics ---
 
 

@@ -115,6 +115,7 @@ def test_the_score_is_the_mean_over_examples_of_the_mean_over_their_samples() ->
     ]
     assert found.rows[0]["reward"] == 1.0
     assert found.rows[2]["parts"] == {"correct": 0.5}
+    assert [row["score"] for row in found.rows[:4]] == [1.0, 1.0, 0.5, 0.0]
 
 
 def test_pass_at_counts_completions_that_are_entirely_right() -> None:

@@ -371,6 +371,7 @@ def test_the_catalogue_depth_and_length_are_the_tables(file: Path, tmp_path: Pat
     assert config.stage_groups["trainer"]["validation_max_tokens"] == 40
     assert config.task == {"_target_": None}, "a table names no code"
     assert briefing(config)["task"] == "getcwd name=made", "agents know what was learnt"
+    assert "rules and reward" not in briefing(config, asks_model=True), "nor is a stranger's code imported"
 
 
 @pytest.mark.parametrize(

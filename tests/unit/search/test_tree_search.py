@@ -72,7 +72,8 @@ SCALE: list[tuple[str | None, float | None]] = [(None, 0.0), ("0000", 0.5)]
 
 
 @pytest.mark.parametrize(
-    ("rule", "promise"), [("forecast", "the path through it is expected to reach"), ("uct", "it scored")]
+    ("rule", "promise"),
+    [("forecast", "the best score that its path is forecast to reach"), ("uct", "its score")],
 )
 def test_an_agent_that_thinks_hears_why_a_stage_is_continued_and_which_others_could_be(
     rule: str, promise: str
@@ -91,7 +92,7 @@ def test_an_agent_that_thinks_hears_why_a_stage_is_continued_and_which_others_co
         expansion = search.ask(tree)
         assert expansion is not None and expansion.proposal is None
         assert expansion.why.startswith(why)
-        promises = re.findall(rf"(\d{{4}}): {promise} (\d\.\d{{3}})", expansion.why)
+        promises = re.findall(r"(\d{4}) (\d\.\d{3})", expansion.why.partition(f"Of each, {promise}")[2])
         assert {name for name, _ in promises} - {expansion.parent_id} == set(expansion.others)
         told = [float(score) for name, score in promises if name != expansion.parent_id]
         assert len(told) == 5 and told == sorted(told, reverse=True)

@@ -32,7 +32,7 @@ class Forecast:
             children of a node have failed.
     """
 
-    promise = "the path through it is expected to reach {:.3f}"
+    promise = "the best score that its path is forecast to reach (choices are drawn around forecasts)"
 
     def __init__(
         self, max_depth: int, exploration: float, failure_penalty: float, failures_tolerated: int

@@ -65,7 +65,7 @@ class SelectionRule(Protocol):
     It gets every event once, so that a choice needs no walk over the tree.
 
     Attributes:
-        promise: what the scores of `ranked` are, a format for one of them.
+        promise: what the scores of `ranked` are, in words.
     """
 
     promise: str
@@ -201,10 +201,11 @@ class TreeSearch(IncrementalMethod):
         if not self.context.thinks:  # nobody reads what others promise
             return expand(self.context, tree, node.node_id, why)
         ranked = self.rule.ranked(tree, self._stages_left(tree))
-        promises = {node_id: self.rule.promise.format(score) for score, node_id in ranked}
+        promises = {node_id: f"{node_id} {score:.3f}" for score, node_id in ranked}
         others = tuple(islice((node_id for node_id in promises if node_id != node.node_id), OTHERS))
-        told = [name for name in (node.node_id, *others) if name in promises]
-        why += f" {'; '.join(f'{name}: {promises[name]}' for name in told)}." if told else ""
+        told = [promises[name] for name in (node.node_id, *others) if name in promises]
+        if told:
+            why += f" Of each, {self.rule.promise}: {', '.join(told)}."
         return expand(self.context, tree, node.node_id, why, others)
 
 

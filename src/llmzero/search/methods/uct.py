@@ -49,7 +49,7 @@ class Uct:
             failed.
     """
 
-    promise = "it scored {:.3f}"
+    promise = "its score"
 
     def __init__(self, c_uct: float, backup: str, failure_penalty: float, failures_tolerated: int) -> None:
         self.c_uct = c_uct
