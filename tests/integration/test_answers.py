@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,36 +20,39 @@ from tests.integration.conftest import Run, read_lines
 from tests.integration.searches import SIMULATED, summary
 from tests.integration.test_baselines_killed import composed, events, run, run_killed
 from tests.integration.test_llm import ALWAYS_ASKING, asking, calls_of, tree_of
+from tests.integration.test_thinking import paced
 from tests.llm_server import Answer, LLMServer, Request, answer_json, asked_schema, scripted, sensible
 
 ASKING = [ALWAYS_ASKING, "agent.max_prompt_tokens=100000", "stopper=none"]
 
 
-def said(change: Callable[[random.Random, dict[str, Any], dict[str, Any]], Any]) -> Any:
-    """Return a mind that answers sensibly, but for what `change` does to the answer, knowing the schema."""
+def said(change: Callable[[random.Random, dict[str, Any], dict[str, Any], int], Any]) -> Any:
+    """Return a mind that answers sensibly, but for what `change` does to the answer.
+
+    It knows the properties of the schema, and the number of the stage that is to be proposed.
+    """
 
     def mind(request: Request) -> Answer:
         schema, rng = asked_schema(request), random.Random(request.last_user)
         if "changes" not in schema.get("properties", {}):
             return scripted(request)
-        value = sensible(rng, schema)
-        change(rng, value, schema["properties"])
+        value, number = sensible(rng, schema), re.findall(r"Propose the stage (\d+) ", request.text)[-1]
+        change(rng, value, schema["properties"], int(number))
         return answer_json(request, value)
 
     return mind
 
 
-def freely(rng: random.Random, value: dict[str, Any], properties: dict[str, Any]) -> None:
+def freely(rng: random.Random, value: dict[str, Any], properties: dict[str, Any], number: int) -> None:
     """Use all there is: other parents, lengths, alternatives, closing and training on unchanged."""
-    kind = rng.random()
-    if "close" in properties["action"]["enum"] and kind < 0.15:
-        value |= {"action": "close", "rationale": f"Nothing grows there, {kind:.3f}."}
-    elif kind < 0.3:
+    if "close" in properties["action"]["enum"] and number % 5 == 3:
+        value |= {"action": "close", "rationale": f"Nothing grows there, as {number} shows."}
+    elif number % 5 == 1:
         value |= {"action": "continue", "changes": []}
-    if "parent" in properties and rng.random() < 0.5:
+    if "parent" in properties and number % 2:
         value["parent"] = rng.choice(properties["parent"]["enum"])
-    value["length"] = min(rng.choice([0.5, 1, 1.25, 2]), properties["length"]["maximum"])
-    if rng.random() < 0.6:
+    value["length"] = min([0.5, 1, 1.25, 2][number % 4], properties["length"]["maximum"])
+    if number % 3:
         other = sensible(rng, {"properties": properties})
         value["alternative"] = {name: other[name] for name in ("changes", "resume_from", "expected")}
 
@@ -125,7 +131,7 @@ def assert_closed_nodes_stay_closed(tree: Tree, log: list[dict[str, Any]]) -> No
 def test_a_model_that_closes_everything_ends_no_search(launch: Run, tmp_path: Path, workers: int) -> None:
     """Of the nodes that may grow one is left, whatever a model says; calls stay charged."""
 
-    def closes(rng: random.Random, value: dict[str, Any], properties: dict[str, Any]) -> None:
+    def closes(rng: random.Random, value: dict[str, Any], properties: dict[str, Any], number: int) -> None:
         value |= {"action": "close", "rationale": "It is of no use: the policy has collapsed."}
 
     search = tmp_path / "s"
@@ -142,7 +148,7 @@ def test_a_model_that_closes_everything_ends_no_search(launch: Run, tmp_path: Pa
     assert len(closed) >= 2
     assert outcome["nodes"]["withdrawn"] == len(gone)
     late = [event["reason"] for event in gone if not event["closes"]]
-    assert bool(late) == (workers > 1), "of several that are asked at a time, the others have closed theirs"
+    assert workers > 1 or not late, "of several that are asked at a time, the others have closed theirs"
     assert all("the only stage that can be continued now" in reason for reason in late)
     assert outcome["nodes"]["total"] == 7
     assert complaints, "where no other stage can be continued, the model is told so"
@@ -159,8 +165,59 @@ def test_a_model_that_closes_everything_ends_no_search(launch: Run, tmp_path: Pa
     assert f"node={node}: was withdrawn" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("wish", "reason"),
+    [
+        (
+            {"action": "close"},
+            "the agent would close 0002, the only stage that can be continued now: As 0004 says.",
+        ),
+        ({"parent": "0001"}, "it was to continue 0001, which is closed by now"),
+    ],
+)
+def test_an_answer_that_comes_when_all_else_is_closed_is_withdrawn(
+    run_here: Run, tmp_path: Path, wish: dict[str, str], reason: str
+) -> None:
+    """Stage 0004 is asked for below 0002; before its answer comes, 0003 and 0001 are closed, 0002 is full."""
+    search, late = tmp_path / "s", threading.Event()
+
+    def mind(request: Request) -> Answer:
+        number = re.findall(r"Propose the stage (\d+) ", request.text)[-1]
+        if number == "0007":
+            late.set()
+        if number == "0004":
+            late.wait(60)
+            time.sleep(0.3)
+        if number not in ("0004", "0005", "0006"):
+            return scripted(request)
+        value = json.loads(scripted(request).content or "{}") | {"rationale": f"As {number} says."}
+        return answer_json(request, value | (wish if number == "0004" else {"action": "close"}))
+
+    with LLMServer(mind) as server:
+        run_here(
+            "search",
+            *paced(step_s=0.05),
+            ALWAYS_ASKING,
+            *asking(server),
+            "search.method.k_max=2",
+            "search.workers=2",
+            "budget.stages=5",
+            f"search_dir={search}",
+        )
+    tree, log = tree_and_log(search)
+    gone = {event["node_id"]: event for _, event in withdrawn(log)}
+    assert {name: event["closes"] for name, event in gone.items()} == {
+        "0004": False,
+        "0005": True,
+        "0006": True,
+    }
+    assert gone["0004"]["reason"] == reason
+    assert (tree.closed, tree["0002"].closed) == (["0003", "0001"], "")
+    assert summary(search)["budget"]["stages"] == 5
+
+
 def test_a_second_best_proposal_is_the_next_child_without_another_call(run_here: Run, tmp_path: Path) -> None:
-    def twofold(rng: random.Random, value: dict[str, Any], properties: dict[str, Any]) -> None:
+    def twofold(rng: random.Random, value: dict[str, Any], properties: dict[str, Any], number: int) -> None:
         other = sensible(rng, {"properties": properties})
         value["alternative"] = {name: other[name] for name in ("changes", "resume_from", "expected")}
 
@@ -186,7 +243,7 @@ def test_a_second_best_proposal_is_the_next_child_without_another_call(run_here:
 
 
 def test_stages_are_as_long_as_asked_within_the_budget(run_here: Run, tmp_path: Path) -> None:
-    def long(rng: random.Random, value: dict[str, Any], properties: dict[str, Any]) -> None:
+    def long(rng: random.Random, value: dict[str, Any], properties: dict[str, Any], number: int) -> None:
         value["length"] = properties["length"]["maximum"]
 
     search = tmp_path / "s"
@@ -208,7 +265,7 @@ def test_stages_are_as_long_as_asked_within_the_budget(run_here: Run, tmp_path: 
 
 
 def test_stages_sized_in_flops_keep_a_budget_of_them(run_here: Run, tmp_path: Path) -> None:
-    def long(rng: random.Random, value: dict[str, Any], properties: dict[str, Any]) -> None:
+    def long(rng: random.Random, value: dict[str, Any], properties: dict[str, Any], number: int) -> None:
         value["length"] = 2
 
     search, usual, sizes = tmp_path / "s", 3e16, ["search.stage_flops=3e16", "search.stage_steps=null"]
