@@ -16,10 +16,10 @@ UPDATE_PASSES = 3  # of one epoch: the backward pass costs twice the forward pas
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a step or a stage: compute in FLOPs, and time in device seconds; None is unknown."""
+    """Of a stage: compute in FLOPs, None where unknown, and time in device seconds."""
 
     flops: float | None
-    seconds: float | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,15 @@ def expected_length(evidence: Evidence, hparams: Mapping[str, Value]) -> float |
 
     Under a lower limit they are no longer than that; under a higher one, those that are cut use all of it.
     """
-    length, limit = (
-        late(evidence, "completion_length_mean"),
-        evidence.stage.hparams.get("max_completion_length"),
-    )
+    length = late(evidence, "completion_length_mean")
+    limit = evidence.stage.hparams.get("max_completion_length")
     if not length:
         lengths = [view.length for view in (*evidence.children, *evidence.best_path) if view.length]
         length = fmean(lengths) if lengths else 0.0
     allowed = hparams.get("max_completion_length", math.inf)
     if not length or limit is None or allowed == limit:
         return length or None
-    return min(length + late(evidence, "truncated_fraction") * max(0, allowed - limit), allowed)
+    return float(min(length + late(evidence, "truncated_fraction") * max(0, allowed - limit), allowed))
 
 
 def predicted(evidence: Evidence, hparams: HParams) -> tuple[CostModel, Cost] | None:

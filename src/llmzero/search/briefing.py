@@ -28,8 +28,8 @@ def briefing(config: SearchConfig, *, asks_model: bool = False) -> dict[str, str
         parts[name] = " ".join(words).strip() or "none"
     if config.table is not None:
         parts["task"] = str(settings_of_table(config.table, config.seed, "task"))
-    if asks_model and (words := _rules(config)):
-        parts["rules and reward"] = one_line(words, RULES_LIMIT)
+    if asks_model and (rules := _rules(config)):
+        parts["rules and reward"] = one_line(rules, RULES_LIMIT)
     parts["search"] = (
         f"stages of {search.length}, paths of up to {search.max_depth} stages, "
         f"{search.workers} stages at a time"
