@@ -132,7 +132,8 @@ def test_an_endpoint_that_hangs_holds_nothing_up(
     search, hangs = tmp_path / "s", threading.Event()
 
     def mind(request: Request) -> Answer:
-        return after(HANGS_S if hangs.is_set() and "0002" not in request.last_user[-400:] else 0.0)(request)
+        held = hangs.is_set() and "Propose the stage 0002 that" not in request.last_user
+        return after(HANGS_S if held else 0.0)(request)
 
     hangs.set()
     overrides = [

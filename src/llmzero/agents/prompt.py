@@ -26,7 +26,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.hparams import HParams, Parameter
 from llmzero.core.length import flops_text
 from llmzero.core.metrics import Metric
-from llmzero.evidence.dynamics import NEGLIGIBLE, dynamics_text, number, thinned
+from llmzero.evidence.dynamics import NEGLIGIBLE, column, dynamics_text, number, thinned
 from llmzero.evidence.evidence import Evidence, Prediction, StageView
 from llmzero.evidence.plots import draw_plots
 from llmzero.evidence.proposal import PATHOLOGIES
@@ -294,8 +294,8 @@ def _level(metric: Metric, ends: tuple[float, float], changes: HParams) -> str:
 def _stopped(stop: Mapping[str, Any]) -> str:
     """Return when and why a stage was stopped, with the numbers of who decided so."""
     details = stop.get("details")
-    numbers = details if isinstance(details, Mapping) else {}
-    said = [f"{name} {number(value)}" for name, value in numbers.items() if isinstance(value, int | float)]
+    facts = details if isinstance(details, Mapping) else {}
+    said = [f"{one_line(name, 80)} {number(value)}" for name in facts for value in column([facts], name)]
     verb = "stopped" if stop.get("event") == "stop_requested" else "would have been stopped, and ran on,"
     return f"{verb} at step {stop.get('step')}: {one_line(stop.get('reason'), WORDS_LIMIT)!r}" + (
         f" ({', '.join(said)})" if said else ""

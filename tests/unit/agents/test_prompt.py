@@ -332,7 +332,7 @@ def test_what_children_did_is_told_and_strangers_stay_a_line(facts: Evidence, ca
         "event": "stop_requested",
         "step": 8,
         "reason": "at best 0.4:\n cannot reach 0.5",
-        "details": {"reach": 0.4, "slope": -0.001, "note": "x"},
+        "details": {"reach": 0.4, "slope": -0.001, "note": "x", "huge": 10**400},
     }
     child = replace(
         view(catalogue, 36, 1),
