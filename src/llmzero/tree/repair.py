@@ -28,8 +28,8 @@ def repair(workspace: Workspace) -> list[str]:
     A damaged line was the creation of a stage, which its `stage.json` and `proposal.json` tell; that it was
     being proposed, which its calls may tell (else it is, from the base model); its start, or its end, which
     its `result.json` tells, or the cost of a final test; or something that a restarted driver finds out by
-    itself: a stop, that a stage was withdrawn, the cost of a call. Where the end of the log was lost, or all of it, what the files tell
-    is added.
+    itself: a stop, that a stage was withdrawn, the cost of a call. Where the end of the log was lost, or all
+    of it, what the files tell is added.
     """
     file = workspace.tree_file
     again = workspace.path / f".{file.name}.repaired.tmp"
