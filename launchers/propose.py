@@ -49,6 +49,10 @@ def run(config: ProposeConfig) -> None:
         raise UserError(
             f"node={config.node}: there is no such stage; there are {', '.join(store.tree.nodes)}"
         )
+    if store.tree[config.node].state == "withdrawn":
+        raise UserError(
+            f"node={config.node}: was withdrawn when it was proposed; name a stage that has begun"
+        )
     if store.tree[config.node].state == "proposing":
         raise UserError(f"node={config.node}: is still being proposed; name a stage that has begun")
     left = store.ledger.left(session.config.budget)

@@ -12,6 +12,7 @@ from llmzero.agents.prompt import Prompts
 from llmzero.agents.reply import Reply
 from llmzero.agents.stopper import CurveStopper, CurveStopperSettings, StopperSettings
 from llmzero.agents.text import clean, share
+from llmzero.core.redaction import redacted_data
 from llmzero.core.settings import setting
 from llmzero.core.stage import ValidationPoint
 from llmzero.evidence.dynamics import dynamics_text
@@ -96,7 +97,7 @@ def _decision(reply: Reply) -> StopDecision:
     Raises:
         ValueError: it is none.
     """
-    value = json_object(reply.text, "stop")
+    value = redacted_data(json_object(reply.text, "stop"))
     if value is None or not isinstance(value["stop"], bool):
         cut = "the reply was cut at llm.max_reply_tokens" if reply.cut else ""
         raise ValueError(reply.trouble or cut or "the answer says neither stop nor go on")

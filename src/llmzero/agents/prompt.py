@@ -196,6 +196,8 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "cost": cost_text(evidence),
         "metrics": _metrics(evidence) if shown.descriptions else "",
         "hparams": _hparams(evidence, shown.descriptions),
+        "free": bool(evidence.standing and evidence.standing.others),
+        "sized": evidence.lengths[0] < evidence.lengths[1],
         "checkpoints": ", ".join(
             str(step)
             for step in evidence.checkpoints
@@ -241,6 +243,8 @@ def _line(view: StageView, before: HParams | None) -> str:
         f"{name} {f'{values[name]} ->' if name in values else '='} {value_text(new)}"
         for name, new in view.changes.items()
     ]
+    if view.state == "withdrawn":
+        return f"{view.node_id} from {view.parent_id}: was withdrawn, there is no such stage"
     if view.state == "proposing":
         return (
             f"{view.node_id} from {view.parent_id}: is being proposed at this moment; its changes are unknown"
@@ -340,22 +344,18 @@ def predictions_text(predictions: Sequence[Prediction]) -> str:
     """Return expectations of earlier stages beside outcomes, and how well they are calibrated."""
     if not predictions:
         return ""
-    errors = [
-        p.expected_score - p.score
+    parent = [(p.probability, p.improved) for p in predictions if p.probability is not None]
+    best = [
+        (p.probability_best, p.was_best)
         for p in predictions
-        if p.expected_score is not None and p.score is not None
+        if p.probability_best is not None and p.was_best is not None
     ]
-    briers = [(p.probability - p.improved) ** 2 for p in predictions if p.probability is not None]
     hits = [hit for p in predictions for _, _, hit in p.metrics]
     summary = [
-        f"scores were expected {fmean(errors):+.3f} too high on average "
-        f"(mean absolute error {fmean(map(abs, errors)):.3f})"
-        if errors
-        else "",
-        f"probabilities of an improvement have a Brier score of {fmean(briers):.2f} "
-        "(0 is perfect, 0.25 a coin)"
-        if briers
-        else "",
+        _score_errors(predictions),
+        _coverage(predictions),
+        _calibration("passing the parent's best score", parent),
+        _calibration("passing the search's best score", best),
         f"{sum(hits)} of {len(hits)} metrics moved as expected" if hits else "",
     ]
     return "\n".join(
@@ -366,16 +366,71 @@ def predictions_text(predictions: Sequence[Prediction]) -> str:
     ).strip()
 
 
+def _score_errors(predictions: Sequence[Prediction]) -> str:
+    errors = [
+        p.expected_score - p.score
+        for p in predictions
+        if p.expected_score is not None and p.score is not None
+    ]
+    if not errors:
+        return ""
+    off, absolute = _off(fmean(errors), ".3f"), fmean(map(abs, errors))
+    return f"scores were expected {off} on average (mean absolute error {absolute:.3f})"
+
+
+def _off(error: float, form: str) -> str:
+    """Return by how much what was expected lies above what came, in words."""
+    size = format(abs(error), form)
+    if not float(size.rstrip("%")):
+        return "neither too high nor too low"
+    return f"{size} too {'high' if error > 0 else 'low'}"
+
+
+def _coverage(predictions: Sequence[Prediction]) -> str:
+    """Return how many 80 % intervals held the score, and what that says of them."""
+    held = [
+        p.low <= p.score <= p.high
+        for p in predictions
+        if p.score is not None and p.low is not None and p.high is not None
+    ]
+    if not held:
+        return ""
+    share = sum(held) / len(held)
+    advice = ": they are too narrow" if share < 0.65 else ": they are too wide" if share > 0.95 else ""
+    few = advice if len(held) >= 5 else ""
+    return f"{sum(held)} of {len(held)} of the 80 % intervals held the score{few}"
+
+
+def _calibration(event: str, said: Sequence[tuple[float, bool]]) -> str:
+    """Return how well probabilities of an event agree with how often it came."""
+    if not said:
+        return ""
+    brier = fmean((probability - came) ** 2 for probability, came in said)
+    mean, share = fmean(probability for probability, _ in said), fmean(came for _, came in said)
+    return (
+        f"{event} was held {mean:.0%} likely on average and came in {share:.0%} of {len(said)}, so "
+        f"probabilities were {_off(mean - share, '.0%')}, with a Brier score of {brier:.2f} (0 is perfect, "
+        "0.25 a coin)"
+    )
+
+
 def _prediction(p: Prediction) -> str:
     expected = f"{p.expected_score:.3f}" if p.expected_score is not None else "nothing said"
+    interval = f" ({p.low:.3f} to {p.high:.3f})" if p.low is not None and p.high is not None else ""
     came = f"{p.score:.3f}" if p.score is not None else "no score"
-    chance = (
-        f", improvement held {p.probability:.0%} likely and it {'came' if p.improved else 'did not come'}"
-        if p.probability is not None
-        else ""
-    )
+    chances = [
+        f", {event} held {probability:.0%} likely and it {'came' if outcome else 'did not come'}"
+        for event, probability, outcome in (
+            ("improvement", p.probability, p.improved),
+            ("a new best score", p.probability_best, p.was_best),
+        )
+        if probability is not None and outcome is not None
+    ]
     moved = ", ".join(f"{name} {way}: {'yes' if hit else 'no'}" for name, way, hit in p.metrics)
-    return f"- {p.node_id}: score expected {expected}, came {came}{chance}{'; ' + moved if moved else ''}"
+    return (
+        f"- {p.node_id}: score expected {expected}{interval}, came {came}{''.join(chances)}"
+        f"{'; ' + moved if moved else ''}"
+    )
 
 
 def _rollouts(evidence: Evidence, portion: Portion) -> str:

@@ -35,7 +35,7 @@ from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shap
 
 T = TypeVar("T")
 FinalState = Literal["completed", "stopped", "failed"]
-State = Literal["proposing", "queued", "running", "completed", "stopped", "failed"]
+State = Literal["proposing", "withdrawn", "queued", "running", "completed", "stopped", "failed"]
 FINAL_STATES = ("completed", "stopped", "failed")
 
 DISK_FULL = "disk full"  # the phase of a stage that has left for want of room, to go on when there is some

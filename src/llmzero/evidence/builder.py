@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -10,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from llmzero.core.hparams import Catalogue
+from llmzero.core.length import LENGTHS
 from llmzero.core.metrics import Metric, listed
 from llmzero.core.stage import StageDir, StageStatus, ValidationPoint
 from llmzero.evidence.dynamics import column, thirds
@@ -26,6 +28,7 @@ class EvidenceBuilder:
     Attributes:
         max_depth: stages of a path; None is no limit.
         stages: that the search may have; None is no limit.
+        lengths: the least and the greatest of a stage, in multiples of the usual one.
         validation_temperature: at which validations sample; None is unknown.
     """
 
@@ -36,6 +39,7 @@ class EvidenceBuilder:
     setting: Mapping[str, str] = field(default_factory=dict)
     max_depth: int | None = None
     stages: int | None = None
+    lengths: tuple[float, float] = LENGTHS
     validation_temperature: float | None = None
     _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they stay
     _levels: dict[str, dict[str, Any]] = field(default_factory=dict)  # what their metrics add to those
@@ -115,6 +119,7 @@ class EvidenceBuilder:
             metric_catalogue=self.metric_catalogue,
             seed=f"{self.seed}/{tree.next_id()}",
             setting=self.setting,
+            lengths=self.lengths,
             validation_temperature=self.validation_temperature,
             **facts,
         )
@@ -124,7 +129,7 @@ class EvidenceBuilder:
             why=choice.why,
             depth=node.depth,
             levels_left=None if self.max_depth is None else self.max_depth - node.depth,
-            stages_left=None if self.stages is None else self.stages - len(tree) + 1,
+            stages_left=None if self.stages is None else math.ceil(self.stages - tree.planned),
             flops_left=flops_left,
             others=tuple(self._view(tree, tree[other]) for other in choice.others),
         )
@@ -194,6 +199,7 @@ class EvidenceBuilder:
             for name, way in expected["metrics"].items()
             if not self._determined(name, changed)
         ]
+        incumbent = expected.get("incumbent")
         return Prediction(
             node_id=node.node_id,
             expected_score=expected["score"],
@@ -201,6 +207,10 @@ class EvidenceBuilder:
             probability=expected["probability"],
             improved=(_gain(node, parent) or 0.0) > 0,
             metrics=tuple((name, way, hit) for name, way, hit in moved if hit is not None),
+            low=expected.get("low"),
+            high=expected.get("high"),
+            probability_best=expected.get("probability_best"),
+            was_best=None if incumbent is None else node.score is not None and node.score > incumbent,
         )
 
     def _determined(self, name: str, changes: Iterable[str]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
 from llmzero.core.hparams import Catalogue, HParams
+from llmzero.core.length import LENGTHS
 from llmzero.core.metrics import Metric
 from llmzero.core.stage import ValidationPoint
 
@@ -146,6 +147,9 @@ class Prediction:
     Attributes:
         expected_score, score: best validation score.
         probability: that it would pass the score it began with; `improved` tells whether it did.
+        low, high: the 80 % interval of the score.
+        probability_best: that it would pass the search's best score; `was_best` tells whether it did, None
+            where that score was not known.
         metrics: (metric, expected direction, whether it went that way).
     """
 
@@ -155,6 +159,10 @@ class Prediction:
     probability: float | None
     improved: bool
     metrics: tuple[tuple[str, str, bool], ...] = ()
+    low: float | None = None
+    high: float | None = None
+    probability_best: float | None = None
+    was_best: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,7 @@ class Evidence(Sectioned):
             is asked for before it has ended.
         seed: for an agent that draws; the same for the same decision of the same search.
         checkpoints: steps of `stage` at which there is a checkpoint, the best one's in `best_step`.
+        lengths: the least and the greatest of a stage, in multiples of the usual one.
         setting: what is trained and how, in a few words by name.
         budget_left: what remains of each limited resource.
         path: stages from the root to `stage`.
@@ -193,6 +202,7 @@ class Evidence(Sectioned):
     seed: str = of("stage", "")
     stage_flops: float | None = of("stage", None)
     checkpoints: Sequence[int] = of("stage", ())
+    lengths: tuple[float, float] = of("stage", LENGTHS)
     setting: Mapping[str, str] = of("setting", {})
     budget_left: dict[str, float] = of("budget", {})
     path: Sequence[StageView] = of("path", ())

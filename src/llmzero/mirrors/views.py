@@ -20,6 +20,7 @@ from llmzero.tree.tree import Node, Tree
 
 STATE_STYLES = {
     "proposing": "dim",
+    "withdrawn": "dim",
     "queued": "dim",
     "running": "cyan",
     "completed": "green",
@@ -84,10 +85,13 @@ def node_text(node: Node, tree: Tree) -> str:
         return visible_line(
             f"{node.node_id} {score} proposing: the agent is asked what to change in {node.parent_id}"
         )
+    if node.state == "withdrawn":
+        return visible_line(f"{node.node_id} {score} withdrawn: {node.withdrawn}")
     unchanged = "practitioner's configuration" if node.hparams == tree.root.hparams else "unchanged"
     changes = ", ".join(f"{name}={value}" for name, value in changed(node, tree).items()) or unchanged
     diagnosis = "+".join(map(str, node.proposal.get("diagnosis", ())))
     error = f" ({node.result.error})" if node.result and node.result.error else ""
+    error += f"; closed: {node.closed}" if node.closed else ""
     told = f"{node.node_id} {score} {node.state}: {diagnosis + ' -> ' if diagnosis else ''}{changes}{error}"
     return visible_line(told)
 

@@ -62,7 +62,7 @@ def check_stages(store: EventStore, catalogue: Catalogue, budget: Budget) -> Non
             "version, or its runner, did not count it; give budget.flops=null and another limit"
         )
     for node in store.tree:
-        if node.state == "proposing":
+        if node.state in ("proposing", "withdrawn"):
             continue
         if problems := catalogue.problems(node.hparams):
             raise DamagedFileError(store.path, f"stage {node.node_id}: {problems[0]}", RESTORE)

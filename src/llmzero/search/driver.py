@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from llmzero.evidence.evidence import Choice
 from llmzero.evidence.proposal import Proposal, Resume, StopDecision
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.judgements import Judgements
-from llmzero.search.methods.base import Expansion, SearchMethod, ThinkingMethod, WatchingMethod
+from llmzero.search.methods.base import Expansion, FreeMethod, SearchMethod, ThinkingMethod, WatchingMethod
 from llmzero.search.rounds import POLL_S, Rounds
 from llmzero.search.thinking import Prefetches, Think, in_background
 from llmzero.tree.budget import Budget
@@ -138,6 +139,7 @@ class Driver:
         self.budget, self.plan, self.root_hparams = budget, plan, root_hparams
         self._watcher = method if isinstance(method, WatchingMethod) else None
         self._thinker = method if isinstance(method, ThinkingMethod) else None
+        self._free = method if isinstance(method, FreeMethod) else None
         self.on_change, self.settle = on_change, settle
         self._think = think
         self._proposals: dict[str, Future[Proposal]] = {}  # of nodes that are being proposed
@@ -250,11 +252,51 @@ class Driver:
         if not ready or self._time_is_over():
             return False
         for node_id in ready:
-            proposal, node = self._proposals.pop(node_id).result(), self.store.tree[node_id]
-            assert node.parent_id is not None
-            hparams = {**self.store.tree[node.parent_id].hparams, **proposal.changes}
-            self._start(self._create(node.parent_id, hparams, proposal, node=node))
+            self._answered(self.store.tree[node_id], self._proposals.pop(node_id).result())
         return True
+
+    def _answered(self, node: Node, proposal: Proposal) -> None:
+        """Start the stage that was proposed, or withdraw it.
+
+        It is withdrawn where the agent closes its parent, unless that is the only node left to grow from by
+        now, or where it names another parent that may get no more children by now. The method goes on then.
+        """
+        tree, asked = self.store.tree, node.parent_id
+        assert asked is not None
+        parent_id = proposal.parent or asked
+        may_grow = self._free.open_nodes(tree) if self._free else ()
+        closes = proposal.action == "close"
+        only = closes and not any(each != asked for each in may_grow)
+        if not closes and (parent_id == asked or parent_id in may_grow):
+            proposal = self._within_budget(proposal)
+            hparams = {**tree[parent_id].hparams, **proposal.changes}
+            self._start(self._create(parent_id, hparams, proposal, node=node))
+            return
+        reason = proposal.rationale if closes else f"it was to continue {parent_id}, which is closed by now"
+        if only:
+            reason = f"the agent would close {asked}, the only stage that can be continued now: {reason}"
+        self._record(
+            "withdrawn",
+            node_id=node.node_id,
+            reason=reason,
+            closes=closes and not only,
+            proposal=proposal.to_dict(),
+        )
+        self._fill()  # before the next answer is taken: a driver that begins here decides alike
+
+    def _within_budget(self, proposal: Proposal) -> Proposal:
+        """Return a proposal whose stage is no longer than what is left, unless that is less than usual."""
+        others = self.store.tree.planned - 1.0
+        left = math.inf if self.budget.stages is None else self.budget.stages - others
+        if self.budget.flops is not None:
+            flops = self.budget.flops - (self.store.ledger.flops or 0.0) - self._flops_under_way()
+            usual = self._usual_flops()
+            left = min(left, flops / usual if usual else math.inf)
+        most = max(1.0, float(f"{left:.3g}"))
+        if proposal.length <= most:
+            return proposal
+        note = f"length={proposal.length:g}: cut to {most:g}, as no more is left of the budget."
+        return replace(proposal, length=most, notes=(*proposal.notes, note))
 
     def _time_is_over(self) -> bool:
         return any(name in TIME_LIMITS for name in self.spent_limits())
@@ -276,7 +318,7 @@ class Driver:
         self.store.ledger.seconds = self.elapsed
         limits = self.store.ledger.spent_limits(
             self.budget,
-            planned_stages=len(self.store.tree) - 1,
+            planned_stages=self.store.tree.planned,
             running_gpu_seconds=sum(r.status.gpu_seconds for r in self.running.values())
             + self.store.uncharged_idle(self.idle()),
             planned_flops=self._planned_flops() if self.budget.flops is not None else 0.0,
@@ -284,16 +326,22 @@ class Driver:
         return [*limits, "stop"] if self.workspace.stop_file.exists() else limits
 
     def _planned_flops(self) -> float:
-        """Return the compute that stages under way will have cost, and half of that of the next one.
+        """Return the compute that stages under way will have cost, and half of that of the next one."""
+        return self._flops_under_way() + self._usual_flops() / 2
 
-        Of a length in steps that is what stages have cost so far, on average.
-        """
-        ledger, tree = self.store.ledger, self.store.tree
-        usual = (ledger.flops or 0.0) / max(1, ledger.stages)
-        under_way = [tree[node_id] for node_id in (*self.running, *self._proposals)]
-        lengths = [node.length for node in under_way if node.parent_id is not None]
-        costs = [usual if length.flops is None else length.flops for length in (*lengths, self.plan.length)]
-        return sum(costs) - costs[-1] / 2
+    def _flops_under_way(self) -> float:
+        """Return the compute that stages under way will have cost: of one in steps, as others did so far."""
+        usual = self._usual_flops()
+        under_way = [self.store.tree[node_id] for node_id in (*self.running, *self._proposals)]
+        stages = [node for node in under_way if node.parent_id is not None]
+        return sum(usual * node.multiple if node.flops is None else node.flops for node in stages)
+
+    def _usual_flops(self) -> float:
+        """Return the compute of a stage of the usual length: of one in steps, what it was on average."""
+        ledger = self.store.ledger
+        if self.plan.length.flops is not None:
+            return self.plan.length.flops
+        return (ledger.flops or 0.0) / max(1.0, ledger.lengths)
 
     def _create(
         self,
@@ -312,6 +360,8 @@ class Driver:
         parent = tree[parent_id] if parent_id else None
         resume_from = self._checkpoint(parent, proposal.resume) if parent else None
         length = node.length if node else length or self.plan.length
+        if node is not None:
+            length = length.times(proposal.length)
         depth = parent.depth + 1 if parent else 0
         self._record(
             "created",
@@ -383,7 +433,7 @@ class Driver:
             return
         over = self._time_is_over()
         self._prefetches.take_up(over)
-        for node in [node for node in self.store.tree if not node.final]:
+        for node in [node for node in self.store.tree if node.under_way]:
             if node.state == "proposing":
                 if not over:
                     self._propose_again(node)
@@ -419,7 +469,11 @@ class Driver:
         if self._stands_still():
             return True
         self.settle()
-        changed = self._take_proposals()
+        changed = False
+        while self._take_proposals():
+            changed = True
+            if self._stands_still():  # for the question that follows a stage that was withdrawn
+                return True
         self._take_verdicts()
         for node_id, running in self.running.items():
             status = running.handle.poll()

@@ -12,6 +12,7 @@ from llmzero.agents.base import AsksModel, EarlyStopper, Proposer
 from llmzero.agents.journal import CallJournal
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
+from llmzero.core.length import LENGTHS
 from llmzero.core.parts import make
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.evidence.builder import EvidenceBuilder
@@ -80,6 +81,14 @@ class Session:
         """
         catalogue, metrics = config.catalogue, config.metric_catalogue
         workspace = Workspace(Path(config.search_dir).absolute())
+        runner = runner or make(
+            config.runner,
+            "runner",
+            workers=config.search.workers,
+            catalogue=catalogue,
+            secrets=secrets_of(config),
+            directory=workspace.path,
+        )
         proposer = make(
             config.agent,
             "agent",
@@ -100,17 +109,10 @@ class Session:
                 briefing(config, asks_model=isinstance(proposer, AsksModel)),
                 max_depth=config.search.max_depth,
                 stages=config.stages,
+                lengths=LENGTHS if getattr(runner, "any_length", True) else (1.0, 1.0),
                 validation_temperature=(config.trainer or {}).get("validation_temperature"),
             ),
-            runner=runner
-            or make(
-                config.runner,
-                "runner",
-                workers=config.search.workers,
-                catalogue=catalogue,
-                secrets=secrets_of(config),
-                directory=workspace.path,
-            ),
+            runner=runner,
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
             proposer=proposer,
             tracking=make(config.tracking, "tracking", secrets=secrets_of(config)),

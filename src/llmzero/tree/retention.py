@@ -73,7 +73,7 @@ def alive(tree: Tree) -> set[str]:
 
     After the search the practitioner's configuration is trained on from that stage.
     """
-    tips = [node for node in tree if not node.final] + [
+    tips = [node for node in tree if node.under_way] + [
         node for node in (tree.best(), tree.practitioner()) if node
     ]
     return {node.node_id for tip in tips for node in tree.path(tip.node_id)}

@@ -158,7 +158,7 @@ def test_compute_is_told_beside_device_seconds(facts: Evidence, catalogue: Catal
 def test_a_budget_is_kept_by_summarising_the_oldest_first(facts: Evidence) -> None:
     full = estimated_tokens(text(facts))
     shown: list[tuple[int, int, int]] = []
-    for budget in range(full, 5_000, -250):
+    for budget in range(full, 5_500, -250):
         prompt = text(facts, budget=budget)
         assert estimated_tokens(prompt) <= budget + 1
         words = [number for number in range(1, 41) if f"'reason-{number}'" in prompt]
@@ -371,10 +371,47 @@ def test_expectations_are_compared_with_what_came() -> None:
         "kl up: yes, entropy up: no"
     )
     assert said[2] == "- 0003: score expected nothing said, came no score"
-    assert "expected +0.000 too high on average (mean absolute error 0.100)" in said[3]
-    assert "Brier score of 0.10 (0 is perfect" in said[3]
+    assert "expected neither too high nor too low on average (mean absolute error 0.100)" in said[3]
+    assert (
+        "passing the parent's best score was held 60% likely on average and came in 50% of 2, so "
+        "probabilities were 10% too high, with a Brier score of 0.10 (0 is perfect" in said[3]
+    )
     assert "1 of 2 metrics moved as expected" in said[3]
     assert predictions_text([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("expected", "came", "words"),
+    [
+        (0.5, 0.4, "scores were expected 0.100 too high on average (mean absolute error 0.100)"),
+        (0.4, 0.5, "scores were expected 0.100 too low on average (mean absolute error 0.100)"),
+    ],
+)
+def test_feedback_says_too_high_and_too_low(expected: float, came: float, words: str) -> None:
+    chances = {"low": 0.3, "high": 0.45, "probability_best": 0.1, "was_best": True}
+    said = predictions_text([Prediction("0001", expected, came, 0.9, False, **chances)]).splitlines()
+    assert said[0] == (
+        f"- 0001: score expected {expected:.3f} (0.300 to 0.450), came {came:.3f}, improvement held 90% "
+        "likely and it did not come, a new best score held 10% likely and it came"
+    )
+    assert words in said[1]
+    assert "came in 0% of 1, so probabilities were 90% too high, with a Brier score of 0.81" in said[1]
+    assert (
+        "passing the search's best score was held 10% likely on average and came in 100% of 1, so "
+        "probabilities were 90% too low, with a Brier score of 0.81" in said[1]
+    )
+    held = int(came == 0.4)
+    assert f"{held} of 1 of the 80 % intervals held the score;" in said[1], "one tells nothing of their width"
+
+
+@pytest.mark.parametrize(
+    ("held", "advice"), [(0, ": they are too narrow"), (4, ""), (5, ": they are too wide")]
+)
+def test_the_coverage_of_intervals_says_how_they_are(held: int, advice: str) -> None:
+    said = predictions_text(
+        [Prediction(str(i), 0.4, 0.4 if i < held else 0.6, None, False, low=0.3, high=0.5) for i in range(5)]
+    )
+    assert f"{held} of 5 of the 80 % intervals held the score{advice}." in said
 
 
 # --- from a search directory ---

@@ -217,6 +217,76 @@ def test_a_stage_that_cannot_follow_is_refused(
     assert store.path.read_bytes() == log
 
 
+def test_a_stage_has_the_length_of_its_proposal_and_a_parent_of_those_to_choose_from(
+    tmp_path: Path,
+) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 3)
+    asked = proposing(store, others=["0002", "0001"])
+    assert store.tree.planned == 4
+    longer = {**asked, "steps": 38, "proposal": {"agent": "m", "length": 1.5}}
+    log = store.path.read_bytes()
+    for wrong, problem in (
+        ({"steps": 37}, "parent or length of 0004 are not those decided on"),
+        ({"steps": 75, "proposal": {"length": 3.0}}, "proposal.length=3.0: must be from 0.5 to 2"),
+        ({"proposal": {"length": "long"}}, "length"),
+        ({"proposal": {"length": float("nan")}}, "length"),
+        ({"parent_id": "0003", "depth": 2}, "parent or length of 0004 are not those decided on"),
+        ({"parent_id": "0002", "depth": 1}, "depth=1: is not that of its parent"),
+        ({"proposal": {"length": 1.5, "alternative": {"changes": 3}}}, "alternative"),
+        ({"proposal": {"length": 1.5, "expected": {"low": "x"}}}, "low"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            store.append("created", elapsed=1.0, **{**longer, **wrong})
+    assert store.path.read_bytes() == log
+    store.append("created", elapsed=1.0, **{**longer, "parent_id": "0002", "depth": 2})
+    for tree in (store.tree, EventStore(store.path).tree):
+        node = tree["0004"]
+        assert (node.parent_id, node.asked_below, node.depth, node.steps) == ("0002", "0000", 2, 38)
+        assert (tree.root.children, tree["0002"].children) == (["0001", "0002", "0003"], ["0004"])
+        assert (tree.root.expansions, tree["0002"].expansions) == (4, 0)
+        assert tree.planned == 4.5
+
+
+def test_a_withdrawn_stage_keeps_its_number_and_may_close_its_parent(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 1)
+    asked, late = proposing(store), proposing(store)
+    said = {"agent": "m", "action": "close", "calls": 1}
+    store.append("withdrawn", elapsed=1.0, node_id="0002", reason="It fell.", closes=True, proposal=said)
+    store.append("withdrawn", elapsed=1.0, node_id="0003", reason="too late", closes=False)
+    for tree in (store.tree, EventStore(store.path).tree):
+        assert [node.state for node in tree] == ["completed", "completed", "withdrawn", "withdrawn"]
+        assert (tree.root.closed, tree.closed, tree.planned, tree.next_id()) == (
+            "It fell.",
+            ["0000"],
+            1,
+            "0004",
+        )
+        assert (tree["0002"].withdrawn, tree["0002"].proposal, tree["0003"].proposal) == (
+            "It fell.",
+            said,
+            {},
+        )
+        assert not any(node.under_way or node.usable for node in tree.stages()[1:])
+        assert len(tree.finished) == 2
+    log = store.path.read_bytes()
+    below = {"node_id": "0004", "parent_id": late["node_id"], "depth": 2, "steps": 9}
+    for event, fields, problem in (
+        ("created", {**asked, "proposal": {}}, "node_id=0002: must be 0004"),
+        ("started", {"node_id": "0002"}, "stage 0002 was withdrawn before"),
+        ("withdrawn", {"node_id": "0003", "reason": "", "closes": True}, "stage 0003 was withdrawn before"),
+        ("withdrawn", {"node_id": "0001", "reason": "", "closes": True}, "0001 is not being proposed"),
+        ("proposing", below, "had not ended"),
+        ("withdrawn", {"node_id": "0003", "reason": 3, "closes": True}, "reason"),
+        ("withdrawn", {"node_id": "0003", "reason": "", "closes": "yes"}, "closes"),
+        ("withdrawn", {"node_id": "0003", "reason": "", "closes": True, "proposal": {"calls": "a"}}, "calls"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            store.append(event, elapsed=1.0, **fields)
+    assert store.path.read_bytes() == log
+
+
 def test_what_is_asked_ahead_is_counted(tmp_path: Path) -> None:
     store = EventStore(tmp_path / "tree.jsonl")
     fill(store, 2)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from llmzero.agents.base import Proposer
+from llmzero.agents.changes import checkpoint_of, useless
 from llmzero.core.files import reading
 from llmzero.core.hparams import Catalogue, HParams
 from llmzero.core.length import Length
 from llmzero.core.shapes import Shape, require
 from llmzero.evidence.evidence import Choice, Evidence
-from llmzero.evidence.proposal import Proposal
+from llmzero.evidence.proposal import Expected, Proposal
 from llmzero.tree.tree import Node, Tree
 
 
@@ -122,6 +123,15 @@ class WatchingMethod(Protocol):
 
 
 @runtime_checkable
+class FreeMethod(Protocol):
+    """A search method whose tree may grow anywhere, so that an agent may name a parent, or close one."""
+
+    def open_nodes(self, tree: Tree) -> Collection[str]:
+        """Return the nodes that may get a child now."""
+        ...
+
+
+@runtime_checkable
 class ThinkingMethod(Protocol):
     """A search method that asks a language model itself.
 
@@ -140,9 +150,44 @@ def expand(
     `why` the node was chosen, and which others could have been, is for the agent; see `Choice`.
     """
     if context.thinks:
+        second = second_best(context, tree, tree[node_id])
+        if second is not None:
+            return Expansion(node_id, {**tree[node_id].hparams, **second.changes}, second)
         return Expansion(node_id, {}, None, why=why, others=others)
     proposal = context.propose(tree, node_id, Choice(why, others))
     return Expansion(node_id, {**tree[node_id].hparams, **proposal.changes}, proposal)
+
+
+def second_best(context: MethodContext, tree: Tree, node: Node) -> Proposal | None:
+    """Return the alternative that came with the last proposal for a child of a node, once that has ended.
+
+    None where there was none, or it is of no use any more. It comes from the event log, and is checked.
+    """
+    proposed = (tree[child] for child in reversed(node.children))
+    last = next((each for each in proposed if each.asked or each.proposal.get("alternative_of")), None)
+    found = last.proposal.get("alternative") if last is not None and last.final else None
+    if last is None or not found or context.evidence is None:
+        return None
+    evidence, changes = context.evidence(tree, node.node_id), found["changes"]
+    resume, troubles = checkpoint_of(found["resume"], evidence)
+    if troubles or context.catalogue.problems({**node.hparams, **changes}):
+        return None
+    if not context.catalogue.changes(node.hparams, {**node.hparams, **changes}):
+        return None
+    if useless(changes, resume, evidence):
+        return None
+    expected = {each.name: found["expected"].get(each.name) for each in fields(Expected)}
+    return Proposal(
+        last.proposal["agent"],
+        tuple(last.proposal["diagnosis"]),
+        last.proposal["rationale"],
+        changes,
+        resume,
+        reasons=found["reasons"],
+        expected=Expected(**{name: value for name, value in expected.items() if value is not None}),
+        notes=(f"The alternative of {last.node_id}'s proposal: nobody was asked again.",),
+        alternative_of=last.node_id,
+    )
 
 
 def exhausted(context: MethodContext, node: Node) -> bool:

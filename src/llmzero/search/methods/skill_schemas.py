@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmzero.agents.answer import MOST, value_schema
+from llmzero.agents.answer import value_schema
+from llmzero.agents.changes import MOST
 from llmzero.agents.text import one_line
 from llmzero.core.hparams import Catalogue
 from llmzero.evidence.proposal import PATHOLOGIES

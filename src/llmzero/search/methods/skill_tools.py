@@ -7,11 +7,20 @@ Tools read skills and the directories of stages alone, so that no test score is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, checkpoint_of, review
+from llmzero.agents.answer import PARAGRAPH
+from llmzero.agents.changes import (
+    MOST,
+    PHRASE,
+    SENTENCE,
+    Remarks,
+    checkpoint_of,
+    usable_changes,
+    useless,
+)
 from llmzero.agents.prompt import Portion, Shown, texts
 from llmzero.agents.text import clean, fenced, one_line, value_text
 from llmzero.core.errors import UserError
@@ -256,19 +265,13 @@ class Tools:
             if nearly_equal(evidence, parent.hparams):
                 raise RefusedError(f"{parent.node_id} was trained on with nearly the same values already.")
             return Proposal(self.model, diagnosis, clean(arguments["reason"], PARAGRAPH), {}, resume)
-        if len(changes) > MOST:
-            raise RefusedError(f"{len(changes)} changes are too many: {MOST} at most.")
+        remarks = Remarks()
         entries = [{"name": name, "value": value} for name, value in changes.items()]
-        value = {
-            "changes": entries,
-            "rationale": arguments["reason"],
-            "diagnosis": "not named",
-            "resume_from": resume,
-        }
-        reviewed = review(value, evidence, self.model)
-        if reviewed.complaints or reviewed.proposal is None:
-            raise RefusedError(" ".join(reviewed.complaints))
-        return replace(reviewed.proposal, diagnosis=diagnosis)
+        usable, _ = usable_changes(entries, evidence, remarks, MOST)
+        blocked = useless(usable, resume, evidence)
+        if remarks.complaints or blocked:
+            raise RefusedError(" ".join([*remarks.complaints, *([blocked] if blocked else [])]))
+        return Proposal(self.model, diagnosis, clean(arguments["reason"], PARAGRAPH), usable, resume)
 
     def _stop_stage(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])

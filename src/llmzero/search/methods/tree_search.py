@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -103,6 +105,7 @@ class TreeSearch(IncrementalMethod):
         self._configurations = context.catalogue.size
         self._open: set[str] = set()
         self._continued: set[str] = set()  # nodes with a child that trains on unchanged
+        self._closed = 0  # of the nodes that agents closed, those that were taken note of
 
     def ask(self, tree: Tree) -> Expansion | None:
         """Return the next stage; None where every branch waits for a running stage or is closed."""
@@ -113,25 +116,40 @@ class TreeSearch(IncrementalMethod):
         parent = self._parent(tree, rng)
         return self._child(tree, *parent, rng) if parent is not None else None
 
+    def open_nodes(self, tree: Tree) -> Collection[str]:
+        """Return the nodes that may get a child now."""
+        self.catch_up(tree)
+        return self._open
+
+    def catch_up(self, tree: Tree) -> None:
+        """Process what has happened, also which nodes agents have closed."""
+        super().catch_up(tree)
+        for node_id in tree.closed[self._closed :]:
+            self._closed += 1
+            self._close_where_full(tree, tree[node_id])
+
     def created(self, tree: Tree, node: Node) -> None:
         """Tell the rule, and close a parent that may get no more children."""
         self.rule.created(tree, node)
-        if node.parent_id is None:
+        if node.asked_below is None:
             return
-        self._child_known(tree, node, tree[node.parent_id])
-
-    def _child_known(self, tree: Tree, node: Node, parent: Node) -> None:
-        """Take note of a child, of one that was proposed in the background again when it has ended."""
-        if node.hparams == parent.hparams and (node.final or node.asked is None):
+        parent = tree[node.asked_below]
+        if node.asked is None and node.hparams == parent.hparams:
             self._continued.add(parent.node_id)
-        if parent.node_id in self._open and not self._branches(parent):
-            self._open.remove(parent.node_id)
-            self.rule.closed(tree, parent)
+        self._close_where_full(tree, parent)
+
+    def _close_where_full(self, tree: Tree, node: Node) -> None:
+        if node.node_id in self._open and not self._branches(node):
+            self._open.remove(node.node_id)
+            self.rule.closed(tree, node)
 
     def ended(self, tree: Tree, node: Node) -> None:
         """Tell the rule, and open a node that may get children."""
         if node.parent_id is not None and node.asked is not None:
-            self._child_known(tree, node, tree[node.parent_id])
+            parent = tree[node.parent_id]
+            if node.hparams == parent.hparams:
+                self._continued.add(parent.node_id)
+            self._close_where_full(tree, parent)
         self.rule.ended(tree, node)
         if self._branches(node):
             self._open.add(node.node_id)
@@ -141,20 +159,22 @@ class TreeSearch(IncrementalMethod):
         """Whether a node may get a child."""
         return (
             node.usable
+            and not node.closed
             and node.depth < self.context.max_depth
-            and len(node.children) < self.settings.k_max
+            and node.expansions < self.settings.k_max
             and any(self._choices(node))
         )
 
     def _choices(self, node: Node) -> tuple[bool, bool]:
         """Return whether a child can have a new configuration, and whether one can train on unchanged."""
         unchanged = node.node_id in self._continued
-        changed = len(node.children) - unchanged
+        changed = node.expansions - unchanged
         return self._configurations is None or changed < self._configurations - 1, not unchanged
 
     def _parent(self, tree: Tree, rng: random.Random) -> tuple[Node, str] | None:
         """Return the node to branch from, and why."""
-        if rng.random() < self.settings.fresh_start_fraction and any(self._choices(tree.root)):
+        fresh = not tree.root.closed and any(self._choices(tree.root))
+        if rng.random() < self.settings.fresh_start_fraction and fresh:
             return tree.root, "A share of all stages begins anew, at the base model."
         last = tree.finished[-1]
         if (
@@ -170,7 +190,7 @@ class TreeSearch(IncrementalMethod):
         return tree[node_id], f"The search chose it among {len(self._open)} that may be continued."
 
     def _stages_left(self, tree: Tree) -> int | None:
-        return None if self.context.stages is None else self.context.stages - len(tree) + 1
+        return None if self.context.stages is None else math.ceil(self.context.stages - tree.planned)
 
     def _child(self, tree: Tree, node: Node, why: str, rng: random.Random) -> Expansion:
         may_change, may_continue = self._choices(node)
