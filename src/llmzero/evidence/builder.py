@@ -20,13 +20,20 @@ PREDICTIONS_SHOWN = 12  # of the latest stages whose agent said what it expected
 
 @dataclass(frozen=True)
 class EvidenceBuilder:
-    """Gathers evidence from the tree and the stage directories."""
+    """Gathers evidence from the tree and the stage directories.
+
+    Attributes:
+        max_depth: stages of a path; None is no limit.
+        stages: that the search may have; None is no limit.
+    """
 
     nodes_dir: Path
     catalogue: Catalogue
     metric_catalogue: dict[str, Metric]
     seed: int
     setting: Mapping[str, str] = field(default_factory=dict)
+    max_depth: int | None = None
+    stages: int | None = None
     _ended: dict[str, StageView] = field(default_factory=dict)  # views of stages that have ended: they stay
 
     def for_proposal(
@@ -75,9 +82,17 @@ class EvidenceBuilder:
         )
 
     def for_stopping(self, tree: Tree, node_id: str, status: StageStatus) -> Evidence:
-        """Return the evidence for judging a running node: its validation trajectory."""
+        """Return the evidence for judging a running node: its validation trajectory, and what may follow."""
         node = tree[node_id]
-        return self._evidence(tree, node, status.flops, node_id=node_id, validation=status.validation)
+        left = [] if self.stages is None else [self.stages - len(tree) + 1]
+        return self._evidence(
+            tree,
+            node,
+            status.flops,
+            node_id=node_id,
+            validation=status.validation,
+            ahead=max(0, min([(self.max_depth or node.depth) - node.depth, *left])),
+        )
 
     def _evidence(self, tree: Tree, node: Node, flops: float | None, **facts: Any) -> Evidence:
         best = tree.best()
@@ -123,6 +138,7 @@ class EvidenceBuilder:
             gpu_seconds=node.result.gpu_seconds if node.result else 0.0,
             steps=node.result.validation[-1].step if node.result and node.result.validation else 0,
             flops=node.result.flops if node.result else None,
+            points=tuple(node.result.validation) if node.result else (),
         )
 
     def _predictions(self, tree: Tree) -> list[Prediction]:

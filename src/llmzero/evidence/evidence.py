@@ -64,6 +64,7 @@ class StageView(Sectioned):
     Attributes:
         steps: that it took, as far as its last validation; 0 where there was none.
         flops: their compute; None is unknown.
+        points: its validation points, of a stage that has ended.
     """
 
     node_id: str = of("stage")
@@ -83,6 +84,7 @@ class StageView(Sectioned):
     gpu_seconds: float = of("stage", 0.0)
     steps: int = of("stage", 0)
     flops: float | None = of("stage", None)
+    points: Sequence[ValidationPoint] = of("outcomes", ())
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Evidence(Sectioned):
     Attributes:
         stage: the stage in question: the parent of the one to be proposed, or the running one to be judged.
         steps: planned steps of a stage.
+        ahead: stages that may still follow on the path of a running stage, by levels and budget.
         node_id: the stage that is to be created or judged; that of `stage` itself where its child
             is asked for before it has ended.
         seed: for an agent that draws; the same for the same decision of the same search.
@@ -131,6 +134,7 @@ class Evidence(Sectioned):
     steps: int = of("stage")
     catalogue: Catalogue = of("catalogue")
     metric_catalogue: dict[str, Metric] = of("catalogue")
+    ahead: int = of("stage", 0)
     node_id: str = of("stage", "")
     seed: str = of("stage", "")
     checkpoints: Sequence[int] = of("stage", ())

@@ -38,11 +38,13 @@ class StageRunner(ABC):
         repeatable: whether a lost stage costs nothing to make again, so that the search's log need not wait
             for the disk.
         processes_per_node: processes of a stage on one machine.
+        exact: whether a stage of any length ends within half a step of it.
     """
 
     trains: bool = True
     repeatable: bool = False
     processes_per_node: int = 1
+    exact: bool = True
 
     def warm_up(self, stage_config: Mapping[str, Any]) -> None:  # noqa: B027 - most need not
         """Get ready for stages in the background, as a search begins that will need them.
