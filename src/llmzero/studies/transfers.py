@@ -41,7 +41,14 @@ def gain(summaries: Sequence[Summary]) -> dict[str, Any]:
     tests = [summary["test"] for summary in summaries if summary["test"]["practitioner"] is not None]
     ours, theirs = ([test[part]["score"] for test in tests] for part in ("best", "practitioner"))
     if not tests:
-        nothing = {"runs": 0, "mean": None, "stderr": None, "p": None, "strategy": [], "practitioner": []}
+        nothing: dict[str, Any] = {
+            "runs": 0,
+            "mean": None,
+            "stderr": None,
+            "p": None,
+            "strategy": [],
+            "practitioner": [],
+        }
         return {**nothing, FAILED: failed}
     apart = np.array(ours) - np.array(theirs)
     return {
