@@ -41,15 +41,8 @@ def gain(summaries: Sequence[Summary]) -> dict[str, Any]:
     tests = [summary["test"] for summary in summaries if summary["test"]["practitioner"] is not None]
     ours, theirs = ([test[part]["score"] for test in tests] for part in ("best", "practitioner"))
     if not tests:
-        nothing: dict[str, Any] = {
-            "runs": 0,
-            "mean": None,
-            "stderr": None,
-            "p": None,
-            "strategy": [],
-            "practitioner": [],
-        }
-        return {**nothing, FAILED: failed}
+        nothing: dict[str, Any] = dict.fromkeys(("mean", "stderr", "p"))
+        return {"runs": 0, **nothing, "strategy": [], "practitioner": [], FAILED: failed}
     apart = np.array(ours) - np.array(theirs)
     return {
         "runs": len(apart),
