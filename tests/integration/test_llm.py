@@ -386,7 +386,7 @@ def test_an_audit_lets_stopped_stages_run_on_and_counts_false_kills(run_here: Ru
         stopping = [
             "stopper.min_step=4",
             "stopper.min_points=2",
-            "stopper.lookahead=0",
+            "stopper.z=0",
             "stopper.interval_s=0",
             f"stopper.audit_fraction={fraction}",
         ]

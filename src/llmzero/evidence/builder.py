@@ -99,9 +99,17 @@ class EvidenceBuilder:
         )
 
     def for_stopping(self, tree: Tree, node_id: str, status: StageStatus) -> Evidence:
-        """Return the evidence for judging a running node: its validation trajectory."""
+        """Return the evidence for judging a running node: its validation trajectory, and what may follow."""
         node = tree[node_id]
-        return self._evidence(tree, node, status.flops, node_id=node_id, validation=status.validation)
+        left = [] if self.stages is None else [self.stages - len(tree) + 1]
+        return self._evidence(
+            tree,
+            node,
+            status.flops,
+            node_id=node_id,
+            validation=status.validation,
+            ahead=max(0, min([(self.max_depth or node.depth) - node.depth, *left])),
+        )
 
     def _evidence(self, tree: Tree, node: Node, flops: float | None, **facts: Any) -> Evidence:
         best = tree.best()

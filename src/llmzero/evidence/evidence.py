@@ -173,6 +173,7 @@ class Evidence(Sectioned):
         stage: the stage in question: the parent of the one to be proposed, or the running one to be judged.
         steps: planned steps of a stage.
         stage_flops: its planned compute, where that is its length.
+        ahead: stages that may still follow on the path of a running stage, by levels and budget.
         node_id: the stage that is to be created or judged; that of `stage` itself where its child
             is asked for before it has ended.
         seed: for an agent that draws; the same for the same decision of the same search.
@@ -198,6 +199,7 @@ class Evidence(Sectioned):
     steps: int = of("stage")
     catalogue: Catalogue = of("catalogue")
     metric_catalogue: dict[str, Metric] = of("catalogue")
+    ahead: int = of("stage", 0)
     node_id: str = of("stage", "")
     seed: str = of("stage", "")
     stage_flops: float | None = of("stage", None)

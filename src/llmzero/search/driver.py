@@ -84,6 +84,7 @@ class Plan:
         audit_fraction: share of the stages that the early stopper would end, but which run on.
         prefetch_depth: stages below this depth have their likely child proposed before they end.
         path_stages: how many stages `lr_schedule` spans; None where each stage has its own.
+        retries_failed: whether stages that failed under an earlier driver are tried again.
     """
 
     length: Length
@@ -93,6 +94,7 @@ class Plan:
     audit_fraction: float = 0.0
     prefetch_depth: int = 0
     path_stages: int | None = None
+    retries_failed: bool = False
 
     def schedule(self, depth: int) -> tuple[float, float]:
         """Return the shares of `lr_schedule` at which a stage at this depth begins and ends."""
@@ -424,16 +426,19 @@ class Driver:
     def _adopt(self) -> None:
         """Attach to stages of an earlier driver that run or have ended, and restart the others.
 
-        A base model that failed is tried again: without it there is no search.
+        A base model that failed is tried again, as without it there is no search, and other stages where the
+        plan says so.
         """
-        root = self.store.tree.root
-        if root.final and not root.usable:
-            StageDir(self.workspace.nodes / ROOT).result_file.unlink(missing_ok=True)
-            self._start(root)
+        tried = self.store.tree if self.plan.retries_failed else [self.store.tree.root]
+        failed = [node for node in tried if node.final and not node.usable]
+        for node in failed:
+            StageDir(self.workspace.nodes / node.node_id).result_file.unlink(missing_ok=True)
+            self._start(node)
+        if self.store.tree.root in failed:
             return
         over = self._time_is_over()
         self._prefetches.take_up(over)
-        for node in [node for node in self.store.tree if node.under_way]:
+        for node in [node for node in self.store.tree if node.under_way and node.node_id not in self.running]:
             if node.state == "proposing":
                 if not over:
                     self._propose_again(node)

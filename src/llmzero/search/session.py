@@ -241,7 +241,8 @@ class Session:
         incumbents = self.config.search.test_incumbents
         wanted = {"trajectory": incumbents, "constant": constant}
         tested = read_test(self.workspace.path)
-        if store.ended and tested and all(name in tested for name, asked in wanted.items() if asked):
+        complete = tested and all(name in tested for name, asked in wanted.items() if asked)
+        if store.ended and tested and complete and not tested.get("failed"):
             return
         outputs.refresh(store)
         compared = "base and best" if self.shown else "base, practitioner and best"
@@ -249,7 +250,7 @@ class Session:
         groups, defaults = self.stage_groups, self.catalogue.defaults()
         test = FinalTest(self.workspace, store, self.runner, groups, defaults, self.config.seed)
         workers = self.config.search.workers
-        tuning = Tuning(self.workspace, store, self.config, self._replay)
+        tuning = Tuning(self.workspace, store, self.config, self._replay, self.runner.exact)
         yield from test.rounds(
             workers,
             practitioner=self.shown is None,
@@ -304,6 +305,7 @@ class Session:
             stage_config=self.stage_groups,
             audit_fraction=config.stopper.get("audit_fraction") or 0.0,
             path_stages=config.search.max_depth if (config.trainer or {}).get("lr_over") == "path" else None,
+            retries_failed=self.shown is not None,
             prefetch_depth=config.search.max_depth if config.search.prefetch and self._thinks else 0,
         )
         return Driver(

@@ -173,11 +173,12 @@ class EventStore:
         if name in ("proposing", "created"):
             self._check_creation(event)
         elif "node_id" in EVENTS[name]:
-            self._check_order(name, self._node(event["node_id"]))
+            self._check_order(name, self._node(event["node_id"]), event)
 
-    def _check_order(self, name: str, node: Node) -> None:
-        """Refuse a second end, and a start after it: but the base model is tried again where it failed."""
-        again = name == "started" and node.parent_id is None and not node.usable
+    def _check_order(self, name: str, node: Node, event: Mapping[str, Any]) -> None:
+        """Refuse a second end, and a start after it: but a stage that failed may be tried again."""
+        failed = node.final and not node.usable and not node.children
+        again = name == "started" and failed and event.get("attempt") == node.attempts + 1
         if node.state == "withdrawn":
             raise ValueError(f"{name}: stage {node.node_id} was withdrawn before")
         if name == "withdrawn" and node.state != "proposing":
@@ -304,8 +305,19 @@ class EventStore:
 
     def _started(self, event: dict[str, Any]) -> None:
         node = self.tree[event["node_id"]]
+        if node.final:
+            self._reopen(node)
         node.state = "running"
         node.attempts += 1
+
+    def _reopen(self, node: Node) -> None:
+        """Take back the end of a stage that failed; what it has cost stays charged."""
+        self.ended = False
+        if node.parent_id is not None:
+            ends = [stage.node_id for stage in self.tree.finished if stage.parent_id is not None]
+            del self.trajectory[ends.index(node.node_id)]
+            self.ledger.stages -= 1
+        self.tree.reopen(node.node_id)
 
     def _stop_decided(self, event: dict[str, Any]) -> None:
         self.tree[event["node_id"]].stop = event
@@ -343,8 +355,9 @@ class EventStore:
         return StageResult.from_dict(event["result"], locate)
 
     def charge_setup(self, name: str, gpu_seconds: float, flops: float | None) -> None:
-        """Charge something outside the search, once for each name."""
-        if not self.is_charged(name):
+        """Charge something outside the search, by its name: all that it has cost so far."""
+        before, _ = self._charged.get(name, (-1.0, None))
+        if gpu_seconds > before:
             self.append("setup", name=name, gpu_seconds=gpu_seconds, flops=flops)
 
     def is_charged(self, name: str) -> bool:

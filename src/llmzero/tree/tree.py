@@ -168,6 +168,15 @@ class Tree:
         self.finished.append(node)
         self._best = better(self._best, node)
 
+    def reopen(self, node_id: str) -> None:
+        """Take back the end of a failed stage, which is tried again; stages that ended later move up."""
+        node = self.nodes[node_id]
+        assert node.finished_order is not None
+        del self.finished[node.finished_order]
+        node.result, node.finished_order = None, None
+        for order, later in enumerate(self.finished):
+            later.finished_order = order
+
     def children(self, node_id: str) -> list[Node]:
         """Return a node's children, in order of creation."""
         return [self.nodes[child] for child in self.nodes[node_id].children]

@@ -15,10 +15,10 @@ import pytest
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult, ValidationPoint
 from llmzero.evidence.evidence import Choice
+from llmzero.evidence.gain_model import Curve
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.forecast import Forecast
-from llmzero.search.methods.gain_model import Curve
 from llmzero.search.methods.tree_search import TreeSearch, TreeSearchSettings
 from llmzero.search.methods.uct import Uct, uct
 from llmzero.tree.tree import Node, Tree

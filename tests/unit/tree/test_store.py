@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -300,3 +300,35 @@ def test_what_is_asked_ahead_is_counted(tmp_path: Path) -> None:
     ledger = EventStore(tmp_path / "tree.jsonl").ledger
     assert (ledger.prefetched, ledger.prefetches_used, ledger.prefetches_wasted) == (2, 1, 1)
     assert not any(node.prefetch_open for node in store.tree)
+
+
+def test_a_stage_that_failed_may_be_tried_again_and_one_that_ended_well_may_not(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 1)
+    created = {"parent_id": "0000", "depth": 1, "steps": 25, "hparams": {"a": 7}, "resume_from": None}
+
+    def end(node_id: str, state: Literal["completed", "failed"]) -> None:
+        stage = StageDir(tmp_path / "nodes" / node_id)
+        checkpoint = stage.checkpoint(25) if state == "completed" else None
+        point = ValidationPoint(25, 25, 0.5, 0.01, 100, 0.1)
+        result = StageResult(state, [point], 25, 0.5, checkpoint, 3.0, 6.0)
+        store.append("finished", elapsed=9.0, node_id=node_id, result=result.to_dict(stage.path))
+
+    for node_id, state in (("0002", "failed"), ("0003", "completed")):
+        store.append("created", elapsed=1.0, node_id=node_id, proposal={"agent": "m"}, **created)
+        store.append("started", elapsed=1.0, node_id=node_id, attempt=1)
+        end(node_id, state)  # type: ignore[arg-type]
+    store.append("ended", elapsed=9.0)
+    spent, points = store.ledger.gpu_seconds, list(store.trajectory)
+    with pytest.raises(ValueError, match="stage 0003 has ended before"):
+        store.append("started", elapsed=9.0, node_id="0003", attempt=2)
+    store.append("started", elapsed=9.0, node_id="0002", attempt=2)
+    assert not store.ended
+    assert [node.node_id for node in store.tree.finished] == ["0000", "0001", "0003"]
+    assert (store.tree["0003"].finished_order, store.tree["0002"].finished_order) == (2, None)
+    assert store.trajectory == [points[0], points[2]]
+    end("0002", "completed")
+    assert store.ledger.stages == 3
+    assert store.ledger.gpu_seconds == spent + 6.0, "the failure was charged, too"
+    again = EventStore(store.path)
+    assert (again.tree.nodes, again.trajectory) == (store.tree.nodes, store.trajectory)

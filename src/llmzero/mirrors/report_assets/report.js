@@ -217,7 +217,9 @@
   function testTile() {
     const names = { base: "base", practitioner: "practitioner", constant: "best constant", best: "best strategy" };
     const row = (label, cells, kind = "td") => el("tr", {}, el("th", { scope: "row" }, label), cells.map((cell, i) => el(kind, { class: i ? "stderr" : "" }, cell)));
-    const rows = Object.keys(names).filter((name) => data.test[name]).map((name) => {
+    const failed = data.test.failed ?? {};
+    const rows = Object.keys(names).filter((name) => data.test[name] || failed[name]).map((name) => {
+      if (!data.test[name]) return row(names[name], ["failed", "", "", ""]);
       const { score: value, stderr, flops: spent, gpu_seconds: seconds } = data.test[name];
       const error = stderr === null || stderr === undefined ? "" : `\u00b1 ${stderr.toFixed(3)}`;
       return row(names[name], [score(value), error, spent === null || spent === undefined ? "?" : spent.toPrecision(3), duration(seconds)]);
@@ -225,7 +227,8 @@
     const head = row("", ["test", "", "FLOPs", "GPU time"], "th");
     const { constant } = data.test;
     const note = [
-      constant ? `best constant: best of ${constant.arms}: ${constant.about}` : null, data.course ? `${data.course}.` : null, data.confirmation ? null : "one seed; not confirmed",
+      constant ? `best constant: best of ${constant.arms}: ${constant.about}` : null, data.course ? `${data.course}.` : null,
+      ...Object.keys(names).filter((name) => failed[name]).map((name) => `${names[name]} failed: ${failed[name]}.`), data.confirmation ? null : "one seed; not confirmed",
     ].filter(Boolean).join(" ");
     const title = data.test.practitioner && (data.test.best.flops ?? null) !== null ? "Test score at equal compute" : "Test score";
     return tile(title, el("table", { class: "tests", id: "test-scores" }, el("thead", {}, head), el("tbody", {}, rows)), note || null, "broad");
@@ -239,11 +242,12 @@
     const parts = [...names.map((name) => [name, strategies[name]]), ["practitioner", practitioner], ["base", base]];
     const rows = parts.map(([name, { mean, stderr, against }]) => {
       const error = stderr === null ? "" : `\u00b1 ${stderr.toFixed(3)}`;
-      const cells = [el("td", {}, score(mean)), el("td", { class: "stderr" }, error), el("td", { class: "stderr" }, p(against))];
+      const cells = [el("td", {}, mean === null ? "failed" : score(mean)), el("td", { class: "stderr" }, error), el("td", { class: "stderr" }, p(against))];
       return el("tr", {}, el("th", { scope: "row" }, name.replace("-", " ")), cells);
     });
     const grown = [...nodes.values()].length - 1 - stages;
-    const note = `p: Welch's test against practitioner${grown > 0 ? `; before the last ${grown} stages` : ""}`;
+    const left = practitioner.incomplete ? `; its training failed on ${practitioner.incomplete} of ${seeds.length} seeds, left out` : "";
+    const note = `p: Welch's test against practitioner${left}${grown > 0 ? `; before the last ${grown} stages` : ""}`;
     return tile(`Test score on ${seeds.length} fresh seeds`, el("table", { class: "tests", id: "confirmation" }, el("tbody", {}, rows)), note, "compared");
   }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from llmzero.tree.tree import Node, Tree
 
 if TYPE_CHECKING:
-    from llmzero.search.methods.gain_model import GainModel
+    from llmzero.evidence.gain_model import GainModel
 
 CANDIDATES = 64  # at each depth, those with the best scores
 
@@ -48,7 +48,7 @@ class Forecast:
     @cached_property
     def model(self) -> GainModel:
         """What the tree tells of gains. Numpy is imported with it, when the first stage has ended."""
-        from llmzero.search.methods.gain_model import GainModel
+        from llmzero.evidence.gain_model import GainModel
 
         return GainModel()
 
