@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -158,12 +159,10 @@ def _process() -> Iterator[None]:
 
     A command that it runs has the log redacted from then on; libraries set ranks, which processes inherit.
     """
-    factory, environment = logging.getLogRecordFactory(), dict(os.environ)
-    yield
+    factory = logging.getLogRecordFactory()
+    with patch.dict(os.environ):
+        yield
     logging.setLogRecordFactory(factory)
-    for name in os.environ.keys() - environment.keys():
-        del os.environ[name]
-    os.environ.update(environment)
 
 
 @pytest.fixture(scope="session")

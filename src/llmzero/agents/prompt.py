@@ -467,14 +467,10 @@ def _rollout(row: Mapping[str, Any], characters: int) -> str:
 
 def _budget(evidence: Evidence) -> str:
     left = [f"- {name.replace('_', ' ')} left: {value:g}" for name, value in evidence.budget_left.items()]
-    means = [
-        f"{fmean(costs):{form}} {unit}"
-        for costs, form, unit in (
-            ([view.gpu_seconds for view in evidence.history if view.gpu_seconds], ".0f", "device seconds"),
-            ([view.flops for view in evidence.history if view.flops], ".3g", "FLOPs"),
-        )
-        if costs
-    ]
+    seconds = [view.gpu_seconds for view in evidence.history if view.gpu_seconds]
+    flops = [view.flops for view in evidence.history if view.flops]
+    means = [f"{fmean(seconds):.0f} device seconds"] if seconds else []
+    means += [flops_text(fmean(flops))] if flops else []
     cost = [f"- a stage took {' and '.join(means)} on average"] if means else []
     return "\n".join([*cost, *left]) or "- no limit is set"
 
