@@ -52,11 +52,13 @@ def tools(catalogue: Catalogue, metrics: Any, tree: Tree, tmp_path: Path) -> Too
 def fuzzed(rng: random.Random, tools: Tools, tree: Tree) -> tuple[str, dict[str, Any]]:
     """A call that is right in most of its parts."""
     schema = rng.choice(tools.schemas)["function"]
+    catalogue = tools.context.catalogue
+    present, sampled = catalogue.defaults(), {name: p.sample(rng) for name, p in catalogue.items()}
     sound: dict[str, Any] = {
         "stage": rng.choice(list(tree.nodes)),
         "parent": rng.choice(list(tree.nodes)),
         "checkpoint": rng.choice(["best", "last", 4, "4"]),
-        "changes": {name: p.sample(rng) for name, p in tools.context.catalogue.items() if rng.random() < 0.2},
+        "changes": {n: v for n, v in catalogue.changes(present, sampled).items() if rng.random() < 0.2},
         "reason": "because",
         "name": rng.choice(list(tools.skills)),
         "until": "end",
