@@ -393,9 +393,9 @@ def test_every_damage_of_a_session_with_a_model(tmp_path: Path, pattern: str) ->
         try_all(bench, pattern, lambda file: (each for each in damages_of(file) if each[0] != "half"))
 
 
+ANSWERS = r"(action|parent|length|alternative|expected)"
 NEW = re.compile(
-    r"withdrawn |proposing (why|others)|created proposal\.(action|parent|length|alternative|expected)"
-    r"|(action|parent|length|alternative|expected)\b"
+    rf"withdrawn (\w+|proposal\.\w+)|proposing (why|others)(\.N)?|(created proposal\.)?{ANSWERS}(\.\w+)?"
 )
 
 
@@ -407,7 +407,7 @@ def answered(file: Path, *, lacking: bool) -> Iterator[tuple[str, Damage]]:
     fields = itertools.groupby(field_damages(file), _field)
     for number, (name, group) in enumerate(fields):
         damages = [each for each in group if each[0].endswith((" is missing", " is null")) == lacking]
-        if NEW.match(name.strip()):
+        if NEW.fullmatch(name.strip()):
             yield damages[number % len(damages)]
 
 

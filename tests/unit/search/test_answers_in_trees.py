@@ -117,6 +117,13 @@ def test_children_that_agents_had_grow_elsewhere_count_once_they_have_ended(sele
     assert_alike(live, method(selection=selection, k_max=2), tree)
 
 
+def test_a_stage_is_closed_without_a_reason_too() -> None:
+    tree = grow((None, 0.0), ("0000", 0.5))
+    tree.withdraw(ask_below(tree, "0001").node_id, "", closes=True)
+    assert tree["0001"].closed == "No reason was given."
+    assert set(method().open_nodes(tree)) == {"0000"}
+
+
 def assert_alike(live: TreeSearch, fresh: TreeSearch, tree: Tree) -> None:
     """Check that both know the same of a tree, which only one of them saw grow."""
     assert set(live.open_nodes(tree)) == set(fresh.open_nodes(tree))

@@ -24,7 +24,7 @@ from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, StopRequest
 from llmzero.search.methods.skill import Skill, SkillSettings
 from llmzero.search.methods.skill_tools import Tools, read_skills
-from llmzero.tree.tree import Tree
+from llmzero.tree.tree import Node, Tree
 from tests.llm_server import Answer, Hostile, LLMServer, junk, script
 from tests.unit.search.test_tree_search import grow
 
@@ -120,6 +120,14 @@ def test_a_session_sizes_its_stages(tools: Tools, tree: Tree, length: Any, said:
     assert (outcome.expansion is None) == said.startswith("Nothing")
     if outcome.expansion is not None and outcome.expansion.proposal is not None:
         assert outcome.expansion.proposal.length == (length or 1)
+
+
+def test_a_session_is_told_what_longer_stages_leave_of_the_budget(tools: Tools, tree: Tree) -> None:
+    running = Node("0003", "0002", 3, dict(tree["0002"].hparams), 25, None, {"length": 2.0}, state="running")
+    tree.add(running)
+    outcome = tools.run("list_runs", {}, tree, {})
+    assert outcome is not None
+    assert "Left of the budget: stages 1; 1 running." in outcome.text
 
 
 def test_where_stages_have_one_length_no_session_sizes_them(tools: Tools, tree: Tree) -> None:

@@ -158,14 +158,15 @@ class Tools:
         ]
         hidden = len(tree.stages()) - len(listed)
         best, left = tree.best(), self.evidence(tree, ROOT).budget_left
-        running = sum(not node.final for node in tree.stages())
-        left |= {"stages": left["stages"] - running} if "stages" in left else {}
+        running = [node for node in tree.stages() if not node.final]
+        begun = sum(node.multiple for node in running)
+        left |= {"stages": left["stages"] - begun} if "stages" in left else {}
         budget = ", ".join(f"{name} {value:g}" for name, value in left.items())
         parts = [
             *lines,
             f"{hidden} older stages with lower scores are not listed." if hidden else "",
             f"Best so far: {best.node_id}, score {best.score:.3f}." if best else "",
-            f"Left of the budget: {budget or 'it has no limit'}; {running} running.",
+            f"Left of the budget: {budget or 'it has no limit'}; {len(running)} running.",
             f"Paths may have {self.context.max_depth} stages.",
         ]
         return Outcome("\n".join(filter(None, parts)))
