@@ -35,9 +35,8 @@ def standing_text(evidence: Evidence) -> str:
         levels = standing.levels_below(other)
         more = f", levels left {levels}" if levels is not None else ""
         lines.append(
-            f"  - {other.node_id}: depth {other.depth}{_scored(other)}{_best_step(other)}{more}, "
-            f"children {other.children}; "
-            f"{_difference(stage, other)}"
+            f"  - {other.node_id}: depth {other.depth}{_scored(other)}{more}, children {other.children}; "
+            f"{_difference(stage, other)}{_best_step(other)}"
         )
     return "\n".join(lines)
 
@@ -76,7 +75,9 @@ def _scored(view: StageView) -> str:
 def _best_step(view: StageView) -> str:
     """Return where the best checkpoint of a stage is, unless it is the last."""
     best = best_point(view.points)
-    return f" at step {best.step} of {view.steps}" if best is not None and best.step < view.steps else ""
+    return (
+        f"; best at step {best.step} of {view.steps}" if best is not None and best.step < view.steps else ""
+    )
 
 
 def _steps_of_stages(evidence: Evidence, model: CostModel, cost: Cost) -> list[str]:
