@@ -158,7 +158,7 @@ class Tree:
         node.state, node.withdrawn = "withdrawn", reason
         self.planned -= 1.0
         if closes and node.parent_id is not None:
-            self.nodes[node.parent_id].closed = reason
+            self.nodes[node.parent_id].closed = reason or "No reason was given."
             self.closed.append(node.parent_id)
 
     def finish(self, node_id: str, result: StageResult) -> None:
