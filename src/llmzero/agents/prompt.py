@@ -8,7 +8,8 @@ last lines go.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.hparams import HParams, Parameter
 from llmzero.core.length import flops_text
 from llmzero.core.metrics import Metric
-from llmzero.evidence.dynamics import NEGLIGIBLE, column, dynamics_text, number, thinned
+from llmzero.evidence.dynamics import NEGLIGIBLE, column, dynamics_text, is_timing, number, thinned
 from llmzero.evidence.evidence import Evidence, Prediction, StageView
 from llmzero.evidence.plots import draw_plots
 from llmzero.evidence.proposal import PATHOLOGIES
@@ -187,7 +188,7 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "siblings": stage_list(
             evidence.children, hparams, portion, partial(_course, evidence.metric_catalogue)
         ),
-        "best_path": stage_list(best, hparams, portion),
+        "best_path": stage_list(best, hparams, portion, partial(_course, evidence.metric_catalogue)),
         "elsewhere": stage_list(elsewhere, hparams, portion, lambda view: ""),
         "dynamics": dynamics_text(evidence, rows=portion.rows) if shown.metrics else "",
         "rollouts": _rollouts(evidence, portion),
@@ -198,11 +199,7 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "hparams": _hparams(evidence, shown.descriptions),
         "free": bool(evidence.standing and evidence.standing.others),
         "sized": evidence.lengths[0] < evidence.lengths[1],
-        "checkpoints": ", ".join(
-            str(step)
-            for step in evidence.checkpoints
-            if step not in (evidence.best_step, max(evidence.checkpoints))
-        ),
+        "resumable": _resumable(evidence),
     }
 
 
@@ -257,6 +254,7 @@ def _line(view: StageView, before: HParams | None) -> str:
         f"; the diagnosis of {view.parent_id} was {', '.join(view.diagnosis)}" if view.diagnosis else ""
     )
     resumed = f" at {view.resume}" if view.resume != "best" else ""
+    resumed += f", {view.stretch:g} x the usual length" if view.stretch != 1 else ""
     outcome = f"{view.state}{cause}, {score}{gain}{cost}{diagnosis}"
     return f"{view.node_id} from {view.parent_id}{resumed}: {', '.join(changes) or 'no change'} -> {outcome}"
 
@@ -277,6 +275,7 @@ def _course(metrics: Mapping[str, Metric], view: StageView) -> str:
     levels = [_level(metrics[name], ends, view.changes) for name, ends in view.levels.items()]
     parts = [
         f"validation: {', '.join(points)}" if points else "",
+        f"by subtask: {', '.join(_subtasks(view.subtasks))}" if view.subtasks else "",
         f"first and last third: {', '.join(levels)}" if levels else "",
         _stopped(view.stop) if view.stop else "",
     ]
@@ -306,7 +305,7 @@ def _words(view: StageView) -> str:
     """Return the agent's reasons and the stage's error, quoted: neither is to be trusted."""
     reasons = (
         f"\n  {view.agent or 'its agent'} wrote: {one_line(view.rationale, WORDS_LIMIT)!r}"
-        if view.rationale
+        if view.rationale and view.parent_id is not None
         else ""
     )
     error = f"\n  error: {one_line(view.error, WORDS_LIMIT)!r}" if view.error else ""
@@ -338,6 +337,18 @@ def _cause(cause: Mapping[str, Any]) -> str:
 
 
 # --- the rest ---
+
+
+def _resumable(evidence: Evidence) -> str:
+    """Return from which checkpoints the stage may be continued, with the scores that they validated at."""
+    points = {point.step: f", {point.score:.3f} ± {point.stderr:.3f}" for point in evidence.validation}
+    best, last = evidence.best_step, max(evidence.checkpoints, default=None)
+    between = [str(step) for step in evidence.checkpoints if step not in (best, last)]
+    named = [
+        f"{name}{f' (step {step}{points[step]})' if step in points else ''}"
+        for name, step in (("`best` by validation", best), ("`last`", last))
+    ]
+    return ", ".join(named) + (f", or one of the steps {', '.join(between)}" if between else "")
 
 
 def predictions_text(predictions: Sequence[Prediction]) -> str:
@@ -437,11 +448,11 @@ def _rollouts(evidence: Evidence, portion: Portion) -> str:
     """Return scores by subtask, and right and wrong rollouts of the latest validations, fenced as the
     untrusted texts that they are.
     """
-    subtasks = sorted(evidence.subtasks.items(), key=lambda entry: entry[1][0])
-    figures = [f"{one_line(name, 80)} {s:.3f} ± {e:.3f} (n {n:g})" for name, (s, e, n) in subtasks]
     told = []
-    if figures:
-        told.append(f"Score by subtask at the latest validation, the lowest first: {', '.join(figures)}.")
+    if evidence.subtasks:
+        figures = ", ".join(_subtasks(evidence.subtasks))
+        order = "" if by_difficulty(evidence.subtasks) else ", the lowest first"
+        told.append(f"Score by subtask at the latest validation{order}: {figures}.")
     latest = sorted(evidence.rollouts, key=lambda row: -(row.get("step") or 0))
     chosen = balanced(latest, [_is_right(row) for row in latest], portion.rollouts)
     rows = sorted(chosen, key=lambda row: row.get("step") or 0)
@@ -449,6 +460,19 @@ def _rollouts(evidence: Evidence, portion: Portion) -> str:
         right = sum(map(_is_right, rows))
         told.append(f"{right} right and {len(rows) - right} wrong ones, chosen for balance as far as stored:")
     return "\n\n".join([*told, *(fenced(_rollout(row, portion.characters), "rollout") for row in rows)])
+
+
+def _subtasks(subtasks: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return scores by subtask, the lowest first, or by difficulty, the easiest first."""
+    graded = by_difficulty(subtasks)
+    found = sorted(subtasks.items(), key=lambda entry: graded.get(entry[0], entry[1][0]))
+    return [f"{one_line(name, 80)} {score:.3f} ± {error:.3f} (n {n:g})" for name, (score, error, n) in found]
+
+
+def by_difficulty(names: Iterable[str]) -> dict[str, float]:
+    """Return how difficult subtasks are, where all of their names say so; else nothing."""
+    found = {name: re.match(r"difficulty (-?[\d.e+]+)", name) for name in names}
+    return {name: float(match[1]) for name, match in found.items() if match} if all(found.values()) else {}
 
 
 def _is_right(row: Mapping[str, Any]) -> bool:
@@ -462,7 +486,11 @@ def _rollout(row: Mapping[str, Any], characters: int) -> str:
     amount = value_text(reward) if isinstance(reward, int | float) else one_line(reward, 80)
     prompt, completion = (clean(row.get(name) or "", characters) for name in ("prompt", "completion"))
     subtask = f", {one_line(row['subtask'], 80)}" if row.get("subtask") else ""
-    return f"step {row.get('step')}, reward {amount}{subtask}\nprompt: {prompt}\ncompletion: {completion}"
+    answer = f"\nright answer: {clean(row['answer'], characters)}" if row.get("answer") else ""
+    return (
+        f"step {row.get('step')}, reward {amount}{subtask}\nprompt: {prompt}\n"
+        f"completion: {completion}{answer}"
+    )
 
 
 def _budget(evidence: Evidence) -> str:
@@ -477,12 +505,18 @@ def _budget(evidence: Evidence) -> str:
 
 def _metrics(evidence: Evidence) -> str:
     recorded = {name for row in evidence.metrics for name in row} or set(evidence.metric_catalogue)
-    shown = [metric for name, metric in evidence.metric_catalogue.items() if name in recorded]
-    return "\n".join(
-        f"- {m.name}{f' [{m.unit}]' if m.unit else ''}: {m.meaning} {m.unhealthy}".rstrip()
-        + (f" Depends by itself on {', '.join(m.depends_on)}." if m.depends_on else "")
-        for m in shown
-    )
+    shown = [
+        metric
+        for name, metric in evidence.metric_catalogue.items()
+        if name in recorded and not metric.is_plain and not is_timing(name)
+    ]
+    lines = []
+    for m in shown:
+        movers = [name for name in m.depends_on if name in evidence.catalogue]
+        by = f" Depends by itself on {', '.join(movers)}." if movers else ""
+        unit = f" [{m.unit}]" if m.unit else ""
+        lines.append(f"- {m.name}{unit}: {m.meaning} {m.unhealthy}".rstrip() + by)
+    return "\n".join(lines)
 
 
 def _hparams(evidence: Evidence, descriptions: bool) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from llmzero.agents.text import value_text
 from llmzero.core.length import flops_text
-from llmzero.evidence.cost import Cost, CostModel, doubled, predicted
+from llmzero.core.stage import best_point
+from llmzero.evidence.cost import Cost, CostModel, doubled, predicted, usual_steps
 from llmzero.evidence.dynamics import number
 from llmzero.evidence.evidence import Evidence, StageView
 
@@ -35,7 +36,7 @@ def standing_text(evidence: Evidence) -> str:
         more = f", levels left {levels}" if levels is not None else ""
         lines.append(
             f"  - {other.node_id}: depth {other.depth}{_scored(other)}{more}, children {other.children}; "
-            f"{_difference(stage, other)}"
+            f"{_difference(stage, other)}{_best_step(other)}"
         )
     return "\n".join(lines)
 
@@ -71,13 +72,22 @@ def _scored(view: StageView) -> str:
     return f", score {view.score:.3f}" if view.score is not None else ""
 
 
+def _best_step(view: StageView) -> str:
+    """Return where the best checkpoint of a stage is, unless it is the last."""
+    best = best_point(view.points)
+    return (
+        f"; best at step {best.step} of {view.steps}" if best is not None and best.step < view.steps else ""
+    )
+
+
 def _steps_of_stages(evidence: Evidence, model: CostModel, cost: Cost) -> list[str]:
     """Return how many steps a stage has whose length is in FLOPs."""
     if evidence.stage_flops is None or not cost.flops:
         return []
-    steps = evidence.stage_flops / cost.flops * (evidence.steps or model.steps)
-    whole = flops_text(evidence.stage_flops)
-    return [f"- stages are of {whole}: about {steps:.0f} such steps; dearer steps are fewer"]
+    usual = evidence.stage_flops / evidence.stage.stretch
+    steps = usual / cost.flops * usual_steps(evidence, model)
+    whole = flops_text(usual)
+    return [f"- the usual length is {whole}: about {steps:.0f} such steps; dearer steps are fewer"]
 
 
 def cost_text(evidence: Evidence) -> str:
@@ -93,7 +103,7 @@ def cost_text(evidence: Evidence) -> str:
     flops = f"{flops_text(cost.flops)} and " if cost.flops is not None else ""
     seconds = f"{number(cost.seconds)} device seconds, {number(model.startup)} of them whatever its steps are"
     lines = [
-        f"- a stage of {evidence.steps or model.steps} steps under the present configuration: "
+        f"- a stage of {usual_steps(evidence, model)} steps under the present configuration: "
         f"about {flops}{seconds}",
         "- a step's cost goes with completions x their mean length x passes: 1 to sample, "
         "1 for the reference where kl_coef is above 0, 3 an epoch",

@@ -45,6 +45,12 @@ class Metric:
     healthy_ratio: tuple[float | None, float | None] = (None, None)
     depends_on: tuple[str, ...] = ()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the catalogue puts it nowhere and calls no value healthy: agents need its level alone."""
+        flags = (self.table, self.plot, self.report, self.observable, self.level)
+        return flags == (None,) * 5 and self.healthy == self.healthy_ratio == (None, None)
+
 
 def metric_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     """Return the catalogue that the entries of `conf/metrics.yaml`, or of a file like it, describe."""

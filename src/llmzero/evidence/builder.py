@@ -176,12 +176,14 @@ class EvidenceBuilder:
         return replace(view, **told)
 
     def _told_by_metrics(self, node: Node) -> dict[str, Any]:
-        rows = StageDir(self.nodes_dir / node.node_id).metrics()
+        stage = StageDir(self.nodes_dir / node.node_id)
+        rows, subtasks = stage.metrics(), stage.subtasks()
         values = {name: column(rows, name) for name in listed(self.metric_catalogue.values(), "level")}
         lengths = column(rows, "completion_length_mean")
         return {
             "levels": {name: thirds(each) for name, each in values.items() if each},
             "length": fmean(lengths) if lengths else None,
+            "subtasks": subtasks[-1][1] if subtasks else {},
         }
 
     def _new_view(self, tree: Tree, node: Node) -> StageView:
@@ -198,7 +200,7 @@ class EvidenceBuilder:
             error=node.result.error if node.result else None,
             parent_id=node.parent_id,
             agent=node.proposal.get("agent", ""),
-            rationale=node.proposal.get("rationale", ""),
+            rationale=_rationale(node),
             resume=node.proposal.get("resume", "best"),
             cause=node.result.cause if node.result else None,
             gpu_seconds=node.result.gpu_seconds if node.result else 0.0,
@@ -206,6 +208,7 @@ class EvidenceBuilder:
             flops=node.result.flops if node.result else None,
             points=tuple(node.result.validation) if node.result else (),
             stop=node.stop if node.final else None,
+            stretch=node.multiple,
         )
 
     def _predictions(self, tree: Tree) -> list[Prediction]:
@@ -214,9 +217,9 @@ class EvidenceBuilder:
             (node for node in reversed(tree.stages()) if node.final and node.proposal.get("expected")),
             PREDICTIONS_SHOWN,
         )
-        return [self._prediction(node, tree[node.parent_id]) for node in latest if node.parent_id][::-1]
+        return [self._prediction(tree, node, tree[node.parent_id]) for node in latest if node.parent_id][::-1]
 
-    def _prediction(self, node: Node, parent: Node) -> Prediction:
+    def _prediction(self, tree: Tree, node: Node, parent: Node) -> Prediction:
         expected = node.proposal["expected"]
         before, after = (StageDir(self.nodes_dir / n.node_id).metrics() for n in (parent, node))
         changed = self.catalogue.changes(parent.hparams, node.hparams)
@@ -226,6 +229,11 @@ class EvidenceBuilder:
             if not self._determined(name, changed)
         ]
         incumbent = expected.get("incumbent")
+        if node.proposal.get("alternative_of"):  # it was said of a later best: the one when this stage began
+            before_it = [
+                each.score for each in tree if each.node_id < node.node_id and each.score is not None
+            ]
+            incumbent = max(before_it, default=incumbent)
         return Prediction(
             node_id=node.node_id,
             expected_score=expected.get("score"),
@@ -256,6 +264,17 @@ def _steps(tree: Tree, node: Node, validation: Sequence[ValidationPoint], flops:
     if before is not None and last.flops is not None:
         flops = last.flops - before
     return node.length.expected_steps(last.step, flops)
+
+
+def _rationale(node: Node) -> str:
+    """Return the words of a stage's proposal; those of an alternative are its reasons, as the rationale is
+    that of its first.
+    """
+    first = node.proposal.get("alternative_of")
+    if not first:
+        return str(node.proposal.get("rationale", ""))
+    reasons = "; ".join(f"{name}: {why}" for name, why in node.proposal.get("reasons", {}).items())
+    return f"The alternative of {first}. {reasons}".rstrip()
 
 
 def _gain(node: Node, parent: Node | None) -> float | None:

@@ -29,7 +29,7 @@ class CostModel:
     Attributes:
         flops, seconds: of a unit of work; None is unknown.
         startup: device seconds of a stage that do not go with its work.
-        stages: from how many it was learnt; `steps` is their mean number of steps.
+        stages: from how many it was learnt; `steps` is the mean number of steps at the usual length.
         error: mean relative error of the FLOPs of those; None where FLOPs are unknown.
     """
 
@@ -74,7 +74,7 @@ def learnt(views: Iterable[StageView]) -> CostModel | None:
     flops = [(works[name], view.flops) for name, view in seen.items() if view.flops]
     rate = sum(cost for _, cost in flops) / sum(amount for amount, _ in flops) if flops else None
     error = fmean(abs(rate * amount / cost - 1) for amount, cost in flops) if rate else None
-    steps = round(fmean(view.steps for view in seen.values()))
+    steps = round(fmean(view.steps / view.stretch for view in seen.values()))
     return CostModel(rate, seconds, startup, len(seen), steps, error)
 
 
@@ -95,14 +95,21 @@ def expected_length(evidence: Evidence, hparams: Mapping[str, Value]) -> float |
 
 
 def predicted(evidence: Evidence, hparams: HParams) -> tuple[CostModel, Cost] | None:
-    """Return what a stage with as many steps as `evidence.stage` would cost under a configuration, and the
-    model of cost that says so; below the base model with as many as stages had. None before any has told.
+    """Return what a stage of the usual length, in steps of `evidence.stage`, would cost under a
+    configuration, and the model of cost that says so. None before any stage has told.
     """
     model = learnt((*evidence.path, *evidence.children, *evidence.best_path))
     length = expected_length(evidence, hparams)
     if model is None or length is None:
         return None
-    return model, model.stage(hparams, length, evidence.steps or model.steps)
+    return model, model.stage(hparams, length, usual_steps(evidence, model))
+
+
+def usual_steps(evidence: Evidence, model: CostModel) -> int:
+    """Return the steps of a stage of the usual length, as `evidence.stage` tells; below the base model as
+    many as stages had.
+    """
+    return round(evidence.steps / evidence.stage.stretch) or model.steps
 
 
 def doubled(parameter: Parameter, value: Value) -> Value | None:

@@ -154,10 +154,15 @@ def _greedy_gap(evidence: Evidence) -> list[str]:
     greedy, score = evidence.validation[-1].score, thirds(sampled)[1]
     at = evidence.stage.hparams.get("temperature")
     temperature = f" at temperature {number(at)}" if at is not None else ""
-    return [
+    said = (
         f"Validation is greedy, training samples{temperature}: {number(greedy)} greedy against "
         f"{number(score)} sampled over the last third, a gap of {_signed(greedy - score)}"
-    ]
+    )
+    share = evidence.stage.hparams.get("easiest", 1)  # is not in every catalogue
+    easier = (
+        f", of which much is due to the problems: training has the easiest {number(share)}, validation all"
+    )
+    return [said + (easier if share < 1 else "")]
 
 
 def _validation_slope(points: Sequence[ValidationPoint]) -> str:
@@ -171,15 +176,25 @@ def _validation_slope(points: Sequence[ValidationPoint]) -> str:
 
 
 def _metrics(evidence: Evidence) -> str:
-    """Return a line for each recorded metric, the timing ones together in one."""
+    """Return a line for each recorded metric; those of which less is to be said share some."""
     names = _recorded(evidence)
     if not names:
         return ""
-    timings = [name for name in names if _is_timing(name)]
+    timings = [name for name in names if is_timing(name)]
     constant = [name for name in names if name not in timings and _is_constant(evidence, name)]
-    lines = [_line(evidence, name) for name in names if name not in timings and name not in constant]
+    twins = _twins(evidence, [name for name in names if name not in (*timings, *constant)])
+    plain = [
+        name for name in names if name not in (*timings, *constant, *twins) and _is_plain(evidence, name)
+    ]
+    shared = {*timings, *constant, *twins, *plain}
+    lines = [_line(evidence, name) for name in names if name not in shared]
+    if twins:
+        lines.append(f"the same values: {', '.join(f'{name} as {first}' for name, first in twins.items())}")
     if constant:
         lines.append(f"constant: {', '.join(_constant(evidence, name) for name in constant)}")
+    if plain:
+        late = {name: thirds([value for _, value in series(evidence, name)])[1] for name in plain}
+        lines.append(f"over the last third: {', '.join(f'{name} {number(late[name])}' for name in plain)}")
     if timings:
         lines.append(_timing_line(evidence, timings))
     steps = [step for step, _ in numbered_rows(evidence)]
@@ -204,6 +219,21 @@ def _is_constant(evidence: Evidence, name: str) -> bool:
     return still and not _gaps(evidence, points) and not (metric and _mark(evidence, points, metric))
 
 
+def _twins(evidence: Evidence, names: Sequence[str]) -> dict[str, str]:
+    """Return the metrics that have the values of an earlier one at every step, with that one."""
+    first: dict[tuple[tuple[int, float], ...], str] = {}
+    for name in names:
+        first.setdefault(tuple(series(evidence, name)), name)
+    found = {name: first[tuple(series(evidence, name))] for name in names}
+    return {name: earlier for name, earlier in found.items() if earlier != name}
+
+
+def _is_plain(evidence: Evidence, name: str) -> bool:
+    """Whether a metric's level is enough: the catalogue thinks little of it, and no value is missing."""
+    metric, points = evidence.metric_catalogue.get(name), series(evidence, name)
+    return metric is not None and metric.is_plain and bool(points) and not _gaps(evidence, points)
+
+
 def _constant(evidence: Evidence, name: str) -> str:
     metric, values = evidence.metric_catalogue.get(name), [value for _, value in series(evidence, name)]
     unit = f" {metric.unit}" if metric and metric.unit else ""
@@ -212,7 +242,8 @@ def _constant(evidence: Evidence, name: str) -> str:
     return f"{name} at most {number(peak)}{unit}" if small else f"{name} {number(values[0])}{unit}"
 
 
-def _is_timing(name: str) -> bool:
+def is_timing(name: str) -> bool:
+    """Whether a metric tells where the time went."""
     return name.startswith("seconds_") or name in ("step_seconds", TOTAL_SECONDS)
 
 
@@ -376,6 +407,8 @@ def _table(evidence: Evidence, rows: int) -> str:
         for name in listed(evidence.metric_catalogue.values(), "table")
     }
     names = [name for name, values in columns.items() if len(values) > 1 and not is_still(values)]
+    twins = _twins(evidence, names)
+    names = [name for name in names if name not in twins]
     if not names:
         return ""
     numbered = numbered_rows(evidence)

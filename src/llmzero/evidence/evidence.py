@@ -69,9 +69,11 @@ class StageView(Sectioned):
         children: how many stages continue it, those that are being proposed among them.
         points: its validation points, of a stage that has ended.
         levels: of metrics, over the first and the last third of its steps; of the stages on the path, on the
-            best path, and of those that were tried from the parent alone, as is `length`.
+            best path, and of those that were tried from the parent alone, as are `length` and `subtasks`.
         length: mean completion length over its steps [tokens]; None is unknown.
         stop: the decision to end it early, or to audit it: `event`, `step`, `reason` and `details`.
+        stretch: how long it was to be, as a multiple of the usual length.
+        subtasks: score, standard error and number of examples by subtask, at its last validation.
     """
 
     node_id: str = of("stage")
@@ -96,6 +98,8 @@ class StageView(Sectioned):
     levels: Mapping[str, tuple[float, float]] = of("outcomes", {})
     length: float | None = of("outcomes", None)
     stop: Mapping[str, Any] | None = of("outcomes", None)
+    stretch: float = of("stage", 1.0)
+    subtasks: Mapping[str, Sequence[float]] = of("outcomes", {})
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class Evidence(Sectioned):
 
     Attributes:
         stage: the stage in question: the parent of the one to be proposed, or the running one to be judged.
-        steps: planned steps of a stage.
+        steps: planned steps of `stage`.
         stage_flops: its planned compute, where that is its length.
         ahead: stages that may still follow on the path of a running stage, by levels and budget.
         node_id: the stage that is to be created or judged; that of `stage` itself where its child

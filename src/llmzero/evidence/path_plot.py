@@ -76,12 +76,15 @@ def draw_trails(axes: Axes, trails: Sequence[Trail]) -> None:
 def _trails(evidence: Evidence, course: Course, start: Points) -> list[Trail]:
     """Return the lines that hold a point beside those they start with, this path's last, on top."""
     stage = evidence.stage
+    own = [view.node_id for view in evidence.path]
+    best = evidence.best_path
+    if [view.node_id for view in best] == own[: len(best)]:  # nothing of it would be seen
+        best = ()
     siblings = [
         view
         for view in evidence.history
         if view.parent_id == stage.parent_id and view.node_id != stage.node_id and view.parent_id is not None
     ]
-    best = evidence.best_path if evidence.best_path and evidence.best_path[-1] != stage else ()
     found = [
         *(Trail(f"beside {stage.node_id}", GREY, ":", course(view)) for view in siblings),
         *(Trail(f"tried from {stage.node_id}", PURPLE, "-", course(view)) for view in evidence.children),

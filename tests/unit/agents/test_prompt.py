@@ -359,6 +359,37 @@ def test_what_children_did_is_told_and_strangers_stay_a_line(facts: Evidence, ca
     assert "- 0007 from 0000: " in elsewhere and "wrote" not in elsewhere
 
 
+def test_scores_by_difficulty_are_told_in_its_order(facts: Evidence, catalogue: Catalogue) -> None:
+    """Of the parent and of what was tried from it; the answer of a rollout stands beside it."""
+    graded = {
+        "difficulty 11 to 16": (0.0, 0.0, 60),
+        "difficulty 2": (0.5, 0.1, 9),
+        "difficulty 3 to 10": (0.25, 0.1, 9),
+    }
+    row = {"step": 4, "prompt": "p", "completion": "c", "reward": 0.0, "answer": "a"}
+    child = replace(view(catalogue, 36, 1), subtasks=graded, stretch=1.5, resume="last")
+    prompt = text(replace(facts, subtasks=graded, children=[child], rollouts=[row]))
+    order = (
+        "difficulty 2 0.500 ± 0.100 (n 9), difficulty 3 to 10 0.250 ± 0.100 (n 9), "
+        "difficulty 11 to 16 0.000 ± 0.000 (n 60)"
+    )
+    assert f"Score by subtask at the latest validation: {order}." in prompt
+    assert f"\n  by subtask: {order}\n" in prompt
+    assert "\ncompletion: c\nright answer: a\n" in prompt
+    assert "- 0036 from 0001 at last, 1.5 x the usual length: " in prompt
+
+
+def test_checkpoints_are_told_with_their_scores(facts: Evidence) -> None:
+    """A best one that leads by noise alone hides what was learnt after it."""
+    known = replace(facts, checkpoints=(10, 15, 20), best_step=15)
+    assert (
+        "resume from: `best` by validation (step 15, 0.350 ± 0.010), `last` (step 20, 0.360 ± 0.010), "
+        "or one of the steps 10. Resume" in text(known)
+    )
+    blind = text(replace(known, checkpoints=(20,)), replace(ALL, metrics=False))
+    assert "resume from: `best` by validation, `last`. Resume" in blind
+
+
 def test_expectations_are_compared_with_what_came() -> None:
     predictions = [
         Prediction("0001", 0.5, 0.4, 0.8, True, (("kl", "up", True), ("entropy", "up", False))),
@@ -523,6 +554,19 @@ def test_what_a_change_moves_by_itself_is_no_foresight(
     metrics = {**metrics, "entropy": replace(metrics["entropy"], depends_on=("group_size",))}
     gathered = EvidenceBuilder(search / "nodes", catalogue, metrics, 0).for_proposal(tree, "0002", {})
     assert gathered.predictions[0].metrics == (("kl", "up", True),)
+
+
+def test_an_alternative_is_told_in_its_own_words_and_measured_by_the_best_when_it_began(
+    search: Path, catalogue: Catalogue, metrics: Any
+) -> None:
+    """It was proposed when the search's best was another, with the rationale of its first."""
+    tree = EventStore(search / "tree.jsonl", repair=False).tree
+    proposal = tree["0002"].proposal
+    proposal |= {"alternative_of": "0001", "reasons": {"group_size": "less noise"}}
+    proposal["expected"] |= {"probability_best": 0.6, "incumbent": 0.5}
+    gathered = EvidenceBuilder(search / "nodes", catalogue, metrics, 0).for_proposal(tree, "0002", {})
+    assert gathered.stage.rationale == "The alternative of 0001. group_size: less noise"
+    assert gathered.predictions[0].was_best, "0.4 passes 0.3, the best of the stages before it"
 
 
 def test_a_choice_and_subtasks_come_with_the_evidence(

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from llmzero.agents.standing import cost_text
 from llmzero.core.hparams import Catalogue
-from llmzero.evidence.cost import doubled, expected_length, learnt, predicted, work
+from llmzero.core.length import flops_text
+from llmzero.evidence.cost import doubled, expected_length, learnt, predicted, usual_steps, work
 from llmzero.evidence.evidence import StageView
 from tests.unit.agents.test_rules import evidence
 
@@ -86,6 +88,28 @@ def test_a_prediction_is_for_as_many_steps_as_the_parent_has(catalogue: Catalogu
     found = predicted(replace(seen, path=[told]), {**told.hparams, "epochs": 2 * told.hparams["epochs"]})
     assert found is not None
     assert found[1].flops == pytest.approx(seen.steps * work({**told.hparams, "epochs": 2}, 10.0))
+
+
+def test_what_is_told_of_a_stage_is_for_the_usual_length(catalogue: Catalogue) -> None:
+    """The parent was twice as long as usual, and so were all that the model of cost has seen."""
+    seen = evidence(catalogue, [0.3, 0.4], completion_length_mean=10.0)
+    own = work(seen.stage.hparams, 10.0)
+    long = replace(
+        seen.stage, steps=seen.steps, gpu_seconds=8.0, flops=seen.steps * own, length=10.0, stretch=2.0
+    )
+    found = predicted(replace(seen, stage=long, path=[long]), long.hparams)
+    assert found is not None
+    model, cost = found
+    assert (usual_steps(replace(seen, stage=long), model), model.steps) == (seen.steps / 2, seen.steps / 2)
+    assert cost.flops == pytest.approx(seen.steps / 2 * own)
+    lines = cost_text(replace(seen, stage=long, path=[long], stage_flops=seen.steps * own)).splitlines()
+    whole = flops_text(seen.steps / 2 * own)
+    assert lines[0].startswith(
+        f"- a stage of {seen.steps // 2} steps under the present configuration: about {whole}"
+    )
+    assert (
+        f"- the usual length is {whole}: about {seen.steps // 2} such steps; dearer steps are fewer" in lines
+    )
 
 
 def test_what_can_be_doubled_or_halved(catalogue: Catalogue) -> None:

@@ -125,9 +125,31 @@ def test_greedy_and_sampled_scores_are_set_against_each_other(build: Build) -> N
     assert f"Validation is greedy, training samples at temperature 1: {gap}" in dynamics_text(greedy)
     for unknown in (facts, replace(facts, validation_temperature=0.7), replace(greedy, metrics=[])):
         assert "greedy" not in dynamics_text(unknown)
+    easy = replace(greedy.stage, hparams={**greedy.stage.hparams, "easiest": 0.25})
+    share = ", of which much is due to the problems: training has the easiest 0.25, validation all"
+    assert gap + share in dynamics_text(replace(greedy, stage=easy))
+    assert "easiest" not in dynamics_text(greedy)
 
 
 # --- metrics ---
+
+
+def test_what_little_is_to_be_said_of_shares_a_line(build: Build) -> None:
+    """Metrics with the values of another, and those whose level is enough, unless values are missing."""
+    rewards = [0.1, 0.3, 0.2, 0.4, 0.3, 0.5]
+    columns = {
+        "reward_mean": rewards,
+        "train_score": rewards,
+        "reward_correct": rewards,
+        "loss": [0.0, 0.1, 0.2, 0.3, 0.5, 0.7],
+        "tokens": [10.0, 20.0, 30.0, 40.0, 50.0, 60.0],
+    }
+    said = dynamics_text(build(columns=columns))
+    assert "\nthe same values: train_score as reward_mean, reward_correct as reward_mean\n" in said
+    assert "\nover the last third: loss 0.6, tokens 55\n" in said
+    assert "\nstep | reward_mean\n1 | 0.1\n" in said, "nor does the table say it twice"
+    broken = dynamics_text(build(columns={**columns, "loss": [0.0, 0.1, 0.2, 0.3, 0.5, float("nan")]}))
+    assert line(broken, "loss").endswith("missing or not finite at 1 of 6 steps, first at step 6")
 
 
 def test_a_metric_is_described_by_the_numbers_that_matter(build: Build) -> None:
@@ -173,13 +195,13 @@ def test_units_and_order_are_the_catalogues_and_strangers_come_last(build: Build
         "global_step": [7, 8],
         "kl": [0.1, 0.2],
         "entropy": [0.5, 0.4],
-        "loss": [0.0, 0.1],
+        "grad_norm": [0.0, 0.1],
     }
     lines = dynamics_text(build(columns=columns)).splitlines()
     assert [line.split(":")[0] for line in lines[1:5]] == [
         "entropy [nats]",
         "kl [nats]",
-        "loss",
+        "grad_norm",
         "reward_poetry",
     ]
     assert "global_step" not in "".join(lines)

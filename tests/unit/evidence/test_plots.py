@@ -284,6 +284,13 @@ def test_the_path_is_drawn_beside_the_best_one_its_siblings_and_what_was_tried_f
     assert "tried from 0003" not in levels
 
 
+def test_the_best_path_is_not_drawn_beneath_the_path_that_it_is(branched: Evidence) -> None:
+    """Views of a stage differ, as of some more is known: it is the stages that count."""
+    again = [replace(view, children=9) for view in branched.path]
+    labels = [trail.label for trail in path_panels(replace(branched, best_path=again))["Validation score"]]
+    assert labels == ["beside 0003", "tried from 0003", "path to 0003"]
+
+
 def test_an_image_of_the_path_comes_where_it_tells_of_other_stages(branched: Evidence) -> None:
     *_, plot = draw_plots(branched)
     assert plot.name == "path"

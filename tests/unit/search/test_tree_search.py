@@ -357,6 +357,12 @@ def test_a_node_has_one_child_that_trains_on_unchanged() -> None:
     assert all(e.hparams != tree[e.parent_id].hparams for e in again if e.parent_id in ("0000", "0001"))
 
 
+def test_a_language_model_says_itself_when_to_train_on_unchanged() -> None:
+    search, tree = method(unchanged_fraction=1.0, descent_fraction=1.0), grow((None, 0.0), ("0000", 0.3))
+    search.context = replace(search.context, thinks=True)
+    assert asked(search, tree).proposal is None, "the driver asks it"
+
+
 @pytest.mark.parametrize("rule", ["uct", "forecast"])
 def test_every_configuration_of_a_small_catalogue_is_tried_once_below_every_node_and_then_the_search_is_over(
     rule: str,

@@ -41,7 +41,10 @@ class TreeSearchSettings:
         1.0, "chance that the path of the stage that ended last goes on, wherever it stands", low=0, high=1
     )
     unchanged_fraction: float = setting(
-        0.1, "chance that a child trains on unchanged, where no sibling does yet", low=0, high=1
+        0.1,
+        "chance that a child trains on unchanged, where no sibling does yet; a language model decides itself",
+        low=0,
+        high=1,
     )
     exploration: float = setting(
         0.5, "of forecast: how widely it draws around the most likely outcome; 0 believes in it", low=0
@@ -197,7 +200,8 @@ class TreeSearch(IncrementalMethod):
 
     def _child(self, tree: Tree, node: Node, why: str, rng: random.Random) -> Expansion:
         may_change, may_continue = self._choices(node)
-        if may_continue and (not may_change or rng.random() < self.settings.unchanged_fraction):
+        drawn = rng.random() < self.settings.unchanged_fraction and not self.context.thinks
+        if may_continue and (not may_change or drawn):
             return Expansion(
                 node.node_id, node.hparams, Proposal("search", (), "The path trains on unchanged.", {})
             )
