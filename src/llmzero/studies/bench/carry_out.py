@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -125,8 +124,8 @@ class Bench:
                 there = {**stored, "files": {name: known[name] for name in shared}}
                 if listed := differences(there, {**wanted, "files": shared}, CHANGEABLE):
                     raise UserError(
-                        f"bench_dir={self.directory} holds the calls of another bench: {listed}. Choose another "
-                        "bench_dir, or give the same values"
+                        f"bench_dir={self.directory} holds the calls of another bench: {listed}. "
+                        "Choose another bench_dir, or give the same values"
                     )
                 wanted["files"] = {**known, **self.files}
             write_atomic(file, dump_yaml(without_secrets(wanted)))
@@ -190,7 +189,6 @@ def carry_out(config: BenchConfig) -> int:
     Returns:
         the exit code: 1 where a call failed, so that answers are missing. A dry run says what it can cost.
     """
-    logging.getLogger("llmzero").setLevel(logging.WARNING)
     bench = Bench.of(config)
     agents = bench.agents()
     print(_described(bench), flush=True)
@@ -240,7 +238,7 @@ def _of_point(point: DecisionPoint, bench: Bench) -> Record:
         "stages": len(point.stages),
         "parent": list(point.parent),
         "untried": len(point.untried(point.parent)),
-        "beyond_noise": alternatives.beyond_noise(),
+        "matters": alternatives.matters(),
     }
 
 
@@ -316,8 +314,6 @@ def _rows(bench: Bench, agents: Mapping[Path, Sequence[Asked]]) -> list[Record]:
     return [row for point in bench.points for row in done[point.name]]
 
 
-def _answering(
-    bench: Bench, point: DecisionPoint, agents: Mapping[Path, Sequence[Asked]], bill: Bill
-) -> Any:
+def _answering(bench: Bench, point: DecisionPoint, agents: Mapping[Path, Sequence[Asked]], bill: Bill) -> Any:
     file = point.table.file
     return lambda: answers(point, bench.searches[file], agents[file], bench.outcomes[file], bill)

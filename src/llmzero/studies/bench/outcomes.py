@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from math import log, sqrt
 from statistics import fmean
@@ -13,61 +13,52 @@ from llmzero.runners.tables.format import Path_, Point, Table
 from llmzero.studies.bench.points import DecisionPoint
 
 SIGMAS = 2.0  # from which on a difference is beyond noise
+NOTHING = Point(step=0, score=0.0, stderr=0.0, test=0.0, test_stderr=0.0, flops=0.0, seconds=0.0)
 
 
 @dataclass(frozen=True)
 class Regret:
-    """What a proposal gives away against the best alternative, in scores; negative where it gains.
+    """What a proposal gives away against the best alternative, in scores.
 
     Attributes:
         val: best validation score of the best alternative minus that of the proposed stage.
-        test: test score of the alternative that is best by validation, minus that of the proposed stage.
-        path: best validation score below the best alternative, its own among them, minus that below the
-            proposed stage; None at the last level, where nothing follows.
+        test: test score of the alternative that is best by validation, minus that of the proposed stage;
+            below 0 where validation misleads.
+        path, path_test: the same of the best stages by validation at or below these two, wherever that is;
+            None at the last level, where nothing follows.
     """
 
     val: float
     test: float
     path: float | None
+    path_test: float | None
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Scores of the stages of a table, for regrets. A stage that failed scores nothing."""
+    """Scores of the stages of a table: of each its best validation, and the test score there.
+
+    A stage that failed before it had one scores nothing.
+    """
 
     table: Table
-    _below: dict[Path_, float] = field(default_factory=dict)
 
-    def score(self, path: Path_) -> float:
-        """Return the best validation score of a stage."""
-        best = self._best(path)
-        return best.score if best else 0.0
+    @cached_property
+    def best(self) -> dict[Path_, Point]:
+        """The best validation of every stage, by path."""
+        return {
+            path: max(stage.points, key=lambda point: point.score, default=NOTHING)
+            for path, stage in self.table.stages.items()
+        }
 
-    def test(self, path: Path_) -> float:
-        """Return the test score at a stage's best validation."""
-        best = self._best(path)
-        return best.test if best else 0.0
-
-    def test_stderr(self, path: Path_) -> float:
-        """Return that score's standard error."""
-        best = self._best(path)
-        return best.test_stderr if best else 0.0
-
-    def below(self, path: Path_) -> float:
-        """Return the best validation score of a stage and all that continue it."""
-        return self._all_below[path]
-
-    def _best(self, path: Path_) -> Point | None:
-        return max(self.table.stages[path].points, key=lambda point: point.score, default=None)
-
-    @property
-    def _all_below(self) -> dict[Path_, float]:
-        if not self._below:
-            for path in self.table.stages:
-                for length in range(1, len(path) + 1):
-                    above = path[:length]
-                    self._below[above] = max(self._below.get(above, 0.0), self.score(path))
-        return self._below
+    @cached_property
+    def below(self) -> dict[Path_, Point]:
+        """The best validation of every stage and all that continue it, by path."""
+        best: dict[Path_, Point] = {}
+        for path, point in self.best.items():
+            for length in range(1, len(path) + 1):
+                best[path[:length]] = max(best.get(path[:length], NOTHING), point, key=lambda p: p.score)
+        return best
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class Alternatives:
     point: DecisionPoint
     outcomes: Outcomes
 
-    @cached_property
+    @property
     def deeper(self) -> bool:
         """Whether stages may follow the proposed one."""
         return len(self.point.parent) + 1 < self.point.table.depth
@@ -89,49 +80,51 @@ class Alternatives:
         that of both.
         """
         parents = dict.fromkeys((self.point.parent, path[:-1]))
-        offered = [each for parent in parents for each in self.point.untried(parent)]
-        scores = self.outcomes
-        chosen = max(offered, key=scores.score)
-        return Regret(
-            max(0.0, scores.score(chosen) - scores.score(path)),
-            scores.test(chosen) - scores.test(path),
-            max(0.0, max(map(scores.below, offered)) - scores.below(path)) if self.deeper else None,
-        )
+        offered = {each for parent in parents for each in self.point.untried(parent)} | {path}
+        gaps = []
+        for found in (self.outcomes.best, self.outcomes.below):
+            best, own = max((found[each] for each in sorted(offered)), key=_score), found[path]
+            gaps += [best.score - own.score, best.test - own.test]
+        return Regret(*gaps) if self.deeper else Regret(*gaps[:2], None, None)
 
     def expected(self, parent: Path_ | None = None) -> Regret:
         """Return the mean regret of a child of a stage that is drawn among those that were not tried."""
         drawn = self.point.untried(self.point.parent if parent is None else parent)
-        regrets = [self.regret(path) for path in drawn]
-        paths = [regret.path for regret in regrets if regret.path is not None]
-        return Regret(
-            fmean(regret.val for regret in regrets),
-            fmean(regret.test for regret in regrets),
-            fmean(paths) if paths else None,
-        )
+        columns = zip(*(astuple(self.regret(path)) for path in drawn), strict=True)
+        return Regret(*(None if None in values else fmean(values) for values in columns))
 
-    def beyond_noise(self) -> bool:
-        """Whether the alternative that is best by validation is better than their mean on test, too."""
+    def matters(self) -> bool:
+        """Whether the best alternative by validation beats the mean of the others on test beyond noise, in
+        its own score or in what follows.
+        """
+        found = [self.outcomes.best, *([self.outcomes.below] if self.deeper else [])]
         offered = self.point.untried(self.point.parent)
-        scores = self.outcomes
-        chosen = max(offered, key=scores.score)
-        rest = [path for path in offered if path != chosen]
-        if not rest:
-            return False
-        error = sqrt(sum(scores.test_stderr(path) ** 2 for path in rest)) / len(rest)
-        noise = sqrt(scores.test_stderr(chosen) ** 2 + error**2)
-        return scores.test(chosen) - fmean(map(scores.test, rest)) > SIGMAS * noise
+        return len(offered) > 1 and any(_stands_out([each[path] for path in offered]) for each in found)
+
+
+def _score(point: Point) -> float:
+    return point.score
+
+
+def _stands_out(points: Sequence[Point]) -> bool:
+    best = max(points, key=_score)
+    rest = [point for point in points if point is not best]
+    noise = sqrt(best.test_stderr**2 + sum(point.test_stderr**2 for point in rest) / len(rest) ** 2)
+    return best.test - fmean(point.test for point in rest) > SIGMAS * noise
 
 
 def nearest(table: Table, hparams: HParams) -> tuple[int, bool]:
     """Return the number of the recorded configuration nearest to one, and whether it is that one.
 
-    The distance is the largest over the parameters, on each one's scale, in units of what its choices span.
+    The distance is the largest over the parameters, on each one's scale, in units of what its choices span;
+    of equal ones the sum decides.
     """
     gaps = [_gap(parameter, hparams.get(name)) for name, parameter in table.catalogue.items()]
 
-    def distance(number: int) -> float:
+    def distance(number: int) -> tuple[float, float]:
         values = table.configurations[number].values()
-        return max(gap(value) for gap, value in zip(gaps, values, strict=True))
+        each = [gap(value) for gap, value in zip(gaps, values, strict=True)]
+        return max(each), sum(each)
 
     exact = table.number(hparams)
     if exact is not None:

@@ -20,15 +20,15 @@ alternative minus that below the proposed stage. docs/bench.md explains.
 def bench_page(record: Mapping[str, Any]) -> str:
     """Return `bench.md` of the content of `bench.json`."""
     points, summary = record["points"], record["summary"]
-    matter = sum(point["beyond_noise"] for point in points.values())
+    matter = sum(point["matters"] for point in points.values())
     tasks = [task for task in summary if task != ALL]
     parts = [
-        f"# Agent bench\n\n{len(points)} decision points of {', '.join(tasks)}; at {matter} of them one "
-        "alternative is best beyond noise.\n",
+        f"# Agent bench\n\n{len(points)} decision points of {', '.join(tasks)}; at {matter} of them "
+        "the choice matters beyond noise.\n",
         NOTES,
         "## All tasks\n",
         _table(CHOICES, summary[ALL]),
-        "## By task: regret as a share of chance\n",
+        "## By task: regret, and regret of the path, as shares of chance\n",
         _by_task(summary, tasks),
     ]
     asked = {name: scores for name, scores in summary[ALL].items() if scores.get("validity")}
@@ -46,8 +46,13 @@ def _table(columns: Mapping[str, Callable[[Scores], str]], rows: Mapping[str, Sc
 
 
 def _by_task(summary: Mapping[str, Mapping[str, Scores]], tasks: list[str]) -> str:
-    rows = [[name, *(_mean(summary[task][name]["of_chance_val"], 2) for task in tasks)] for name in summary[ALL]]
-    return markdown(["agent", *tasks], rows)
+    columns = [(task, kind) for task in tasks for kind in ("val", "path")]
+    rows = [
+        [name, *(_mean(summary[task][name][f"of_chance_{kind}"], 2) for task, kind in columns)]
+        for name in summary[ALL]
+    ]
+    head = [task if kind == "val" else f"{task}, path" for task, kind in columns]
+    return markdown(["agent", *head], rows)
 
 
 def _mean(value: Mapping[str, Any], digits: int = 3) -> str:
@@ -77,6 +82,7 @@ CHOICES: Mapping[str, Callable[[Scores], str]] = {
     "test, of chance": _of("of_chance_test", 2),
     "path": _of("regret_path"),
     "path, of chance": _of("of_chance_path", 2),
+    "path, test": _of("regret_path_test"),
 }
 ANSWERS: Mapping[str, Callable[[Scores], str]] = {
     "valid at first": _counted("validity", "first"),

@@ -76,7 +76,7 @@ def files_of(names: Sequence[str]) -> list[Path]:
     files = []
     for name in names:
         file = Path(name) if name.endswith(ENDING) else POINTS / f"{name}{ENDING}"
-        if name != "all" and ("/" in name and not name.endswith(ENDING) or not file.is_file()):
+        if name != "all" and (("/" in name and not name.endswith(ENDING)) or not file.is_file()):
             there = ", ".join(each.stem for each in known) or "none"
             raise UserError(f"points={name:.100}: there is no such file; known: all, {there}, or a file")
         files += known if name == "all" else [file]
@@ -129,12 +129,21 @@ def _point(name: str, table: Table, record: dict[str, Any]) -> DecisionPoint:
     """
     stages, others = (tuple(map(tuple, record[key])) for key in ("stages", "others"))
     point = DecisionPoint(
-        name, table, record["source"], record["budget"], stages, tuple(record["parent"]), others, record["why"]
+        name,
+        table,
+        record["source"],
+        record["budget"],
+        stages,
+        tuple(record["parent"]),
+        others,
+        record["why"],
     )
     if len(point.why) > MOST_WORDS:
         raise ValueError(f"why: has more than {MOST_WORDS} characters")
     if not len(stages) < point.budget <= MOST_STAGES:
-        raise ValueError(f"budget={point.budget}: must be more than {len(stages)} stages, {MOST_STAGES} at most")
+        raise ValueError(
+            f"budget={point.budget}: must be more than {len(stages)} stages, {MOST_STAGES} at most"
+        )
     seen: set[Path_] = {()}
     for path in stages:
         if path not in table.stages:
@@ -143,11 +152,17 @@ def _point(name: str, table: Table, record: dict[str, Any]) -> DecisionPoint:
             raise ValueError(f"stages: {list(path)}: stands there twice, or before its parent")
         seen.add(path)
     for key, paths in (("parent", [point.parent]), ("others", others)):
-        for path in paths:
-            if path not in seen or len(path) >= table.depth or (path and table.stages[path].error):
-                raise ValueError(f"{key}: {list(path)}: is no stage of the search that can be continued")
-            if not point.untried(path):
-                raise ValueError(f"{key}: {list(path)}: has no child left that was not tried")
+        _check_open(point, key, paths)
     if len({point.parent, *others}) <= len(others):
         raise ValueError("others: must be different stages, and not the parent")
     return point
+
+
+def _check_open(point: DecisionPoint, key: str, paths: Sequence[Path_]) -> None:
+    for path in paths:
+        stage = point.table.stages.get(path)
+        there = not path or (path in point.stages and stage is not None and stage.error is None)
+        if not there or len(path) >= point.table.depth:
+            raise ValueError(f"{key}: {list(path)}: is no stage of the search that can be continued")
+        if not point.untried(path):
+            raise ValueError(f"{key}: {list(path)}: has no child left that was not tried")

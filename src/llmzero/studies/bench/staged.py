@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from llmzero.agents.stopper import NeverStop
 from llmzero.evidence.evidence import Choice, Evidence, Prediction
 from llmzero.evidence.proposal import Proposal
+from llmzero.runners.tables.format import Path_
 from llmzero.search.driver import Driver, Plan
-from llmzero.search.methods.base import Expansion
+from llmzero.search.methods.base import Expansion, SearchMethod
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
+from llmzero.search.thinking import Think
 from llmzero.studies.bench.points import DecisionPoint
-from llmzero.runners.tables.format import Path_
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import ROOT, Node, Tree
+
+UNLIMITED = Budget(stages=None)
 
 
 class Given:
@@ -57,14 +59,16 @@ class StagedSearch:
         """
         first = len(self.made) + 1
         self.made += [self._expansion(path, proposal) for path, proposal in proposals]
-        tree = _grown(self.session, self.made).tree
+        tree = grown(self.session, Given(self.made)).tree
         found = self.session.evidence.for_proposal(tree, ROOT, {}).predictions
         by_node = {prediction.node_id: prediction for prediction in found}
         return [by_node.get(f"{first + i:04d}") for i in range(len(proposals))]
 
     def _expansion(self, path: Path_, proposal: Proposal) -> Expansion:
         hparams = self.point.table.configurations[path[-1]]
-        return Expansion(self.point.node_id(path[:-1]), hparams, replace(proposal, parent=None, resume="last"))
+        return Expansion(
+            self.point.node_id(path[:-1]), hparams, replace(proposal, parent=None, resume="last")
+        )
 
 
 @contextmanager
@@ -79,7 +83,7 @@ def staged(point: DecisionPoint, config: SearchConfig) -> Iterator[StagedSearch]
         budget = replace(config.budget, stages=point.budget)
         session = Session.from_config(replace(config, search_dir=directory, budget=budget))
         made = [_recorded(point, path) for path in point.stages]
-        store = _grown(session, made)
+        store = grown(session, Given(made))
         others = tuple(map(point.node_id, point.others))
         evidence = session.evidence.for_proposal(
             store.tree,
@@ -98,22 +102,28 @@ def _recorded(point: DecisionPoint, path: Path_) -> Expansion:
     return Expansion(point.node_id(path[:-1]), hparams, Proposal("search", (), "", changes))
 
 
-def _grown(session: Session, stages: Sequence[Expansion]) -> EventStore:
-    """Run a search until it has these stages."""
+def grown(
+    session: Session, method: SearchMethod, budget: Budget = UNLIMITED, think: Think | None = None
+) -> EventStore:
+    """Grow a session's tree until its method or the budget ends that, one stage at a time; test nothing.
+
+    `think` prepares questions to an agent, for methods that leave proposals open.
+    """
     workspace, config = session.workspace, session.config
     workspace.nodes.mkdir(exist_ok=True)
     store = EventStore(workspace.tree_file, durable=False)
     driver = Driver(
         workspace=workspace,
         store=store,
-        method=Given(stages),
+        method=method,
         runner=session.runner,
         stopper=NeverStop(),
         evidence=session.evidence,
-        budget=Budget(stages=None),
+        budget=budget,
         plan=Plan(config.search.length, 1, config.seed, session.stage_groups),
         root_hparams=session.catalogue.defaults(),
         on_change=lambda driver: None,
+        think=think,
     )
     for _ in driver.rounds():
         pass

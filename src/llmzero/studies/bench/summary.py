@@ -49,7 +49,7 @@ def agent_scores(rows: Sequence[Record]) -> Record:
     """Return the scores of one agent's answers; points without an answer are counted alone."""
     answered = [row for row in rows if row["answered"]]
     scores: Record = {"points": len(rows), "unanswered": len(rows) - len(answered)}
-    for kind in ("val", "test", "path"):
+    for kind in ("val", "test", "path", "path_test"):
         known = [row for row in answered if row["regret"][kind] is not None]
         regrets = [row["regret"][kind] for row in known]
         scores[f"regret_{kind}"] = mean_of(regrets)
@@ -83,7 +83,9 @@ def _foresight(expected: Sequence[Mapping[str, Any]]) -> Record:
     error = _both(known, ("expected_score",), lambda e: e["expected_score"] - e["score"])
     directions = [float(hit) for each in expected for _, _, hit in each["metrics"]]
     return {
-        "brier": mean_of(_both(expected, ("probability",), lambda e: (e["probability"] - e["improved"]) ** 2)),
+        "brier": mean_of(
+            _both(expected, ("probability",), lambda e: (e["probability"] - e["improved"]) ** 2)
+        ),
         "brier_best": mean_of(
             _both(
                 expected,
