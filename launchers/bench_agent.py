@@ -16,7 +16,8 @@ def run(config: BenchConfig) -> None:
     """Put decision points to an agent and score what it answers; exit code 1 where answers are missing."""
     from llmzero.studies.bench.carry_out import carry_out
 
-    sys.exit(carry_out(config))
+    if missing := carry_out(config):
+        sys.exit(missing)
 
 
 if __name__ == "__main__":

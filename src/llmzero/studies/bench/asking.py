@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 
 from llmzero.agents.base import AsksModel, Proposer
 from llmzero.agents.journal import CallJournal, read_record
+from llmzero.core.files import reading
 from llmzero.core.redaction import redacted
+from llmzero.core.shapes import NUMBER, require
 from llmzero.core.text import visible_line
 from llmzero.evidence.evidence import Evidence, Prediction
 from llmzero.evidence.proposal import Proposal
@@ -42,6 +44,13 @@ class Bill:
         return "dollars" if self.limit is not None and self.dollars >= self.limit else None
 
 
+def _seconds(records: Mapping[Path, Record]) -> float:
+    for file, record in records.items():
+        with reading(file):
+            require(record, {"seconds": NUMBER})
+    return float(sum(record["seconds"] for record in records.values()))
+
+
 @dataclass(frozen=True)
 class Asked:
     """An agent of the bench.
@@ -69,10 +78,9 @@ class Asked:
         files = sorted(nodes.glob("*/calls/*.json"))
         records = {file: record for file in files if (record := read_record(file)) is not None}
         failed = [file for file, record in records.items() if record["error"]]
+        facts = {"calls": len(records), "failed": len(failed), "seconds": _seconds(records)}
         for file in failed:
             file.unlink()
-        seconds = sum(float(record.get("seconds", 0.0)) for record in records.values())
-        facts = {"calls": len(records), "failed": len(failed), "seconds": seconds}
         if failed:
             facts["error"] = visible_line(redacted(str(records[failed[-1]]["error"])))[:300]
         return proposal, facts
