@@ -53,7 +53,7 @@ SEARCHES = {
 }
 SEEDS = (1, 2, 3)
 BUDGET = 16  # stages of a search
-COUNT = 18  # points of a task
+COUNT = 30  # points of a task
 HISTORY = 6  # stages: bounds of early, middle and late points are at so many and twice as many
 
 
@@ -70,7 +70,13 @@ def main() -> None:
         raise UserError(f"{unknown[0]}: is none of {', '.join(TASKS)}")
     options.points.mkdir(parents=True, exist_ok=True)
     for name in options.names or TASKS:
-        table = read_table(options.tables / f"{TASKS[name]}{SUFFIX}")
+        file = options.tables / f"{TASKS[name]}{SUFFIX}"
+        if not file.is_file():
+            recipe = TASKS[name].partition("-")[0]
+            raise UserError(
+                f"{file}: there is none; make it: python -m benchmarks.make_table {recipe} --seed 0"
+            )
+        table = read_table(file)
         found = [each for source, search in SEARCHES.items() for each in _of_searches(table, source, search)]
         places = {json.dumps([each["stages"], each["parent"]]): each for each in found}
         file, outcomes = options.points / f"{name}{ENDING}", Outcomes(table)
@@ -90,11 +96,12 @@ def main() -> None:
 def _of_searches(table: Table, source: str, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield all decision points of searches on a table."""
     on_table = ["runner=table", f"table='{table.file}'", "stopper=none", "search.workers=1"]
-    every = [*on_table, *overrides, f"budget.stages={BUDGET}"]
+    every = [*on_table, *overrides, f"budget.stages={BUDGET}", "search_dir=unset"]
+    config = composed("search", SearchConfig, every)
     for seed in SEEDS:
         with TemporaryDirectory() as directory:
-            own = [*every, f"seed={seed}", f"search_dir={directory}"]
-            session = Session.from_config(composed("search", SearchConfig, own))
+            runner = {**config.runner, "seed": seed}
+            session = Session.from_config(replace(config, seed=seed, runner=runner, search_dir=directory))
             context = getattr(session.method, "context", None)
             if context is not None:  # as a language model is asked: parent and others are told
                 session.method.context = replace(context, thinks=True)  # type: ignore[attr-defined]

@@ -145,6 +145,18 @@ def test_answers_that_an_endpoint_owes_are_missing_until_the_same_command_gets_t
     assert results(tmp_path / "b")["summary"]["all"]["scripted"]["unanswered"] == 0
 
 
+def test_calls_end_once_they_have_cost_the_limit(run_here: Run, given: list[str], tmp_path: Path) -> None:
+    priced = ["llm.price_input=1000", "llm.price_output=0", "llm.max_at_once=1", f"bench_dir={tmp_path}/b"]
+    with LLMServer(scripted) as server:
+        wanted = [*given, *asking(server), *priced]
+        for _ in range(2):  # what was paid before counts
+            with pytest.raises(SystemExit):
+                run_here("bench_agent", *wanted, "dollars=0.01")
+            assert len(server.requests) == 1
+        run_here("bench_agent", *wanted, "dollars=1000")
+        assert len(server.requests) == len(POINTS)
+
+
 def test_no_reply_breaks_the_bench(run_here: Run, given: list[str], tmp_path: Path) -> None:
     mind: Mind = Hostile(3)
     with LLMServer(mind) as server:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from llmzero.runners.tables.format import Path_, Table, read_table
 from llmzero.studies.bench.outcomes import Alternatives, Outcomes, nearest
 from llmzero.studies.bench.points import DecisionPoint, files_of, read_points
 from llmzero.studies.bench.summary import agent_scores, mean_of, ratio_of, summary_of
+from tests.integration.damages import WHOLE, field_damages
 from tests.made_tables import made_table
 
 RECORD: dict[str, Any] = {
@@ -249,6 +252,24 @@ def test_a_file_that_holds_no_points_is_refused(table: Table, text: str, tmp_pat
     file.write_text(text)
     with pytest.raises(DamagedFileError, match=r"some\.jsonl"):
         read_points(file, table.file.parent)
+
+
+def test_every_damage_of_a_file_of_points_is_told_or_does_no_harm(table: Table, tmp_path: Path) -> None:
+    whole = written(tmp_path, {**RECORD, "stages": [[0], [5], [5, 1]]})
+    file = tmp_path / "damaged.jsonl"
+    for label, damage in itertools.chain(WHOLE.items(), field_damages(whole)):
+        shutil.copy(whole, file)
+        damage(file)
+        found, said = 0, ""
+        try:
+            found = len(read_points(file, table.file.parent))
+        except UserError as error:
+            said = str(error)
+        assert found == 1 or str(file) in said, label
+        if file.is_dir():
+            file.rmdir()
+        else:
+            file.unlink()
 
 
 def test_a_table_that_is_missing_is_named_with_the_remedy(table: Table, tmp_path: Path) -> None:

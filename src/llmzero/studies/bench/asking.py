@@ -73,7 +73,8 @@ class Asked:
         if not isinstance(self.agent, AsksModel):
             return self.agent.propose(evidence), {"calls": 0, "failed": 0, "seconds": 0.0}
         nodes, agent = self.calls / point.name, copy(self.agent)
-        agent.endpoint = self.agent.endpoint.connected(CallJournal(nodes, bill.charge, (), bill.spent))
+        paid = {f"{file.parent.parent.name}/{file.stem}" for file in nodes.glob("*/calls/*.json")}
+        agent.endpoint = self.agent.endpoint.connected(CallJournal(nodes, bill.charge, paid, bill.spent))
         proposal = agent.propose(evidence)
         files = sorted(nodes.glob("*/calls/*.json"))
         records = {file: record for file in files if (record := read_record(file)) is not None}
