@@ -16,7 +16,7 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ from llmzero.core.files import read_jsonl, write_jsonl
 from llmzero.core.settings import path_argument
 from llmzero.evidence.evidence import Choice
 from llmzero.evidence.proposal import Proposal
+from llmzero.runners.table import TableRunner, TableRunnerSettings
 from llmzero.runners.tables.format import SUFFIX, TABLES, Path_, Table, read_table
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
@@ -77,7 +78,12 @@ def main() -> None:
                 f"{file}: there is none; make it: python -m benchmarks.make_table {recipe} --seed 0"
             )
         table = read_table(file)
-        found = [each for source, search in SEARCHES.items() for each in _of_searches(table, source, search)]
+        runners = {seed: TableRunner(TableRunnerSettings(str(table.file), seed)) for seed in SEEDS}
+        found = [
+            record
+            for source, search in SEARCHES.items()
+            for record in _of_searches(table, runners, source, search)
+        ]
         places = {json.dumps([each["stages"], each["parent"]]): each for each in found}
         file, outcomes = options.points / f"{name}{ENDING}", Outcomes(table)
         write_jsonl(file, places.values())
@@ -93,15 +99,16 @@ def main() -> None:
         print(f"at {len(matter) / len(every):.0%} of which the choice mattered")
 
 
-def _of_searches(table: Table, source: str, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield all decision points of searches on a table."""
+def _of_searches(
+    table: Table, runners: Mapping[int, TableRunner], source: str, overrides: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield all decision points of searches on a table, one for each of the runners, by seed."""
     on_table = ["runner=table", f"table='{table.file}'", "stopper=none", "search.workers=1"]
     every = [*on_table, *overrides, f"budget.stages={BUDGET}", "search_dir=unset"]
     config = composed("search", SearchConfig, every)
-    for seed in SEEDS:
+    for seed, runner in runners.items():
         with TemporaryDirectory() as directory:
-            runner = {**config.runner, "seed": seed}
-            session = Session.from_config(replace(config, seed=seed, runner=runner, search_dir=directory))
+            session = Session.from_config(replace(config, seed=seed, search_dir=directory), runner=runner)
             context = getattr(session.method, "context", None)
             if context is not None:  # as a language model is asked: parent and others are told
                 session.method.context = replace(context, thinks=True)  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from llmzero.core.shapes import NUMBER, require
 from llmzero.core.text import visible_line
 from llmzero.evidence.evidence import Evidence, Prediction
 from llmzero.evidence.proposal import Proposal
+from llmzero.runners.base import StageRunner
 from llmzero.runners.tables.format import Path_
 from llmzero.search.settings import SearchConfig
 from llmzero.studies.bench.outcomes import Alternatives, Outcomes, Regret, nearest
@@ -93,21 +94,28 @@ class Asked:
                 bill.charge(file.stem, 0, record["dollars"])
 
 
-def answers(
-    point: DecisionPoint, config: SearchConfig, agents: Sequence[Asked], outcomes: Outcomes, bill: Bill
-) -> list[Record]:
-    """Return what agents answer at a point, scored; and what a random choice and none would come to.
+@dataclass(frozen=True)
+class Ground:
+    """A table on which points lie: what is the same for all of them.
 
-    Args:
-        point: it.
-        config: of a search on its table.
+    Attributes:
+        config: of a search on it.
+        runner: of such searches.
+        outcomes: of its stages.
         agents: who is asked.
-        outcomes: of the table.
-        bill: of calls.
     """
-    alternatives = Alternatives(point, outcomes)
+
+    config: SearchConfig
+    runner: StageRunner
+    outcomes: Outcomes
+    agents: Sequence[Asked]
+
+
+def answers(point: DecisionPoint, ground: Ground, bill: Bill) -> list[Record]:
+    """Return what agents answer at a point, scored; and what a random choice and none would come to."""
+    alternatives, agents = Alternatives(point, ground.outcomes), ground.agents
     rows = [_row(RANDOM, alternatives, alternatives.expected()), unchanged(alternatives)]
-    with staged(point, config) as search:
+    with staged(point, ground.config, ground.runner) as search:
         asked = [(each, *each.propose(point, search.evidence, bill)) for each in agents]
         chosen = [(_chosen(point, proposal), proposal) for _, proposal, _ in asked]
         made = [(path, proposal) for (path, _), proposal in chosen if path is not None]

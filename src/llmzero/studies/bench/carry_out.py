@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from llmzero.core.files import make_private, remove_temporary, write_atomic, wri
 from llmzero.core.parts import make
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
+from llmzero.runners.table import TableRunner, TableRunnerSettings
 from llmzero.runners.tables.format import TABLES, Table
 from llmzero.search.checks import check_models
 from llmzero.search.session import Session
 from llmzero.search.settings import Group, SearchConfig
 from llmzero.search.thinking import in_background
-from llmzero.studies.bench.asking import RANDOM, UNCHANGED, Asked, Bill, Record, answers
+from llmzero.studies.bench.asking import RANDOM, UNCHANGED, Asked, Bill, Ground, Record, answers
 from llmzero.studies.bench.outcomes import Alternatives, Outcomes
 from llmzero.studies.bench.pages import bench_page
 from llmzero.studies.bench.points import DecisionPoint, files_of, read_points
@@ -58,15 +60,15 @@ class Bench:
     """Points and agents, checked and ready.
 
     Attributes:
-        searches: configuration of a search on each table, by its file.
+        files: digests of points and tables, by name.
+        grounds: by the file of a table.
     """
 
     config: BenchConfig
     files: Mapping[str, str]
     points: Sequence[DecisionPoint]
     contestants: Sequence[Contestant]
-    searches: Mapping[Path, SearchConfig]
-    outcomes: Mapping[Path, Outcomes]
+    grounds: Mapping[Path, Ground]
 
     @classmethod
     def of(cls, config: BenchConfig) -> Bench:
@@ -82,28 +84,17 @@ class Bench:
         if len({point.name for point in points}) < len(points):
             raise UserError("points: two files have the same name; rename one")
         known = {point.table.file: point.table for point in points}
-        searches = {file: _search_config(config, table) for file, table in known.items()}
         digests = {
             **{f"points {file.stem}": _digest(file) for file in files},
             **{f"table {file.name}": _digest(file) for file in known},
         }
-        outcomes = {file: Outcomes(table) for file, table in known.items()}
-        return cls(config, digests, points, contestants, searches, outcomes)
+        grounds = {file: _ground(config, contestants, table) for file, table in known.items()}
+        return cls(config, digests, points, contestants, grounds)
 
     @property
     def directory(self) -> Path:
         """Of calls and results."""
         return Path(self.config.bench_dir).absolute()
-
-    def agents(self) -> dict[Path, list[Asked]]:
-        """Return the agents, by table: a part may be made for a catalogue."""
-        return {
-            file: [
-                Asked(each.name, _agent(each.group, search), self.directory / "calls" / each.key)
-                for each in self.contestants
-            ]
-            for file, search in self.searches.items()
-        }
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -162,13 +153,18 @@ def _some(points: Sequence[DecisionPoint], count: int | None) -> list[DecisionPo
     return [points[round(i * (len(points) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def _search_config(config: BenchConfig, table: Table) -> SearchConfig:
-    """Return the configuration of a search on a table, as agents see it."""
+def _ground(config: BenchConfig, contestants: Sequence[Contestant], table: Table) -> Ground:
+    """Return a table with a search on it, as agents see it, and with the agents that are asked."""
+    seed = int(table.header["seed"])
     overrides = [
-        *("runner=table", f"table='{table.file}'", f"seed={table.header['seed']}", "stopper=none"),
+        *("runner=table", f"table='{table.file}'", f"seed={seed}", "stopper=none"),
         *("search.workers=1", "search_dir=unset"),
     ]
-    return replace(composed("search", SearchConfig, overrides), agent=config.agent, llm=config.llm)
+    search = replace(composed("search", SearchConfig, overrides), agent=config.agent, llm=config.llm)
+    calls = Path(config.bench_dir).absolute() / "calls"
+    agents = [Asked(each.name, _agent(each.group, search), calls / each.key) for each in contestants]
+    runner = TableRunner(TableRunnerSettings(str(table.file), seed))
+    return Ground(search, runner, Outcomes(table), agents)
 
 
 def _agent(group: Group, search: SearchConfig) -> Any:
@@ -190,14 +186,13 @@ def carry_out(config: BenchConfig) -> int:
         the exit code: 1 where a call failed, so that answers are missing. A dry run says what it can cost.
     """
     bench = Bench.of(config)
-    agents = bench.agents()
     print(_described(bench), flush=True)
     if config.dry_run:
-        print(_cost(bench, agents))
+        print(_cost(bench))
         return 0
-    _check(bench, agents)
+    _check(bench)
     with bench.opened():
-        rows = _rows(bench, agents)
+        rows = _rows(bench)
         bench_record = {
             "agents": [each.name for each in bench.contestants],
             "llm": _told(config),
@@ -232,7 +227,7 @@ def _told(config: BenchConfig) -> dict[str, Any]:
 
 
 def _of_point(point: DecisionPoint, bench: Bench) -> Record:
-    alternatives = Alternatives(point, bench.outcomes[point.table.file])
+    alternatives = Alternatives(point, bench.grounds[point.table.file].outcomes)
     return {
         "source": point.source,
         "stages": len(point.stages),
@@ -242,27 +237,29 @@ def _of_point(point: DecisionPoint, bench: Bench) -> Record:
     }
 
 
-def _check(bench: Bench, agents: Mapping[Path, Sequence[Asked]]) -> None:
+def _check(bench: Bench) -> None:
     """Check the language model: its set-up, and that prompts can be made.
 
     Raises:
         UserError: it cannot be asked.
     """
-    search = next(iter(bench.searches.values()))
+    ground = next(iter(bench.grounds.values()))
+    search = ground.config
     if bench.config.dollars is not None and None in (search.llm.price_input, search.llm.price_output):
         raise UserError("dollars: needs llm.price_input and llm.price_output, in dollars a million tokens")
-    session = Session.from_config(search)
-    asking = [each.agent for each in next(iter(agents.values())) if isinstance(each.agent, AsksModel)]
+    session = Session.from_config(search, runner=ground.runner)
+    asking = [each.agent for each in ground.agents if isinstance(each.agent, AsksModel)]
     check_models(asking, session.evidence, session.catalogue, search.budget)
 
 
-def _cost(bench: Bench, agents: Mapping[Path, Sequence[Asked]]) -> str:
+def _cost(bench: Bench) -> str:
     """Return what calls can come to at most, by agent."""
     lines = ["dry run: nothing was asked"]
     sums: dict[str, tuple[int, int]] = {}
     for point in bench.points:
-        with staged(point, bench.searches[point.table.file]) as search:
-            for each in agents[point.table.file]:
+        ground = bench.grounds[point.table.file]
+        with staged(point, ground.config, ground.runner) as search:
+            for each in ground.agents:
                 if isinstance(each.agent, LlmAgent):
                     points, tokens = sums.get(each.name, (0, 0))
                     sums[each.name] = points + 1, tokens + _tokens(each.agent.prompt(search.evidence))
@@ -291,13 +288,13 @@ def _tokens(messages: Sequence[Mapping[str, Any]]) -> int:
     return tokens
 
 
-def _rows(bench: Bench, agents: Mapping[Path, Sequence[Asked]]) -> list[Record]:
+def _rows(bench: Bench) -> list[Record]:
     """Return the rows of all points in their order, several points at a time."""
     bill = Bill(bench.config.dollars)
-    first = next(iter(agents.values()))
-    for each in first:
+    agents = next(iter(bench.grounds.values())).agents
+    for each in agents:
         each.settle(bill)
-    asks = any(isinstance(each.agent, AsksModel) for each in first)
+    asks = any(isinstance(each.agent, AsksModel) for each in agents)
     at_once = bench.config.llm.max_at_once if asks else LOCAL_AT_ONCE
     waiting, under_way = list(bench.points), dict[Future[list[Record]], str]()
     done: dict[str, list[Record]] = {}
@@ -307,13 +304,9 @@ def _rows(bench: Bench, agents: Mapping[Path, Sequence[Asked]]) -> list[Record]:
         while waiting or under_way:
             while waiting and len(under_way) < at_once:
                 point = waiting.pop(0)
-                under_way[in_background(_answering(bench, point, agents, bill))] = point.name
+                work = partial(answers, point, bench.grounds[point.table.file], bill)
+                under_way[in_background(work)] = point.name
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 done[under_way.pop(future)] = future.result()
                 progress.update(bar, advance=1, cost=f"${bill.dollars:.2f}" if bill.dollars else "")
     return [row for point in bench.points for row in done[point.name]]
-
-
-def _answering(bench: Bench, point: DecisionPoint, agents: Mapping[Path, Sequence[Asked]], bill: Bill) -> Any:
-    file = point.table.file
-    return lambda: answers(point, bench.searches[file], agents[file], bench.outcomes[file], bill)

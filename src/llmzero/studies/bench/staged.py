@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from llmzero.agents.stopper import NeverStop
 from llmzero.evidence.evidence import Choice, Evidence, Prediction
 from llmzero.evidence.proposal import Proposal
+from llmzero.runners.base import StageRunner
 from llmzero.runners.tables.format import Path_
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.methods.base import Expansion, SearchMethod
@@ -72,16 +73,17 @@ class StagedSearch:
 
 
 @contextmanager
-def staged(point: DecisionPoint, config: SearchConfig) -> Iterator[StagedSearch]:
+def staged(point: DecisionPoint, config: SearchConfig, runner: StageRunner) -> Iterator[StagedSearch]:
     """Make a point's search again while the block runs.
 
     Args:
         point: where it had come to.
         config: of a search on the point's table.
+        runner: of such searches, which share it.
     """
     with TemporaryDirectory(prefix="llmzero-bench-") as directory:
         budget = replace(config.budget, stages=point.budget)
-        session = Session.from_config(replace(config, search_dir=directory, budget=budget))
+        session = Session.from_config(replace(config, search_dir=directory, budget=budget), runner=runner)
         made = [_recorded(point, path) for path in point.stages]
         store = grown(session, Given(made))
         others = tuple(map(point.node_id, point.others))
