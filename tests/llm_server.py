@@ -419,7 +419,7 @@ def _value(rng: random.Random, schema: dict[str, Any]) -> Any:
 def _proposal(rng: random.Random, schema: dict[str, Any]) -> dict[str, Any]:
     options = [option["properties"] for option in schema["properties"]["changes"]["items"]["anyOf"]]
     chosen = rng.sample(options, min(len(options), rng.choice([1, 2])))
-    return {
+    answer = {
         "observations": [
             "The validation score has been level over the last points.",
             "Entropy falls slowly.",
@@ -443,11 +443,13 @@ def _proposal(rng: random.Random, schema: dict[str, Any]) -> dict[str, Any]:
         "expected": expected(metrics=[{"name": _metric(schema), "direction": "down"}]),
         "alternative": None,
     }
+    return {name: value for name, value in answer.items() if name in schema["properties"]}
 
 
 def _metric(schema: dict[str, Any]) -> str:
-    metrics = schema["properties"]["expected"]["properties"]["metrics"]
-    names = metrics["items"]["properties"]["name"]["enum"]
+    """Return a metric that the schema knows; an endpoint's mind is asked without `expected`, too."""
+    wanted = schema["properties"].get("expected", {}).get("properties", {})
+    names = wanted["metrics"]["items"]["properties"]["name"]["enum"] if wanted else ["entropy"]
     return "entropy" if "entropy" in names else names[0]
 
 

@@ -49,7 +49,7 @@ def freely(rng: random.Random, value: dict[str, Any], properties: dict[str, Any]
         value |= {"action": "close", "rationale": f"Nothing grows there, as {number} shows."}
     elif number % 5 == 1:
         value |= {"action": "continue", "changes": []}
-    if "parent" in properties and number % 2:
+    if "parent" in properties and number % 2 and value["action"] != "close":
         value["parent"] = rng.choice(properties["parent"]["enum"])
     value["length"] = min([0.5, 1, 1.25, 2][number % 4], properties["length"]["maximum"])
     if number % 3:
@@ -288,7 +288,7 @@ def test_stages_sized_in_flops_keep_a_budget_of_them(run_here: Run, tmp_path: Pa
     assert 6.4 * usual - usual / 2 < summary(search)["budget"]["flops"] < 6.4 * usual + usual / 2
     cut = tree.stages()[-1].proposal
     assert 1 <= cut["length"] < 2
-    assert cut["notes"][-1] == f"length=2: cut to {cut['length']:g}, as no more is left of the budget."
+    assert cut["notes"][-1] == f"length=2: taken for {cut['length']:g}, as no more is left of the budget."
 
 
 def test_a_recorded_answer_of_an_earlier_version_is_replayed(run_here: Run, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from llmzero.agents.changes import (
     usable_changes,
     useless,
 )
+from llmzero.agents.found_json import SEARCHED
 from llmzero.agents.text import clean, one_line, share
+from llmzero.core.files import MAX_DEPTH
 from llmzero.core.hparams import Parameter
 from llmzero.evidence.evidence import Evidence, StageView
 from llmzero.evidence.fit import MIN_DISTANCE
@@ -27,6 +29,11 @@ PARAGRAPH = 4000  # characters of a model's words that are stored
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number"}
 NO_METRICS = "none"  # the name of a metric where there is none
 ACTIONS = ("change", "continue", "close")
+ALTERNATIVE = {"changes", "resume_from", "expected"}  # alone, they are what is left of a reply that was cut
+NO_ANSWER = (
+    "There is no complete JSON object with the key `changes` in your reply: of the last "
+    f"{SEARCHED} characters, what is not nested more than {MAX_DEPTH} deep is read."
+)
 SHARES = ("score", "low", "high", "probability", "probability_best")  # what is expected, from 0 to 1
 
 
@@ -51,12 +58,6 @@ def answer_schema(evidence: Evidence) -> dict[str, Any]:
     """Return the JSON schema of a proposal, with the names and bounds of the catalogue."""
     diagnosis = f"the gravest first; one of {', '.join(PATHOLOGIES)}, or a few words of your own"
     low, high = lengths(evidence)
-    length = {
-        "type": "number",
-        "minimum": low,
-        "maximum": high,
-        "description": "of the stage, as a multiple of the usual length",
-    }
     elsewhere = {
         "type": "string",
         "enum": [evidence.stage.node_id, *others(evidence)],
@@ -81,7 +82,7 @@ def answer_schema(evidence: Evidence) -> dict[str, Any]:
             **({"parent": elsewhere} if others(evidence) else {}),
             "changes": _list_of({"anyOf": [_change_schema(each) for each in evidence.catalogue.values()]}),
             "resume_from": _resume_schema(evidence),
-            **({"length": length} if low < high else {}),
+            **({"length": length_schema(low, high)} if low < high else {}),
             "expected": _expected_schema(evidence),
             "alternative": {"anyOf": [_alternative_schema(evidence), {"type": "null"}]},
         }
@@ -105,6 +106,16 @@ def lengths(evidence: Evidence) -> tuple[float, float]:
     """
     low, high = evidence.lengths
     return low, min(high, max(1.0, evidence.budget_left.get("stages", high)))
+
+
+def length_schema(low: float, high: float) -> dict[str, Any]:
+    """Return the JSON schema of a stage's length."""
+    return {
+        "type": "number",
+        "minimum": low,
+        "maximum": high,
+        "description": "of the stage, as a multiple of the usual length",
+    }
 
 
 def _text(most: int) -> dict[str, Any]:
@@ -179,8 +190,8 @@ def _change_schema(parameter: Parameter) -> dict[str, Any]:
 
 def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> Review:
     """Return what a reply amounts to. Whatever it is, the proposal in it keeps to the catalogue's bounds."""
-    if value is None:
-        return Review(("There is no complete JSON object with the key `changes` in your reply.",), None)
+    if value is None or value.keys() == ALTERNATIVE:
+        return Review((NO_ANSWER,), None)
     remarks = Remarks()
     action = _action(value.get("action"), evidence, remarks)
     proposal = Proposal(
@@ -193,10 +204,10 @@ def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> R
     )
     remarks.complaints += _missing_words(value)
     if action == "close":
-        return Review(tuple(remarks.complaints), proposal if _texts([value.get("rationale")]) else None)
+        return _closing(proposal, value, evidence, remarks)
     parent = _parent(value.get("parent"), evidence, remarks)
     evidence = seen_from(parent, evidence) if parent is not None else evidence
-    length = _length(value.get("length"), evidence, remarks)
+    length = length_of(value.get("length"), evidence, remarks)
     proposal = _with_changes(replace(proposal, parent=parent, length=length), value, evidence, remarks)
     blocked = useless(proposal.changes, proposal.resume, evidence)
     if action == "change" and not proposal.changes:
@@ -221,6 +232,24 @@ def seen_from(node_id: str, evidence: Evidence) -> Evidence:
     )
 
 
+def _closing(proposal: Proposal, value: Mapping[str, Any], evidence: Evidence, remarks: Remarks) -> Review:
+    """Return what an answer amounts to that closes the stage in question: nothing without a reason, or where
+    it names another stage.
+    """
+    own, named = evidence.stage.node_id, value.get("parent")
+    elsewhere = named is not None and named != own
+    if elsewhere:
+        remarks.complaints.append(
+            f"parent={one_line(repr(named), PHRASE)}: the action `close` closes {own}, the stage in "
+            f"question; the parent must be {own}."
+        )
+    if value.get("changes"):
+        remarks.notes.append("The action `close` starts no stage: its changes were left out.")
+    usable = bool(_texts([value.get("rationale")])) and not elsewhere
+    closing = replace(proposal, notes=tuple(remarks.notes))
+    return Review(tuple(remarks.complaints), closing if usable else None)
+
+
 def _action(value: Any, evidence: Evidence, remarks: Remarks) -> str:
     allowed = actions(evidence)
     if value is None or value in allowed:
@@ -243,8 +272,8 @@ def _parent(value: Any, evidence: Evidence, remarks: Remarks) -> str | None:
     return None
 
 
-def _length(value: Any, evidence: Evidence, remarks: Remarks) -> float:
-    """Return the length of the stage as a multiple of the usual one."""
+def length_of(value: Any, evidence: Evidence, remarks: Remarks) -> float:
+    """Return the length of the stage as a multiple of the usual one, which it is where none is given."""
     low, high = lengths(evidence)
     number = finite_number(value)
     if value is None:
@@ -279,10 +308,11 @@ def _alternative(value: Any, first: Proposal, evidence: Evidence, remarks: Remar
     """Return the second-best proposal where it can be used as it is."""
     if value is None:
         return None
-    own = Remarks()
     if not isinstance(value, Mapping):
-        own.complaints.append("must be null, or an object with changes, resume_from and expected.")
-        value = {}
+        problem = "alternative: must be null, or an object with changes, resume_from and expected."
+        remarks.add(problem, "It was left out.")
+        return None
+    own = Remarks()
     wanted = _with_changes(replace(first, action="change"), value, evidence, own)
     new, taken = ({**evidence.stage.hparams, **each.changes} for each in (wanted, first))
     blocked = useless(wanted.changes, wanted.resume, evidence)

@@ -107,7 +107,7 @@ def cost_text(evidence: Evidence) -> str:
             continue
         pairs = {"FLOPs": (cost.flops, other[1].flops), "device seconds": (cost.seconds, other[1].seconds)}
         ratios = {what: b / a for what, (a, b) in pairs.items() if a and b}
-        if max(abs(ratio - 1) for ratio in ratios.values()) < LEAST_CHANGE:
+        if max((abs(ratio - 1) for ratio in ratios.values()), default=0.0) < LEAST_CHANGE:
             continue
         change = f"{parameter.name} {value_text(now[parameter.name])} -> {value_text(value)}"
         told = ", ".join(f"{ratio:.2f} x the {what}" for what, ratio in ratios.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -78,6 +78,7 @@ class EvidenceBuilder:
             tree,
             node,
             node.result.flops if node.result else None,
+            self._full_view,
             node_id=tree.next_id() if until is None else node_id,
             budget_left=budget_left,
             standing=self._standing(tree, node, choice, budget_left.get("flops")),
@@ -100,26 +101,35 @@ class EvidenceBuilder:
 
     def for_stopping(self, tree: Tree, node_id: str, status: StageStatus) -> Evidence:
         """Return the evidence for judging a running node: its validation trajectory, and what may follow."""
-        node = tree[node_id]
-        left = [] if self.stages is None else [self.stages - len(tree) + 1]
+        node, left = tree[node_id], self._stages_left(tree)
+        levels = (self.max_depth or node.depth) - node.depth
         return self._evidence(
             tree,
             node,
             status.flops,
+            self._view,  # what metrics tell, no stopper is shown
             node_id=node_id,
             validation=status.validation,
-            ahead=max(0, min([(self.max_depth or node.depth) - node.depth, *left])),
+            ahead=max(0, levels if left is None else min(levels, left)),
         )
 
-    def _evidence(self, tree: Tree, node: Node, flops: float | None, **facts: Any) -> Evidence:
+    def _evidence(
+        self,
+        tree: Tree,
+        node: Node,
+        flops: float | None,
+        view: Callable[[Tree, Node], StageView],
+        **facts: Any,
+    ) -> Evidence:
+        """Return evidence, in which stages of the path, the best one, and the children are seen by `view`."""
         best = tree.best()
         return Evidence(
             stage=self._view(tree, node),
             start_score=tree[node.parent_id].score if node.parent_id else None,
-            path=[self._full_view(tree, n) for n in tree.path(node.node_id)],
-            children=[self._full_view(tree, n) for n in tree.children(node.node_id)],
+            path=[view(tree, n) for n in tree.path(node.node_id)],
+            children=[view(tree, n) for n in tree.children(node.node_id)],
             history=[self._view(tree, n) for n in tree.stages()],
-            best_path=[self._full_view(tree, n) for n in tree.path(best.node_id)] if best else [],
+            best_path=[view(tree, n) for n in tree.path(best.node_id)] if best else [],
             incumbent_score=best.score if best else None,
             steps=_steps(tree, node, facts["validation"], flops),
             stage_flops=node.flops,
@@ -137,15 +147,20 @@ class EvidenceBuilder:
             why=choice.why,
             depth=node.depth,
             levels_left=None if self.max_depth is None else self.max_depth - node.depth,
-            stages_left=None if self.stages is None else math.ceil(self.stages - tree.planned),
+            stages_left=self._stages_left(tree),
             flops_left=flops_left,
             others=tuple(self._view(tree, tree[other]) for other in choice.others),
         )
 
+    def _stages_left(self, tree: Tree) -> int | None:
+        """Return how many stages may still be decided on; None where there is no limit."""
+        return None if self.stages is None else math.ceil(self.stages - tree.planned)
+
     def _view(self, tree: Tree, node: Node) -> StageView:
         view = self._ended.get(node.node_id) or self._new_view(tree, node)
-        if view.children != len(node.children):
-            view = replace(view, children=len(node.children))
+        children = sum(child.state != "withdrawn" for child in tree.children(node.node_id))
+        if view.children != children:
+            view = replace(view, children=children)
         if node.usable:
             self._ended[node.node_id] = view
         return view
@@ -155,16 +170,19 @@ class EvidenceBuilder:
         view = self._view(tree, node)
         if not node.final or node.parent_id is None:
             return view
-        if node.node_id not in self._levels:
-            rows = StageDir(self.nodes_dir / node.node_id).metrics()
-            names = listed(self.metric_catalogue.values(), "level")
-            values = {name: column(rows, name) for name in names}
-            lengths = column(rows, "completion_length_mean")
-            self._levels[node.node_id] = {
-                "levels": {name: thirds(each) for name, each in values.items() if each},
-                "length": fmean(lengths) if lengths else None,
-            }
-        return replace(view, **self._levels[node.node_id])
+        told = self._levels.get(node.node_id) or self._told_by_metrics(node)
+        if node.usable:  # one that failed may be tried again
+            self._levels[node.node_id] = told
+        return replace(view, **told)
+
+    def _told_by_metrics(self, node: Node) -> dict[str, Any]:
+        rows = StageDir(self.nodes_dir / node.node_id).metrics()
+        values = {name: column(rows, name) for name in listed(self.metric_catalogue.values(), "level")}
+        lengths = column(rows, "completion_length_mean")
+        return {
+            "levels": {name: thirds(each) for name, each in values.items() if each},
+            "length": fmean(lengths) if lengths else None,
+        }
 
     def _new_view(self, tree: Tree, node: Node) -> StageView:
         parent = tree[node.parent_id] if node.parent_id else None
@@ -204,15 +222,15 @@ class EvidenceBuilder:
         changed = self.catalogue.changes(parent.hparams, node.hparams)
         moved = [
             (name, way, _moved(name, way, before, after))
-            for name, way in expected["metrics"].items()
+            for name, way in expected.get("metrics", {}).items()
             if not self._determined(name, changed)
         ]
         incumbent = expected.get("incumbent")
         return Prediction(
             node_id=node.node_id,
-            expected_score=expected["score"],
+            expected_score=expected.get("score"),
             score=node.score,
-            probability=expected["probability"],
+            probability=expected.get("probability"),
             improved=(_gain(node, parent) or 0.0) > 0,
             metrics=tuple((name, way, hit) for name, way, hit in moved if hit is not None),
             low=expected.get("low"),

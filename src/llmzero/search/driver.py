@@ -194,7 +194,7 @@ class Driver:
                     self._create(
                         expansion.parent_id,
                         expansion.hparams,
-                        expansion.proposal,
+                        self._within_bounds(expansion.proposal, self.store.tree.planned),
                         length=expansion.length,
                         memo=expansion.memo,
                         schedule=expansion.schedule,
@@ -270,7 +270,7 @@ class Driver:
         closes = proposal.action == "close"
         only = closes and not any(each != asked for each in may_grow)
         if not closes and (parent_id == asked or parent_id in may_grow):
-            proposal = self._within_budget(proposal)
+            proposal = self._within_bounds(proposal, tree.planned - 1.0)
             hparams = {**tree[parent_id].hparams, **proposal.changes}
             self._start(self._create(parent_id, hparams, proposal, node=node))
             return
@@ -286,19 +286,27 @@ class Driver:
         )
         self._fill()  # before the next answer is taken: a driver that begins here decides alike
 
-    def _within_budget(self, proposal: Proposal) -> Proposal:
-        """Return a proposal whose stage is no longer than what is left, unless that is less than usual."""
-        others = self.store.tree.planned - 1.0
+    def _within_bounds(self, proposal: Proposal, others: float) -> Proposal:
+        """Return a proposal whose stage is no longer than what is left, unless that is less than usual, and
+        not beyond the lengths of the search.
+
+        `others` is the length of all other stages, in usual ones.
+        """
+        if proposal.length == 1.0:
+            return proposal
+        least, most = self.evidence.lengths
         left = math.inf if self.budget.stages is None else self.budget.stages - others
         if self.budget.flops is not None:
             flops = self.budget.flops - (self.store.ledger.flops or 0.0) - self._flops_under_way()
             usual = self._usual_flops()
             left = min(left, flops / usual if usual else math.inf)
-        most = max(1.0, float(f"{left:.3g}"))
-        if proposal.length <= most:
+        most = min(most, max(1.0, float(f"{left:.3g}")))
+        length = min(max(proposal.length, least), most)
+        if length == proposal.length:
             return proposal
-        note = f"length={proposal.length:g}: cut to {most:g}, as no more is left of the budget."
-        return replace(proposal, length=most, notes=(*proposal.notes, note))
+        why = "as no more is left of the budget" if most < self.evidence.lengths[1] else "a bound of lengths"
+        note = f"length={proposal.length:g}: taken for {length:g}, {why}."
+        return replace(proposal, length=length, notes=(*proposal.notes, note))
 
     def _time_is_over(self) -> bool:
         return any(name in TIME_LIMITS for name in self.spent_limits())
@@ -361,9 +369,7 @@ class Driver:
         node_id = node.node_id if node else tree.next_id()
         parent = tree[parent_id] if parent_id else None
         resume_from = self._checkpoint(parent, proposal.resume) if parent else None
-        length = node.length if node else length or self.plan.length
-        if node is not None:
-            length = length.times(proposal.length)
+        length = (node.length if node else length or self.plan.length).times(proposal.length)
         depth = parent.depth + 1 if parent else 0
         self._record(
             "created",

@@ -267,7 +267,7 @@ class Session:
             return self.evidence.for_proposal(tree, node_id, self._ledger.left(config.budget), choice=choice)
 
         def propose(tree: Tree, node_id: str, choice: Choice) -> Proposal:
-            return self.proposer.propose(evidence_of(tree, node_id, choice))
+            return self._proposed(evidence_of(tree, node_id, choice))
 
         context = MethodContext(
             catalogue=self.catalogue,
@@ -280,9 +280,27 @@ class Session:
             stages=config.stages,
             workers=config.search.workers,
             thinks=self._thinks,
+            lengths=self.evidence.lengths,
         )
         method: SearchMethod = make(config.search.method, "search.method", context=context)
         return method
+
+    def _proposed(self, evidence: Evidence) -> Proposal:
+        """Return what the agent proposes.
+
+        Raises:
+            UserError: an agent from outside closes its parent, or names another, where that was not offered.
+        """
+        proposal, standing = self.proposer.propose(evidence), evidence.standing
+        others = [view.node_id for view in standing.others] if standing else []
+        own = evidence.stage.node_id
+        if (proposal.action == "close" and not others) or proposal.parent not in (None, own, *others):
+            raise UserError(
+                f"agent={self.config.agent['name']}: proposed action={proposal.action}, "
+                f"parent={proposal.parent} below {own}, where evidence.standing.others is {others}: it may "
+                "close a stage where there are others, and name one of these alone"
+            )
+        return proposal
 
     def _driver(self, store: EventStore, display: Display | ReplayDisplay, bill: Bill) -> Driver:
         config = self.config
@@ -292,7 +310,7 @@ class Session:
         ) -> Callable[[], Proposal]:
             left = known.ledger.left(config.budget)
             evidence = self.evidence.for_proposal(known.tree, node_id, left, choice=choice, until=until)
-            return partial(self.proposer.propose, evidence)
+            return partial(self._proposed, evidence)
 
         def on_change(driver: Driver) -> None:
             statuses = {node_id: running.status for node_id, running in driver.running.items()}

@@ -317,6 +317,7 @@ class EventStore:
             ends = [stage.node_id for stage in self.tree.finished if stage.parent_id is not None]
             del self.trajectory[ends.index(node.node_id)]
             self.ledger.stages -= 1
+            self.ledger.longer -= node.multiple - 1.0
         self.tree.reopen(node.node_id)
 
     def _stop_decided(self, event: dict[str, Any]) -> None:

@@ -444,6 +444,17 @@ def test_an_alternative_that_is_not_sound_is_sent_back_and_at_last_left_out(
     assert any("It was left out." in note for note in answer.proposal.notes)
 
 
+def test_an_alternative_is_not_taken_for_the_answer_that_was_cut(facts: Evidence) -> None:
+    """Neither where the end of the reply is missing, nor where all around it cannot be read."""
+    text = json.dumps(reply(("group_size", 16), alternative=second(("learning_rate", 5e-4))))
+    for damaged in (text[:-1], text.replace("because", 'be"cause', 1)):
+        answer = review(json_object(damaged, *ANSWERS), facts, "m")
+        assert answer.proposal is None
+        (complaint,) = answer.complaints
+        assert complaint.startswith("There is no complete JSON object with the key `changes` in your reply:")
+        assert "nested more than 50 deep" in complaint
+
+
 # --- other parents, and closing one ---
 
 
@@ -509,6 +520,26 @@ def test_a_stage_is_closed_with_a_reason_where_another_can_be_continued(
     )
     assert answer.proposal is not None
     assert answer.proposal.action == "change"
+
+
+def test_an_answer_closes_the_stage_in_question_and_no_other(free: Evidence) -> None:
+    for named in (None, "0001"):
+        answer = review(reply(action="close", parent=named), free, "m")
+        assert answer.complaints == ()
+        assert answer.proposal is not None and answer.proposal.notes == ()
+    for named in ("0003", "0009", 7, ["0001"], "9" * 10**5):
+        answer = review(reply(action="close", parent=named), free, "m")
+        (complaint,) = answer.complaints
+        assert complaint.startswith("parent=") and len(complaint) < 200
+        assert complaint.endswith(
+            "the action `close` closes 0001, the stage in question; the parent must be 0001."
+        )
+        assert answer.proposal is None, "which of the two should be closed, nobody knows"
+    answer = review(reply(("group_size", 16), action="close"), free, "m")
+    assert answer.complaints == ()
+    assert answer.proposal is not None
+    assert answer.proposal.changes == {}
+    assert answer.proposal.notes == ("The action `close` starts no stage: its changes were left out.",)
 
 
 def test_where_stages_have_one_length_none_is_offered_or_taken(facts: Evidence) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 
 from llmzero.core.hparams import Catalogue
 from llmzero.core.length import Length
-from llmzero.core.stage import StageResult, StageStatus, ValidationPoint
+from llmzero.core.stage import StageDir, StageResult, StageStatus, ValidationPoint
 from llmzero.evidence.builder import EvidenceBuilder
 from llmzero.evidence.evidence import Evidence, StageView
 from llmzero.evidence.gain_model import PRIOR_ERROR, PRIOR_WEIGHTS
 from llmzero.evidence.outlook import expected_gains, outlook
 from llmzero.tree.tree import Node, Tree
+from tests.conftest import METRICS
 
 BASE = StageView("0000", 0, "completed", {}, {}, score=0.2)
 
@@ -116,19 +118,57 @@ def test_the_lead_is_over_the_best_paths_stage_of_the_same_depth_and_share() -> 
     assert outlook(running([0.3] * 3, incumbent=0.6), 0.0).lead is None
 
 
+def small_tree(directory: Path, stages: int) -> Tree:
+    """Return the base model and stages below it, of which all but the last have ended."""
+    tree = Tree()
+    for number in range(stages + 1):
+        tree.add(Node(f"{number:04d}", "0000" if number else None, int(number > 0), {}, 8, None, {}))
+    for number in range(stages):
+        tree.finish(f"{number:04d}", StageResult("completed", points([0.3]), 4, 0.3, directory, 1.0, 1.0))
+    return tree
+
+
+def test_stages_that_were_withdrawn_leave_room_for_others(tmp_path: Path) -> None:
+    tree = small_tree(tmp_path, 2)
+    builder = EvidenceBuilder(tmp_path, Catalogue({}), {}, 0, max_depth=9, stages=4)
+    status = StageStatus("running", points([0.2]))
+    assert builder.for_stopping(tree, "0002", status).ahead == 2
+    tree.add(Node("0003", "0001", 2, {}, 8, None, {}, state="proposing"))
+    assert builder.for_stopping(tree, "0002", status).ahead == 1
+    assert builder.for_proposal(tree, "0001", {}).stage.children == 1
+    tree.withdraw("0003", "It fell.", closes=False)
+    assert builder.for_stopping(tree, "0002", status).ahead == 2
+    assert builder.for_proposal(tree, "0001", {}).stage.children == 0
+
+
+def test_a_look_of_a_stopper_reads_no_metrics_and_a_question_those_of_a_stage_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, read = small_tree(tmp_path, 3), Counter[str]()
+    tree["0002"].state = "failed"
+
+    def metrics(stage: StageDir) -> list[dict[str, Any]]:
+        read[stage.path.name] += 1
+        return [{"step": 1, "entropy": 0.5}]
+
+    monkeypatch.setattr(StageDir, "metrics", metrics)
+    builder = EvidenceBuilder(tmp_path, Catalogue({}), METRICS, 0, max_depth=4)
+    for _ in range(3):
+        builder.for_stopping(tree, "0003", StageStatus("running", points([0.2])))
+    assert read == {}
+    for _ in range(3):
+        assert builder.for_proposal(tree, "0000", {}).children[0].levels["entropy"] == (0.5, 0.5)
+    assert read["0001"] == 1
+    assert read["0002"] == 3, "one that failed may be tried again, and end otherwise"
+
+
 @pytest.mark.parametrize(
     ("max_depth", "stages", "ahead"), [(None, None, 0), (4, None, 3), (4, 4, 2), (4, 2, 0), (1, 16, 0)]
 )
 def test_stages_follow_as_far_as_levels_and_budget_allow(
     tmp_path: Path, max_depth: int | None, stages: int | None, ahead: int
 ) -> None:
-    tree = Tree()
-    for number in range(3):  # the base model and two stages
-        node = Node(f"{number:04d}", "0000" if number else None, int(number > 0), {}, 8, None, {})
-        tree.add(node)
-    result = StageResult("completed", points([0.3]), 4, 0.3, tmp_path, 1.0, 1.0)
-    tree.finish("0000", result)
-    tree.finish("0001", result)
+    tree = small_tree(tmp_path, 2)
     builder = EvidenceBuilder(tmp_path, Catalogue({}), {}, 0, max_depth=max_depth, stages=stages)
     evidence = builder.for_stopping(tree, "0002", StageStatus("running", points([0.2])))
     assert evidence.ahead == ahead

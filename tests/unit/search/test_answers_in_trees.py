@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmzero.agents.rules import RandomAgent
+from llmzero.cli import composed
+from llmzero.core.errors import UserError
 from llmzero.evidence.evidence import Evidence, StageView
 from llmzero.evidence.proposal import Alternative, Expected, Proposal
 from llmzero.search.methods.base import FreeMethod, MethodContext, expand
 from llmzero.search.methods.greedy import Greedy
 from llmzero.search.methods.tree_search import TreeSearch
+from llmzero.search.session import Session
+from llmzero.search.settings import SearchConfig
+from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
 from tests.unit.search.test_tree_search import CATALOGUE, grow, method, result
 
@@ -54,6 +61,60 @@ def test_a_restarted_method_knows_what_an_uninterrupted_one_does(selection: str)
     assert_alike(live, method(selection=selection, k_max=2), tree)
     assert set(live.open_nodes(tree)) == {"0002", "0003"}
     assert tree.planned == 3
+
+
+class Wishing:
+    """An agent from outside that answers at once, and wishes for something in every answer."""
+
+    def __init__(self, **wishes: Any) -> None:
+        self.wishes = wishes
+
+    def propose(self, evidence: Evidence) -> Proposal:
+        return replace(RandomAgent().propose(evidence), **self.wishes)
+
+
+def wishing(directory: Path, **wishes: Any) -> Session:
+    overrides = ["experiment=simulated", "search=greedy", "search.workers=1", "search.stage_steps=10"]
+    overrides += ["budget.stages=6", "stopper=none", f"search_dir={directory}"]
+    session = Session.from_config(composed("search", SearchConfig, overrides))
+    session.proposer = Wishing(**wishes)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"), [(9, [10, 20, 20, 10]), (0.01, [10, *[5] * 9])]
+)  # no stage begins of which half would not fit
+def test_an_agent_from_outside_sizes_stages_within_bounds_and_budget(
+    tmp_path: Path, length: float, steps: list[int]
+) -> None:
+    wishing(tmp_path, length=length).run()
+    tree = EventStore(tmp_path / "tree.jsonl").tree
+    assert [node.steps for node in tree.stages()] == steps
+    assert f"length={length:g}: taken for" in tree.stages()[1].proposal["notes"][-1]
+    assert tree.planned == sum(steps) / 10
+
+
+@pytest.mark.parametrize("wish", [{"action": "close"}, {"parent": "0000"}])
+def test_an_agent_from_outside_may_not_answer_what_was_not_offered(
+    tmp_path: Path, wish: dict[str, str]
+) -> None:
+    with pytest.raises(UserError, match=r"below 0001, where evidence\.standing\.others is \[\]"):
+        wishing(tmp_path, **wish).run()
+
+
+@pytest.mark.parametrize("selection", ["uct", "forecast"])
+def test_children_that_agents_had_grow_elsewhere_count_once_they_have_ended(selection: str) -> None:
+    """So no parent gets more children than allowed because agents like it best."""
+    tree = grow((None, 0.0), ("0000", 0.5), ("0000", 0.4))
+    live = method(selection=selection, k_max=2)
+    for _ in range(2):
+        assert "0002" in live.open_nodes(tree)
+        moved = ask_below(tree, "0001")
+        live.catch_up(tree)
+        tree.move(moved, "0002")
+        end(tree, moved, 0.6, 0.2)
+    assert set(live.open_nodes(tree)) == {"0003", "0004"}
+    assert_alike(live, method(selection=selection, k_max=2), tree)
 
 
 def assert_alike(live: TreeSearch, fresh: TreeSearch, tree: Tree) -> None:

@@ -315,9 +315,11 @@ def test_a_stage_that_failed_may_be_tried_again_and_one_that_ended_well_may_not(
         store.append("finished", elapsed=9.0, node_id=node_id, result=result.to_dict(stage.path))
 
     for node_id, state in (("0002", "failed"), ("0003", "completed")):
-        store.append("created", elapsed=1.0, node_id=node_id, proposal={"agent": "m"}, **created)
+        proposal = {"agent": "m", "length": 2.0 if state == "failed" else 0.5}
+        store.append("created", elapsed=1.0, node_id=node_id, proposal=proposal, **created)
         store.append("started", elapsed=1.0, node_id=node_id, attempt=1)
         end(node_id, state)  # type: ignore[arg-type]
+    assert store.ledger.lengths == 1 + 2 + 0.5
     store.append("ended", elapsed=9.0)
     spent, points = store.ledger.gpu_seconds, list(store.trajectory)
     with pytest.raises(ValueError, match="stage 0003 has ended before"):
@@ -327,8 +329,9 @@ def test_a_stage_that_failed_may_be_tried_again_and_one_that_ended_well_may_not(
     assert [node.node_id for node in store.tree.finished] == ["0000", "0001", "0003"]
     assert (store.tree["0003"].finished_order, store.tree["0002"].finished_order) == (2, None)
     assert store.trajectory == [points[0], points[2]]
+    assert store.ledger.lengths == 1 + 0.5
     end("0002", "completed")
-    assert store.ledger.stages == 3
+    assert (store.ledger.stages, store.ledger.lengths) == (3, 1 + 2 + 0.5)
     assert store.ledger.gpu_seconds == spent + 6.0, "the failure was charged, too"
     again = EventStore(store.path)
     assert (again.tree.nodes, again.trajectory) == (store.tree.nodes, store.trajectory)

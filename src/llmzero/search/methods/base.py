@@ -12,7 +12,7 @@ from llmzero.agents.base import Proposer
 from llmzero.agents.changes import checkpoint_of, useless
 from llmzero.core.files import reading
 from llmzero.core.hparams import Catalogue, HParams
-from llmzero.core.length import Length
+from llmzero.core.length import LENGTHS, Length
 from llmzero.core.shapes import Shape, require
 from llmzero.evidence.evidence import Choice, Evidence
 from llmzero.evidence.proposal import Expected, Proposal
@@ -64,6 +64,7 @@ class MethodContext:
         directory: the search directory, for a method's own files.
         stages: how many stages the budget allows; None is no limit.
         workers: how many stages run at a time.
+        lengths: the least and the greatest of a stage that an agent sizes, in multiples of the usual one.
     """
 
     catalogue: Catalogue
@@ -76,6 +77,7 @@ class MethodContext:
     stages: int | None = None
     workers: int = 1
     thinks: bool = False
+    lengths: tuple[float, float] = LENGTHS
 
 
 def memo_of(context: MethodContext, node: Node, shape: Shape) -> dict[str, Any]:
@@ -178,9 +180,9 @@ def second_best(context: MethodContext, tree: Tree, node: Node) -> Proposal | No
         return None
     expected = {each.name: found["expected"].get(each.name) for each in fields(Expected)}
     return Proposal(
-        last.proposal["agent"],
-        tuple(last.proposal["diagnosis"]),
-        last.proposal["rationale"],
+        last.proposal.get("agent", ""),
+        tuple(last.proposal.get("diagnosis", ())),
+        last.proposal.get("rationale", ""),
         changes,
         resume,
         reasons=found["reasons"],

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmzero.agents.answer import PARAGRAPH
+from llmzero.agents.answer import PARAGRAPH, length_of
 from llmzero.agents.changes import (
     MOST,
     PHRASE,
@@ -94,7 +94,7 @@ class Tools:
         skills: Mapping[str, str],
     ) -> None:
         self.context, self.evidence, self.model, self.skills = context, evidence, model, skills
-        self.schemas = tool_schemas(context.catalogue)
+        self.schemas = tool_schemas(context.catalogue, context.lengths)
         self._parameters = {
             schema["function"]["name"]: schema["function"]["parameters"] for schema in self.schemas
         }
@@ -246,9 +246,10 @@ class Tools:
         proposal = self._proposal(self.evidence(tree, parent.node_id), arguments)
         stage = tree.next_id()
         changes = ", ".join(f"{name}={value_text(value)}" for name, value in proposal.changes.items())
+        sized = f", {proposal.length:g} times the usual length" if proposal.length != 1 else ""
         text = (
             f"{stage} starts now from {parent.node_id}, checkpoint {proposal.resume}, "
-            f"with {changes or 'nothing changed'}."
+            f"with {changes or 'nothing changed'}{sized}."
         )
         return Outcome(
             text,
@@ -261,17 +262,17 @@ class Tools:
         changes, parent = arguments["changes"], evidence.stage
         resume = _checkpoint(arguments["checkpoint"], evidence)
         diagnosis = (one_line(arguments["diagnosis"], PHRASE),) if "diagnosis" in arguments else ()
-        if not changes:
-            if nearly_equal(evidence, parent.hparams):
-                raise RefusedError(f"{parent.node_id} was trained on with nearly the same values already.")
-            return Proposal(self.model, diagnosis, clean(arguments["reason"], PARAGRAPH), {}, resume)
+        if not changes and nearly_equal(evidence, parent.hparams):
+            raise RefusedError(f"{parent.node_id} was trained on with nearly the same values already.")
         remarks = Remarks()
+        length = length_of(arguments.get("length"), evidence, remarks)
         entries = [{"name": name, "value": value} for name, value in changes.items()]
         usable, _ = usable_changes(entries, evidence, remarks, MOST)
-        blocked = useless(usable, resume, evidence)
+        blocked = useless(usable, resume, evidence) if changes else None
         if remarks.complaints or blocked:
             raise RefusedError(" ".join([*remarks.complaints, *([blocked] if blocked else [])]))
-        return Proposal(self.model, diagnosis, clean(arguments["reason"], PARAGRAPH), usable, resume)
+        reason = clean(arguments["reason"], PARAGRAPH)
+        return Proposal(self.model, diagnosis, reason, usable, resume, length=length)
 
     def _stop_stage(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])

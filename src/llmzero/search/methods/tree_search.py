@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
@@ -105,6 +106,7 @@ class TreeSearch(IncrementalMethod):
         self._configurations = context.catalogue.size
         self._open: set[str] = set()
         self._continued: set[str] = set()  # nodes with a child that trains on unchanged
+        self._joined: Counter[str] = Counter()  # stages that agents had grow below a node and that have ended
         self._closed = 0  # of the nodes that agents closed, those that were taken note of
 
     def ask(self, tree: Tree) -> Expansion | None:
@@ -149,6 +151,7 @@ class TreeSearch(IncrementalMethod):
             parent = tree[node.parent_id]
             if node.hparams == parent.hparams:
                 self._continued.add(parent.node_id)
+            self._joined[parent.node_id] += node.asked_below != parent.node_id
             self._close_where_full(tree, parent)
         self.rule.ended(tree, node)
         if self._branches(node):
@@ -161,14 +164,14 @@ class TreeSearch(IncrementalMethod):
             node.usable
             and not node.closed
             and node.depth < self.context.max_depth
-            and node.expansions < self.settings.k_max
+            and node.expansions + self._joined[node.node_id] < self.settings.k_max
             and any(self._choices(node))
         )
 
     def _choices(self, node: Node) -> tuple[bool, bool]:
         """Return whether a child can have a new configuration, and whether one can train on unchanged."""
         unchanged = node.node_id in self._continued
-        changed = node.expansions - unchanged
+        changed = node.expansions + self._joined[node.node_id] - unchanged
         return self._configurations is None or changed < self._configurations - 1, not unchanged
 
     def _parent(self, tree: Tree, rng: random.Random) -> tuple[Node, str] | None:
