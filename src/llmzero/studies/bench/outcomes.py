@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from math import log, sqrt
 from statistics import fmean
@@ -81,17 +81,26 @@ class Alternatives:
         """
         parents = dict.fromkeys((self.point.parent, path[:-1]))
         offered = {each for parent in parents for each in self.point.untried(parent)} | {path}
-        gaps = []
-        for found in (self.outcomes.best, self.outcomes.below):
+
+        def gaps(found: Mapping[Path_, Point]) -> tuple[float, float]:
             best, own = max((found[each] for each in sorted(offered)), key=_score), found[path]
-            gaps += [best.score - own.score, best.test - own.test]
-        return Regret(*gaps) if self.deeper else Regret(*gaps[:2], None, None)
+            return best.score - own.score, best.test - own.test
+
+        below = gaps(self.outcomes.below) if self.deeper else (None, None)
+        return Regret(*gaps(self.outcomes.best), *below)
 
     def expected(self, parent: Path_ | None = None) -> Regret:
         """Return the mean regret of a child of a stage that is drawn among those that were not tried."""
         drawn = self.point.untried(self.point.parent if parent is None else parent)
-        columns = zip(*(astuple(self.regret(path)) for path in drawn), strict=True)
-        return Regret(*(None if None in values else fmean(values) for values in columns))
+        regrets = [self.regret(path) for path in drawn]
+        paths = [(each.path, each.path_test) for each in regrets]
+        known = [(val, test) for val, test in paths if val is not None and test is not None]
+        return Regret(
+            fmean(each.val for each in regrets),
+            fmean(each.test for each in regrets),
+            fmean(val for val, _ in known) if known else None,
+            fmean(test for _, test in known) if known else None,
+        )
 
     def matters(self) -> bool:
         """Whether the best alternative by validation beats the mean of the others on test beyond noise, in
