@@ -116,8 +116,10 @@ def test_a_killed_bench_goes_on_without_asking_twice(
         wanted = [*given, *asking(server), "llm.max_at_once=1"]
         killed_after(3, [*wanted, f"bench_dir={tmp_path}/killed"], server, environment)
         run_here("bench_agent", *wanted, f"bench_dir={tmp_path}/killed")
-        assert len(server.requests) <= len(POINTS) + 1, "the call that was under way is made again"
+        asked = len(server.requests)
         run_here("bench_agent", *wanted, f"bench_dir={tmp_path}/whole")
+        needed = len(server.requests) - asked  # with repairs
+    assert needed <= asked <= needed + 1, "only the call that was under way is made again"
     killed, whole = (results(tmp_path / name) for name in ("killed", "whole"))
     for each in (killed, whole):
         for row in each["answers"]:

@@ -80,7 +80,7 @@ class Asked:
         files = sorted(nodes.glob("*/calls/*.json"))
         records = {file: record for file in files if (record := read_record(file)) is not None}
         failed = [file for file, record in records.items() if record["error"]]
-        facts = {"calls": len(records), "failed": len(failed), "seconds": _seconds(records)}
+        facts: Record = {"calls": len(records), "failed": len(failed), "seconds": _seconds(records)}
         for file in failed:
             file.unlink()
         if failed:

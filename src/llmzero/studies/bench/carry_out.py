@@ -110,7 +110,7 @@ class Bench:
             remove_temporary(self.directory)
             if file.exists():
                 stored = read_config(file)
-                known = stored.get("files") if isinstance(stored.get("files"), dict) else {}
+                known: dict[str, Any] = dict(stored["files"]) if isinstance(stored.get("files"), dict) else {}
                 shared = {name: digest for name, digest in self.files.items() if name in known}
                 there = {**stored, "files": {name: known[name] for name in shared}}
                 if listed := differences(there, {**wanted, "files": shared}, CHANGEABLE):
