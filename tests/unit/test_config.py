@@ -44,6 +44,7 @@ NEEDED = {
 LAUNCHED: Mapping[str, Sequence[str]] = {
     "replay": ["strategy=strategy.yaml", "search_dir=s"],
     "propose": ["node=0001", "search_dir=s"],
+    "bench_agent": [],
     "compare": ["study_dir=s"],
     "transfer": ["study_dir=s"],
     "train": ["trainer.lora.rank=8"],
@@ -260,6 +261,8 @@ BOUNDS: Mapping[str, Any] = {  # the lowest and highest values, None where there
     "at_once": (1, None),
     "cluster": {"slurm"},
     "stages": (1, None),
+    "per_task": (1, None),
+    "dollars": (0, None),
     "steps": (0, None),
     "split": {"train", "val", "test"},
     "samples": (1, 1024),

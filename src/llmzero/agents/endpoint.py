@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,6 +172,13 @@ class Endpoint:
     def connect(self, journal: CallJournal) -> None:
         """Store and charge all calls in `journal` from now on."""
         self._journal = journal
+
+    def connected(self, journal: CallJournal) -> Endpoint:
+        """Return the same endpoint, whose calls go to another journal; what was learnt of it is shared."""
+        self._openai()
+        other = copy(self)
+        other.connect(journal)
+        return other
 
     def check(self) -> None:
         """Check the set-up; warn of an endpoint that is merely ill.
