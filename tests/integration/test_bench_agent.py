@@ -190,7 +190,6 @@ def test_a_dry_run_says_what_calls_would_cost_and_makes_none(
         (["points=[no-such]"], "points=no-such: there is no such file"),
         (["points=[]"], "points: names no file"),
         (["per_task=0"], "per_task=0: must be at least 1"),
-        (["llm.model=other"], "other"),
         (["agent=rules", "also=[blind]"], "also=blind: is for language models"),
     ],
 )
