@@ -71,8 +71,8 @@ def _split(lines: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, 
 def test_plain_python_reads_a_table_as_the_docs_say(file: Path, tmp_path: Path) -> None:
     docs = (REPOSITORY / "docs/tables.md").read_text()
     example = docs.split("```python\n")[1].split("```")[0]
-    assert "metro_small-0.jsonl.xz" in example
-    code = example.replace("benchmarks/tables/metro_small-0.jsonl.xz", str(file))
+    assert "metro-0.jsonl.xz" in example
+    code = example.replace("benchmarks/tables/metro-0.jsonl.xz", str(file))
     ended = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert f"{score((5, 5, 5), STEPS) - 0.02:.3f}" in ended.stdout
 
