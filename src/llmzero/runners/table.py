@@ -22,7 +22,6 @@ class TableRunnerSettings:
     """`runner=table`."""
 
     table: str = setting(REQUIRED, "a tree of benchmarks/tables as NAME or NAME-SEED, or a file")
-    seed: int = setting(0, "the search's; table=NAME means the tree of that seed")
 
 
 class TableRunner(ClockedRunner):
@@ -43,18 +42,18 @@ class TableRunner(ClockedRunner):
             UserError: there is none.
         """
         if seed not in self._tables:
-            name, own = self.settings.table, self.settings.seed
-            file = table_file(name, seed)
-            if seed != own and file == table_file(name, own):
-                raise UserError(
-                    f"table={name}: is one tree, and has no stages of a fresh seed {seed}; set "
-                    f"search.confirm_seeds=0, or name another table: {known_tables()}"
-                )
-            self._tables[seed] = read_table(file)
+            self._tables[seed] = read_table(table_file(self.settings.table, seed))
         return self._tables[seed]
 
     def check(self, seeds: Sequence[int], catalogue: Catalogue, length: Length, depth: int) -> None:
-        """Refuse a search that asks for what a table has not."""
+        """Refuse a search that asks for what a table has not; its own seed comes first, then fresh ones."""
+        wanted = self.settings.table
+        for seed in seeds[1:]:
+            if table_file(wanted, seed) == table_file(wanted, seeds[0]):
+                raise UserError(
+                    f"table={wanted}: is one tree, and has no stages of a fresh seed {seed}; set "
+                    f"search.confirm_seeds=0, or name another table: {known_tables()}"
+                )
         for table in map(self.table, seeds):
             name, own = table.file.name, table.length
             if catalogue.keys() != table.catalogue.keys():

@@ -7,6 +7,7 @@ import lzma
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ def _split(lines: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, 
 def test_plain_python_reads_a_table_as_the_docs_say(file: Path, tmp_path: Path) -> None:
     docs = (REPOSITORY / "docs/tables.md").read_text()
     example = docs.split("```python\n")[1].split("```")[0]
-    assert "metro_small-0.jsonl.xz" in example
-    code = example.replace("benchmarks/tables/metro_small-0.jsonl.xz", str(file))
+    assert "metro-0.jsonl.xz" in example
+    code = example.replace("benchmarks/tables/metro-0.jsonl.xz", str(file))
     ended = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert f"{score((5, 5, 5), STEPS) - 0.02:.3f}" in ended.stdout
 
@@ -230,8 +231,8 @@ def test_beyond_the_tree_a_stage_is_refused(table: Table) -> None:
 # --- stages ---
 
 
-def runner_of(file: Path, seed: int = 0) -> TableRunner:
-    return TableRunner(TableRunnerSettings(str(file), seed))
+def runner_of(file: Path) -> TableRunner:
+    return TableRunner(TableRunnerSettings(str(file)))
 
 
 def spec(
@@ -359,6 +360,17 @@ def test_every_method_gets_the_scores_of_the_table(
             assert last.score == score(path, STEPS), path  # type: ignore[arg-type]
     assert len(tree.stages()) >= 3
     assert summary["test"]["best"]["score"] == pytest.approx(summary["best"]["score"] - 0.02)
+
+
+def test_one_tree_is_searched_with_any_seed_as_studies_do(file: Path, tmp_path: Path) -> None:
+    config = search(file, tmp_path / "s", "agent=random", "budget.stages=6")
+    paths = set()
+    for seed in (0, 7):
+        own = replace(config, seed=seed, search_dir=str(tmp_path / str(seed)))
+        assert Session.from_config(own).run()["state"] == "finished"
+        stages = EventStore(tmp_path / str(seed) / "tree.jsonl").tree.stages()
+        paths.add(tuple(tuple(node.hparams.values()) for node in stages))
+    assert len(paths) == 2, "each seed makes its own choices"
 
 
 def test_the_catalogue_depth_and_length_are_the_tables(file: Path, tmp_path: Path) -> None:
