@@ -27,6 +27,7 @@ from llmzero.runners.tables.walk import Place, walk
 from llmzero.search.briefing import briefing
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
+from llmzero.studies.study import Pair
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.damages import WHOLE, field_damages
@@ -423,6 +424,18 @@ def test_fresh_seeds_are_confirmed_where_their_trees_are(
     assert confirmed is not None and confirmed["seeds"] == [1000, 1001]
     winner = confirmed["strategies"][confirmed["winner"]]
     assert winner["incomplete"] == 0 and len(set(winner["test"])) == 1
+
+
+def test_a_study_of_seeds_without_trees_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "TABLES", tmp_path)
+    for seed in (0, 1):
+        made_table(tmp_path, f"made-{seed}", seed=seed)
+    config = replace(search(Path("made"), tmp_path / "s"), seed=0)
+    Pair("greedy", "made", config, tmp_path / "study").check([0, 1])
+    with pytest.raises(UserError, match=r"made.*seed 2"):
+        Pair("greedy", "made", config, tmp_path / "study").check([0, 1, 2])
 
 
 def test_a_strategy_is_replayed_on_the_tree_of_another_seed(
