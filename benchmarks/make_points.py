@@ -16,7 +16,7 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -78,11 +78,11 @@ def main() -> None:
                 f"{file}: there is none; make it: python -m benchmarks.make_table {recipe} --seed 0"
             )
         table = read_table(file)
-        runners = {seed: TableRunner(TableRunnerSettings(str(table.file), seed)) for seed in SEEDS}
+        runner = TableRunner(TableRunnerSettings(str(table.file)))
         found = [
             record
             for source, search in SEARCHES.items()
-            for record in _of_searches(table, runners, source, search)
+            for record in _of_searches(table, runner, source, search)
         ]
         places = {json.dumps([each["stages"], each["parent"]]): each for each in found}
         file, outcomes = options.points / f"{name}{ENDING}", Outcomes(table)
@@ -100,13 +100,13 @@ def main() -> None:
 
 
 def _of_searches(
-    table: Table, runners: Mapping[int, TableRunner], source: str, overrides: Sequence[str]
+    table: Table, runner: TableRunner, source: str, overrides: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield all decision points of searches on a table, one for each of the runners, by seed."""
+    """Yield all decision points of searches on a table, one for each of the seeds."""
     on_table = ["runner=table", f"table='{table.file}'", "stopper=none", "search.workers=1"]
     every = [*on_table, *overrides, f"budget.stages={BUDGET}", "search_dir=unset"]
     config = composed("search", SearchConfig, every)
-    for seed, runner in runners.items():
+    for seed in SEEDS:
         with TemporaryDirectory() as directory:
             session = Session.from_config(replace(config, seed=seed, search_dir=directory), runner=runner)
             context = getattr(session.method, "context", None)

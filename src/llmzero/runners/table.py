@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
@@ -33,7 +34,7 @@ class TableRunner(ClockedRunner):
     def __init__(self, settings: TableRunnerSettings) -> None:
         super().__init__()
         self.settings = settings
-        self._tables: dict[int, Table] = {}
+        self._tables: dict[Path, Table] = {}
 
     def table(self, seed: int) -> Table:
         """Return the tree of a seed.
@@ -41,9 +42,10 @@ class TableRunner(ClockedRunner):
         Raises:
             UserError: there is none.
         """
-        if seed not in self._tables:
-            self._tables[seed] = read_table(table_file(self.settings.table, seed))
-        return self._tables[seed]
+        file = table_file(self.settings.table, seed)
+        if file not in self._tables:
+            self._tables[file] = read_table(file)
+        return self._tables[file]
 
     def check(self, seeds: Sequence[int], catalogue: Catalogue, length: Length, depth: int) -> None:
         """Refuse a search that asks for what a table has not; its own seed comes first, then fresh ones."""

@@ -40,9 +40,12 @@ class Pair:
         """Return the search of a seed."""
         return Cell(self, seed)
 
-    def check(self, seed: int) -> None:
+    def check(self, seeds: Sequence[int]) -> None:
         """Raise `UserError` where its cells cannot work, or the folder holds other searches."""
-        session = Session.from_config(self.cell(seed).config)
+        session = Session.from_config(self.cell(seeds[0]).config)
+        search = self.config.search
+        for seed in seeds[1:]:
+            session.runner.check([seed], session.catalogue, search.length, search.max_depth)
         session.check_sources()
         session.check_models()
         if self._config_file.exists() and (
@@ -165,7 +168,7 @@ def study_of(config: StudyConfig, group: str, compose_row: Compose) -> Study:
         for row in rows
     ]
     for pair in pairs:
-        _checked(f"{group}.{pair.row} on tasks.{pair.task}", pair.check, seeds[0])
+        _checked(f"{group}.{pair.row} on tasks.{pair.task}", pair.check, seeds)
     return Study(directory, pairs, seeds)
 
 

@@ -163,7 +163,7 @@ def _ground(config: BenchConfig, contestants: Sequence[Contestant], table: Table
     search = replace(composed("search", SearchConfig, overrides), agent=config.agent, llm=config.llm)
     calls = Path(config.bench_dir).absolute() / "calls"
     agents = [Asked(each.name, _agent(each.group, search), calls / each.key) for each in contestants]
-    runner = TableRunner(TableRunnerSettings(str(table.file), seed))
+    runner = TableRunner(TableRunnerSettings(str(table.file)))
     return Ground(search, runner, Outcomes(table), agents)
 
 
