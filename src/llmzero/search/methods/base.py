@@ -145,7 +145,7 @@ class ThinkingMethod(Protocol):
 
 
 def expand(
-    context: MethodContext, tree: Tree, node_id: str, why: str, others: tuple[str, ...] = ()
+    context: MethodContext, tree: Tree, node_id: str, why: str = "", others: tuple[str, ...] = ()
 ) -> Expansion:
     """Return a child of a node with the changes that the agent proposes, or has still to propose.
 
