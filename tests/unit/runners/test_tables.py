@@ -461,6 +461,16 @@ def test_in_the_committed_recipes_the_practitioner_has_the_defaults_of_task_and_
     assert all({*plan.fixed, *configuration} == set(whole) for configuration in plan.configurations)
 
 
+@pytest.mark.parametrize("name", sorted(each.name.split(".")[0] for each in tables.TABLES.glob("*.xz")))
+def test_a_committed_table_is_the_whole_tree_of_its_recipe(name: str) -> None:
+    table = read_table(tables.table_file(name, 0))
+    plan = Plan.of(name.rpartition("-")[0], int(name.rpartition("-")[2]))
+    assert (table.header["name"], table.header["seed"]) == (plan.name, plan.seed)
+    assert (table.depth, table.length, table.header["fixed"]) == (plan.recipe.depth, plan.length, plan.fixed)
+    assert table.configurations == plan.configurations
+    assert len(table.stages) == plan.subtree(()) and not any(each.error for each in table.stages.values())
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
