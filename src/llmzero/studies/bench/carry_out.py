@@ -106,7 +106,7 @@ class Bench:
         make_private(self.directory)
         file = self.directory / "config.yaml"
         wanted = {"agent": self.config.agent, "llm": asdict(self.config.llm), "files": dict(self.files)}
-        with Lease(self.directory / "driver.json").held():
+        with Lease(self.directory / "driver.json", "bench_dir").held():
             remove_temporary(self.directory)
             if file.exists():
                 stored = read_config(file)
