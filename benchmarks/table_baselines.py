@@ -11,12 +11,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 
 from llmzero.cli import run_command
-from llmzero.core.errors import UserError
-from llmzero.runners.tables.format import Path_, Point, Table, read_table
+from llmzero.runners.tables.format import Path_, Point, Table, read_table, table_file
 
 Choice = Callable[[Table], Point]
 
@@ -26,11 +24,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tables", nargs="+", type=Path)
-    files = parser.parse_args().tables
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise UserError(f"{missing[0]}: there is no such table")
-    tables = [read_table(file) for file in files]
+    parser.add_argument("tables", nargs="+", help="files, or names with their seed, as metro-0")
+    tables = [read_table(table_file(name, 0)) for name in parser.parse_args().tables]
     kinds: dict[str, Choice] = {
         "base model": lambda table: table.base,
         "practitioner's configuration": lambda table: _end(table, _constant(table, _practitioner(table))),
