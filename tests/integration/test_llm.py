@@ -416,7 +416,9 @@ def test_an_audit_lets_stopped_stages_run_on_and_counts_false_kills(run_here: Ru
         assert record["false_kills"] == len(killed)
 
 
-def test_a_language_model_stops_hopeless_stages_from_step_ten_on(run_here: Run, tmp_path: Path) -> None:
+def test_a_language_model_stops_hopeless_stages_and_is_not_asked_of_others(
+    run_here: Run, tmp_path: Path
+) -> None:
     def strict(request: Request) -> Answer:
         stops = "stop" in asked_schema(request).get("properties", {})
         return (
@@ -429,10 +431,19 @@ def test_a_language_model_stops_hopeless_stages_from_step_ten_on(run_here: Run, 
     with LLMServer(strict) as server:
         settings = ["stopper=llm", "stopper.interval_s=0", "trainer.validation_every=3", "budget.stages=4"]
         run_here("search", *SIMULATED, *asking(server, *settings), f"search_dir={search}")
-        (asked, *_) = [request.text for request in server.requests if "stop (true or false)" in request.text]
+        questions = [request.text for request in server.requests if "stop (true or false)" in request.text]
     stops = [event for event in read_lines(search / "tree.jsonl") if event["event"] == "stop_requested"]
-    assert [(event["step"], event["reason"]) for event in stops] == [(12, "It is flat.")] * 4
-    assert "step 12: 0." in asked
+    assert [(event["step"], event["reason"]) for event in stops] == [(9, "It is flat.")] * len(questions)
+    (asked, *_) = questions
+    assert "step 9: 0." in asked
+    judged = [line for file in search.glob("nodes/*/stopper.jsonl") for line in read_lines(file)]
+    passed = [
+        line for line in judged if "without asking scripted, as the stage has reached" in line["reason"]
+    ]
+    assert len(passed) > 1 and not any(line["stop"] for line in passed)
+    for line in judged:
+        if line not in passed and line["step"] >= 8:
+            assert max(score for _, score, _ in line["validation"]) < line["incumbent"]
     assert not re.search(r"entropy|grad_norm|reward_mean", asked), "nothing but the validation trajectory"
 
 

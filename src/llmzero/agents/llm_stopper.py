@@ -45,11 +45,15 @@ class LlmStopperSettings(StopperSettings):
     """`stopper=llm`."""
 
     interval_s: float = setting(900.0, "seconds between two questions about a stage", low=0)
-    min_step: int = setting(10, "no question before this step (the paper's is 10)", low=1)
+    min_step: int = setting(8, "no question before this step (the paper's is 10)", low=1)
 
 
 class LlmStopper:
-    """Asks a language model whether a stage is hopeless; without a usable answer `stopper=curve` decides."""
+    """Asks a language model whether a stage is hopeless.
+
+    `stopper=curve` decides without a usable answer, and where none could save anything: of a stage that has
+    reached the best score of the search, or has no validation left but its last.
+    """
 
     def __init__(self, settings: LlmStopperSettings, llm: LlmSettings) -> None:
         self.endpoint = Endpoint(llm)
@@ -73,15 +77,20 @@ class LlmStopper:
             return StopDecision(False, "too early to tell")
         step = evidence.validation[-1].step
         call = CallId(evidence.node_id, "stop", f"{step:05d}")
-        if self.endpoint.replays and not self.endpoint.knows(call):
+        recorded = self.endpoint.replays and self.endpoint.knows(call)
+        if not recorded and (settled := _settled(evidence, evidence.incumbent_score)):
+            return self._by_statistics(evidence, f"without asking {self.endpoint.model}, as {settled}")
+        if self.endpoint.replays and not recorded:
             return StopDecision(False, "not asked at this step when the cassette was recorded")
         try:
             return _decision(self.endpoint.ask(call, self._messages(evidence), schema=SCHEMA))
         except (CallError, ValueError) as error:
-            decision = self._statistics.decide(evidence)
             cause = clean(error, REASON_LIMIT)
-            reason = f"by statistics, in place of {self.endpoint.model} ({cause}): {decision.reason}"
-            return replace(decision, reason=reason)
+            return self._by_statistics(evidence, f"in place of {self.endpoint.model} ({cause})")
+
+    def _by_statistics(self, evidence: Evidence, why: str) -> StopDecision:
+        decision = self._statistics.decide(evidence)
+        return replace(decision, reason=f"by statistics, {why}: {decision.reason}")
 
     def _messages(self, evidence: Evidence) -> list[dict[str, Any]]:
         dynamics = dynamics_text(replace(evidence, metrics=[]), rows=ROWS)
@@ -96,6 +105,18 @@ class LlmStopper:
             for name in ("stopper_system", "stopper")
         )
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def _settled(evidence: Evidence, incumbent: float) -> str:
+    """Return why an answer about a validated stage would save nothing; nothing where it might."""
+    points = evidence.validation
+    best, last = max(point.score for point in points), points[-1].step
+    if best >= incumbent:
+        return f"the stage has reached the best score of the search ({best:.3f} of {incumbent:.3f})"
+    interval = last - points[-2].step if len(points) > 1 else last
+    if evidence.steps - last <= interval:
+        return f"no validation but the last is left (step {last} of {evidence.steps})"
+    return ""
 
 
 def _decision(reply: Reply) -> StopDecision:

@@ -159,11 +159,43 @@ def test_nobody_is_asked_before_step_ten_or_without_a_score_to_pass(
     catalogue: Catalogue, tmp_path: Path
 ) -> None:
     with LLMServer(script(["nothing"])) as server:
-        stopper = LlmStopper(LlmStopperSettings(), replace(LLM, base_url=server.url))
+        stopper = LlmStopper(LlmStopperSettings(min_step=10), replace(LLM, base_url=server.url))
         early = replace(evidence(catalogue, [0.3]), incumbent_score=0.6)
         assert not stopper.decide(early).stop
         assert not stopper.decide(replace(evidence(catalogue, [0.3, 0.3, 0.3]), incumbent_score=None)).stop
         assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "steps", "stop", "why"),
+    [  # validated every five steps; the best score of the search is 0.6
+        ([0.3, 0.61, 0.3], 48, False, "the stage has reached the best score of the search (0.610 of 0.600)"),
+        ([0.3, 0.6, 0.3], 48, False, "the stage has reached the best score of the search (0.600 of 0.600)"),
+        ([0.3, 0.59, 0.3], 48, None, ""),
+        ([0.3, 0.3, 0.3], 21, None, ""),
+        ([0.3, 0.3, 0.3], 20, True, "no validation but the last is left (step 15 of 20)"),
+        ([0.3, 0.5, 0.58], 20, False, "no validation but the last is left (step 15 of 20)"),
+        ([0.3, 0.3, 0.3], 15, True, "no validation but the last is left (step 15 of 15)"),
+    ],
+)
+def test_nobody_is_asked_where_an_answer_saves_nothing(
+    catalogue: Catalogue, tmp_path: Path, scores: list[float], steps: int, stop: bool | None, why: str
+) -> None:
+    """`stop` is what the same numbers say without the model; None where it is asked."""
+    facts = replace(evidence(catalogue, scores), incumbent_score=0.6, node_id="0001", steps=steps)
+    assert [point.step for point in facts.validation] == [5, 10, 15]
+    answer = {"stop": True, "probability": 0.4, "reason": "It is flat."}
+    with LLMServer(script([answer])) as server:
+        stopper = LlmStopper(LlmStopperSettings(), replace(LLM, base_url=server.url))
+        stopper.endpoint.connect(CallJournal(tmp_path, lambda *_: None, (), lambda: None))
+        decision = stopper.decide(facts)
+        asked = len(server.requests)
+    if stop is None:
+        assert (asked, decision.reason) == (1, "It is flat.")
+        return
+    assert (asked, decision.stop) == (0, stop)
+    assert decision.reason.startswith(f"by statistics, without asking m, as {why}: at best ")
+    assert decision.details["incumbent"] == 0.6
 
 
 @pytest.mark.parametrize("history", [True, False])

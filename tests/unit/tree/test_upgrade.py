@@ -55,7 +55,7 @@ STOPPER = {
 OVERRIDES = {
     "agent=openai": ["agent.vision=true", "agent.max_prompt_tokens=20000"],
     "agent=rules": [],
-    "stopper=llm": ["stopper.interval_s=450", "stopper.audit_fraction=0.5"],
+    "stopper=llm": ["stopper.interval_s=450", "stopper.min_step=10", "stopper.audit_fraction=0.5"],
     "stopper=curve": [],
 }
 LLM = [
