@@ -12,7 +12,7 @@ import torch
 
 from llmzero.core.compute import Work
 from llmzero.core.seeds import seed_of
-from llmzero.grpo.advantages import group_advantages, informative, soft_overlong_penalty, whiten
+from llmzero.grpo.advantages import STD_FLOOR, group_advantages, informative, soft_overlong_penalty, whiten
 from llmzero.grpo.batch import Sample
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.data import DataOrder
@@ -150,7 +150,7 @@ def differ(values: Sequence[float]) -> bool:
 
 def experience_metrics(groups: list[Group], metric: str) -> dict[str, float]:
     """Return the metrics of a batch of groups: rewards as the task gave them, without penalties, their
-    variance within groups, lengths and truncation.
+    variance within groups, lengths and truncation. Right is where the task's metric is 1, wrong where 0.
     """
     samples = [sample for group in groups for sample in group]
     rewards = torch.tensor([s.reward.value for s in samples])
@@ -159,12 +159,15 @@ def experience_metrics(groups: list[Group], metric: str) -> dict[str, float]:
         f"reward_{name}": sum(s.reward.parts[name] for s in samples) / len(samples)
         for name in samples[0].reward.parts
     }
+    quiet = [group for group in groups if not differ([s.reward.value for s in group])]
+    scores = [[s.reward.parts[metric] for s in group] for group in quiet]
     return {
         "reward_mean": float(rewards.mean()),
         "reward_std": float(rewards.std(correction=0)),
         "train_score": sum(s.reward.parts[metric] for s in samples) / len(samples),
-        "zero_variance_groups": 1
-        - sum(differ([s.reward.value for s in group]) for group in groups) / len(groups),
+        "zero_variance_groups": len(quiet) / len(groups),
+        "all_right_groups": sum(min(group) >= 1 - STD_FLOOR for group in scores) / len(groups),
+        "all_wrong_groups": sum(max(group) <= STD_FLOOR for group in scores) / len(groups),
         "completion_length_mean": float(lengths.mean()),
         "completion_length_max": float(lengths.max()),
         "truncated_fraction": sum(s.finish == "length" for s in samples) / len(samples),

@@ -242,6 +242,23 @@ def test_a_fall_is_unhealthy_however_far_the_bound_below_it(build: Build) -> Non
     assert line(dynamics_text(along), "entropy").endswith(mark), "another temperature is no measure"
 
 
+def test_groups_that_are_all_right_are_told_from_those_that_are_all_wrong(build: Build) -> None:
+    quiet, right = [0.5, 0.6, 0.7, 0.7, 0.8, 0.9], [0.3, 0.3, 0.2, 0.1, 0.1, 0.1]
+    wrong = [0.2, 0.3, 0.5, 0.6, 0.7, 0.8]
+    shares = {"zero_variance_groups": quiet, "all_right_groups": right, "all_wrong_groups": wrong}
+    text = dynamics_text(build(columns=shares))
+    assert "UNHEALTHY" in line(text, "all_wrong_groups")
+    assert "UNHEALTHY" not in line(text, "all_right_groups")
+    none_right = dynamics_text(
+        build(columns={**shares, "all_right_groups": [0.0] * 6, "all_wrong_groups": quiet})
+    )
+    assert "the same values: all_wrong_groups as zero_variance_groups" in none_right, "in few words"
+    assert "all_right_groups" not in table(none_right)[0]
+    assert "all_" not in dynamics_text(build(columns={"zero_variance_groups": quiet})), (
+        "of an earlier version"
+    )
+
+
 def test_what_a_change_moves_by_itself_is_said(build: Build) -> None:
     facts = build(columns={"entropy": [0.5, 0.4], "kl": [0.1, 0.2]})
     changed = replace(facts, stage=replace(facts.stage, changes={"temperature": 1.2, "learning_rate": 1e-5}))

@@ -31,12 +31,12 @@ START = Position(0, 0, 0, 0, 0, "base", 0, 0.0)
 
 
 class Marks:
-    """+ is right, - is wrong, f is wrong and not even well-formed."""
+    """+ is right, h is half right, - is wrong, f is wrong and not even well-formed."""
 
     metric = "correct"
 
     def reward(self, example: Example, completion: str) -> Reward:
-        right, formed = float(completion[0] == "+"), float(completion[0] != "f")
+        right, formed = {"+": 1.0, "h": 0.5}.get(completion[0], 0.0), float(completion[0] != "f")
         return Reward(0.1 * formed + 0.9 * right, {"format": formed, "correct": right})
 
 
@@ -64,6 +64,7 @@ GROUPS = {
     "d": ["-", "-", "f", "f" + LONG],  # wrong, and some without the form
     "e": ["-", "-", "-", "-"],  # wrong
     "g": ["+" + LONG, "-", "-", "-"],  # the penalty takes back what being right earned
+    "h": ["h", "h", "h", "h"],  # half right
 }
 KEPT = "ag"
 
@@ -133,14 +134,26 @@ def test_without_dynamic_sampling_every_group_stays_and_penalties_count() -> Non
 
 
 @pytest.mark.parametrize(
-    ("prompts", "same"), [("e", 1.0), ("b", 1.0), ("c", 1.0), ("d", 0.0), ("a", 0.0), ("ab", 0.5)]
+    ("prompts", "same", "right", "wrong"),
+    [
+        ("e", 1.0, 0.0, 1.0),
+        ("b", 1.0, 0.0, 1.0),
+        ("c", 1.0, 1.0, 0.0),
+        ("h", 1.0, 0.0, 0.0),
+        ("d", 0.0, 0.0, 0.0),
+        ("a", 0.0, 0.0, 0.0),
+        ("ab", 0.5, 0.0, 0.5),
+        ("cb", 1.0, 0.5, 0.5),
+        ("ch", 1.0, 0.5, 0.0),
+    ],
 )
-def test_metrics_are_of_the_tasks_own_reward(prompts: str, same: float) -> None:
+def test_metrics_are_of_the_tasks_own_reward(prompts: str, same: float, right: float, wrong: float) -> None:
     made = collector(prompts)
     groups, metrics, _ = made.collect(START)
     samples = [s for group in groups for s in group]
     values = np.array([s.reward.value for s in samples])
     assert metrics["zero_variance_groups"] == same
+    assert (metrics["all_right_groups"], metrics["all_wrong_groups"]) == (right, wrong)
     assert metrics["reward_mean"] == pytest.approx(values.mean())
     assert metrics["reward_std"] == pytest.approx(values.std(), abs=1e-6)
     assert metrics["train_score"] == pytest.approx(np.mean([s.reward.parts["correct"] for s in samples]))

@@ -215,6 +215,10 @@ def test_metrics_are_those_of_the_catalogue(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert all(set(row) == set(NAMES) for row in rows)
     assert set(CONFIG.metrics["metrics"]) - TASK_ONLY <= set(NAMES)
+    for row in rows:
+        quiet = row["all_right_groups"], row["all_wrong_groups"]
+        assert min(quiet) >= 0
+        assert sum(quiet) == pytest.approx(row["zero_variance_groups"], abs=1e-5)
     assert all(value == value and abs(value) < 1e18 for row in rows for value in row.values()), (
         "numbers, all of them finite"
     )

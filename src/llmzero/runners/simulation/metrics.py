@@ -19,6 +19,8 @@ NAMES = (
         "reward_std",
         "train_score",
         "zero_variance_groups",
+        "all_right_groups",
+        "all_wrong_groups",
         "completion_length_mean",
     ),
     *(
@@ -96,6 +98,7 @@ class Metrics:
         """
         drive, draw = self.drive, self._draw
         score, quiet, cut = self._shares(policy, seen)
+        right = quiet * min(1.0, seen.right / max(1e-9, 1 - seen.informative))
         mean = min(policy.length, drive.room) * drive.unit * (1 + 0.02 * draw())
         longest = min(drive.limit, mean * (1 + 3.5 * self.land.spread * (1 + 0.1 * draw())))
         entropy = policy.entropy * drive.temperature * (1 + 0.03 * draw())
@@ -108,6 +111,8 @@ class Metrics:
                 max(0.02, math.sqrt(score * (1 - score))),
                 score,
                 quiet,
+                right,
+                quiet - right,
             ),
             *(
                 mean,

@@ -80,6 +80,7 @@ class Glimpse:
         move: how far it went, in multiples of a reference step; `stray`: of probability ratios from 1 within
             it.
         chance: that a completion succeeds; `informative`: share of groups whose completions differ in reward.
+        right: share of groups whose completions all succeed.
         cut: share of completions that were cut off.
         noise: score that its noise cost.
     """
@@ -88,6 +89,7 @@ class Glimpse:
     stray: float
     chance: float
     informative: float
+    right: float
     cut: float
     noise: float
 
@@ -116,7 +118,7 @@ def advance(policy: Policy, land: Landscape, drive: Drive, taken: int, anchor: f
     progress = policy.progress(land)
     cut = truncated(policy.length, drive.room, land)
     chance = _chance(land, drive, progress)
-    informative = _informative(chance, policy, land, drive) * (1 - cut)
+    informative, right = (share * (1 - cut) for share in _groups(chance, policy, land, drive))
     move, tremor, stray = _move(policy, land, drive, taken, informative)
     clear = drive.batch * informative
     clear /= clear + land.critical * (1 + land.late * progress)
@@ -131,7 +133,7 @@ def advance(policy: Policy, land: Landscape, drive: Drive, taken: int, anchor: f
     policy.length = min(LONGEST, policy.length * math.exp(min(0.2, stretch)))
     policy.global_step += 1
     policy.moments += 1
-    return Glimpse(move, stray, chance, informative, cut, noise)
+    return Glimpse(move, stray, chance, informative, right, cut, noise)
 
 
 def _move(
@@ -165,11 +167,16 @@ def _chance(land: Landscape, drive: Drive, progress: float) -> float:
     return min(0.98, (land.hard + land.ease * progress) * heat * room)
 
 
-def _informative(chance: float, policy: Policy, land: Landscape, drive: Drive) -> float:
-    """Return the share of groups with reward variance; a policy without entropy has none."""
+def _groups(chance: float, policy: Policy, land: Landscape, drive: Drive) -> tuple[float, float]:
+    """Return the shares of groups with reward variance, and of those that are all right.
+
+    Without entropy a group is one completion many times.
+    """
     warmth = policy.entropy / land.entropy * math.pow(drive.temperature, 1.5)
     alive = min(1.0, (1 + NUMB) * warmth / (warmth + NUMB))
-    return (1 - math.pow(chance, drive.group) - math.pow(1 - chance, drive.group)) * alive
+    right = math.pow(chance, drive.group)
+    informative = (1 - right - math.pow(1 - chance, drive.group)) * alive
+    return informative, alive * right + (1 - alive) * chance
 
 
 def _noise(policy: Policy, land: Landscape, drive: Drive, tremor: float, clear: float) -> float:
