@@ -66,6 +66,7 @@ TIERS = {
         "test_a_killed_search_of_free_answers_is_the_uninterrupted_one",
         "test_a_model_that_closes_everything_ends_no_search",
         "test_every_damage_of_what_a_model_answered_beside_changes",
+        "test_every_damage_of_a_bench",
         "test_a_log_without_a_withdrawn_stage_is_repaired",
         "test_several_workers_think_side_by_side",
         "test_replies_stay_plain_text_up_to_the_confirmation",

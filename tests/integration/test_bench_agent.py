@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmzero.agents.prompt import PROMPTS
+from llmzero.agents.rules import RuleAgent
+from llmzero.evidence.proposal import Proposal
 from llmzero.runners.tables.format import SUFFIX
+from llmzero.tree.lease import Lease
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Run, command
 from tests.integration.test_llm import asking
-from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request, scripted
+from tests.llm_server import Answer, Hostile, LLMServer, Mind, Request, answer_json, scripted
 from tests.made_tables import made_table
 
 POINTS: list[dict[str, Any]] = [
@@ -159,6 +165,30 @@ def test_calls_end_once_they_have_cost_the_limit(run_here: Run, given: list[str]
         assert len(server.requests) == len(POINTS)
 
 
+def test_what_failed_calls_cost_counts_towards_the_limit(
+    run_here: Run, given: list[str], tmp_path: Path
+) -> None:
+    error = {"choices": [], "error": {"code": 429, "message": "slow"}, "usage": {"prompt_tokens": 1000}}
+    ill = True
+
+    def mind(request: Request) -> Answer:
+        return Answer(raw=json.dumps(error).encode()) if ill else scripted(request)
+
+    priced = ["llm.price_input=1000", "llm.price_output=0", "llm.max_at_once=1", f"bench_dir={tmp_path}/b"]
+    with LLMServer(mind) as server:
+        wanted = [*given, *asking(server), *priced]
+        for _ in range(2):
+            with pytest.raises(SystemExit):
+                run_here("bench_agent", *wanted, "dollars=1")
+            assert len(server.requests) == 1
+        ill = False
+        with pytest.raises(SystemExit):
+            run_here("bench_agent", *wanted, "dollars=1")
+        run_here("bench_agent", *wanted, "dollars=1000")
+        assert len(server.requests) == 1 + len(POINTS)
+    assert results(tmp_path / "b")["summary"]["all"]["scripted"]["calls"] == len(POINTS)
+
+
 def test_no_reply_breaks_the_bench(run_here: Run, given: list[str], tmp_path: Path) -> None:
     mind: Mind = Hostile(3)
     with LLMServer(mind) as server:
@@ -191,6 +221,9 @@ def test_a_dry_run_says_what_calls_would_cost_and_makes_none(
         (["points=[]"], "points: names no file"),
         (["per_task=0"], "per_task=0: must be at least 1"),
         (["agent=rules", "also=[blind]"], "also=blind: is for language models"),
+        (["agent=no_such"], "agent=no_such: must be one of "),
+        (["llm.cassette=record"], "llm.cassette=record: is for searches"),
+        (["llm.base_url=http://127.0.0.1:9/v1"], "nobody answers there"),
     ],
 )
 def test_bad_input_is_refused_before_any_call(
@@ -212,6 +245,119 @@ def test_a_directory_keeps_to_one_agent(run_here: Run, given: list[str], tmp_pat
         run_here("bench_agent", *wanted, "per_task=2", "llm.timeout_s=100")
         assert len(server.requests) == 2
     assert results(tmp_path / "b")["summary"]["all"]["scripted"]["points"] == 2
+
+
+def test_a_directory_keeps_to_its_prompts(run_here: Run, given: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    shutil.copy(PROMPTS / "proposer.jinja", folder)
+    with LLMServer(scripted) as server:
+        wanted = [*given, *asking(server), f"bench_dir={tmp_path}/b", "per_task=1", f"llm.prompts={folder}"]
+        run_here("bench_agent", *wanted)
+        with (folder / "proposer.jinja").open("a") as file:
+            file.write("Take care.\n")
+        done = run_here("bench_agent", *wanted, ok=False)
+        assert done.returncode == 2
+        assert "holds the calls of another bench: files.prompt proposer.jinja is" in done.stderr
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda there: there.write_text(""), "cannot be written (Not a directory); choose another bench_dir"),
+        (
+            lambda there: there.symlink_to("nowhere"),
+            "cannot be written (Not a directory); choose another bench_dir",
+        ),
+        (lambda there: (there / "calls").mkdir(parents=True), "nothing tells whose these are, without "),
+        (lambda there: linked_out(there), "leads out of the search directory"),
+        (
+            lambda there: written(there, "{}"),
+            "config.yaml: cannot be read (agent: missing); restore it from a copy",
+        ),
+        (lambda there: written(there, "agent: {}\nllm: {}\nfiles: [5]"), "files=[5]: must be of type"),
+        (lambda there: written(there, "agent: {}\nllm: {}\nfiles: {}"), "holds the calls of another bench"),
+        (lambda there: written(there, "seed: 0\nsearch: {name: greedy}"), "choose another bench_dir"),
+    ],
+)
+def test_a_directory_of_something_else_is_refused_and_left_alone(
+    run_here: Run, given: list[str], tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
+    make(tmp_path / "b")
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_dir()}
+    with LLMServer(scripted) as server:
+        done = run_here("bench_agent", *given, *asking(server), f"bench_dir={tmp_path}/b", ok=False)
+        assert not any(request.text for request in server.requests if "Propose the stage" in request.text)
+    assert done.returncode == 2
+    assert said in done.stderr and str(tmp_path / "b") in done.stderr
+    assert before == {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_dir()}
+
+
+def linked_out(there: Path) -> None:
+    there.with_name("elsewhere").mkdir()
+    there.mkdir()
+    (there / "calls").symlink_to(there.with_name("elsewhere"))
+
+
+def written(there: Path, config: str) -> None:
+    there.mkdir()
+    (there / "config.yaml").write_text(config)
+
+
+def test_two_at_once_in_a_directory_are_one_too_many(run_here: Run, given: list[str], tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    with Lease(tmp_path / "b" / "driver.json", "bench_dir").held():
+        done = run_here("bench_agent", *given, f"bench_dir={tmp_path}/b", ok=False)
+    assert "another process is at work there" in done.stderr
+    run_here("bench_agent", *given, f"bench_dir={tmp_path}/b")
+
+
+@pytest.mark.parametrize("name", ["random", "unchanged", "rules"])
+def test_rows_of_the_table_are_never_those_of_an_agent(
+    run_here: Run, given: list[str], tmp_path: Path, name: str
+) -> None:
+    """`agent=random` answers beside the exact value of a random choice, whose row has the same name."""
+    run_here("bench_agent", *given, "agent=random", f"agent.name={name}", f"bench_dir={tmp_path}/b")
+    found = results(tmp_path / "b")
+    assert found["agents"] == [f"{name} (agent)", "rules"]
+    scores = found["summary"]["all"]
+    assert {each: scores[each]["points"] for each in scores} == dict.fromkeys(
+        ["random", "unchanged", f"{name} (agent)", "rules"], len(POINTS)
+    )
+    assert scores["random"]["of_chance_val"]["mean"] == 1
+
+
+def test_an_agent_that_answers_what_was_not_offered_is_refused(
+    run_here: Run, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for answer in (Proposal("mine", (), "", {}, parent="0007"), Proposal("mine", (), "", {}, action="close")):
+        monkeypatch.setattr(RuleAgent, "propose", lambda *_, answer=answer: answer)
+        done = run_here("bench_agent", *given, f"bench_dir={tmp_path}/b", ok=False)
+        assert done.returncode == 2
+        assert "where evidence.standing.others is " in done.stderr
+
+
+def test_secrets_of_calls_are_in_no_file_of_a_bench(
+    run_here: Run, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, other = "sk-a-key-of-the-bench-0123456789", "a-header-of-the-bench-9876543210"
+    monkeypatch.setenv("BENCH_KEY", key)
+
+    def parrot(request: Request) -> Answer:
+        told = f"{request.headers['authorization']} {request.headers['x-secret']}"
+        words = {**json.loads(scripted(request).content or "{}"), "rationale": told}
+        return answer_json(request, words) if len(server.requests) % 2 else Answer(status=500, error=told)
+
+    with LLMServer(parrot, api_key=key) as server:
+        wanted = [*given, *asking(server), "llm.api_key_env=BENCH_KEY", f"bench_dir={tmp_path}/b"]
+        with suppress(SystemExit):
+            run_here("bench_agent", *wanted, f"llm.extra={{extra_headers: {{x-secret: {other}}}}}")
+        assert server.requests
+    files = [file for file in (tmp_path / "b").rglob("*") if file.is_file()]
+    assert {"bench.json", "bench.md", "config.yaml"} < {file.name for file in files}
+    for file in files:
+        assert not any(secret in file.read_text() for secret in (key, other)), file
 
 
 def test_points_are_named_beside_the_tables_of_the_repository(run_here: Run, tmp_path: Path) -> None:

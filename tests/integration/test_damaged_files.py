@@ -38,6 +38,7 @@ from llmzero.cli import BAD_INPUT, composed, explain
 from llmzero.config import LAUNCHERS
 from llmzero.core.errors import UserError
 from llmzero.core.files import write_json
+from llmzero.runners.tables.format import SUFFIX
 from llmzero.search.driver import Driver
 from llmzero.tree.lease import Lease
 from tests.integration.conftest import MICRO, Run, last_checkpoint
@@ -46,7 +47,8 @@ from tests.integration.test_answers import freely, said
 from tests.integration.test_llm import ALWAYS_ASKING, asking
 from tests.integration.test_skill import WHOLE as SESSION
 from tests.integration.test_skill import player
-from tests.llm_server import LLMServer
+from tests.llm_server import LLMServer, scripted
+from tests.made_tables import made_table
 
 SEARCH = ("experiment=simulated", "budget.stages=3", "search.workers=1")
 CONFIRMED = ("search.confirm_seeds=1", "search.confirm_top=1")
@@ -449,6 +451,48 @@ def test_a_log_without_a_withdrawn_stage_is_repaired(tmp_path: Path, kind: str) 
         assert not any(f"Propose the stage {gone} " in each.text for each in server.requests[asked:])
     again = [json.loads(line) for line in file.read_text().splitlines()]
     assert [each["node_id"] for each in again if each["event"] == "withdrawn"].count(gone) == 1
+
+
+# --- agent benches ---
+
+PLAUSIBLE = r"(error|text|cut|trouble) is .*"  # of a call: what may as well have been so
+
+
+@pytest.mark.parametrize(
+    "pattern", ["config.yaml", "driver.json", "bench.json", "bench.md", "calls/full/hand-1/*/calls/*.json"]
+)
+def test_every_damage_of_a_bench(tmp_path: Path, pattern: str) -> None:
+    """Either its file is named, and nothing is asked; or it is not read, and the results are the same."""
+    shared = {"table": made_table(tmp_path).name.removesuffix(SUFFIX), "source": "", "why": "", "budget": 9}
+    points = [
+        {"stages": [[0], [5]], "parent": [0], "others": [[5]]},
+        {"stages": [], "parent": [], "others": []},
+    ]
+    (tmp_path / "hand.jsonl").write_text("".join(json.dumps({**shared, **each}) + "\n" for each in points))
+    there, whole = tmp_path / "work" / "bench", tmp_path / "whole"
+    with LLMServer(scripted) as server:
+        given = (f"points=[{tmp_path}/hand.jsonl]", f"tables={tmp_path}", f"bench_dir={there}")
+        run = launcher("bench_agent", *asking(server), *given)
+        assert outcome(run) == Outcome(0)
+        write_json(there / "driver.json", {**Lease(there / "driver.json")._claim, "pid": 1, "renewals": 3})
+        shutil.copytree(there, whole)
+        expected, asked = json.loads((there / "bench.json").read_text()), len(server.requests)
+        (file,) = there.glob(pattern)
+        for label, damage in damages_of(whole / file.relative_to(there)):
+            if file.parent.name == "calls" and re.match(PLAUSIBLE, label.strip()):
+                continue
+            damage(file)
+            before = content(there).get(str(file))
+            ended, what = outcome(run), f"{file} damaged: {label}"
+            assert ended.code in (0, BAD_INPUT), (what, ended)
+            if ended.code == BAD_INPUT:
+                assert "bench_dir" in ended.error or str(file) in ended.error, (what, ended)
+                assert content(there).get(str(file)) == before, f"the file is changed: {what}"
+            else:
+                assert json.loads((there / "bench.json").read_text()) == expected, what
+            assert len(server.requests) == asked, what
+            shutil.rmtree(there)
+            shutil.copytree(whole, there)
 
 
 # --- tables, studies and real checkpoints ---

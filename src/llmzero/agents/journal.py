@@ -13,6 +13,7 @@ from typing import Any
 
 from llmzero.core.errors import UserError
 from llmzero.core.files import (
+    RESTORE,
     read_json,
     reading,
     remove_temporary,
@@ -165,16 +166,16 @@ def call_file(nodes: Path, name: str) -> Path:
     return nodes / node_id / "calls" / f"{stem}.json"
 
 
-def read_record(file: Path) -> dict[str, Any] | None:
+def read_record(file: Path, remedy: str = RESTORE) -> dict[str, Any] | None:
     """Return a stored call; None where there is none. Cassettes are passed around.
 
     Raises:
         DamagedFileError: it is no call, or one that earns tokens or dollars instead of costing them.
     """
-    record = read_json(file)
+    record = read_json(file, remedy)
     if record is None:
         return None
-    with reading(file):
+    with reading(file, remedy):
         require(record, RECORD)
         for name in COSTS:
             if record[name] < 0:

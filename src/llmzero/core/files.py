@@ -235,9 +235,16 @@ def open_own(path: Path) -> TextIO:
 
 
 def make_private(path: Path) -> None:
-    """Create a directory that only its owner may enter; one that exists keeps its permissions."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
+    """Create a directory that only its owner may enter; one that exists keeps its permissions.
+
+    Raises:
+        NotADirectoryError: a file, or a link to nothing, lies in its place or above it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from error
 
 
 def no_room(file: Path | str) -> OSError:

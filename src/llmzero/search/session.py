@@ -286,20 +286,9 @@ class Session:
         return method
 
     def _proposed(self, evidence: Evidence) -> Proposal:
-        """Return what the agent proposes.
-
-        Raises:
-            UserError: an agent from outside closes its parent, or names another, where that was not offered.
-        """
-        proposal, standing = self.proposer.propose(evidence), evidence.standing
-        others = [view.node_id for view in standing.others] if standing else []
-        own = evidence.stage.node_id
-        if (proposal.action == "close" and not others) or proposal.parent not in (None, own, *others):
-            raise UserError(
-                f"agent={self.config.agent['name']}: proposed action={proposal.action}, "
-                f"parent={proposal.parent} below {own}, where evidence.standing.others is {others}: it may "
-                "close a stage where there are others, and name one of these alone"
-            )
+        """Return what the agent proposes, once it is checked."""
+        proposal = self.proposer.propose(evidence)
+        check_offered(proposal, evidence, str(self.config.agent["name"]))
         return proposal
 
     def _driver(self, store: EventStore, display: Display | ReplayDisplay, bill: Bill) -> Driver:
@@ -360,3 +349,19 @@ class Session:
 def secrets_of(config: SearchConfig) -> list[str]:
     """Return the environment variables that hold secrets of the driver's."""
     return [config.llm.api_key_env] if config.llm.api_key_env else []
+
+
+def check_offered(proposal: Proposal, evidence: Evidence, agent: str) -> None:
+    """Check that an agent, which may be from outside, answered with nothing but what it was offered.
+
+    Raises:
+        UserError: it closes its parent, or names another, where that was not offered.
+    """
+    standing, own = evidence.standing, evidence.stage.node_id
+    others = [view.node_id for view in standing.others] if standing else []
+    if (proposal.action == "close" and not others) or proposal.parent not in (None, own, *others):
+        raise UserError(
+            f"agent={agent}: proposed action={proposal.action}, parent={proposal.parent} below {own}, where "
+            f"evidence.standing.others is {others}: it may close a stage where there are others, and name "
+            "one of these alone"
+        )

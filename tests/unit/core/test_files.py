@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from llmzero.cli import explain
 from llmzero.core.errors import UserError
-from llmzero.core.files import append_jsonl, read_json, read_jsonl, write_atomic, write_json
+from llmzero.core.files import append_jsonl, make_private, read_json, read_jsonl, write_atomic, write_json
 from llmzero.core.shapes import NUMBER, require
 
 
@@ -99,3 +100,16 @@ def test_a_number_is_a_finite_number(value: object) -> None:
     require({"a": 5, "b": 0.5}, {"a": int, "b": NUMBER})
     with pytest.raises(ValueError, match="a="):
         require({"a": value}, {"a": NUMBER})
+
+
+@pytest.mark.parametrize("below", ["", "deeper", "deeper/still"])
+def test_a_file_where_a_directory_has_to_be_is_told_as_such(tmp_path: Path, below: str) -> None:
+    """As launchers explain it: `FileExistsError`, which `mkdir` raises, would end in a traceback."""
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(NotADirectoryError) as refused:
+        make_private(file / below)
+    assert explain(refused.value) == (
+        f"{refused.value.filename}: is a file, where a directory has to be; move it away"
+    )
+    assert str(refused.value.filename).startswith(str(file))

@@ -222,6 +222,7 @@ def test_points_are_read_with_the_ids_of_their_search(table: Table, tmp_path: Pa
         ({"table": "../made-0"}, "table='../made-0': must be a name"),
         ({"table": "/etc/passwd"}, "must be a name"),
         ({"table": 5}, "table=5: must be of type str"),
+        ({"evidence": "later/0001"}, "evidence: is unknown to this version"),
         ({"budget": 2}, "budget=2: must be more than 2 stages"),
         ({"budget": 10**9}, "1000 at most"),
         ({"why": "x" * 2000}, "why: has more than 1000 characters"),
@@ -252,6 +253,12 @@ def test_a_file_that_holds_no_points_is_refused(table: Table, text: str, tmp_pat
     file.write_text(text)
     with pytest.raises(DamagedFileError, match=r"some\.jsonl"):
         read_points(file, table.file.parent)
+
+
+def test_words_may_hold_any_character(table: Table, tmp_path: Path) -> None:
+    file, why = tmp_path / "some.jsonl", "one\u2028two\x85three"
+    file.write_text(json.dumps({**RECORD, "why": why}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [point.why for point in read_points(file, table.file.parent)] == [why]
 
 
 def test_every_damage_of_a_file_of_points_is_told_or_does_no_harm(table: Table, tmp_path: Path) -> None:

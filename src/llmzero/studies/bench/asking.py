@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from llmzero.agents.base import AsksModel, Proposer
 from llmzero.agents.journal import CallJournal, read_record
-from llmzero.core.files import reading
+from llmzero.core.files import reading, remove_temporary
 from llmzero.core.redaction import redacted
 from llmzero.core.shapes import NUMBER, require
 from llmzero.core.text import visible_line
@@ -19,6 +19,7 @@ from llmzero.evidence.evidence import Evidence, Prediction
 from llmzero.evidence.proposal import Proposal
 from llmzero.runners.base import StageRunner
 from llmzero.runners.tables.format import Path_
+from llmzero.search.session import check_offered
 from llmzero.search.settings import SearchConfig
 from llmzero.studies.bench.outcomes import Alternatives, Outcomes, Regret, nearest
 from llmzero.studies.bench.points import DecisionPoint
@@ -26,6 +27,8 @@ from llmzero.studies.bench.staged import staged
 
 Record = dict[str, Any]
 RANDOM, UNCHANGED = "random", "unchanged"  # rows that the table answers exactly
+FAILED = "failed"  # the folder of a point's calls that cost something and have no reply
+AGAIN = "delete it, and the call is made again"
 
 
 class Bill:
@@ -45,11 +48,18 @@ class Bill:
         return "dollars" if self.limit is not None and self.dollars >= self.limit else None
 
 
-def _seconds(records: Mapping[Path, Record]) -> float:
-    for file, record in records.items():
-        with reading(file):
+def _calls(directory: Path, pattern: str) -> dict[Path, Record]:
+    """Return stored calls by their files, in order.
+
+    Raises:
+        DamagedFileError: one is none.
+    """
+    records = {file: read_record(file, AGAIN) for file in sorted(directory.glob(pattern))}
+    found = {file: record for file, record in records.items() if record is not None}
+    for file, record in found.items():
+        with reading(file, AGAIN):
             require(record, {"seconds": NUMBER})
-    return float(sum(record["seconds"] for record in records.values()))
+    return found
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class Asked:
     def propose(self, point: DecisionPoint, evidence: Evidence, bill: Bill) -> tuple[Proposal, Record]:
         """Return the answer to a point, and facts of the calls: how many failed, and their seconds.
 
-        What failed is forgotten, so that the next run of the command asks again.
+        What failed is forgotten, so that the next run of the command asks again; but not what it has cost.
         """
         if not isinstance(self.agent, AsksModel):
             return self.agent.propose(evidence), {"calls": 0, "failed": 0, "seconds": 0.0}
@@ -77,20 +87,27 @@ class Asked:
         paid = {f"{file.parent.parent.name}/{file.stem}" for file in nodes.glob("*/calls/*.json")}
         agent.endpoint = self.agent.endpoint.connected(CallJournal(nodes, bill.charge, paid, bill.spent))
         proposal = agent.propose(evidence)
-        files = sorted(nodes.glob("*/calls/*.json"))
-        records = {file: record for file in files if (record := read_record(file)) is not None}
+        records = _calls(nodes, "*/calls/*.json")
         failed = [file for file, record in records.items() if record["error"]]
-        facts: Record = {"calls": len(records), "failed": len(failed), "seconds": _seconds(records)}
+        seconds = float(sum(record["seconds"] for record in records.values()))
+        facts: Record = {"calls": len(records), "failed": len(failed), "seconds": seconds}
         for file in failed:
-            file.unlink()
+            if not records[file]["dollars"]:
+                file.unlink()
+                continue
+            kept = self.calls / point.name / FAILED
+            kept.mkdir(exist_ok=True)
+            file.rename(kept / f"{file.parent.parent.name}-{file.stem}-{sum(1 for _ in kept.iterdir())}.json")
         if failed:
             facts["error"] = visible_line(redacted(str(records[failed[-1]]["error"])))[:300]
         return proposal, facts
 
     def settle(self, bill: Bill) -> None:
-        """Charge what an earlier run of the command has paid."""
-        for file in self.calls.glob("*/*/calls/*.json"):
-            if record := read_record(file):
+        """Charge what an earlier run of the command has paid; delete what it left half-written."""
+        for directory in self.calls.glob("*/*/calls"):
+            remove_temporary(directory)
+        for pattern in ("*/*/calls/*.json", f"*/{FAILED}/*.json"):
+            for file, record in _calls(self.calls, pattern).items():
                 bill.charge(file.stem, 0, record["dollars"])
 
 
@@ -117,6 +134,8 @@ def answers(point: DecisionPoint, ground: Ground, bill: Bill) -> list[Record]:
     rows = [_row(RANDOM, alternatives, alternatives.expected()), unchanged(alternatives)]
     with staged(point, ground.config, ground.runner) as search:
         asked = [(each, *each.propose(point, search.evidence, bill)) for each in agents]
+        for each, proposal, _ in asked:
+            check_offered(proposal, search.evidence, each.name)
         chosen = [(_chosen(point, proposal), proposal) for _, proposal, _ in asked]
         made = [(path, proposal) for (path, _), proposal in chosen if path is not None]
         came = dict(zip((id(proposal) for _, proposal in made), search.outcomes(made), strict=True))
@@ -125,6 +144,7 @@ def answers(point: DecisionPoint, ground: Ground, bill: Bill) -> list[Record]:
         rows.append(
             _row(each.name, alternatives, regret)
             | _said(proposal, path, exact, facts, each.agent)
+            | {"elsewhere": path is not None and path[:-1] != point.parent}
             | _foresight(came.get(id(proposal)))
         )
     return rows
@@ -145,10 +165,10 @@ def _present(point: DecisionPoint, path: Path_) -> dict[str, Any]:
 
 def _chosen(point: DecisionPoint, proposal: Proposal) -> tuple[Path_ | None, bool]:
     """Return the stage of the table that an answer means, and whether it is exactly that; None closes."""
-    if proposal.action == "close" and point.others:
+    if proposal.action == "close":
         return None, True
-    parents = {point.node_id(path): path for path in point.others}
-    parent = parents.get(proposal.parent or "", point.parent)
+    parents = {point.node_id(path): path for path in (point.parent, *point.others)}
+    parent = parents[proposal.parent] if proposal.parent else point.parent
     number, exact = nearest(point.table, {**_present(point, parent), **proposal.changes})
     return (*parent, number), exact
 
@@ -172,7 +192,6 @@ def _said(proposal: Proposal, path: Path_ | None, exact: bool, facts: Record, ag
     return {
         "answered": not facts["failed"],
         "action": proposal.action,
-        "elsewhere": proposal.parent is not None,
         "path": None if path is None else list(path),
         "exact": exact,
         "validity": _validity(proposal, agent),

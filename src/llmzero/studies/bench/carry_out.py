@@ -15,13 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from llmzero.agents.base import AsksModel
 from llmzero.agents.llm import LlmAgent
+from llmzero.agents.prompt import PROMPTS
 from llmzero.agents.text import estimated_tokens
 from llmzero.cli import composed
 from llmzero.config import WITHOUT, BenchConfig
 from llmzero.core.documents import dump_yaml
 from llmzero.core.errors import UserError
-from llmzero.core.files import make_private, remove_temporary, write_atomic, write_json
+from llmzero.core.files import make_private, reading, remove_temporary, write_atomic, write_json
+from llmzero.core.locations import refuse_links_out
 from llmzero.core.parts import make
+from llmzero.core.shapes import Shape, require
 from llmzero.core.terminal import Terminal
 from llmzero.core.text import visible_line
 from llmzero.runners.table import TableRunner, TableRunnerSettings
@@ -39,7 +42,11 @@ from llmzero.studies.bench.summary import summary_of
 from llmzero.tree.lease import Lease
 from llmzero.tree.workspace import ENDPOINT, differences, read_config, without_secrets
 
+LLM = f"{LlmAgent.__module__}.{LlmAgent.__name__}"
 RULES = {"_target_": "llmzero.agents.rules.RuleAgent", "name": "rules"}
+STORED: Shape = {"agent": dict, "llm": dict, "files": {str: str}}
+ANOTHER = "choose another bench_dir"
+TEMPLATES = ("proposer_system.jinja", "proposer.jinja", "repair.jinja")
 MISSING = 1  # exit code
 LOCAL_AT_ONCE = 2  # points in hand where nobody is waited for
 IMAGES = "image_url"
@@ -77,6 +84,11 @@ class Bench:
         Raises:
             UserError: something cannot work.
         """
+        if config.llm.cassette is not None:
+            raise UserError(
+                f"llm.cassette={config.llm.cassette}: is for searches, whose stages name the calls in it; a "
+                "bench keeps its calls in bench_dir, and makes none twice. Give llm.cassette=null"
+            )
         contestants = contestants_of(config)
         tables = Path(config.tables) if config.tables else TABLES
         files = files_of(config.points)
@@ -87,6 +99,7 @@ class Bench:
         digests = {
             **{f"points {file.stem}": _digest(file) for file in files},
             **{f"table {file.name}": _digest(file) for file in known},
+            **_templates(config, contestants),
         }
         grounds = {file: _ground(config, contestants, table) for file, table in known.items()}
         return cls(config, digests, points, contestants, grounds)
@@ -103,20 +116,30 @@ class Bench:
         Raises:
             UserError: it is of others, or another process works in it.
         """
-        make_private(self.directory)
-        file = self.directory / "config.yaml"
+        try:
+            make_private(self.directory)
+        except OSError as error:
+            raise UserError(
+                f"bench_dir={self.directory}: cannot be written ({error.strerror}); {ANOTHER}"
+            ) from error
+        file, calls = self.directory / "config.yaml", self.directory / "calls"
         wanted = {"agent": self.config.agent, "llm": asdict(self.config.llm), "files": dict(self.files)}
         with Lease(self.directory / "driver.json", "bench_dir").held():
+            refuse_links_out(calls, self.directory)
             remove_temporary(self.directory)
+            if calls.exists() and not file.exists():
+                raise UserError(f"{calls}: nothing tells whose these are, without {file}; {ANOTHER}")
             if file.exists():
                 stored = read_config(file)
-                known: dict[str, Any] = dict(stored["files"]) if isinstance(stored.get("files"), dict) else {}
+                with reading(file, f"restore it from a copy, or {ANOTHER}"):
+                    require(stored, STORED)
+                known: dict[str, Any] = stored["files"]
                 shared = {name: digest for name, digest in self.files.items() if name in known}
                 there = {**stored, "files": {name: known[name] for name in shared}}
                 if listed := differences(there, {**wanted, "files": shared}, CHANGEABLE):
                     raise UserError(
                         f"bench_dir={self.directory} holds the calls of another bench: {listed}. "
-                        "Choose another bench_dir, or give the same values"
+                        f"{ANOTHER.capitalize()}, or give the same values"
                     )
                 wanted["files"] = {**known, **self.files}
             write_atomic(file, dump_yaml(without_secrets(wanted)))
@@ -130,8 +153,11 @@ def contestants_of(config: BenchConfig) -> list[Contestant]:
         UserError: `also` names what the agent has not.
     """
     group = config.agent
-    asks = str(group.get("_target_")) == f"{LlmAgent.__module__}.{LlmAgent.__name__}"
+    asks = group.get("_target_") == LLM
     name = config.llm.model if asks and config.llm.model else str(group.get("name") or "agent")
+    ours = group.get("_target_") == RULES["_target_"]
+    if name in (RANDOM, UNCHANGED) or (name == RULES["name"] and not ours):  # of another row
+        name += " (agent)"
     rows = [Contestant(name, "full", group)]
     for each in dict.fromkeys(config.also):
         if each not in WITHOUT:
@@ -141,7 +167,7 @@ def contestants_of(config: BenchConfig) -> list[Contestant]:
         if not group.get(WITHOUT[each], each != "no_plots"):
             raise UserError(f"also={each}: agent.{WITHOUT[each]}=false is so already; leave it out")
         rows.append(Contestant(f"{name}, {each}", each, {**group, WITHOUT[each]: False}))
-    if group.get("_target_") != RULES["_target_"]:
+    if not ours:
         rows.append(Contestant("rules", "rules", RULES))
     return rows
 
@@ -173,6 +199,14 @@ def _agent(group: Group, search: SearchConfig) -> Any:
     if not hasattr(agent, "propose"):
         raise UserError(f"agent._target_={group['_target_']}: lacks propose")
     return agent
+
+
+def _templates(config: BenchConfig, contestants: Sequence[Contestant]) -> dict[str, str]:
+    """Return digests of the templates that a language model is asked with; nothing where none is."""
+    own = Path(config.llm.prompts) if config.llm.prompts else PROMPTS
+    files = {name: own / name if (own / name).is_file() else PROMPTS / name for name in TEMPLATES}
+    asks = any(each.group.get("_target_") == LLM for each in contestants)
+    return {f"prompt {name}": _digest(file) for name, file in files.items()} if asks else {}
 
 
 def _digest(file: Path) -> str:

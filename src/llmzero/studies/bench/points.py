@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)  # of a table: no path
 MOST_WORDS = 1000  # characters of `why`
 MOST_STAGES = 1000  # of a search
 REMEDY = "make the file again: python -m benchmarks.make_points; or delete the line"
-RECORD: Shape = {
+RECORD: dict[str, Shape] = {
     **dict.fromkeys(("table", "source", "why"), str),
     "budget": int,
     "stages": [[int]],
@@ -97,10 +97,12 @@ def read_points(file: Path, tables: Path) -> list[DecisionPoint]:
     known: dict[str, Table] = {}
     text = read_text(file, REMEDY)
     with reading(file, REMEDY, line=lambda: number):
-        for line in text.splitlines():
+        for line in text.removesuffix("\n").split("\n") if text else ():
             number += 1
             record = parsed(line)
             require(record, RECORD)
+            if unknown := record.keys() - RECORD.keys():
+                raise ValueError(f"{min(unknown):.100}: is unknown to this version")
             name = record["table"]
             if not NAME.fullmatch(name):
                 raise ValueError(f"table={name!r:.100}: must be a name of letters, digits, - and _")
