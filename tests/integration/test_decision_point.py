@@ -43,7 +43,7 @@ def search(run_here: Run, tmp_path: Path) -> tuple[Tree, Request]:
             *asking(server),
             "agent.vision=true",
             "agent.max_prompt_tokens=100000",
-            "search.method.descent_fraction=0",
+            "search.method.descent_rank=null",
             "search.method.exploration=0",
             "search.method.unchanged_fraction=0",
             "search.max_depth=4",

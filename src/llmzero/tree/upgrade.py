@@ -32,6 +32,10 @@ CURVE = "llmzero.agents.stopper.CurveStopper"
 CURVE_BEFORE = {"z": 1.0}  # what it had by default while it looked at stages alone, and had `lookahead`
 CURVE_NOW = {"z": 0.0, "level_z": 1.0}
 
+TREE_SEARCH = "llmzero.search.methods.tree_search.TreeSearch"
+TREE_SEARCH_BEFORE = {"exploration": 0.5}  # by default, while it had `descent_fraction`
+TREE_SEARCH_NOW = {"exploration": 0.7, "subtree_weight": 0.45}
+
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a search's configuration as this version would have written it."""
@@ -40,6 +44,7 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
         holder = reduce(lambda holder, key: holder.get(key) or {}, above, new)
         if isinstance(holder, dict) and isinstance(holder.get(group), dict):
             holder[group] = {**settings, **holder[group]}
+    _upgrade_tree_search(new)
     stopper = new.get("stopper") or {}
     if stopper.get("_target_") == CURVE and "lookahead" in stopper:
         kept = {key: value for key, value in stopper.items() if CURVE_BEFORE.get(key) != value}
@@ -61,6 +66,19 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
                 )
             new[group] = {key: value for key, value in part.items() if key not in ENDPOINT_KEYS}
     return new
+
+
+def _upgrade_tree_search(config: dict[str, Any]) -> None:
+    """Give a tree search of before today's defaults in place of its own; one that never went on does not."""
+    search = config.get("search") or {}
+    method = search.get("method") or {}
+    if method.get("_target_") != TREE_SEARCH or "descent_fraction" not in method:
+        return
+    goes_on = {"descent_rank": 0.5, "new_path_weight": 1.0}
+    never = {"descent_rank": None, "new_path_weight": 0.0}
+    kept = {key: value for key, value in method.items() if TREE_SEARCH_BEFORE.get(key) != value}
+    now = {**TREE_SEARCH_NOW, **(goes_on if kept.pop("descent_fraction") else never)}
+    config["search"] = {**search, "method": {**now, **kept}}
 
 
 def _with_new_names(value: Any) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -31,7 +33,8 @@ PLAIN = {
     "k_max": 5,
     "backup": "mean",
     "fresh_start_fraction": 0.0,
-    "descent_fraction": 0.0,
+    "descent_rank": None,
+    "new_path_weight": 0.0,
     "unchanged_fraction": 0.0,
 }
 
@@ -82,10 +85,10 @@ def test_an_agent_that_thinks_hears_why_a_stage_is_continued_and_which_others_co
     tree = grow((None, 0.1), *[("0000", 0.2 + i / 100) for i in range(9)])
     full = add(tree, "0009", 0.9)  # at the greatest depth: not open
     for descent, why in (
-        (0.0, "The search chose it among 9 that may be continued."),
+        (None, "The search chose it among 9 that may be continued."),
         (1.0, "It ended last"),
     ):
-        search = method(2, selection=rule, descent_fraction=descent)
+        search = method(2, selection=rule, descent_rank=descent)
         search.context = replace(search.context, thinks=True)
         if descent:
             add(tree, "0000", 0.15)
@@ -97,7 +100,7 @@ def test_an_agent_that_thinks_hears_why_a_stage_is_continued_and_which_others_co
         told = [float(score) for name, score in promises if name != expansion.parent_id]
         assert len(told) == 5 and told == sorted(told, reverse=True)
         assert full.node_id not in expansion.others
-        again = method(2, selection=rule, descent_fraction=descent)
+        again = method(2, selection=rule, descent_rank=descent)
         again.context = search.context
         assert again.ask(tree) == expansion
 
@@ -302,7 +305,7 @@ def test_a_forecast_learns_whether_paths_that_move_go_on_moving(
         add(tree, "0003", climber_ends)
         add(tree, "0004", idler_ends)
     leaves = {"climber": add(tree, "0001", 0.5), "idler": add(tree, "0002", 0.5)}
-    rule = Forecast(3, 0.0, 0.5, 2)
+    rule = Forecast(3, 0.0, 0.0, 0.5, 2)
     for node in tree:
         rule.ended(tree, node)
     for node in leaves.values():
@@ -313,7 +316,7 @@ def test_a_forecast_learns_whether_paths_that_move_go_on_moving(
 def test_a_forecast_is_for_the_stages_that_are_left() -> None:
     """Every stage gains as the one before: a high node with small gains, a lower one with large gains."""
     rule, tree = (
-        Forecast(6, 0.5, 0.5, 2),
+        Forecast(6, 0.5, 0.0, 0.5, 2),
         grow((None, 0.0), ("0000", 0.6), ("0000", 0.4), ("0001", 0.62), ("0002", 0.5)),
     )
     rule.model.draw = lambda *_: Curve((0.0, 0.0, 1.0), 0.0)  # type: ignore[method-assign]
@@ -334,12 +337,51 @@ def test_without_exploration_a_forecast_repeats_and_with_it_several_nodes_are_tr
 
 
 def test_a_path_goes_on_from_the_stage_that_ended_last_unless_that_was_stopped_or_failed() -> None:
-    descending = {"selection": "forecast", "descent_fraction": 1.0}
+    descending = {"selection": "forecast", "descent_rank": 1.0}
     tree = grow((None, 0.0), ("0000", 0.9), ("0000", 0.1))
     assert asked(method(**descending), tree).parent_id == "0002"
     for state, score in (("stopped", 0.05), ("failed", None)):
         add(tree, "0002", score, state)
         assert asked(method(**descending), tree).parent_id not in ("0002", tree.finished[-1].node_id)
+
+
+def test_a_path_goes_on_where_at_most_a_share_of_the_stages_at_its_depth_is_better() -> None:
+    for share, ended, goes_on in (
+        (0.5, 0.29, False),  # below two of three others
+        (0.5, 0.3, True),  # a tie is no better
+        (0.7, 0.29, True),
+        (0.0, 0.4, False),
+        (0.0, 0.6, True),
+    ):
+        tree = grow((None, 0.1), ("0000", 0.2), ("0000", 0.3), ("0000", 0.5))
+        add(tree, "0000", ended)
+        search = method(selection="forecast", descent_rank=share)
+        search.context = replace(search.context, thinks=True)
+        assert asked(search, tree).why.startswith("It ended last, and its path goes on.") == goes_on
+
+
+def test_new_paths_begin_at_the_base_model_the_less_often_the_more_there_are() -> None:
+    starts = Counter[int]()
+    for seed, begun in product(range(200), (1, 3, 9)):
+        tree = grow((None, 0.1), *[("0000", 0.5)] * begun)
+        search = method(1, selection="uct", new_path_weight=1.0, k_max=20)
+        search.context = replace(search.context, seed=seed, max_depth=2, thinks=True)
+        starts[begun] += asked(search, tree).why.startswith("A path has ended, and few begin at the base")
+    for begun, count in starts.items():
+        assert count / 200 == pytest.approx(1 / (1 + begun), abs=0.1)
+
+
+def test_what_a_path_below_a_node_has_reached_counts_in_its_forecast() -> None:
+    """Two stages stand level; below one of them a path came out higher."""
+    tree = grow((None, 0.0), ("0000", 0.3), ("0000", 0.3), ("0001", 0.5), ("0002", 0.35), ("0003", 0.9))
+    for weight, choice in ((0.0, {"0001", "0002"}), (0.9, {"0001"})):
+        rule = Forecast(4, 0.0, weight, 0.5, 2)
+        for node in tree:
+            rule.ended(tree, node)
+        for node_id in ("0001", "0002"):
+            rule.opened(tree, tree[node_id])
+        forecasts = {node_id: score for score, node_id in rule.ranked(tree, None)}
+        assert {n for n, score in forecasts.items() if score == max(forecasts.values())} == choice
 
 
 def asked(search: TreeSearch, tree: Tree) -> Expansion:
@@ -349,7 +391,7 @@ def asked(search: TreeSearch, tree: Tree) -> Expansion:
 
 
 def test_a_node_has_one_child_that_trains_on_unchanged() -> None:
-    search, tree = method(unchanged_fraction=1.0, descent_fraction=1.0), grow((None, 0.0), ("0000", 0.3))
+    search, tree = method(unchanged_fraction=1.0, descent_rank=1.0), grow((None, 0.0), ("0000", 0.3))
     first = asked(search, tree)
     assert (first.parent_id, first.hparams, first.proposal.changes) == ("0001", {"rate": 0.5}, {})
     add(tree, "0001", 0.1, hparams=first.hparams)
@@ -358,7 +400,7 @@ def test_a_node_has_one_child_that_trains_on_unchanged() -> None:
 
 
 def test_a_language_model_says_itself_when_to_train_on_unchanged() -> None:
-    search, tree = method(unchanged_fraction=1.0, descent_fraction=1.0), grow((None, 0.0), ("0000", 0.3))
+    search, tree = method(unchanged_fraction=1.0, descent_rank=1.0), grow((None, 0.0), ("0000", 0.3))
     search.context = replace(search.context, thinks=True)
     assert asked(search, tree).proposal is None, "the driver asks it"
 

@@ -108,6 +108,20 @@ def test_a_search_that_looked_at_stages_alone_goes_on_with_the_stopper_of_today(
     assert upgraded(new)["stopper"] == new["stopper"]
 
 
+@pytest.mark.parametrize(("method", "fraction"), [("llmzero", 1.0), ("paper", 0.0)])
+def test_a_tree_search_from_before_descent_rank_goes_on_with_the_rule_of_today(
+    method: str, fraction: float
+) -> None:
+    new = compose_search(f"search={method}")
+    later = ("descent_rank", "new_path_weight", "subtree_weight")
+    old = {key: value for key, value in new["search"]["method"].items() if key not in later}
+    before = {**old, "descent_fraction": fraction, "exploration": 0.5}
+    assert upgraded({**new, "search": {**new["search"], "method": before}})["search"] == new["search"]
+    bold = {**before, "exploration": 2.0}
+    known = upgraded({**new, "search": {**new["search"], "method": bold}})["search"]["method"]
+    assert known["exploration"] == 2.0, "that was asked for"
+
+
 def test_a_catalogue_from_before_it_told_what_explores_is_no_other_one() -> None:
     new = compose_search("agent=rules", "stopper=curve")
     parameters = new["hparams"]["parameters"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
@@ -23,11 +24,14 @@ class Forecast:
     How stages gain is learnt from the tree itself (`GainModel`). For every choice one such curve is drawn,
     each open node's path is carried on along it to the greatest depth that is left, and the node whose path
     comes out best is chosen. So nodes are compared by where they lead and not by where they stand: the base
-    model by a whole path, a deep node by its last stages.
+    model by a whole path, a deep node by its last stages. Where paths lead from a node is known in part from
+    those that were taken: the forecast is averaged with the best score below it. Without that, a stage which
+    scores little and prepares much is never branched from again.
 
     Args:
         max_depth: stages of a path.
         exploration: factor on what is drawn around the most likely curve; 0 believes in it.
+        subtree_weight: of the best score below a node in its forecast, between 0 and 1.
         failure_penalty: taken from a forecast, in units of the spread of scores, once `failures_tolerated`
             children of a node have failed.
     """
@@ -35,15 +39,22 @@ class Forecast:
     promise = "the best score that its path is forecast to reach (choices are drawn around forecasts)"
 
     def __init__(
-        self, max_depth: int, exploration: float, failure_penalty: float, failures_tolerated: int
+        self,
+        max_depth: int,
+        exploration: float,
+        subtree_weight: float,
+        failure_penalty: float,
+        failures_tolerated: int,
     ) -> None:
         self.max_depth = max_depth
         self.exploration = exploration
+        self.subtree_weight = subtree_weight
         self.failure_penalty = failure_penalty
         self.failures_tolerated = failures_tolerated
         # By depth, sorted: (-score, id) of the open nodes.
         self._open: list[list[tuple[float, str]]] = [[] for _ in range(max_depth)]
         self._failures: dict[str, int] = {}
+        self._reached: dict[str, float] = {}  # the best height below a node
 
     @cached_property
     def model(self) -> GainModel:
@@ -56,14 +67,23 @@ class Forecast:
         """Do nothing: a running stage has no score yet."""
 
     def ended(self, tree: Tree, node: Node) -> None:
-        """Learn from what a completed stage gained, or count a failure; one stopped early is ignored."""
+        """Learn from what a completed stage gained, and of any how high it came; or count a failure."""
         if node.parent_id is None:
             return
+        if node.score is not None:
+            self._back_up(tree, node)
         if node.state == "failed":
             self._failures[node.parent_id] = self._failures.get(node.parent_id, 0) + 1
         elif node.score is not None and node.state == "completed":
             parent = tree[node.parent_id]
             self.model.observe(_height(tree, parent), _momentum(tree, parent), _momentum(tree, node))
+
+    def _back_up(self, tree: Tree, node: Node) -> None:
+        """Tell all stages above one how high it came."""
+        height, above = _height(tree, node), node.parent_id
+        while above is not None and self._reached.get(above, -math.inf) < height:
+            self._reached[above] = height
+            above = tree[above].parent_id
 
     def opened(self, tree: Tree, node: Node) -> None:
         """Add a node that may get a child."""
@@ -104,6 +124,8 @@ class Forecast:
             ahead = min(self.max_depth - node.depth, stages_left or self.max_depth)
             failed = self._failures.get(node_id, 0) >= self.failures_tolerated
             best = curve.best_ahead(_height(tree, node) / spread, _momentum(tree, node) / spread, ahead, rng)
+            if node_id in self._reached:
+                best += self.subtree_weight * (self._reached[node_id] / spread - best)
             return best - self.failure_penalty * failed
 
         return forecast

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from bisect import bisect_right, insort
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
@@ -36,9 +37,18 @@ class TreeSearchSettings:
     fresh_start_fraction: float = setting(
         0.0, "share of stages that are forced to branch from the base model", low=0, high=1
     )
+    new_path_weight: float = setting(
+        1.0,
+        "w: where a path has ended, the next begins at the base model with chance w / (w + those that did)",
+        low=0,
+    )
     # Late starters show what they are worth only at the end of their path.
-    descent_fraction: float = setting(
-        1.0, "chance that the path of the stage that ended last goes on, wherever it stands", low=0, high=1
+    descent_rank: float | None = setting(
+        0.5,
+        "the path of the stage that ended last goes on where at most this share of the stages at its depth "
+        "is better; null: never",
+        low=0,
+        high=1,
     )
     unchanged_fraction: float = setting(
         0.1,
@@ -47,7 +57,13 @@ class TreeSearchSettings:
         high=1,
     )
     exploration: float = setting(
-        0.5, "of forecast: how widely it draws around the most likely outcome; 0 believes in it", low=0
+        0.7, "of forecast: how widely it draws around the most likely outcome; 0 believes in it", low=0
+    )
+    subtree_weight: float = setting(
+        0.45,
+        "of forecast: how much the best score below a node counts in what its path is forecast to reach",
+        low=0,
+        high=1,
     )
     c_uct: float = setting(1.414, "of uct: the weight of exploration", low=0)
     backup: str = setting(
@@ -110,6 +126,7 @@ class TreeSearch(IncrementalMethod):
         self._open: set[str] = set()
         self._continued: set[str] = set()  # nodes with a child that trains on unchanged
         self._joined: Counter[str] = Counter()  # stages that agents had grow below a node and that have ended
+        self._scores: defaultdict[int, list[float]] = defaultdict(list)  # sorted, by depth
         self._closed = 0  # of the nodes that agents closed, those that were taken note of
 
     def ask(self, tree: Tree) -> Expansion | None:
@@ -156,6 +173,8 @@ class TreeSearch(IncrementalMethod):
                 self._continued.add(parent.node_id)
             self._joined[parent.node_id] += node.asked_below != parent.node_id
             self._close_where_full(tree, parent)
+        if node.state == "completed" and node.score is not None:
+            insort(self._scores[node.depth], node.score)
         self.rule.ended(tree, node)
         if self._branches(node):
             self._open.add(node.node_id)
@@ -183,17 +202,24 @@ class TreeSearch(IncrementalMethod):
         if rng.random() < self.settings.fresh_start_fraction and fresh:
             return tree.root, "A share of all stages begins anew, at the base model."
         last = tree.finished[-1]
-        if (
-            rng.random() < self.settings.descent_fraction
-            and last.state == "completed"
-            and not last.children
-            and last.node_id in self._open
-        ):
+        if self._goes_on(last):
             return last, "It ended last, and its path goes on."
+        begun, weight = len(tree.root.children), self.settings.new_path_weight
+        if fresh and rng.random() < weight / (weight + begun):
+            return tree.root, "A path has ended, and few begin at the base model."
         node_id = self.rule.choose(tree, rng, self._stages_left(tree))
         if node_id is None:
             return None
         return tree[node_id], f"The search chose it among {len(self._open)} that may be continued."
+
+    def _goes_on(self, node: Node) -> bool:
+        """Whether the path of the stage that ended last goes on, as it is among the better at its depth."""
+        share, there = self.settings.descent_rank, self._scores[node.depth]
+        if share is None or node.score is None or node.state != "completed":
+            return False
+        if node.children or node.node_id not in self._open:
+            return False
+        return len(there) - bisect_right(there, node.score) <= share * (len(there) - 1)
 
     def _stages_left(self, tree: Tree) -> int | None:
         return None if self.context.stages is None else math.ceil(self.context.stages - tree.planned)
@@ -220,4 +246,4 @@ def _rule(settings: TreeSearchSettings, max_depth: int) -> SelectionRule:
     failures = settings.failure_penalty, settings.failures_tolerated
     if settings.selection == "uct":
         return Uct(settings.c_uct, settings.backup, *failures)
-    return Forecast(max_depth, settings.exploration, *failures)
+    return Forecast(max_depth, settings.exploration, settings.subtree_weight, *failures)
