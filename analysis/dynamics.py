@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from analysis.claim import (
     CLAIM,
-    MIN_SEARCHES,
     ClaimPart,
     claim_verdict,
     monotone,
@@ -22,8 +21,9 @@ from analysis.claim import (
 from analysis.commands import add_null_option, publish, search_parser
 from analysis.dynamics_text import as_markdown
 from analysis.load import load_ended
-from analysis.nulls import DRAWS, Measure, NullSamples, mean_of_testable, permutation_test
-from analysis.paths import SHAPES, Array, Paths, SearchPath
+from analysis.nulls import DRAWS, Measure, NullSamples, mean_of_testable
+from analysis.paths import SHAPES, Array, Paths
+from analysis.priors import match, permutation_test
 from analysis.tables import Tables
 from llmzero.cli import run_command
 from llmzero.core.settings import path_argument
@@ -44,7 +44,8 @@ What the claim is measured against (nulls):
   both:
     random     each new value is drawn evenly from the catalogue
     prior      searches given with --null, one null for each proposer: of one that sees nothing
-               (agent=openai_blind), or of one that draws at random (agent=random)
+               (agent=openai_blind), or of one that draws at random (agent=random); compared are equally
+               many first changes of equally many parameters of each search
 
 A part of the claim is supported where it beats every null with p <= 0.05; the claim, where both parts are.
 """
@@ -64,8 +65,12 @@ def analyse(tables: Tables, nulls: Tables | None = None, draws: int = DRAWS) -> 
         draws: random versions of each path.
     """
     paths, priors = Paths.of(tables), _paths_by_proposer(nulls)
-    results = {part.group: _test_part(part, paths, priors, len(tables.searches), draws) for part in CLAIM}
-    parameters = [row for result in results.values() for row in result.pop("parameters")]
+    samples = {part.group: null_samples(part, paths, draws) for part in CLAIM}
+    results = {
+        part.group: judge_part(part, samples[part.group], paths, priors, len(tables.searches), draws)
+        for part in CLAIM
+    }
+    parameters = [row for part in CLAIM for row in _test_parameters(part, samples[part.group], paths)]
     corrected = iter(holm([row["p"] for row in parameters if row["p"] is not None]))
     stages = [len(path.signs) for path in paths.best]
     return {
@@ -98,23 +103,39 @@ def _paths_by_proposer(tables: Tables | None) -> dict[str, Paths]:
 # --- tests of the claim ---
 
 
-def _test_part(
-    part: ClaimPart, paths: Paths, priors: dict[str, Paths], searches: int, draws: int
-) -> dict[str, Any]:
-    """Test a part of the claim against all nulls, and its parameters one by one."""
+def null_samples(part: ClaimPart, paths: Paths, draws: int) -> list[NullSamples]:
+    """Return random versions of the best paths of a part's parameters, under each of its nulls."""
     columns = paths.columns(part.group)
     best = [path.select(columns) for path in paths.best]
-    samples = [
+    return [
         NullSamples.draw(name, null, measure, best, draws) for name, (null, measure) in part.nulls.items()
     ]
+
+
+def judge_part(
+    part: ClaimPart,
+    samples: Sequence[NullSamples],
+    paths: Paths,
+    priors: dict[str, Paths],
+    searches: int,
+    draws: int,
+) -> dict[str, Any]:
+    """Test a part of the claim against all nulls.
+
+    Args:
+        part: the part of the claim.
+        samples: its `null_samples`.
+        paths: those of the searches in question.
+        priors: those of each proposer whose habits the claim has to beat.
+        searches: the number of all searches.
+        draws: how often searches are exchanged with those of a prior.
+    """
     values = values_by_search(paths, part.group, part.measure)
-    prior_values = {name: values_by_search(prior, part.group, part.measure) for name, prior in priors.items()}
-    small = [name for name, theirs in prior_values.items() if len(theirs) < MIN_SEARCHES]
-    large = [name for name in priors if name not in small and len(values)]
+    matches = {name: match(paths, prior, part.group, part.measure) for name, prior in priors.items()}
+    small = [name for name, matched in matches.items() if matched is None]
+    comparable = {name: matched for name, matched in matches.items() if matched is not None}
     tests = [outcome for each in samples if (outcome := each.outcome())]
-    for name in large:
-        ours, theirs = (values_by_search(of, part.group, part.compared) for of in (paths, priors[name]))
-        tests.append(permutation_test(f"prior: {name}", ours, theirs, draws))
+    tests += [permutation_test(f"prior: {name}", matched, draws) for name, matched in comparable.items()]
     verdict, why = part_verdict(part, tests, len(values), searches, small)
     return {
         "says": part.says,
@@ -122,13 +143,16 @@ def _test_part(
         "searches_judged": len(values),
         "observed": asdict(mean_interval([values])) if len(values) else None,
         "tests": [asdict(test) for test in tests],
-        "above_priors": {name: asdict(mean_interval([values], [prior_values[name]])) for name in large},
+        "above_priors": {
+            name: {
+                **asdict(mean_interval([matched.ours], [matched.theirs])),
+                "changes": matched.changes,
+                "parameters": matched.parameters,
+            }
+            for name, matched in comparable.items()
+        },
         "verdict": verdict,
         "why": why,
-        "parameters": [
-            _test_parameter(part, name, best, samples, i)
-            for i, name in enumerate(np.array(paths.parameters)[columns].tolist())
-        ],
     }
 
 
@@ -146,24 +170,22 @@ def values_by_search(paths: Paths, group: str, measure: Measure) -> Array:
     return np.array(means)
 
 
-def _test_parameter(
-    part: ClaimPart,
-    name: str,
-    paths: Sequence[SearchPath],
-    samples: Sequence[NullSamples],
-    column: int,
-) -> dict[str, Any]:
-    """Return the tests of one parameter: p is the largest against any null, as the claim has to beat each."""
-    outcomes = [outcome for each in samples if (outcome := each.outcome(column))]
-    values = [float(part.measure(path.counts)[column]) for path in paths if path.counts.testable[column]]
-    return {
-        "parameter": name,
-        "group": part.group,
-        "searches_judged": len(values),
-        "observed": float(np.mean(values)) if values else None,
-        "expected": {outcome.null: outcome.expected for outcome in outcomes},
-        "p": max(outcome.p for outcome in outcomes) if outcomes else None,
-    }
+def _test_parameters(
+    part: ClaimPart, samples: Sequence[NullSamples], paths: Paths
+) -> Iterator[dict[str, Any]]:
+    """Yield the tests of each parameter: p is the largest against any null, as the claim has to beat each."""
+    for i, column in enumerate(paths.columns(part.group)):
+        outcomes = [outcome for each in samples if (outcome := each.outcome(i))]
+        judged = [path.counts for path in paths.best if path.counts.testable[column]]
+        values = [float(part.measure(counts)[column]) for counts in judged]
+        yield {
+            "parameter": paths.parameters[column],
+            "group": part.group,
+            "searches_judged": len(values),
+            "observed": float(np.mean(values)) if values else None,
+            "expected": {outcome.null: outcome.expected for outcome in outcomes},
+            "p": max(outcome.p for outcome in outcomes) if outcomes else None,
+        }
 
 
 # --- descriptions of the paths ---

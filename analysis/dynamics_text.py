@@ -43,7 +43,7 @@ def _tests(report: dict[str, Any]) -> Iterator[str]:
         "Direction: share that only grew less share that only fell."
     )
     yield (
-        "Against priors growth is what lies above the share that coins would give to so many changes. "
+        "Against priors equally many first changes of equally many parameters of each search count. "
         "In brackets 95 % intervals of the mean (Student's t).\n"
     )
     rows = [
@@ -63,7 +63,11 @@ def _tests(report: dict[str, Any]) -> Iterator[str]:
         if part["observed"]:
             yield f"{part['says']}: {part['measure']}: {_interval(part['observed'])}."
         for proposer, difference in part["above_priors"].items():
-            yield f"{part['says']}: above that of {proposer} by {_interval(difference, '+')}."
+            yield (
+                f"{part['says']}: above that of {proposer} by {_interval(difference, '+')} "
+                f"(of each search the first {difference['changes']} changes of "
+                f"{difference['parameters']} parameters)."
+            )
     yield ""
 
 
