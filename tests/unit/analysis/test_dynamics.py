@@ -64,14 +64,14 @@ def first_changes(changes: pd.DataFrame, group: str, most: int) -> pd.DataFrame:
 
 def test_error_rates_of_a_few_studies() -> None:
     """The whole measurement is `python -m analysis.synthetic`."""
-    false = rejections(CHANCE, World("coin", "coin", "same"), 12, 6)
+    false = rejections(CHANCE, World("coin", "coin", "same"), range(12), 6)
     assert false["claim", "all"] == 0
     assert all(
         count <= 4
         for (part, null), count in false.items()
         if null in ("direction", "chance", "order", "prior: same")
     )
-    true = rejections(PLANTED, World("coin", "coin", "coins"), 4, 12)
+    true = rejections(PLANTED, World("coin", "coin", "coins"), range(4), 12)
     assert true["claim", "all but the prior"] >= 3
 
 
