@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.claim import MIN_SEARCHES
-from analysis.nulls import SEED, Measure, Outcome
+from analysis.nulls import SEED, Measure, Outcome, mean_of_testable
 from analysis.paths import MIN_CHANGES, Array, Counts, Paths, Signs
 
 REACHING = 0.8  # share of the searches that can be judged which have to be left
@@ -83,7 +83,7 @@ def _reached(counts: Sequence[NDArray[np.int64]], changes: int) -> list[NDArray[
     All arrays have the shape (searches, parameters).
     """
     reached = [each >= changes for each in counts]
-    in_both = np.logical_and(*(each.any(axis=0) for each in reached))
+    in_both = reached[0].any(axis=0) & reached[1].any(axis=0)
     return [each & in_both for each in reached]
 
 
@@ -117,11 +117,12 @@ def first_changes(signs: Signs, changes: int) -> Signs:
 
 def _adjusted(values: list[Array], used: list[NDArray[np.bool_]]) -> list[Array]:
     """Return the mean of each search over its parameters, relative to their means over all searches."""
-    both = np.ma.masked_array(np.concatenate(values), ~np.concatenate(used))
-    means = both.mean(axis=0)
-    adjusted = np.asarray((both - means).mean(axis=1).filled(np.nan)) + float(means.mean())
-    ours, theirs = np.split(adjusted, [len(values[0])])
-    return [ours[~np.isnan(ours)], theirs[~np.isnan(theirs)]]
+    both, mask = np.concatenate(values), np.concatenate(used)
+    searches, columns = mask.any(axis=1), mask.any(axis=0)
+    both, mask = both[searches][:, columns], mask[searches][:, columns]
+    means = mean_of_testable(both.T, mask.T)
+    adjusted = mean_of_testable(both - means, mask) + means.mean()
+    return np.split(adjusted, [int(used[0].any(axis=1).sum())])
 
 
 def welch(ours: Array, theirs: Array, axis: int = -1) -> Array:

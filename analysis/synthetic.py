@@ -71,7 +71,7 @@ UNEQUAL = (
     (Sample(8, 3), Sample(30, 8)),
     (Sample(40, 12), Sample(5, 4)),
     (Sample(5, 4), Sample(40, 12)),
-    (Sample(40, 3), Sample(5, 12)),
+    (Sample(40, 4), Sample(30, 12)),
     (Sample(20, 8, (0.9, 0.3)), Sample(8, 8, (0.3, 0.9))),
 )
 # What moves the searches of both sets there, by name.

@@ -116,7 +116,7 @@ def test_p_is_exact_where_few_exchanges_are_possible() -> None:
     [
         ("drawn", Sample(30, 8), Sample(8, 3)),
         ("drawn", Sample(8, 3), Sample(30, 8)),
-        ("leans: 75 % of the changes go up, or turn", Sample(40, 3), Sample(8, 12)),
+        ("leans: 75 % of the changes go up, or turn", Sample(40, 4), Sample(30, 12)),
         ("habits", Sample(20, 8, (0.9, 0.3)), Sample(8, 8, (0.3, 0.9))),
     ],
 )
