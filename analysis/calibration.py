@@ -21,6 +21,10 @@ from llmzero.studies.statistics import holm, mean_interval, wilcoxon
 from llmzero.studies.tables import markdown
 
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+EVENTS = {
+    "probability": "the parent's best score",
+    "probability_best": "the search's best score of its time",
+}
 
 HELP = """\
 Compare what proposals expected of their stages with what came (agents that are language models say what they
@@ -51,7 +55,9 @@ def calibration(tables: Tables) -> dict[str, Any]:
         "stages": len(stages),
         "expected": {
             "score": _expected_scores(scored),
-            "probability": _expected_probabilities(scored),
+            "interval": _expected_intervals(scored),
+            "probability": _probabilities(_stated(scored, "probability", scored["start_score"])),
+            "probability_best": _probabilities(_stated(scored, "probability_best")),
             "metrics": _expected_directions(scored, tables.steps),
         },
         "diagnoses": gains_by_label(diagnosed[diagnosed["label"].fillna("") != ""]),
@@ -121,13 +127,46 @@ def _rank_correlation(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float
     return float(stats.spearmanr(a, b).statistic) if len(set(a)) > 1 and len(set(b)) > 1 else None
 
 
-def _expected_probabilities(stages: pd.DataFrame) -> dict[str, Any] | None:
-    """Return the Brier score of the stated probabilities of a gain, and the share of gains in each bin."""
-    columns = ["stated", "gain"]
-    stages = stages.assign(stated=stages["expected_probability"].astype(float)).dropna(subset=columns)
+def _expected_intervals(stages: pd.DataFrame) -> dict[str, Any] | None:
+    """Return how many stated 80 % intervals held the score, and how wide they are; None without any."""
+    ends = _columns(stages, "low", "high").assign(score=stages["score"]).dropna()
+    if ends.empty:
+        return None
+    below, above = ends["score"] < ends["low"], ends["score"] > ends["high"]
+    held = len(ends) - int(below.sum() + above.sum())
+    low, high = stats.binomtest(held, len(ends)).proportion_ci()
+    return {
+        "stages": len(ends),
+        "held": held,
+        "share": {"value": held / len(ends), "low": float(low), "high": float(high)},
+        "below": int(below.sum()),
+        "above": int(above.sum()),
+        "mean_width": float((ends["high"] - ends["low"]).mean()),
+    }
+
+
+def _columns(stages: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Return what proposals expected; NaN where they did not say so, as those of earlier versions."""
+    columns = stages.reindex(columns=[f"expected_{name}" for name in names]).astype(float)
+    return columns.set_axis(list(names), axis="columns")
+
+
+def _stated(stages: pd.DataFrame, name: str, passed: pd.Series | None = None) -> pd.DataFrame:
+    """Return the stated probabilities that the score passes another, and whether it did so, in two columns.
+
+    `passed` is the other score; None is the search's best of the time of the proposal.
+    """
+    said = _columns(stages, name, "incumbent")
+    other = said["incumbent"] if passed is None else passed
+    both = pd.DataFrame({"stated": said[name], "score": stages["score"], "other": other}).dropna()
+    return both.assign(came=both["score"] > both["other"])
+
+
+def _probabilities(stages: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the Brier score of stated probabilities of an event, and how often it came in each bin."""
     if stages.empty:
         return None
-    gained, stated = (stages["gain"] > 0).to_numpy(float), stages["stated"].to_numpy(float)
+    came, stated = stages["came"].to_numpy(float), stages["stated"].to_numpy(float)
     bins = np.minimum(np.searchsorted(BINS, stated, side="right") - 1, len(BINS) - 2)
     reliability = [
         {
@@ -135,15 +174,15 @@ def _expected_probabilities(stages: pd.DataFrame) -> dict[str, Any] | None:
             "to": BINS[i + 1],
             "stages": int(inside.sum()),
             "stated": float(stated[inside].mean()),
-            "gained": float(gained[inside].mean()),
+            "came": float(came[inside].mean()),
         }
         for i in range(len(BINS) - 1)
         if (inside := bins == i).any()
     ]
-    rate = gained.mean()
+    rate = came.mean()
     return {
         "stages": len(stages),
-        "brier": float(np.mean((stated - gained) ** 2)),
+        "brier": float(np.mean((stated - came) ** 2)),
         "brier_of_the_base_rate": float(rate * (1 - rate)),
         "reliability": reliability,
     }
@@ -216,15 +255,25 @@ def _expectations(expected: dict[str, Any]) -> Iterator[str]:
             f"of expecting no change: {score['mean_absolute_error_of_no_change']:.3f}"
         )
         yield f"- rank correlation of expected and observed gains: {_number(score['correlation_of_gains'])}\n"
-    if probability := expected["probability"]:
-        brier, base = probability["brier"], probability["brier_of_the_base_rate"]
-        yield f"Probability of a gain: {probability['stages']} stages.\n"
-        yield f"- Brier score: {brier:.3f}; of the base rate: {base:.3f}\n"
-        rows = [
-            [f"{r['from']} to {r['to']}", str(r["stages"]), f"{r['stated']:.2f}", f"{r['gained']:.2f}"]
-            for r in probability["reliability"]
-        ]
-        yield markdown(["stated", "stages", "mean stated", "share that gained"], rows)
+    if interval := expected["interval"]:
+        share, n = interval["share"], interval["stages"]
+        yield f"80 % intervals of the score: {n} stages.\n"
+        yield (
+            f"- held the score: {interval['held']} of {n}, {share['value']:.0%} "
+            f"[{share['low']:.0%}, {share['high']:.0%}]"
+        )
+        yield f"- score below: {interval['below']}; above: {interval['above']}"
+        yield f"- mean width: {interval['mean_width']:.3f}\n"
+    for key, event in EVENTS.items():
+        if probability := expected[key]:
+            brier, base = probability["brier"], probability["brier_of_the_base_rate"]
+            yield f"Probability of passing {event}: {probability['stages']} stages.\n"
+            yield f"- Brier score: {brier:.3f}; of the base rate: {base:.3f}\n"
+            rows = [
+                [f"{r['from']} to {r['to']}", str(r["stages"]), f"{r['stated']:.2f}", f"{r['came']:.2f}"]
+                for r in probability["reliability"]
+            ]
+            yield markdown(["stated", "stages", "mean stated", "share that passed"], rows)
     if metrics := expected["metrics"]:
         rows = [[r["metric"], str(r["stages"]), f"{r['as_expected']:.0%}"] for r in metrics]
         yield markdown(["metric", "stages", "went as expected"], rows)

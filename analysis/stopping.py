@@ -31,7 +31,8 @@ Say for each task, method, proposer and stopper what early stopping saved and ho
 saved         device seconds that the steps which stopped stages did not take would have cost, at their own
               pace and without their start, as a share of all that would have been used
 audited       stages found hopeless that ran on all the same (stopper.audit_fraction asks for them)
-false kills   of the audited stages, those that passed the best score of the time of the decision
+false kills   of the audited stages, those that passed the best score of the time of the decision; `clear`
+              are those that did so by more than the standard error of their own score
 lost          by how much these passed it, in the mean over all audited stages
 """
 EXAMPLES = """\
@@ -75,6 +76,7 @@ def _numbers(searches: pd.DataFrame) -> dict[str, Any]:
         "saved_share_of_a_search": asdict(mean_interval([shares])),
         "audited": audited,
         "false_kills": false_kills,
+        "clear_false_kills": int(searches["clear_false_kills"].sum()),
         "false_kill_rate": rate,
         "lost": float(searches["lost"].sum() / audited) if audited else None,
     }
@@ -83,7 +85,7 @@ def _numbers(searches: pd.DataFrame) -> dict[str, Any]:
 def as_markdown(rows: list[Row]) -> str:
     """Return `stopping.md`."""
     counts = ("searches", "stages", "stopped")
-    head = [*KEYS, *counts, "device s a search", "saved", "false kills", "rate", "lost"]
+    head = [*KEYS, *counts, "device s a search", "saved", "false kills", "clear", "rate", "lost"]
     lines = []
     for row in rows:
         share, rate = row["saved_share_of_a_search"], row["false_kill_rate"]
@@ -93,6 +95,7 @@ def as_markdown(rows: list[Row]) -> str:
                 f"{row['gpu_seconds']:.0f}",
                 f"{row['saved_share']:.1%} [{share['low']:.1%}, {share['high']:.1%}]",
                 f"{row['false_kills']}/{row['audited']}",
+                str(row["clear_false_kills"]),
                 f"{rate['low']:.0%} to {rate['high']:.0%}" if rate else "-",
                 "-" if row["lost"] is None else f"{row['lost']:.4f}",
             ]

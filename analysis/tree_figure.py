@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = {"completed": "o", "stopped": "s", "failed": "X", "running": "D", "queued": "D", "proposing": "D"}
+MARKERS = {
+    "completed": "o",
+    "stopped": "s",
+    "failed": "X",
+    "running": "D",
+    "queued": "D",
+    "proposing": "D",
+    "withdrawn": ".",
+}
 SCORES = "viridis"  # light means good, in grey and for the colour-blind too
 
 
@@ -38,7 +46,7 @@ def trees(tables: Tables, width: float) -> Figure | None:
     keys = [
         mpl.lines.Line2D([], [], color="0.5", marker=marker, linestyle="", label=state)
         for state, marker in MARKERS.items()
-        if state not in ("queued", "proposing")
+        if state not in ("queued", "proposing", "withdrawn")
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, handletextpad=0.2)
     return figure

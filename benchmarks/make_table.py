@@ -67,11 +67,11 @@ def main() -> None:
     )
     parser.add_argument("name", help="of a recipe NAME.yaml")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--workers", type=positive, default=1, help="processes, of one thread each")
     parser.add_argument("--state", type=path_argument, help="what is known so far: runs/tables/NAME-SEED")
     parser.add_argument("--scratch", type=path_argument, help="for stages in hand: STATE/work")
     parser.add_argument("--tables", type=path_argument, default=TABLES, help="where recipe and table lie")
-    parser.add_argument("--check", type=int, metavar="K", help="train K paths of the table anew")
+    parser.add_argument("--check", type=positive, metavar="K", help="train K paths of the table anew")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in processes of ours
     plan = Plan.of(options.name, options.seed, options.tables)
@@ -80,6 +80,8 @@ def main() -> None:
     state = (options.state or REPOSITORY / "runs" / "tables" / name).absolute()
     scratch = (options.scratch or state / "work").absolute()
     if options.check is not None:
+        if not table.is_file():
+            raise UserError(f"--check: there is no table {table} yet; grow it first, without --check")
         check(plan, table, options.check, scratch / "check")
         return
     (state / "stages").mkdir(parents=True, exist_ok=True)
@@ -87,6 +89,13 @@ def main() -> None:
         made = _made_alike(plan, state / "made.json")
         grow(plan, state / "stages", scratch, options.workers)
         pack(plan, made, state / "stages", table)
+
+
+def positive(text: str) -> int:
+    """Return a number of the command line that is above zero."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return number
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from llmzero.core.hparams import Catalogue
 from llmzero.core.locations import stored
 from llmzero.core.parts import make
 from llmzero.core.stage import StageResult, ValidationPoint
+from llmzero.evidence.evidence import Choice
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import MethodContext, SearchMethod
 from llmzero.search.settings import SearchConfig, SearchSettings
@@ -142,7 +143,7 @@ def _add(
 
 
 def _method(search: SearchSettings, catalogue: Catalogue) -> SearchMethod:
-    def propose(tree: Tree, node_id: str) -> Proposal:
+    def propose(tree: Tree, node_id: str, _choice: Choice) -> Proposal:
         rng, parent = random.Random(len(tree)), tree[node_id].hparams
         names = rng.sample(list(catalogue), k=2)
         changes = catalogue.changes(parent, parent | {n: catalogue[n].sample(rng) for n in names})

@@ -3,7 +3,7 @@
 
 Usage: python -m benchmarks.table_baselines benchmarks/tables/NAME-*.jsonl.xz   (prints a table in Markdown)
 
-Strategies are chosen by their validation score at the end of the path, as a search would choose them.
+Strategies are chosen by their validation score at the end of the path; a search takes the best checkpoint.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 
 from llmzero.cli import run_command
-from llmzero.runners.tables.format import Path_, Point, Table, read_table
+from llmzero.runners.tables.format import Path_, Point, Table, read_table, table_file
 
 Choice = Callable[[Table], Point]
 
@@ -25,8 +24,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tables", nargs="+", type=Path)
-    tables = [read_table(file) for file in parser.parse_args().tables]
+    parser.add_argument("tables", nargs="+", help="files, or names with their seed, as metro-0")
+    tables = [read_table(table_file(name, 0)) for name in parser.parse_args().tables]
     kinds: dict[str, Choice] = {
         "base model": lambda table: table.base,
         "practitioner's configuration": lambda table: _end(table, _constant(table, _practitioner(table))),
@@ -37,7 +36,7 @@ def main() -> None:
         "best path": lambda table: _best(table, [path for path in table.stages if len(path) == table.depth]),
     }
     print("| strategy | test score | " + " | ".join(table.file.name.split(".")[0] for table in tables) + " |")
-    print("| --- | --- | " + "--- | " * len(tables))
+    print("| --- | --- |" + " --- |" * len(tables))
     for kind, choose in kinds.items():
         tests = [choose(table).test for table in tables]
         error = f" ± {stdev(tests) / math.sqrt(len(tests)):.3f}" if len(tests) > 1 else ""

@@ -26,10 +26,12 @@ from llmzero.core.hparams import Catalogue, HParams
 from llmzero.core.length import Length
 from llmzero.core.settings import read, setting
 from llmzero.core.stage import StageDir, StageSpec
-from llmzero.runners.tables.format import TABLES, Path_, configurations_of
+from llmzero.runners.tables.format import MAX_DEPTH, MAX_STAGES, TABLES, Path_, configurations_of
 
 DIGITS = 4  # of a metric
 ROLLOUTS = 2  # completions that a table keeps of a validation, of stages that have children
+# Of launchers/train.py: the tree sets them, not a recipe's overrides.
+OWN_KEYS = ("seed", "stage_dir", "resume_from", "steps", "flops", "schedule", "values")
 EXTRA = "table.jsonl"  # in a stage's directory: what a table wants of each validation beyond validation.jsonl
 
 
@@ -65,8 +67,33 @@ class Plan:
             known = ", ".join(sorted(each.stem for each in directory.glob("*.yaml")))
             raise UserError(f"{name}: there is no recipe {file}; known: {known}")
         plan = cls(name, seed, read(Recipe, read_yaml(file), str(file)))
-        plan.length, plan.catalogue, plan.fixed  # noqa: B018 - they are checked
+        try:
+            plan._check()
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
         return plan
+
+    def _check(self) -> None:
+        recipe = self.recipe
+        for name, entry in recipe.parameters.items():
+            choices = entry.get("choices") if isinstance(entry, dict) else None
+            if not isinstance(choices, list) or entry.keys() != {"choices", "default"}:
+                raise UserError(f"parameters.{name}: must be {{choices: [...], default: ...}}")
+            if len(set(map(str, choices))) < len(choices):
+                raise UserError(f"parameters.{name}.choices: has a value twice")
+            if name in recipe.values:
+                raise UserError(f"values.{name}: is one of parameters; give it in one place")
+        for override in recipe.overrides:
+            if (key := override.split("=")[0].lstrip("+~")) in OWN_KEYS:
+                raise UserError(f"overrides: {key}: is not the recipe's to set here; leave it out")
+        if recipe.flops == 0:
+            raise UserError("flops: must be above 0")
+        self.length, self.fixed  # noqa: B018 - they are checked
+        if recipe.depth > MAX_DEPTH or self.subtree(()) > MAX_STAGES:
+            raise UserError(
+                f"depth={recipe.depth}: with {len(self.configurations)} configurations; a tree may be "
+                f"{MAX_DEPTH} deep and have {MAX_STAGES} stages at most"
+            )
 
     @cached_property
     def length(self) -> Length:
@@ -74,7 +101,7 @@ class Plan:
         try:
             return Length(self.recipe.steps, self.recipe.flops)
         except ValueError as error:
-            raise UserError(f"{self.name}.yaml: {error}") from error
+            raise UserError(str(error)) from error
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -85,7 +112,7 @@ class Plan:
         limit = config.stage_groups["trainer"]["validation_max_tokens"]
         if longest > limit:
             raise UserError(
-                f"{self.name}.yaml: overrides: trainer.validation_max_tokens={limit}: must be at least "
+                f"overrides: trainer.validation_max_tokens={limit}: must be at least "
                 f"{longest}, the longest choice of max_completion_length"
             )
         return config
@@ -96,16 +123,16 @@ class Plan:
         whole, entries = self.config.catalogue, {}
         for name, own in self.recipe.parameters.items():
             if name not in whole:
-                raise UserError(f"{self.name}.yaml: parameters.{name}: is none of the catalogue")
+                raise UserError(f"parameters.{name}: is none of the catalogue")
             known = asdict(whole[name])
             kept = {key: known[key] for key in ("group", "kind", "scale", "unit", "description")}
             entries[name] = {**kept, **own}
         catalogue = Catalogue.from_config(entries)
         if not catalogue or any(not parameter.choices for parameter in catalogue.values()):
-            raise UserError(f"{self.name}.yaml: parameters: needs at least one, each with choices")
+            raise UserError("parameters: needs at least one, each with choices")
         for configuration in configurations_of(catalogue):
             if problems := whole.problems(configuration):
-                raise UserError(f"{self.name}.yaml: parameters: {'; '.join(problems)}")
+                raise UserError(f"parameters: {'; '.join(problems)}")
         return catalogue
 
     @cached_property

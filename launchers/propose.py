@@ -20,7 +20,7 @@ from llmzero.agents.llm import LlmAgent
 from llmzero.cli import launch
 from llmzero.config import ProposeConfig, checked
 from llmzero.core.errors import UserError
-from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.evidence import Choice, Evidence
 from llmzero.search.checks import check_stages
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
@@ -28,6 +28,7 @@ from llmzero.stored import refuse_foreign, stored_config
 from llmzero.tree.store import EventStore
 from llmzero.tree.workspace import Workspace, read_search_config
 
+NAMED = Choice("A user named it.")
 # Settings of the language model that say whom to ask, with whose key, and which files to read and write.
 REACHING = ("base_url", "api_key_env", "extra", "cassette", "cassette_dir", "prompts")
 
@@ -48,11 +49,14 @@ def run(config: ProposeConfig) -> None:
         raise UserError(
             f"node={config.node}: there is no such stage; there are {', '.join(store.tree.nodes)}"
         )
+    if store.tree[config.node].state == "withdrawn":
+        raise UserError(
+            f"node={config.node}: was withdrawn when it was proposed; name a stage that has begun"
+        )
     if store.tree[config.node].state == "proposing":
         raise UserError(f"node={config.node}: is still being proposed; name a stage that has begun")
-    evidence = session.evidence.for_proposal(
-        store.tree, config.node, store.ledger.left(session.config.budget)
-    )
+    left = store.ledger.left(session.config.budget)
+    evidence = session.evidence.for_proposal(store.tree, config.node, left, choice=NAMED)
     print(_prompt(session.proposer, evidence) if config.dry_run else _proposal(session, evidence))
 
 

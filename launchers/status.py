@@ -39,7 +39,7 @@ def main() -> None:
 
 def under_way(workspace: Workspace, tree: Tree, runner: StageRunner | None) -> Table:
     """Return the stages that have not ended: what their runner knows of them, phases, and last scores."""
-    begun = [node.node_id for node in tree if not node.final and node.state != "proposing"]
+    begun = [node.node_id for node in tree if node.under_way and node.state != "proposing"]
     stages = {node_id: StageDir(workspace.nodes / node_id) for node_id in begun}
     descriptions = runner.describe([stage.path for stage in stages.values()]) if runner else {}
     table = Table.grid(padding=(0, 2))

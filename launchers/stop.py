@@ -30,7 +30,7 @@ def main() -> None:
 def end_stages(workspace: Workspace) -> str:
     """Ask running stages to end, and take waiting jobs out of the queue; return what was done."""
     tree = EventStore(workspace.tree_file, repair=False).tree
-    begun = [node for node in tree if not node.final and node.state != "proposing"]
+    begun = [node for node in tree if node.under_way and node.state != "proposing"]
     directories = [workspace.nodes / node.node_id for node in begun]
     stages = [stage for stage in directories if stage.exists()]  # what was not begun needs no end
     for directory in (*stages, workspace.pilots):

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 COUNTED: Any = object()
+PRESENT = re.compile(r"^- (\w+): now ([^;\s]+)", re.MULTILINE)  # in the prompt of a proposer
 DRIP_BYTES = 16
 SCHEMA_IN_TEXT = re.compile(r"^<answer-schema>\n(.*?)\n</answer-schema>$", re.MULTILINE | re.DOTALL)
 UNSUPPORTED = "Unsupported parameter: '{}' is not supported with this model."
@@ -418,7 +419,7 @@ def _value(rng: random.Random, schema: dict[str, Any]) -> Any:
 def _proposal(rng: random.Random, schema: dict[str, Any]) -> dict[str, Any]:
     options = [option["properties"] for option in schema["properties"]["changes"]["items"]["anyOf"]]
     chosen = rng.sample(options, min(len(options), rng.choice([1, 2])))
-    return {
+    answer = {
         "observations": [
             "The validation score has been level over the last points.",
             "Entropy falls slowly.",
@@ -436,13 +437,33 @@ def _proposal(rng: random.Random, schema: dict[str, Any]) -> dict[str, Any]:
             }
             for o in chosen
         ],
+        "action": "change",
         "resume_from": "best",
-        "expected": {
-            "score": 0.5,
-            "probability": 0.6,
-            "metrics": [{"name": "entropy", "direction": "down"}],
-            "effect": "The score rises above the plateau.",
-        },
+        "length": 1,
+        "expected": expected(metrics=[{"name": _metric(schema), "direction": "down"}]),
+        "alternative": None,
+    }
+    return {name: value for name, value in answer.items() if name in schema["properties"]}
+
+
+def _metric(schema: dict[str, Any]) -> str:
+    """Return a metric that the schema knows; an endpoint's mind is asked without `expected`, too."""
+    wanted = schema["properties"].get("expected", {}).get("properties", {})
+    names = wanted["metrics"]["items"]["properties"]["name"]["enum"] if wanted else ["entropy"]
+    return "entropy" if "entropy" in names else names[0]
+
+
+def expected(**other: Any) -> dict[str, Any]:
+    """Return what a model may expect of a stage."""
+    return {
+        "score": 0.5,
+        "low": 0.4,
+        "high": 0.55,
+        "probability": 0.6,
+        "probability_best": 0.3,
+        "metrics": [{"name": "entropy", "direction": "down"}],
+        "effect": "The score rises above the plateau.",
+        **other,
     }
 
 
@@ -460,7 +481,10 @@ def sensible(rng: random.Random, schema: dict[str, Any]) -> dict[str, Any]:
 
 def scripted(request: Request) -> Answer:
     """Answer sensibly, and the same to the same last text of the user."""
-    value = sensible(random.Random(request.last_user), asked_schema(request))
+    rng, present = random.Random(request.last_user), dict(PRESENT.findall(request.system))
+    value = sensible(rng, asked_schema(request))
+    while any(str(each["value"]) == present.get(each["name"]) for each in value.get("changes", ())):
+        value = sensible(rng, asked_schema(request))
     return answer_json(request, value) if value else Answer(content="I have nothing to say.")
 
 
@@ -548,8 +572,44 @@ def _out_of_range(rng: random.Random, value: dict[str, Any]) -> str:
     return _changes_become({"value": rng.choice([-1e12, 1e12, 10**30, -1, "no such choice"])}, rng, value)
 
 
-WRONG_TYPES = {str: 7, bool: "maybe", int: "many", float: ["many"], list: {"0": None}, dict: "none"}
+WRONG_TYPES = {
+    str: 7,
+    bool: "maybe",
+    int: "many",
+    float: ["many"],
+    list: {"0": None},
+    dict: "none",
+    type(None): "anything",
+}
 CONTROLS = "\x00\x07\x08\r\x1b[2J\x1b[31m\x1b]0;title\x07\x7f\x9b\u202e"
+
+
+def _field_missing(rng: random.Random, value: dict[str, Any]) -> str:
+    holder = value.get("expected", value) if rng.random() < 0.5 else value
+    if holder:
+        del holder[rng.choice(sorted(holder))]
+    return json.dumps(value)
+
+
+def _odd_alternative(rng: random.Random, value: dict[str, Any]) -> str:
+    second = {name: value[name] for name in ("changes", "resume_from", "expected") if name in value}
+    if second:
+        _change(rng, second, rng.choice(sorted(second)))
+    return json.dumps({**value, "alternative": rng.choice([second, [second], value, "none", 7])})
+
+
+HUGE = "9" * 20_000
+ODD_FIELDS = {
+    "action": ["stop", "CLOSE", "close", "continue", ["change"], {"change": True}, 1, True, HUGE],
+    "length": [0, -1, 0.49, 2.01, 1e300, 10**400, "2", True, [1], float("nan"), HUGE],
+    "parent": ["0000", "9999", "../..", 1, True, [], {"id": "0001"}, HUGE],
+}
+
+
+def _odd_field(name: str, rng: random.Random, value: dict[str, Any]) -> str:
+    return json.dumps({**value, name: rng.choice(ODD_FIELDS[name])})
+
+
 TEXTS: dict[str, Callable[[random.Random, dict[str, Any]], str]] = {
     "mutated": _mutated,
     "truncated": _truncated,
@@ -566,6 +626,13 @@ TEXTS: dict[str, Callable[[random.Random, dict[str, Any]], str]] = {
     "name of a wrong type": partial(_changes_become, {"name": {"is": ["learning_rate"]}}),
     "unknown name": partial(_changes_become, {"name": "no_such_parameter"}),
     "out of range": _out_of_range,
+    "field missing": _field_missing,
+    "odd alternative": _odd_alternative,
+    **{f"odd {name}": partial(_odd_field, name) for name in ODD_FIELDS},
+    "expectations of wrong types": lambda rng, value: json.dumps(
+        {**value, "expected": {name: rng.choice(["high", None, -1, 7, [0.5]]) for name in expected()}}
+    ),
+    "six changes": lambda rng, value: json.dumps({**value, "changes": 6 * value.get("changes", [{}])[:1]}),
     "nan": partial(_numbers_become, "NaN"),
     "infinity": partial(_numbers_become, "-Infinity"),
     "overflow": partial(_numbers_become, "1e999"),

@@ -63,6 +63,13 @@ from llmzero.tasks.reasoning import ReasoningGymSettings
 from llmzero.tasks.tower import TowerSettings
 
 C = TypeVar("C")
+# Settings of `agent=openai` that hide something from a language model, by a name for the bench.
+WITHOUT: Mapping[str, str] = {
+    "blind": "metrics",
+    "no_plots": "vision",
+    "no_history": "history",
+    "no_descriptions": "descriptions",
+}
 
 
 @dataclass
@@ -120,6 +127,27 @@ class TransferConfig(StudyConfig):
         "their values as they are, or as far from the practitioner's as they were at home",
         choices=("values", "relative"),
     )
+
+
+@dataclass
+class BenchConfig:
+    """The whole of `launchers/bench_agent.py`."""
+
+    agent: Group = setting(REQUIRED, "who is asked")
+    llm: LlmSettings = setting(LlmSettings, "the language model that it asks, if it asks one")
+    also: list[str] = setting([], f"the same without something, of a language model: {', '.join(WITHOUT)}")
+    points: list[str] = setting(
+        ["all"], "files of decision points: names in benchmarks/points, files, or all of that folder"
+    )
+    per_task: int | None = setting(
+        None, "of each file so many points, spread over it, and always the same; null is all", low=1
+    )
+    tables: str | None = setting(None, "folder of the tables that points name; null is benchmarks/tables")
+    dollars: float | None = setting(
+        None, "calls end once they have cost so much, at llm.price_input and llm.price_output", low=0
+    )
+    bench_dir: str = setting(REQUIRED, "calls and results; the same command goes on with what is there")
+    dry_run: bool = setting(False, "check everything, say what it can cost at most, ask nothing")
 
 
 @dataclass
@@ -206,6 +234,7 @@ LAUNCHERS: Mapping[str, type] = {
     "search": SearchConfig,
     "replay": ReplayConfig,
     "propose": ProposeConfig,
+    "bench_agent": BenchConfig,
     "compare": CompareConfig,
     "transfer": TransferConfig,
     "train": TrainConfig,

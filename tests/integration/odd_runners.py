@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmzero.core.files import append_jsonl
@@ -149,3 +149,57 @@ class CountingRunner(SimulatedRunner):
         running = sum(not stage.result_file.exists() for stage in self._started)
         CountingRunner.most = max(CountingRunner.most, running)
         return handle
+
+
+class FailsOnceRunner(SimulatedRunner):
+    """The practitioner's training fails at its first attempt."""
+
+    def start(self, spec: StageSpec) -> Any:
+        if not self.fails(spec):
+            return super().start(spec)
+        stage = StageDir(spec.directory)
+        (stage.path / "failed-once").touch()
+        failure = stage.failure("\x1b[2Jout of luck", 1.0, 1.0)
+        stage.write_result(failure)
+        return Failed(failure)
+
+    def fails(self, spec: StageSpec) -> bool:
+        return spec.directory.name.endswith("-training")
+
+
+class AlwaysFailsRunner(FailsOnceRunner):
+    """The practitioner's training fails, however often it is tried."""
+
+    def fails(self, spec: StageSpec) -> bool:
+        return "-training" in spec.directory.name
+
+
+class ShortRunner(SimulatedRunner):
+    """The practitioner's training comes to its end too early."""
+
+    def start(self, spec: StageSpec) -> SimulatedHandle:
+        short = "-training" in spec.directory.name
+        return super().start(replace(spec, flops=(spec.flops or 0.0) * 0.9) if short else spec)
+
+
+class LastStageRunner(FailsOnceRunner):
+    """Of the fixed schedules, the practitioner's does harm, and the others fail once in their last stage."""
+
+    def _training(self, spec: StageSpec) -> Training:
+        harm = "fixed" in spec.directory.parts and spec.trains and spec.hparams["learning_rate"] == 1e-6
+        problem = spec, self.problem(spec.seed), self.settings.noise, self.settings.reference
+        return Harmful(*problem) if harm else super()._training(spec)
+
+    def fails(self, spec: StageSpec) -> bool:
+        of_arm = "fixed" in spec.directory.parts and spec.hparams["learning_rate"] != 1e-6
+        return of_arm and spec.depth == 2 and not (spec.directory / "failed-once").exists()
+
+
+class ConfirmedBadlyRunner(FailsOnceRunner):
+    """The practitioner's training fails once on one fresh seed of a confirmation."""
+
+    def fails(self, spec: StageSpec) -> bool:
+        replayed = any(part.startswith("practitioner-") for part in spec.directory.parts)
+        return (
+            replayed and spec.trains and spec.seed == 1001 and not (spec.directory / "failed-once").exists()
+        )

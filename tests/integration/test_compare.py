@@ -355,6 +355,28 @@ def test_strategies_are_replayed_on_every_task(launch: Run, compared: Path, tmp_
     assert (tmp_path / "t" / "transfer.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_transfer_says_which_baselines_failed_and_tries_them_again(
+    launch: Run, run_here: Run, tmp_path: Path
+) -> None:
+    run_here("search", "experiment=simulated", "budget.stages=3", f"search_dir={tmp_path}/s")
+    runner = "runner._target_=tests.integration.odd_runners.FailsOnceRunner"
+    transfer = (f"strategies={{mine: {tmp_path}/s}}", "tasks={easy: ['runner.landscape=easy']}", "seeds=1")
+    asked = (*transfer, f"common=['experiment=simulated', '{runner}']", f"study_dir={tmp_path}/t")
+    launch("transfer", *asked)
+    first = read(tmp_path / "t/transfer.json")
+    gain = first["gains"]["easy"]["mine"]
+    assert (gain["runs"], gain["mean"], gain["failed"]) == (0, None, 1)
+    assert first["unfinished"] == []
+    assert [line.partition(": ")[0] for line in first["failed"]] == ["mine on easy, seed 0"]
+    page = (tmp_path / "t/transfer.md").read_text()
+    assert "| mine | failed |" in page
+    assert "## Baselines that failed" in page
+    launch("transfer", *asked)
+    again = read(tmp_path / "t/transfer.json")
+    assert again["failed"] == []
+    assert (again["gains"]["easy"]["mine"]["runs"], again["gains"]["easy"]["mine"]["failed"]) == (1, 0)
+
+
 def test_a_missing_strategy_is_refused(run_here: Run, tmp_path: Path) -> None:
     refused = run_here(
         "transfer",

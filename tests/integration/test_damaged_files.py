@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ from llmzero.search.driver import Driver
 from llmzero.tree.lease import Lease
 from tests.integration.conftest import MICRO, Run, last_checkpoint
 from tests.integration.damages import WHOLE, Damage, field_damages
-from tests.integration.test_llm import asking
+from tests.integration.test_answers import freely, said
+from tests.integration.test_llm import ALWAYS_ASKING, asking
 from tests.integration.test_skill import WHOLE as SESSION
 from tests.integration.test_skill import player
 from tests.llm_server import LLMServer
@@ -390,6 +391,64 @@ def test_every_damage_of_a_session_with_a_model(tmp_path: Path, pattern: str) ->
         bench = made(tmp_path / "pristine", overrides, collected=5)
         # Half a session looks like one that was interrupted there, and its model may go on otherwise.
         try_all(bench, pattern, lambda file: (each for each in damages_of(file) if each[0] != "half"))
+
+
+ANSWERS = r"(action|parent|length|alternative|expected)"
+NEW = re.compile(
+    rf"withdrawn (\w+|proposal\.\w+)|proposing (why|others)(\.N)?|(created proposal\.)?{ANSWERS}(\.\w+)?"
+)
+
+
+def answered(file: Path, *, lacking: bool) -> Iterator[tuple[str, Damage]]:
+    """Yield a damage of each field that tells what a model answered beside changes.
+
+    Fields that are `lacking`, or null, are what earlier versions and other models have not said.
+    """
+    fields = itertools.groupby(field_damages(file), _field)
+    for number, (name, group) in enumerate(fields):
+        damages = [each for each in group if each[0].endswith((" is missing", " is null")) == lacking]
+        if NEW.fullmatch(name.strip()):
+            yield damages[number % len(damages)]
+
+
+@pytest.mark.parametrize("pattern", ["tree.jsonl", "nodes/0002/proposal.json"])
+def test_every_damage_of_what_a_model_answered_beside_changes(tmp_path: Path, pattern: str) -> None:
+    with LLMServer(said(freely)) as server:
+        overrides = (*SEARCH, "budget.stages=6", ALWAYS_ASKING, "stopper=none", *asking(server))
+        bench = made(tmp_path / "pristine", overrides, collected=14)
+        log = (bench.pristine / "tree.jsonl").read_text()
+        assert '"event":"withdrawn"' in log.replace(": ", ":") and '"alternative":{' in log.replace(": ", ":")
+        try_all(bench, pattern, partial(answered, lacking=False))
+        for label, damage in answered(bench.directory / pattern, lacking=True):
+            file = bench.directory / pattern
+            damage(file)
+            ended = outcome(bench.commands()["resume"])
+            assert ended.code == 0 or (ended.code == BAD_INPUT and file.name in ended.error), (label, ended)
+            bench.restore()
+
+
+@pytest.mark.parametrize("kind", ["proposing", "withdrawn"])
+def test_a_log_without_a_withdrawn_stage_is_repaired(tmp_path: Path, kind: str) -> None:
+    """What the model answered is in the stage's calls: it is not asked again, and nothing else changes."""
+    with LLMServer(said(freely)) as server:
+        overrides = (*SEARCH, "budget.stages=6", ALWAYS_ASKING, "stopper=none", *asking(server))
+        bench = made(tmp_path / "pristine", overrides, collected=14)
+        bench.restore()
+        file = bench.directory / "tree.jsonl"
+        lines = file.read_bytes().splitlines(keepends=True)
+        events = [json.loads(line) for line in lines]
+        gone = next(event["node_id"] for event in events if event["event"] == "withdrawn")
+        keys = [(event["event"], event.get("node_id")) for event in events]
+        lines[keys.index((kind, gone))] = b"{\n"
+        file.write_bytes(b"".join(lines))
+        assert outcome(bench.commands()["status"]).code == BAD_INPUT
+        assert outcome(bench.commands()["repair"]).code == 0
+        asked = len(server.requests)
+        assert outcome(bench.commands()["resume"]).code == 0
+        assert bench.summary() == bench.expected
+        assert not any(f"Propose the stage {gone} " in each.text for each in server.requests[asked:])
+    again = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [each["node_id"] for each in again if each["event"] == "withdrawn"].count(gone) == 1
 
 
 # --- tables, studies and real checkpoints ---

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmzero.cli import composed
+from llmzero.core.length import Length
+from llmzero.core.stage import StageResult, ValidationPoint
 from llmzero.mirrors.views import compute_line, result_view
+from llmzero.search.final_test import shortfall
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.outcomes import read_confirmation, read_test
@@ -127,8 +132,92 @@ def test_where_every_fixed_schedule_fails_there_is_none(
     runner = "runner._target_=tests.integration.odd_runners.NoArmsRunner"
     test = search(tmp_path / "s", "search.test_constant=true", runner)
     assert test["constant"] is None and test["practitioner"]
-    assert "all fixed schedules failed" in caplog.text
-    assert "best constant" not in capsys.readouterr().out
+    assert test["failed"] == {
+        "constant": "1 of 1 fixed schedules failed: The practitioner's configuration. "
+        "Stage 1 of 6: its training failed: no luck"
+    }
+    assert "constant: 1 of 1 fixed schedules failed" in caplog.text
+    printed = capsys.readouterr().out
+    assert re.search(r"best constant +│ - +│ failed +│ -", printed)
+    assert "best constant failed: 1 of 1 fixed schedules failed" in printed.replace("\n", " ")
+
+
+def test_an_arm_that_did_not_run_to_its_end_is_not_chosen_and_tried_again(tmp_path: Path) -> None:
+    asked = ["search.test_constant=true", "search.max_depth=2", "budget.stages=6"]
+    runner = "runner._target_=tests.integration.odd_runners.LastStageRunner"
+    test = search(tmp_path / "s", *asked, runner)
+    (fixed,) = (tmp_path / "s/fixed").iterdir()
+    inner = EventStore(fixed / "tree.jsonl", repair=False).tree
+    constant, best = test["constant"], inner.best()
+    arms = inner.children("0000")
+    assert best is not None and best.depth == 1, "it belongs to an arm that failed at its second stage"
+    assert (constant["node_id"], constant["about"]) == ("0000", "The base model.")
+    assert constant["score"] == test["base"]["score"]
+    assert constant["arms"] == len(arms) >= 2
+    assert test["failed"]["constant"].startswith(f"{len(arms) - 1} of {len(arms)} fixed schedules failed: ")
+    spent = EventStore(tmp_path / "s/tree.jsonl", repair=False).ledger.setup_gpu_seconds
+    again = search(tmp_path / "s", *asked, runner)
+    inner = EventStore(fixed / "tree.jsonl", repair=False).tree
+    assert "failed" not in again
+    assert {node.state for node in inner.stages()} == {"completed"}
+    assert {len(inner.path(node.node_id)) for node in inner.stages() if not node.children} == {3}
+    assert max(node.attempts for node in inner.stages()) == 2
+    best = inner.best()
+    assert best is not None and again["constant"]["node_id"] == best.node_id != "0000"
+    assert EventStore(tmp_path / "s/tree.jsonl", repair=False).ledger.setup_gpu_seconds > spent
+    assert search(tmp_path / "s", *asked, runner) == again
+
+
+def attempts(directory: Path) -> list[str]:
+    return sorted(path.name.partition("-training")[2] for path in (directory / "test").glob("*-training*"))
+
+
+def test_a_practitioner_that_crashed_has_no_score_and_is_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = "runner._target_=tests.integration.odd_runners.FailsOnceRunner"
+    test = search(tmp_path / "s", runner)
+    assert test["practitioner"] is None
+    assert test["failed"] == {"practitioner": "its training failed: \\u001b[2Jout of luck"}
+    assert compute_line(test) == "", "there is nothing to compare"
+    printed = capsys.readouterr().out
+    assert re.search(r"practitioner +│ - +│ failed +│ -", printed)
+    assert "practitioner failed: its training failed" in printed
+    assert attempts(tmp_path / "s") == [""]
+    again = search(tmp_path / "s", runner)
+    assert attempts(tmp_path / "s") == ["", "-2"]
+    assert "failed" not in again
+    assert abs(again["practitioner"]["flops"] / test["best"]["flops"] - 1) < 0.01
+    setups = [event["name"] for event in read_lines(tmp_path / "s/tree.jsonl") if event["event"] == "setup"]
+    assert sum("-training" in name for name in setups) == 2, "both attempts are charged"
+    assert search(tmp_path / "s", runner) == again
+    assert attempts(tmp_path / "s") == ["", "-2"]
+
+
+@pytest.mark.parametrize(
+    ("runner", "reason"), [("AlwaysFailsRunner", "its training failed: "), ("ShortRunner", "short of")]
+)
+def test_a_practitioner_that_never_trains_to_its_end_is_never_compared(
+    tmp_path: Path, runner: str, reason: str
+) -> None:
+    for number in (1, 2):
+        test = search(tmp_path / "s", f"runner._target_=tests.integration.odd_runners.{runner}")
+        assert test["practitioner"] is None
+        assert reason in test["failed"]["practitioner"]
+        assert len(attempts(tmp_path / "s")) == number
+
+
+def test_a_training_is_as_long_as_was_asked_for_within_half_a_step() -> None:
+    point = ValidationPoint(10, 10, 0.5, 0.01, 100, 1.0)
+    result = StageResult("completed", [point], 10, 0.5, Path("c"), 1.0, 1.0, flops=100.0)
+    assert shortfall(result, Length(flops=104.9), True) is None
+    assert shortfall(result, Length(flops=105.1), True) == (
+        "its training ended after 10 steps (100 FLOPs), short of 105 FLOPs"
+    )
+    assert shortfall(result, Length(flops=105.1), False) is None, "of a table, which has no step in between"
+    assert shortfall(result, Length(11), True) is not None
+    assert shortfall(replace(result, flops=None), Length(flops=200.0), True) is None, "unknown"
+    assert shortfall(replace(result, state="stopped"), Length(10), False) == "its training stopped"
 
 
 def test_fixed_schedules_that_fail_are_not_chosen(tmp_path: Path) -> None:
@@ -142,6 +231,8 @@ def test_fixed_schedules_that_fail_are_not_chosen(tmp_path: Path) -> None:
     assert set(states[1:]) == {"failed"}
     assert constant["about"] == "The practitioner's configuration."
     assert constant["flops"] == pytest.approx(constant["tuning_flops"])
+    told = json.loads((tmp_path / "s/test.json").read_text())["failed"]["constant"]
+    assert told.startswith(f"{len(states) - 1} of {len(states)} fixed schedules failed: ")
 
 
 def test_where_no_fixed_schedule_passes_the_base_model_that_is_the_best(
@@ -195,3 +286,20 @@ def test_replays_of_a_confirmation_are_compared_at_equal_compute(tmp_path: Path)
     strategy, practitioner = found["strategies"][found["winner"]], found["practitioner"]
     assert practitioner["flops"] == pytest.approx(strategy["flops"], rel=0.1)
     assert practitioner["steps"] > 1.3 * strategy["steps"]
+
+
+def test_a_replay_of_the_practitioner_that_failed_is_left_out_and_run_again(tmp_path: Path) -> None:
+    asked = ["search.confirm_seeds=2", "search.confirm_top=1", "budget.stages=3"]
+    asked.append("runner._target_=tests.integration.odd_runners.ConfirmedBadlyRunner")
+    search(tmp_path / "s", *asked)
+    first = read_confirmation(tmp_path / "s")
+    assert first is not None
+    assert first["practitioner"]["incomplete"] == len(first["practitioner"]["test"]) == 1
+    (ours,) = first["strategies"].values()
+    apart = ours["test"][0] - first["practitioner"]["test"][0]
+    assert ours["against"]["practitioner"]["difference"] == pytest.approx(apart)
+    search(tmp_path / "s", *asked)
+    again = read_confirmation(tmp_path / "s")
+    assert again is not None
+    assert (again["practitioner"]["incomplete"], len(again["practitioner"]["test"])) == (0, 2)
+    assert again["practitioner"]["test"][0] == first["practitioner"]["test"][0]

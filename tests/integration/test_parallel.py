@@ -11,6 +11,7 @@ from llmzero.core.hparams import Catalogue
 from llmzero.core.length import Length
 from llmzero.core.stage import StageDir, StageResult, StageSpec, StageStatus, ValidationPoint
 from llmzero.evidence.builder import EvidenceBuilder
+from llmzero.evidence.evidence import Choice
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.driver import Driver, Plan
 from llmzero.search.methods.base import MethodContext
@@ -85,7 +86,7 @@ def search(directory: Path, table: Table, workers: int) -> Tree:
     workspace = Workspace(directory)
     workspace.nodes.mkdir(parents=True)
 
-    def propose(tree: Tree, node_id: str) -> Proposal:
+    def propose(tree: Tree, node_id: str, choice: Choice) -> Proposal:
         return Proposal("test", (), "", {"rate": round(random.Random(len(tree)).random(), 3)})
 
     driver = Driver(

@@ -154,7 +154,7 @@ def test_a_second_driver_refuses(launch: Run, environment: dict[str, str], tmp_p
         wait_until(lambda: (search / "tree.jsonl").exists(), first)
         second = launch("search", *TRAINED, f"search_dir={search}", ok=False)
         assert second.returncode == 2
-        assert "another driver is running this search" in second.stderr
+        assert "another process is at work there" in second.stderr
     finally:
         kill_all(first, search)
 

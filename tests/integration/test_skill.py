@@ -112,6 +112,24 @@ def test_a_session_reads_starts_stops_and_finishes(run_here: Run, tmp_path: Path
     assert "- 0003 from 0001 at best, depth 2: minibatches 1 -> 2; completed" in said[13]
 
 
+def test_a_session_sizes_its_stages_within_the_budget(run_here: Run, tmp_path: Path) -> None:
+    search = tmp_path / "s"
+    name, arguments = start("0000", {"group_size": 16})
+    steps: Sequence[Step] = (
+        (name, {**arguments, "length": 0.5}),
+        ("wait", {"stage": "0001", "until": "end"}),
+        (name, {**arguments, "parent": "0001", "changes": {"group_size": 8}, "length": 2}),
+        ("wait", {"stage": "0002", "until": "end"}),
+        ("finish", {"summary": "Two stages."}),
+    )
+    with LLMServer(player(steps)) as server:
+        more = ["search.stage_steps=10", "budget.stages=3"]
+        run_here("search", *SKILL, *asking(server), *more, f"search_dir={search}")
+    assert [node.steps for node in EventStore(search / "tree.jsonl").tree.stages()] == [5, 20]
+    budget = summary(search)["budget"]
+    assert (budget["stages"], budget["longer"]) == (2, 0.5)
+
+
 def test_wrong_calls_get_precise_complaints_and_start_nothing(run_here: Run, tmp_path: Path) -> None:
     search = tmp_path / "s"
     wrong: Sequence[tuple[Step, str]] = (
@@ -125,6 +143,10 @@ def test_wrong_calls_get_precise_complaints_and_start_nothing(run_here: Run, tmp
         (start("0000", {"luck": 5}), "luck: unknown parameter"),
         (start("0000", {"group_size": 16}, 7), "checkpoint=7: must be best, last"),
         (start("0009", {}), "There is no stage 0009"),
+        (
+            (start("0000", {})[0], start("0000", {})[1] | {"length": 9}),
+            "length=9: must be a number from 0.5 to 2",
+        ),
         (
             ("start_stage", {"parent": "0000", "checkpoint": "best", "changes": [1], "reason": "x"}),
             "changes=[1]: must be an object",

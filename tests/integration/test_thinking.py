@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -22,7 +23,7 @@ from llmzero.tree.workspace import Workspace
 from tests.integration.conftest import Run, read_lines
 from tests.integration.searches import SIMULATED, assert_consistent, start, summary
 from tests.integration.test_llm import asking, calls_of
-from tests.llm_server import Answer, LLMServer, Request, asked_schema, scripted
+from tests.llm_server import Answer, LLMServer, Request, answer_json, asked_schema, scripted, sensible
 
 ALWAYS = ["search.method.unchanged_fraction=0", "agent.max_prompt_tokens=100000"]
 HANGS_S = 600.0
@@ -120,6 +121,15 @@ def test_kills_while_models_think_change_nothing_and_pay_nothing_twice(
     )
 
 
+def slower(request: Request) -> Answer:
+    """Propose another learning rate for each stage: nothing that a stopper takes for exploration."""
+    found = re.search(r"Propose the stage (\d+)", request.text)
+    assert found is not None
+    value = sensible(random.Random(0), asked_schema(request))
+    change = {"name": "learning_rate", "value": 1e-6 / (2 + int(found[1])), "reason": "It may calm it."}
+    return answer_json(request, {**value, "changes": [change], "action": "change"})
+
+
 def first_starts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Events without the further starts of stages that a killed driver had not begun."""
     return [event for event in lines if event["event"] != "started" or event["attempt"] == 1]
@@ -133,12 +143,13 @@ def test_an_endpoint_that_hangs_holds_nothing_up(
 
     def mind(request: Request) -> Answer:
         answers = "Propose the stage 0002 that" in request.text or not hangs.is_set()  # repairs of it, too
-        return after(0.0 if answers else HANGS_S)(request)
+        return after(0.0 if answers else HANGS_S, slower)(request)
 
     hangs.set()
     overrides = [
         *paced(step_s=0.05, hopeless="2"),
         *ALWAYS,
+        "search.max_depth=1",  # no further level may lift it
         "stopper=curve",
         "search.workers=4",
         "search.stage_steps=2000",

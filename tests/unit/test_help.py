@@ -11,10 +11,11 @@ from llmzero.config import LAUNCHERS, changed_settings, register, settings_help
 from llmzero.search.settings import SearchConfig
 
 STAGE = ("algorithm.kl_estimator=k3", "(one of k1, k2, k3)", "trainer.lora.alpha=32.0")
-SEARCH = (*STAGE, "search.workers=2", "stages that run at the same time (from 1 to 1024)", "stopper.z=1.0")
+SEARCH = (*STAGE, "search.workers=2", "stages that run at the same time (from 1 to 1024)", "stopper.z=0.0")
 STUDY = ("at_once=2", "searches that run at the same time (at least 1)", "dry_run=false")
 LINES = {
     **dict.fromkeys(("search", "replay", "propose"), SEARCH),
+    "bench_agent": ("also=[]", "dry_run=false"),
     **dict.fromkeys(("train", "plan", "evaluate"), STAGE),
     **dict.fromkeys(("compare", "transfer"), STUDY),
     **dict.fromkeys(("inspect_task", "score"), ("task.difficulty=nano", "(one of full, nano)")),

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from llmzero.agents.changes import (
+    MOST,
+    MOST_CHANGES,
+    PHRASE,
+    SENTENCE,
+    Remarks,
+    checkpoint_of,
+    finite_number,
+    usable_changes,
+    useless,
+)
+from llmzero.agents.found_json import SEARCHED
 from llmzero.agents.text import clean, one_line, share
-from llmzero.core.hparams import Catalogue, HParams, Parameter
-from llmzero.evidence.evidence import Evidence
-from llmzero.evidence.fit import known_not_to_fit, nearly_equal
-from llmzero.evidence.proposal import PATHOLOGIES, Expected, Proposal, Resume
+from llmzero.core.files import MAX_DEPTH
+from llmzero.core.hparams import Parameter
+from llmzero.evidence.evidence import Evidence, StageView
+from llmzero.evidence.fit import MIN_DISTANCE
+from llmzero.evidence.proposal import PATHOLOGIES, Alternative, Expected, Proposal
 
-PARAGRAPH, SENTENCE, PHRASE = 4000, 500, 80  # characters of a model's words that are stored
+PARAGRAPH = 4000  # characters of a model's words that are stored
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number"}
-MOST = 40  # changes, observations and diagnoses that are looked at
+NO_METRICS = "none"  # the name of a metric where there is none
+ACTIONS = ("change", "continue", "close")
+ALTERNATIVE = {"changes", "resume_from", "expected"}  # alone, they are what is left of a reply that was cut
+NO_ANSWER = (
+    "There is no complete JSON object with the key `changes` in your reply: of the last "
+    f"{SEARCHED} characters, what is not nested more than {MAX_DEPTH} deep is read."
+)
+SHARES = ("score", "low", "high", "probability", "probability_best")  # what is expected, from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -32,69 +51,115 @@ class Review:
     proposal: Proposal | None
 
 
+# --- the schema ---
+
+
 def answer_schema(evidence: Evidence) -> dict[str, Any]:
     """Return the JSON schema of a proposal, with the names and bounds of the catalogue."""
-
-    def text(most: int) -> dict[str, Any]:
-        return {"type": "string", "maxLength": most}
-
-    steps = [{"type": "integer", "enum": list(evidence.checkpoints)}] if evidence.checkpoints else []
-    metric = {
-        "name": {"type": "string", "enum": list(evidence.metric_catalogue) or ["none"]},
-        "direction": {"type": "string", "enum": ["up", "down"]},
-    }
-    expected = {
-        "score": {"type": "number", "description": "best validation score that the new stage will reach"},
-        "probability": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": 1,
-            "description": "that this passes the parent's best score",
-        },
-        "metrics": {"type": "array", "maxItems": 6, "items": _object(metric)},
-        "effect": text(200),
-    }
-    changes = [_change_schema(parameter) for parameter in evidence.catalogue.values()]
     diagnosis = f"the gravest first; one of {', '.join(PATHOLOGIES)}, or a few words of your own"
+    low, high = lengths(evidence)
+    elsewhere = {
+        "type": "string",
+        "enum": [evidence.stage.node_id, *others(evidence)],
+        "description": "the stage that is continued",
+    }
     return _object(
         {
-            "observations": {"type": "array", "maxItems": 6, "items": text(300)},
+            "observations": {"type": "array", "maxItems": 6, "items": _text(300)},
             "diagnosis": {
                 "type": "array",
                 "minItems": 1,
                 "maxItems": 3,
-                "items": {**text(60), "description": diagnosis},
+                "items": {**_text(60), "description": diagnosis},
             },
-            "rationale": text(1000),
-            "changes": {"type": "array", "minItems": 1, "maxItems": 6, "items": {"anyOf": changes}},
-            "resume_from": {"anyOf": [{"type": "string", "enum": ["best", "last"]}, *steps]},
-            "expected": _object(expected),
+            "rationale": _text(1000),
+            "action": {
+                "type": "string",
+                "enum": actions(evidence),
+                "description": "continue trains on unchanged, with an empty list of changes; close: the "
+                "parent gets no more children, for the reason in the rationale",
+            },
+            **({"parent": elsewhere} if others(evidence) else {}),
+            "changes": _list_of({"anyOf": [_change_schema(each) for each in evidence.catalogue.values()]}),
+            "resume_from": _resume_schema(evidence),
+            **({"length": length_schema(low, high)} if low < high else {}),
+            "expected": _expected_schema(evidence),
+            "alternative": {"anyOf": [_alternative_schema(evidence), {"type": "null"}]},
         }
     )
 
 
-def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> Review:
-    """Return what a reply amounts to. Whatever it is, the proposal in it keeps to the catalogue's bounds."""
-    if value is None:
-        return Review(("There is no complete JSON object with the key `changes` in your reply.",), None)
-    changes, reasons, complaints, notes = _changes(value.get("changes"), evidence)
-    resume, trouble = checkpoint_of(value.get("resume_from", "best"), evidence)
-    complaints += trouble
-    notes += [f"{text} The best checkpoint was taken." for text in trouble]
-    complaints += _missing_words(value)
-    blocked = _blocked(changes, resume, evidence)
-    proposal = Proposal(
-        agent=agent,
-        diagnosis=tuple(one_line(name, PHRASE) for name in _texts(value.get("diagnosis"))),
-        rationale=clean(value.get("rationale") or "", PARAGRAPH),
-        changes=changes,
-        resume=resume,
-        observations=tuple(one_line(text, SENTENCE) for text in _texts(value.get("observations"))),
-        reasons=reasons,
-        expected=_expected(value.get("expected"), evidence),
-        notes=tuple(dict.fromkeys(notes)),
-    )
-    return Review(tuple(dict.fromkeys([*complaints, *blocked])), None if blocked else proposal)
+def others(evidence: Evidence) -> dict[str, StageView]:
+    """Return the stages that could be continued in place of the one in question."""
+    return {view.node_id: view for view in evidence.standing.others} if evidence.standing else {}
+
+
+def actions(evidence: Evidence) -> list[str]:
+    """Return what a model may answer: it may not close the only stage that can be continued."""
+    return [action for action in ACTIONS if action != "close" or others(evidence)]
+
+
+def lengths(evidence: Evidence) -> tuple[float, float]:
+    """Return the least and the greatest length of a stage, in multiples of the usual one.
+
+    It is no greater than what is left of the stages, unless that is less than the usual one.
+    """
+    low, high = evidence.lengths
+    return low, min(high, max(1.0, evidence.budget_left.get("stages", high)))
+
+
+def length_schema(low: float, high: float) -> dict[str, Any]:
+    """Return the JSON schema of a stage's length."""
+    return {
+        "type": "number",
+        "minimum": low,
+        "maximum": high,
+        "description": "of the stage, as a multiple of the usual length",
+    }
+
+
+def _text(most: int) -> dict[str, Any]:
+    return {"type": "string", "maxLength": most}
+
+
+def _list_of(change: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "maxItems": MOST_CHANGES, "items": dict(change)}
+
+
+def _resume_schema(evidence: Evidence) -> dict[str, Any]:
+    steps = [{"type": "integer", "enum": list(evidence.checkpoints)}] if evidence.checkpoints else []
+    return {"anyOf": [{"type": "string", "enum": ["best", "last"]}, *steps]}
+
+
+def _expected_schema(evidence: Evidence) -> dict[str, Any]:
+    metric = {
+        "name": {"type": "string", "enum": list(evidence.metric_catalogue) or [NO_METRICS]},
+        "direction": {"type": "string", "enum": ["up", "down"]},
+    }
+    meanings = {
+        "score": "best validation score that the new stage will reach",
+        "low": "lower end of the score's 80 % interval",
+        "high": "upper end of the score's 80 % interval",
+        "probability": "that the score passes the parent's best score",
+        "probability_best": "that the score passes the best score of the search",
+    }
+    shares = {
+        name: {"type": "number", "minimum": 0, "maximum": 1, "description": meaning}
+        for name, meaning in meanings.items()
+    }
+    metrics = {"type": "array", "maxItems": 6, "items": _object(metric)}
+    return _object({**shares, "metrics": metrics, "effect": _text(200)})
+
+
+def _alternative_schema(evidence: Evidence) -> dict[str, Any]:
+    """Return the schema of the second-best proposal; allowed values are those of `changes`."""
+    change = {
+        "name": {"type": "string", "enum": list(evidence.catalogue)},
+        "value": {"type": ["number", "string", "boolean"]},
+        "reason": _text(200),
+    }
+    resume, expected = _resume_schema(evidence), _expected_schema(evidence)
+    return _object({"changes": _list_of(_object(change)), "resume_from": resume, "expected": expected})
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,123 +182,151 @@ def value_schema(parameter: Parameter) -> dict[str, Any]:
 
 def _change_schema(parameter: Parameter) -> dict[str, Any]:
     name = {"type": "string", "enum": [parameter.name]}
-    return _object(
-        {"name": name, "value": value_schema(parameter), "reason": {"type": "string", "maxLength": 200}}
+    return _object({"name": name, "value": value_schema(parameter), "reason": _text(200)})
+
+
+# --- the review ---
+
+
+def review(value: Mapping[str, Any] | None, evidence: Evidence, agent: str) -> Review:
+    """Return what a reply amounts to. Whatever it is, the proposal in it keeps to the catalogue's bounds."""
+    if value is None or value.keys() == ALTERNATIVE:
+        return Review((NO_ANSWER,), None)
+    remarks = Remarks()
+    action = _action(value.get("action"), evidence, remarks)
+    proposal = Proposal(
+        agent=agent,
+        diagnosis=tuple(one_line(name, PHRASE) for name in _texts(value.get("diagnosis"))),
+        rationale=clean(value.get("rationale") or "", PARAGRAPH),
+        changes={},
+        observations=tuple(one_line(text, SENTENCE) for text in _texts(value.get("observations"))),
+        action=action,
     )
-
-
-# --- changes ---
-
-
-def _changes(entries: Any, evidence: Evidence) -> tuple[HParams, dict[str, str], list[str], list[str]]:
-    """Return usable changes, their reasons, complaints, and notes on what was clamped or left out."""
-    if not isinstance(entries, list):
-        return {}, {}, ["`changes` must be a list of objects with name, value and reason."], []
-    wanted: HParams = {}
-    reasons: dict[str, str] = {}
-    complaints: list[str] = []
-    notes: list[str] = []
-    for entry in entries[:MOST]:
-        name, value, problem = _entry(entry, evidence.catalogue)
-        if problem:
-            complaints.append(problem)
-            notes.append(
-                f"{problem} {'Clamped to ' + format(value, 'g') + '.' if value is not None else 'Left out.'}"
-            )
-        if value is None:
-            continue
-        if wanted.get(name, value) != value:
-            complaints.append(f"{name} is changed twice, to {wanted[name]} and to {value}.")
-            notes.append(f"{complaints[-1]} The first was taken.")
-            continue
-        wanted[name] = value
-        reasons[name] = clean(entry.get("reason") or "", SENTENCE)
-    changes = evidence.catalogue.changes(evidence.stage.hparams, {**evidence.stage.hparams, **wanted})
-    return changes, {name: reasons[name] for name in changes}, complaints, notes
-
-
-def _entry(entry: Any, catalogue: Catalogue) -> tuple[str, Any, str | None]:
-    """Return a change's name, the value that can be used of it (None: none), and what is wrong with it."""
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-        return (
-            "",
-            None,
-            f"{one_line(entry, PHRASE)} is no change: it must be an object with name, value and reason.",
+    remarks.complaints += _missing_words(value)
+    if action == "close":
+        return _closing(proposal, value, evidence, remarks)
+    parent = _parent(value.get("parent"), evidence, remarks)
+    evidence = seen_from(parent, evidence) if parent is not None else evidence
+    length = length_of(value.get("length"), evidence, remarks)
+    proposal = _with_changes(replace(proposal, parent=parent, length=length), value, evidence, remarks)
+    blocked = useless(proposal.changes, proposal.resume, evidence)
+    if action == "change" and not proposal.changes:
+        blocked = (
+            "Nothing is changed: every value is what the stage has already. To train on unchanged, answer "
+            "with the action `continue`."
         )
-    name, value = entry["name"], entry.get("value")
-    if name not in catalogue:
-        return "", None, one_line(catalogue.problems({name: value})[0], SENTENCE) + "."
-    parameter = catalogue[name]
-    problem = parameter.problem(value)
-    if problem is None:
-        return name, parameter.settled(value), None
-    return (
-        name,
-        _nearest(parameter, value),
-        f"{name}={one_line(repr(value), PHRASE)}: must be {parameter.allowed}.",
+    alternative = _alternative(value.get("alternative"), proposal, evidence, remarks)
+    complaints = tuple(dict.fromkeys([*remarks.complaints, *([blocked] if blocked else [])]))
+    notes = tuple(dict.fromkeys(remarks.notes))
+    return Review(complaints, None if blocked else replace(proposal, alternative=alternative, notes=notes))
+
+
+def seen_from(node_id: str, evidence: Evidence) -> Evidence:
+    """Return the evidence for a child of one of the other stages, as far as there is some."""
+    return replace(
+        evidence,
+        stage=others(evidence)[node_id],
+        children=[view for view in evidence.history if view.parent_id == node_id],
+        checkpoints=(),
+        best_step=None,
     )
 
 
-def _nearest(parameter: Parameter, value: Any) -> Any:
-    """Return the allowed value nearest to a number, or to a text that is one; None for anything else."""
-    numeric = parameter.choices is None or all(
-        isinstance(c, int | float) and not isinstance(c, bool) for c in parameter.choices
-    )
-    if (
-        not numeric
-        or isinstance(value, bool)
-        or not isinstance(value, int | float | str)
-        or len(str(value)[:400]) > 300
-    ):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return parameter.clamp(number) if math.isfinite(number) else None
-
-
-def _blocked(changes: HParams, resume: Resume, evidence: Evidence) -> list[str]:
-    """Return why a stage with these changes would be of no use."""
-    if not changes:
-        return ["Nothing is changed: every value is what the stage has already."]
-    new = {**evidence.stage.hparams, **changes}
-    if failed := known_not_to_fit(evidence, new):
-        assert failed.cause is not None
-        sizes = ", ".join(
-            f"{name}={failed.hparams[name]}"
-            for name in failed.cause.get("hparams", {})
-            if name in failed.hparams
+def _closing(proposal: Proposal, value: Mapping[str, Any], evidence: Evidence, remarks: Remarks) -> Review:
+    """Return what an answer amounts to that closes the stage in question: nothing without a reason, or where
+    it names another stage.
+    """
+    own, named = evidence.stage.node_id, value.get("parent")
+    elsewhere = named is not None and named != own
+    if elsewhere:
+        remarks.complaints.append(
+            f"parent={one_line(repr(named), PHRASE)}: the action `close` closes {own}, the stage in "
+            f"question; the parent must be {own}."
         )
-        return [
-            f"This needs at least the memory of {failed.node_id} ({sizes}), which ran out of it. "
-            "Propose something smaller."
-        ]
-    for child in nearly_equal(evidence, new):
-        if child.resume == resume:
-            outcome = f"scored {child.score:.3f}" if child.score is not None else child.state
-            return [
-                f"This is nearly the configuration of {child.node_id}, which was tried from the same "
-                f"checkpoint ({outcome}). Propose another."
-            ]
-    return []
+    if value.get("changes"):
+        remarks.notes.append("The action `close` starts no stage: its changes were left out.")
+    usable = bool(_texts([value.get("rationale")])) and not elsewhere
+    closing = replace(proposal, notes=tuple(remarks.notes))
+    return Review(tuple(remarks.complaints), closing if usable else None)
 
 
-# --- the rest ---
+def _action(value: Any, evidence: Evidence, remarks: Remarks) -> str:
+    allowed = actions(evidence)
+    if value is None or value in allowed:
+        return value or "change"
+    only = f": {evidence.stage.node_id} is the only stage that can be continued" if value == "close" else ""
+    problem = f"action={one_line(repr(value), PHRASE)}: must be one of {', '.join(allowed)}{only}."
+    remarks.add(problem, "Taken for `change`.")
+    return "change"
 
 
-def checkpoint_of(value: Any, evidence: Evidence) -> tuple[Resume, list[str]]:
-    """Return where to resume from, `best` where the wish cannot be met, and why it cannot."""
-    if value == "best" or value == "last":
-        return value, []
-    if isinstance(value, int) and not isinstance(value, bool) and value in evidence.checkpoints:
-        names: dict[int | None, Resume] = {max(evidence.checkpoints): "last", evidence.best_step: "best"}
-        return names.get(value, value), []
-    there = ", ".join(map(str, evidence.checkpoints))
-    return "best", [
-        f"resume_from={one_line(repr(value), PHRASE)}: must be best, last"
-        + (f" or one of the steps {there}." if there else ".")
-    ]
+def _parent(value: Any, evidence: Evidence, remarks: Remarks) -> str | None:
+    """Return the stage that is to be continued; None is the one that was asked about."""
+    own, allowed = evidence.stage.node_id, others(evidence)
+    if value is None or value == own:
+        return None
+    if isinstance(value, str) and value in allowed:
+        return value
+    problem = f"parent={one_line(repr(value), PHRASE)}: must be one of {', '.join([own, *allowed])}."
+    remarks.add(problem, f"Taken for {own}.")
+    return None
+
+
+def length_of(value: Any, evidence: Evidence, remarks: Remarks) -> float:
+    """Return the length of the stage as a multiple of the usual one, which it is where none is given."""
+    low, high = lengths(evidence)
+    number = finite_number(value)
+    if value is None:
+        return 1.0
+    if number is None or isinstance(value, str) or not low <= number <= high:
+        clamped = 1.0 if number is None else min(max(number, low), high)
+        problem = f"length={one_line(repr(value), PHRASE)}: must be a number from {low:g} to {high:g}."
+        remarks.add(problem, f"Taken for {clamped:g}.")
+        return clamped
+    return float(f"{number:.3g}")
+
+
+def _with_changes(
+    proposal: Proposal, value: Mapping[str, Any], evidence: Evidence, remarks: Remarks
+) -> Proposal:
+    """Return a proposal with the changes of an answer, and the checkpoint and expectations with them."""
+    entries = value.get("changes")
+    if proposal.action == "continue":
+        if entries:
+            problem = "The action `continue` trains on unchanged: `changes` must be an empty list."
+            remarks.add(problem, "They were left out.")
+        entries = []
+    changes, reasons = usable_changes(entries, evidence, remarks)
+    resume, trouble = checkpoint_of(value.get("resume_from", "best"), evidence)
+    for text in trouble:
+        remarks.add(text, "The best checkpoint was taken.")
+    expected = _expected(value.get("expected"), evidence, remarks)
+    return replace(proposal, changes=changes, reasons=reasons, resume=resume, expected=expected)
+
+
+def _alternative(value: Any, first: Proposal, evidence: Evidence, remarks: Remarks) -> Alternative | None:
+    """Return the second-best proposal where it can be used as it is."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        problem = "alternative: must be null, or an object with changes, resume_from and expected."
+        remarks.add(problem, "It was left out.")
+        return None
+    own = Remarks()
+    wanted = _with_changes(replace(first, action="change"), value, evidence, own)
+    new, taken = ({**evidence.stage.hparams, **each.changes} for each in (wanted, first))
+    blocked = useless(wanted.changes, wanted.resume, evidence)
+    if not wanted.changes:
+        own.complaints.append("Nothing is changed.")
+    elif evidence.catalogue.distance(new, taken) < MIN_DISTANCE and wanted.resume == first.resume:
+        own.complaints.append("This is nearly the proposal itself.")
+    elif blocked:
+        own.complaints.append(blocked)
+    for complaint in own.complaints:
+        remarks.add(f"alternative: {complaint}", "It was left out.")
+    if own.complaints or wanted.expected is None:
+        return None
+    return Alternative(wanted.changes, wanted.resume, wanted.reasons, wanted.expected)
 
 
 def _missing_words(value: Mapping[str, Any]) -> list[str]:
@@ -251,25 +344,47 @@ def _texts(value: Any) -> list[str]:
     return [item for item in items[:MOST] if isinstance(item, str) and item.strip()]
 
 
-def _expected(value: Any, evidence: Evidence) -> Expected | None:
+# --- expectations ---
+
+
+def _expected(value: Any, evidence: Evidence, remarks: Remarks) -> Expected | None:
     """Return what the model expects, as far as it said so in numbers and names that mean something."""
     if not isinstance(value, Mapping):
+        names = ", ".join((*SHARES, "metrics"))
+        remarks.add(f"`expected` must be an object with {names} and effect.", "It says nothing.")
         return None
-    entries = (
-        [e for e in value.get("metrics") or () if isinstance(e, Mapping)]
-        if isinstance(value.get("metrics"), list)
-        else []
-    )
-    directions = {
-        e["name"]: e["direction"]
-        for e in entries
-        if e.get("direction") in ("up", "down") and isinstance(e.get("name"), str)
-    }
-    recorded = {name: way for name, way in directions.items() if name in evidence.metric_catalogue}
-    expected = Expected(
-        share(value.get("score")),
-        share(value.get("probability")),
-        recorded,
-        clean(value.get("effect") or "", SENTENCE),
-    )
-    return None if expected == Expected() else expected
+    shares = {name: share(value.get(name)) for name in SHARES}
+    for name in [name for name, number in shares.items() if number is None]:
+        said = f"={one_line(repr(value[name]), PHRASE)}" if name in value else " is missing"
+        remarks.add(f"expected.{name}{said}: must be a number from 0 to 1.", "Left out.")
+    interval = [shares[name] for name in ("low", "score", "high")]
+    known = [number for number in interval if number is not None]
+    if known != sorted(known):
+        remarks.add("expected: low, score and high must be in ascending order.", "The interval was left out.")
+        shares |= {"low": None, "high": None}
+    if not isinstance(value.get("effect"), str) or not value["effect"].strip():
+        remarks.add("expected.effect must be a text.", "Left out.")
+    effect = clean(value.get("effect") or "", SENTENCE)
+    metrics = _directions(value.get("metrics"), evidence, remarks)
+    if not (known or metrics or effect or shares["probability"] or shares["probability_best"]):
+        return None
+    return Expected(**shares, metrics=metrics, effect=effect, incumbent=evidence.incumbent_score)
+
+
+def _directions(entries: Any, evidence: Evidence, remarks: Remarks) -> dict[str, str]:
+    """Return `up` or `down` by the name of a metric."""
+    if not isinstance(entries, list):
+        remarks.add("expected.metrics must be a list of objects with name and direction.", "Left out.")
+        return {}
+    directions: dict[str, str] = {}
+    for entry in entries[:MOST]:
+        name, way = (
+            (entry.get("name"), entry.get("direction")) if isinstance(entry, Mapping) else (None, None)
+        )
+        known = isinstance(name, str) and name in evidence.metric_catalogue
+        if known and way in ("up", "down"):
+            directions.setdefault(str(name), str(way))
+        elif evidence.metric_catalogue or name != NO_METRICS:
+            problem = f"expected.metrics: {one_line(entry, PHRASE)} must name a metric, and up or down."
+            remarks.add(problem, "Left out.")
+    return directions

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from llmzero.agents.reply import Message, Reply, read_reply
 from llmzero.agents.slots import slot
 from llmzero.agents.text import one_line
 from llmzero.core.errors import UserError
-from llmzero.core.redaction import MARK, keep_secret, looks_like_key, masked, redacted_data
+from llmzero.core.redaction import MARK, SHORTEST, keep_secret, looks_like_key, masked, redacted_data
 from llmzero.core.settings import setting
 
 if TYPE_CHECKING:
@@ -143,14 +143,14 @@ class Endpoint:
     """One model of one endpoint. Several threads may ask at once.
 
     Raises:
-        UserError: no model is named, or the key cannot be sent.
+        UserError: no model is named, or the key cannot be sent, or not be redacted.
     """
 
     def __init__(self, settings: LlmSettings) -> None:
         self.settings = settings
         self.model = settings.model or ""
         self._tape = Tape(settings.cassette, Path(settings.cassette_dir))
-        self._key = _key(settings.api_key_env)
+        self._key = _key(settings.api_key_env, self.replays)
         self._journal: CallJournal | None = None
         self._client: OpenAI | None = None
         self._client_lock = threading.Lock()
@@ -172,6 +172,13 @@ class Endpoint:
     def connect(self, journal: CallJournal) -> None:
         """Store and charge all calls in `journal` from now on."""
         self._journal = journal
+
+    def connected(self, journal: CallJournal) -> Endpoint:
+        """Return the same endpoint, whose calls go to another journal; what was learnt of it is shared."""
+        self._openai()
+        other = copy(self)
+        other.connect(journal)
+        return other
 
     def check(self) -> None:
         """Check the set-up; warn of an endpoint that is merely ill.
@@ -227,7 +234,7 @@ class Endpoint:
         schema: dict[str, Any] | None = None,
         tools: Sequence[dict[str, Any]] = (),
     ) -> Reply:
-        """Return the reply to a conversation.
+        """Return the reply to a conversation. One that was just made may hold secrets; a stored one has none.
 
         Args:
             call: what it is for; the journal finds a call that was made before.
@@ -304,8 +311,12 @@ class Endpoint:
             "completion_tokens": sum(each.completion_tokens for each in paid),
             "dollars": sum(each.dollars for each in paid),
         }
-        self._tape.write(name, deepcopy(record))
-        journal.write(name, record)
+        stored = {
+            **record,
+            **{part: redacted_data(record[part]) for part in ("text", "tool_calls", "trouble")},
+        }
+        self._tape.write(name, deepcopy(stored))
+        journal.write(name, stored)
         return record
 
     def _fail(self, error: str, lasting: bool) -> None:
@@ -440,11 +451,12 @@ class Endpoint:
         return self._client
 
 
-def _key(variable: str | None) -> str | None:
+def _key(variable: str | None, replays: bool) -> str | None:
     """Return the key in an environment variable, from which an editor's line end is taken; None without one.
 
     Raises:
-        UserError: it has characters that cannot be sent.
+        UserError: it has characters that cannot be sent, or is too short to be redacted; not where nothing is
+            sent (`replays`).
     """
     key = os.environ.get(variable, "").strip() if variable else ""
     keep_secret(key)
@@ -452,5 +464,11 @@ def _key(variable: str | None) -> str | None:
         raise UserError(
             f"llm.api_key_env={variable}: the key in this environment variable holds blanks, control "
             "characters or letters beyond ASCII, which no request can carry; set it to the key alone"
+        )
+    if 0 < len(key) < SHORTEST and not replays:
+        raise UserError(
+            f"llm.api_key_env={variable}: the key in this environment variable has {len(key)} characters; "
+            f"one of fewer than {SHORTEST} cannot be told from words, so it cannot be kept out of files and "
+            "logs; give the server a longer one, or llm.api_key_env=null where it asks for none"
         )
     return key or None

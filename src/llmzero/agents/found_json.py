@@ -29,8 +29,8 @@ _REASONING = re.compile(
 )
 
 
-def json_object(text: str, key: str) -> dict[str, Any] | None:
-    """Return the last JSON object in a text that has a key, or any for an empty key, or None.
+def json_object(text: str, *keys: str) -> dict[str, Any] | None:
+    """Return the last JSON object in a text that has one of the keys, or any for an empty key, or None.
 
     What comes before the last one are taken to be drafts, and so is what stands in a model's reasoning. An
     object inside another counts only as the arguments of a call that is written out. Line ends within texts
@@ -41,12 +41,12 @@ def json_object(text: str, key: str) -> dict[str, Any] | None:
     tags = list(_REASONING.finditer(_blanked(text, [span for span, _ in objects])))
     starts = [tag.start() for tag in tags]
     for (start, end), value in reversed(objects):
-        found = _having(value, key)
+        found = next((held for key in keys if (held := _having(value, key)) is not None), None)
         position = bisect_left(starts, start)
         if found is not None and not _is_draft(tags[position - 1 : position], tags[position:][:1], text, end):
             return found
     said = _loaded(text)
-    return json_object(said, key) if isinstance(said, str) else None
+    return json_object(said, *keys) if isinstance(said, str) else None
 
 
 def _is_draft(before: list[re.Match[str]], after: list[re.Match[str]], text: str, end: int) -> bool:

@@ -14,10 +14,13 @@ from llmzero.agents.prompt import Prompts, Shown, conversation
 from llmzero.agents.reply import Reply
 from llmzero.agents.rules import RandomAgent, RuleAgent
 from llmzero.agents.text import clean
+from llmzero.core.errors import UserError
+from llmzero.core.redaction import MARK, redacted, redacted_data
 from llmzero.core.settings import setting
 from llmzero.evidence.evidence import Evidence
 from llmzero.evidence.proposal import Proposal
 
+ANSWERS = ("changes", "action")  # an object is an answer that has one of these
 ANSWER_SHOWN = 4000  # characters of an answer that are shown again when it has to be mended
 
 
@@ -56,8 +59,20 @@ class LlmAgent:
         self._rules = RuleAgent() if settings.metrics else RandomAgent()
 
     def check(self, evidence: Evidence) -> None:
-        """Raise `UserError` where no prompt can be made: a template is broken, or its budget too small."""
+        """Check what the model is to be asked.
+
+        Raises:
+            UserError: no prompt can be made, as a template is broken, or its budget too small; or a secret of
+                the environment is a word that answers are made of.
+        """
         self.prompt(evidence)
+        named = redacted(json.dumps(answer_schema(evidence)))
+        if MARK in named:
+            word = named[max(0, named.index(MARK) - 40) : named.index(MARK) + 40]
+            raise UserError(
+                "a key, token or password in the environment is a word that answers are made of, and would "
+                f"be taken out of them (here: ...{word}...); give it another value, or unset its variable"
+            )
 
     def prompt(self, evidence: Evidence) -> list[dict[str, Any]]:
         """Return the messages that the model is asked with."""
@@ -65,6 +80,8 @@ class LlmAgent:
 
     def propose(self, evidence: Evidence) -> Proposal:
         """Return the model's proposal, mended where it has to be."""
+        if evidence.standing is not None and not self.settings.history:
+            evidence = replace(evidence, standing=replace(evidence.standing, others=()))
         parent = evidence.stage.node_id
         call = CallId(evidence.node_id, "prefetch" if evidence.node_id == parent else "proposal", parent)
         prompt, schema = self.prompt(evidence), answer_schema(evidence)
@@ -78,20 +95,22 @@ class LlmAgent:
                 why = str(error)
                 break
             answer = self._review(replies[-1], evidence)
-            if not answer.complaints:
+            recorded = not self.endpoint.replays or self.endpoint.knows(call)
+            if not answer.complaints or not recorded:  # earlier versions complained of less
                 break
             messages = [*prompt, *self._complaint(replies[-1], answer)]
         return _charged(self._settled(answer, why, evidence), replies)
 
     def _review(self, reply: Reply, evidence: Evidence) -> Review:
-        answer = review(json_object(reply.text, "changes"), evidence, self.endpoint.model)
+        value = redacted_data(json_object(reply.text, *ANSWERS))
+        answer = review(value, evidence, self.endpoint.model)
         limit = f"llm.max_reply_tokens={self.endpoint.settings.max_reply_tokens}"
         cut = f"Your reply was cut at its greatest length ({limit}); answer more briefly."
         why = tuple(text for text in (cut if reply.cut else "", reply.trouble) if text)
         return replace(answer, complaints=(*why, *answer.complaints)) if answer.complaints else answer
 
     def _complaint(self, reply: Reply, answer: Review) -> list[dict[str, Any]]:
-        value = json_object(reply.text, "changes")  # without the reasoning before it
+        value = json_object(reply.text, *ANSWERS)  # without the reasoning before it
         text = json.dumps(value) if value is not None else reply.text
         said = {"role": "assistant", "content": clean(text, ANSWER_SHOWN) or "(nothing)"}
         return [

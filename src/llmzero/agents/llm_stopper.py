@@ -1,4 +1,4 @@
-"""The early stopper that is a language model, asked about the validation trajectory alone."""
+"""The early stopper that is a language model, asked about validation trajectories alone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from llmzero.agents.found_json import json_object
 from llmzero.agents.journal import CallId
 from llmzero.agents.prompt import Prompts
 from llmzero.agents.reply import Reply
-from llmzero.agents.stopper import CurveStopper, CurveStopperSettings, StopperSettings
+from llmzero.agents.stopper import CurveStopper, CurveStopperSettings, StopperSettings, explored
 from llmzero.agents.text import clean, share
+from llmzero.core.redaction import redacted_data
 from llmzero.core.settings import setting
 from llmzero.core.stage import ValidationPoint
 from llmzero.evidence.dynamics import dynamics_text
 from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.outlook import outlook
 from llmzero.evidence.proposal import StopDecision
 
 ROWS = 40  # validation points that are shown at most
@@ -29,7 +31,7 @@ SCHEMA = {
             "type": "number",
             "minimum": 0,
             "maximum": 1,
-            "description": "that the stage passes the best score if it runs on",
+            "description": "that its path passes the best score if it runs on",
         },
         "reason": {"type": "string", "maxLength": 300},
     },
@@ -62,7 +64,7 @@ class LlmStopper:
         self._messages(replace(evidence, validation=[point], incumbent_score=0.5))
 
     def decide(self, evidence: Evidence) -> StopDecision:
-        """Judge by the validation trajectory alone."""
+        """Judge by validation trajectories alone."""
         if (
             not evidence.validation
             or evidence.validation[-1].step < self.min_step
@@ -84,7 +86,13 @@ class LlmStopper:
     def _messages(self, evidence: Evidence) -> list[dict[str, Any]]:
         dynamics = dynamics_text(replace(evidence, metrics=[]), rows=ROWS)
         system, user = (
-            self.prompts.render(name, evidence=evidence, dynamics=dynamics)
+            self.prompts.render(
+                name,
+                evidence=evidence,
+                dynamics=dynamics,
+                outlook=outlook(evidence, self._statistics.settings.z),
+                explored=explored(evidence),
+            )
             for name in ("stopper_system", "stopper")
         )
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
@@ -96,7 +104,7 @@ def _decision(reply: Reply) -> StopDecision:
     Raises:
         ValueError: it is none.
     """
-    value = json_object(reply.text, "stop")
+    value = redacted_data(json_object(reply.text, "stop"))
     if value is None or not isinstance(value["stop"], bool):
         cut = "the reply was cut at llm.max_reply_tokens" if reply.cut else ""
         raise ValueError(reply.trouble or cut or "the answer says neither stop nor go on")

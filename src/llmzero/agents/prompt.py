@@ -8,8 +8,10 @@ last lines go.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from traceback import extract_tb
@@ -18,11 +20,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from llmzero.agents.standing import cost_text, standing_text
 from llmzero.agents.text import clean, estimated_tokens, fenced, one_line, value_text
+from llmzero.core.balance import HALF_RIGHT, balanced
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import HParams, Parameter
 from llmzero.core.length import flops_text
-from llmzero.evidence.dynamics import dynamics_text
+from llmzero.core.metrics import Metric
+from llmzero.evidence.dynamics import NEGLIGIBLE, column, dynamics_text, is_timing, number, thinned
 from llmzero.evidence.evidence import Evidence, Prediction, StageView
 from llmzero.evidence.plots import draw_plots
 from llmzero.evidence.proposal import PATHOLOGIES
@@ -30,6 +35,7 @@ from llmzero.evidence.proposal import PATHOLOGIES
 PROMPTS = Path(__file__).resolve().parents[3] / "conf" / "agent" / "prompts"
 TOKENS_AN_IMAGE = 1100  # of 1024 x 768 pixels, by the arithmetic of today's endpoints
 FEW_LINES = 8  # stages in a line each, of every kind, before rollouts and tables are shortened
+POINTS_SHOWN = 8  # validations of a stage that was tried from the parent
 WORDS_LIMIT = 400  # characters of a stage's rationale or error
 
 
@@ -70,7 +76,7 @@ class Shown:
     @property
     def sections(self) -> set[str]:
         """The sections of evidence that the agent is shown. One that is not named here, no agent sees."""
-        sections = {"stage", "setting", "budget", "catalogue", "path"}
+        sections = {"stage", "setting", "budget", "catalogue", "path", "standing"}
         if self.history:
             sections |= {"tried"}
         if self.metrics:
@@ -130,9 +136,11 @@ def conversation(
         UserError: the budget is too small even for the least that can be shown.
     """
     evidence = evidence.only(shown.sections)
-    images = [_image(plot.png) for plot in draw_plots(evidence)] if shown.images else []
+    plots = draw_plots(evidence) if shown.images else []
+    images = [_image(plot.png) for plot in plots]
+    captions = "\n".join(f"{i}. {plot.caption}" for i, plot in enumerate(plots, 1))
     for portion in portions(len(evidence.history) + 1):  # with the base model
-        values = {**texts(evidence, shown, portion), "images": len(images)}
+        values = {**texts(evidence, shown, portion), "images": len(images), "captions": captions}
         system, user = prompts.render(f"{name}_system", **values), prompts.render(name, **values)
         needed = estimated_tokens(system + user) + TOKENS_AN_IMAGE * len(images)
         if needed <= budget:
@@ -175,34 +183,49 @@ def texts(evidence: Evidence, shown: Shown, portion: Portion) -> dict[str, Any]:
         "shown": shown,
         "setting": "\n".join(f"- {name}: {value}" for name, value in evidence.setting.items()),
         "pathologies": PATHOLOGIES,
+        "standing": standing_text(evidence),
         "path": stage_list(evidence.path, hparams, portion),
-        "siblings": stage_list(evidence.children, hparams, portion),
-        "best_path": stage_list(best, hparams, portion),
-        "elsewhere": stage_list(elsewhere, hparams, portion),
+        "siblings": stage_list(
+            evidence.children, hparams, portion, partial(_course, evidence.metric_catalogue)
+        ),
+        "best_path": stage_list(best, hparams, portion, partial(_course, evidence.metric_catalogue)),
+        "elsewhere": stage_list(elsewhere, hparams, portion, lambda view: ""),
         "dynamics": dynamics_text(evidence, rows=portion.rows) if shown.metrics else "",
-        "rollouts": _rollouts(evidence.rollouts, portion),
+        "rollouts": _rollouts(evidence, portion),
         "predictions": predictions_text(evidence.predictions),
         "budget": _budget(evidence),
+        "cost": cost_text(evidence),
         "metrics": _metrics(evidence) if shown.descriptions else "",
         "hparams": _hparams(evidence, shown.descriptions),
-        "checkpoints": ", ".join(
-            str(step)
-            for step in evidence.checkpoints
-            if step not in (evidence.best_step, max(evidence.checkpoints))
-        ),
+        "free": bool(evidence.standing and evidence.standing.others),
+        "sized": evidence.lengths[0] < evidence.lengths[1],
+        "resumable": _resumable(evidence),
     }
 
 
 # --- stages ---
 
 
-def stage_list(views: Sequence[StageView], hparams: Mapping[str, HParams], portion: Portion) -> str:
-    """Return stages: the newest in full, older ones in a line, the oldest as a count."""
+def stage_list(
+    views: Sequence[StageView],
+    hparams: Mapping[str, HParams],
+    portion: Portion,
+    told: Callable[[StageView], str] | None = None,
+) -> str:
+    """Return stages: the newest in full, older ones in a line, the oldest as a count.
+
+    Args:
+        views: the stages.
+        hparams: configurations by the id of the stage.
+        portion: how many are shown.
+        told: what is told of a stage in full beside its line; None is its words.
+    """
+    told = told or _words
     counted = views[: max(0, len(views) - portion.listed)]
     lines = [_counted(counted)] if counted else []
     for i, view in enumerate(views[len(counted) :], len(counted)):
         brief = _line(view, hparams.get(view.parent_id or ""))
-        lines.append(f"- {brief}" + (_words(view) if i >= len(views) - portion.full else ""))
+        lines.append(f"- {brief}" + (told(view) if i >= len(views) - portion.full else ""))
     return "\n".join(lines)
 
 
@@ -217,6 +240,8 @@ def _line(view: StageView, before: HParams | None) -> str:
         f"{name} {f'{values[name]} ->' if name in values else '='} {value_text(new)}"
         for name, new in view.changes.items()
     ]
+    if view.state == "withdrawn":
+        return f"{view.node_id} from {view.parent_id}: was withdrawn, there is no such stage"
     if view.state == "proposing":
         return (
             f"{view.node_id} from {view.parent_id}: is being proposed at this moment; its changes are unknown"
@@ -229,6 +254,7 @@ def _line(view: StageView, before: HParams | None) -> str:
         f"; the diagnosis of {view.parent_id} was {', '.join(view.diagnosis)}" if view.diagnosis else ""
     )
     resumed = f" at {view.resume}" if view.resume != "best" else ""
+    resumed += f", {view.stretch:g} x the usual length" if view.stretch != 1 else ""
     outcome = f"{view.state}{cause}, {score}{gain}{cost}{diagnosis}"
     return f"{view.node_id} from {view.parent_id}{resumed}: {', '.join(changes) or 'no change'} -> {outcome}"
 
@@ -236,14 +262,50 @@ def _line(view: StageView, before: HParams | None) -> str:
 def _cost(view: StageView) -> str:
     """Return what a stage has cost, in seconds and compute, and each of its steps."""
     a_step = f", {flops_text(view.flops / view.steps)} a step" if view.flops and view.steps else ""
-    return f"{view.gpu_seconds:.0f} device seconds, {flops_text(view.flops)}{a_step}"
+    seconds = f", {number(view.gpu_seconds / view.steps)} s a step" if view.steps else ""
+    return f"{view.gpu_seconds:.0f} device seconds, {flops_text(view.flops)}{a_step}{seconds}"
+
+
+def _course(metrics: Mapping[str, Metric], view: StageView) -> str:
+    """Return how a stage went: its validations, levels of its metrics, what ended it, and its words."""
+    points = [
+        f"step {point.step} {number(point.score)} ± {number(point.stderr)}"
+        for point in thinned(view.points, POINTS_SHOWN)
+    ]
+    levels = [_level(metrics[name], ends, view.changes) for name, ends in view.levels.items()]
+    parts = [
+        f"validation: {', '.join(points)}" if points else "",
+        f"by subtask: {', '.join(_subtasks(view.subtasks))}" if view.subtasks else "",
+        f"first and last third: {', '.join(levels)}" if levels else "",
+        _stopped(view.stop) if view.stop else "",
+    ]
+    return "".join(f"\n  {part}" for part in parts if part) + _words(view)
+
+
+def _level(metric: Metric, ends: tuple[float, float], changes: HParams) -> str:
+    """Return a metric's levels over the first and the last third, and which changes alone moved it."""
+    first, last = (number(0 if abs(value) < NEGLIGIBLE else value) for value in ends)
+    moved = [name for name in metric.depends_on if name in changes]
+    by = f" (depends on {', '.join(moved)} by itself)" if moved else ""
+    return f"{metric.name} {first if first == last else f'{first} -> {last}'}{by}"
+
+
+def _stopped(stop: Mapping[str, Any]) -> str:
+    """Return when and why a stage was stopped, with the numbers of who decided so."""
+    details = stop.get("details")
+    facts = details if isinstance(details, Mapping) else {}
+    said = [f"{one_line(name, 80)} {number(value)}" for name in facts for value in column([facts], name)]
+    verb = "stopped" if stop.get("event") == "stop_requested" else "would have been stopped, and ran on,"
+    return f"{verb} at step {stop.get('step')}: {one_line(stop.get('reason'), WORDS_LIMIT)!r}" + (
+        f" ({', '.join(said)})" if said else ""
+    )
 
 
 def _words(view: StageView) -> str:
     """Return the agent's reasons and the stage's error, quoted: neither is to be trusted."""
     reasons = (
         f"\n  {view.agent or 'its agent'} wrote: {one_line(view.rationale, WORDS_LIMIT)!r}"
-        if view.rationale
+        if view.rationale and view.parent_id is not None
         else ""
     )
     error = f"\n  error: {one_line(view.error, WORDS_LIMIT)!r}" if view.error else ""
@@ -277,26 +339,34 @@ def _cause(cause: Mapping[str, Any]) -> str:
 # --- the rest ---
 
 
+def _resumable(evidence: Evidence) -> str:
+    """Return from which checkpoints the stage may be continued, with the scores that they validated at."""
+    points = {point.step: f", {point.score:.3f} ± {point.stderr:.3f}" for point in evidence.validation}
+    best, last = evidence.best_step, max(evidence.checkpoints, default=None)
+    between = [str(step) for step in evidence.checkpoints if step not in (best, last)]
+    named = [
+        f"{name}{f' (step {step}{points[step]})' if step in points else ''}"
+        for name, step in (("`best` by validation", best), ("`last`", last))
+    ]
+    return ", ".join(named) + (f", or one of the steps {', '.join(between)}" if between else "")
+
+
 def predictions_text(predictions: Sequence[Prediction]) -> str:
     """Return expectations of earlier stages beside outcomes, and how well they are calibrated."""
     if not predictions:
         return ""
-    errors = [
-        p.expected_score - p.score
+    parent = [(p.probability, p.improved) for p in predictions if p.probability is not None]
+    best = [
+        (p.probability_best, p.was_best)
         for p in predictions
-        if p.expected_score is not None and p.score is not None
+        if p.probability_best is not None and p.was_best is not None
     ]
-    briers = [(p.probability - p.improved) ** 2 for p in predictions if p.probability is not None]
     hits = [hit for p in predictions for _, _, hit in p.metrics]
     summary = [
-        f"scores were expected {fmean(errors):+.3f} too high on average "
-        f"(mean absolute error {fmean(map(abs, errors)):.3f})"
-        if errors
-        else "",
-        f"probabilities of an improvement have a Brier score of {fmean(briers):.2f} "
-        "(0 is perfect, 0.25 a coin)"
-        if briers
-        else "",
+        _score_errors(predictions),
+        _coverage(predictions),
+        _calibration("passing the parent's best score", parent),
+        _calibration("passing the search's best score", best),
         f"{sum(hits)} of {len(hits)} metrics moved as expected" if hits else "",
     ]
     return "\n".join(
@@ -307,29 +377,120 @@ def predictions_text(predictions: Sequence[Prediction]) -> str:
     ).strip()
 
 
+def _score_errors(predictions: Sequence[Prediction]) -> str:
+    errors = [
+        p.expected_score - p.score
+        for p in predictions
+        if p.expected_score is not None and p.score is not None
+    ]
+    if not errors:
+        return ""
+    off, absolute = _off(fmean(errors), ".3f"), fmean(map(abs, errors))
+    return f"scores were expected {off} on average (mean absolute error {absolute:.3f})"
+
+
+def _off(error: float, form: str) -> str:
+    """Return by how much what was expected lies above what came, in words."""
+    size = format(abs(error), form)
+    if not float(size.rstrip("%")):
+        return "neither too high nor too low"
+    return f"{size} too {'high' if error > 0 else 'low'}"
+
+
+def _coverage(predictions: Sequence[Prediction]) -> str:
+    """Return how many 80 % intervals held the score, and what that says of them."""
+    held = [
+        p.low <= p.score <= p.high
+        for p in predictions
+        if p.score is not None and p.low is not None and p.high is not None
+    ]
+    if not held:
+        return ""
+    share = sum(held) / len(held)
+    advice = ": they are too narrow" if share < 0.65 else ": they are too wide" if share > 0.95 else ""
+    few = advice if len(held) >= 5 else ""
+    return f"{sum(held)} of {len(held)} of the 80 % intervals held the score{few}"
+
+
+def _calibration(event: str, said: Sequence[tuple[float, bool]]) -> str:
+    """Return how well probabilities of an event agree with how often it came."""
+    if not said:
+        return ""
+    brier = fmean((probability - came) ** 2 for probability, came in said)
+    mean, share = fmean(probability for probability, _ in said), fmean(came for _, came in said)
+    return (
+        f"{event} was held {mean:.0%} likely on average and came in {share:.0%} of {len(said)}, so "
+        f"probabilities were {_off(mean - share, '.0%')}, with a Brier score of {brier:.2f} (0 is perfect, "
+        "0.25 a coin)"
+    )
+
+
 def _prediction(p: Prediction) -> str:
     expected = f"{p.expected_score:.3f}" if p.expected_score is not None else "nothing said"
+    interval = f" ({p.low:.3f} to {p.high:.3f})" if p.low is not None and p.high is not None else ""
     came = f"{p.score:.3f}" if p.score is not None else "no score"
-    chance = (
-        f", improvement held {p.probability:.0%} likely and it {'came' if p.improved else 'did not come'}"
-        if p.probability is not None
-        else ""
-    )
+    chances = [
+        f", {event} held {probability:.0%} likely and it {'came' if outcome else 'did not come'}"
+        for event, probability, outcome in (
+            ("improvement", p.probability, p.improved),
+            ("a new best score", p.probability_best, p.was_best),
+        )
+        if probability is not None and outcome is not None
+    ]
     moved = ", ".join(f"{name} {way}: {'yes' if hit else 'no'}" for name, way, hit in p.metrics)
-    return f"- {p.node_id}: score expected {expected}, came {came}{chance}{'; ' + moved if moved else ''}"
+    return (
+        f"- {p.node_id}: score expected {expected}{interval}, came {came}{''.join(chances)}"
+        f"{'; ' + moved if moved else ''}"
+    )
 
 
-def _rollouts(rollouts: Sequence[Mapping[str, Any]], portion: Portion) -> str:
-    """Return the latest sampled rollouts, fenced as the untrusted texts that they are."""
-    latest = rollouts[max(0, len(rollouts) - portion.rollouts) :] if portion.rollouts else []
-    return "\n\n".join(fenced(_rollout(row, portion.characters), "rollout") for row in latest)
+def _rollouts(evidence: Evidence, portion: Portion) -> str:
+    """Return scores by subtask, and right and wrong rollouts of the latest validations, fenced as the
+    untrusted texts that they are.
+    """
+    told = []
+    if evidence.subtasks:
+        figures = ", ".join(_subtasks(evidence.subtasks))
+        order = "" if by_difficulty(evidence.subtasks) else ", the lowest first"
+        told.append(f"Score by subtask at the latest validation{order}: {figures}.")
+    latest = sorted(evidence.rollouts, key=lambda row: -(row.get("step") or 0))
+    chosen = balanced(latest, [_is_right(row) for row in latest], portion.rollouts)
+    rows = sorted(chosen, key=lambda row: row.get("step") or 0)
+    if rows:
+        right = sum(map(_is_right, rows))
+        told.append(f"{right} right and {len(rows) - right} wrong ones, chosen for balance as far as stored:")
+    return "\n\n".join([*told, *(fenced(_rollout(row, portion.characters), "rollout") for row in rows)])
+
+
+def _subtasks(subtasks: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return scores by subtask, the lowest first, or by difficulty, the easiest first."""
+    graded = by_difficulty(subtasks)
+    found = sorted(subtasks.items(), key=lambda entry: graded.get(entry[0], entry[1][0]))
+    return [f"{one_line(name, 80)} {score:.3f} ± {error:.3f} (n {n:g})" for name, (score, error, n) in found]
+
+
+def by_difficulty(names: Iterable[str]) -> dict[str, float]:
+    """Return how difficult subtasks are, where all of their names say so; else nothing."""
+    found = {name: re.match(r"difficulty (-?[\d.e+]+)", name) for name in names}
+    return {name: float(match[1]) for name, match in found.items() if match} if all(found.values()) else {}
+
+
+def _is_right(row: Mapping[str, Any]) -> bool:
+    """Whether a rollout counts as right, by its score, or its reward where that was not stored."""
+    value = row.get("score", row.get("reward"))
+    return isinstance(value, int | float) and value >= HALF_RIGHT
 
 
 def _rollout(row: Mapping[str, Any], characters: int) -> str:
     reward = row.get("reward")
     amount = value_text(reward) if isinstance(reward, int | float) else one_line(reward, 80)
     prompt, completion = (clean(row.get(name) or "", characters) for name in ("prompt", "completion"))
-    return f"step {row.get('step')}, reward {amount}\nprompt: {prompt}\ncompletion: {completion}"
+    subtask = f", {one_line(row['subtask'], 80)}" if row.get("subtask") else ""
+    answer = f"\nright answer: {clean(row['answer'], characters)}" if row.get("answer") else ""
+    return (
+        f"step {row.get('step')}, reward {amount}{subtask}\nprompt: {prompt}\n"
+        f"completion: {completion}{answer}"
+    )
 
 
 def _budget(evidence: Evidence) -> str:
@@ -344,10 +505,18 @@ def _budget(evidence: Evidence) -> str:
 
 def _metrics(evidence: Evidence) -> str:
     recorded = {name for row in evidence.metrics for name in row} or set(evidence.metric_catalogue)
-    shown = [metric for name, metric in evidence.metric_catalogue.items() if name in recorded]
-    return "\n".join(
-        f"- {m.name}{f' [{m.unit}]' if m.unit else ''}: {m.meaning} {m.unhealthy}".rstrip() for m in shown
-    )
+    shown = [
+        metric
+        for name, metric in evidence.metric_catalogue.items()
+        if name in recorded and not metric.is_plain and not is_timing(name)
+    ]
+    lines = []
+    for m in shown:
+        movers = [name for name in m.depends_on if name in evidence.catalogue]
+        by = f" Depends by itself on {', '.join(movers)}." if movers else ""
+        unit = f" [{m.unit}]" if m.unit else ""
+        lines.append(f"- {m.name}{unit}: {m.meaning} {m.unhealthy}".rstrip() + by)
+    return "\n".join(lines)
 
 
 def _hparams(evidence: Evidence, descriptions: bool) -> str:

@@ -31,7 +31,8 @@ class Reply:
 
     Attributes:
         text: the message's content and the arguments of the tool that had to be called. Where a message has
-            neither, what stands in its place: some endpoints take the whole answer for reasoning.
+            neither, what stands in its place: some endpoints take the whole answer for reasoning. It is as it
+            came: secrets are taken out of what is read in it, and of what is stored.
         tool_calls: (id, name, arguments as sent) of every tool call.
         cut: whether the reply ended at the limit of its length.
         trouble: why there is no answer, as far as the reply says so: a refusal, or a filter.
@@ -56,7 +57,7 @@ class NoCompletionError(ReplyError):
 
 
 def read_reply(body: bytes, request: Message) -> Reply:
-    """Return the reply in the body of a chat completion, without its price, and without secrets.
+    """Return the reply in the body of a chat completion, without its price. It may hold secrets.
 
     Args:
         body: JSON, if the endpoint keeps the protocol, or a stream of it.
@@ -76,7 +77,7 @@ def read_reply(body: bytes, request: Message) -> Reply:
     said = [_text(message.get("content")), *(call[2] for call in tool_calls if had_to_call)]
     if not cut and (had_to_call or not tool_calls) and not any(part.strip() for part in said):
         said = [next((text for name in INSTEAD if (text := _text(message.get(name)))), "")]
-    text = redacted("\n".join(part for part in said if part))
+    text = "\n".join(part for part in said if part)
     if completion.get("error") and not (text or tool_calls):
         raise _failure(completion, completion.get("usage"))
     usage = completion.get("usage")
@@ -167,7 +168,7 @@ def _tool_calls(message: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
         if isinstance(function, dict) and function:
             sent = _arguments(function.get("arguments", function.get("parameters")))
             name = function.get("name") or ""
-            read.append(tuple(redacted(str(part)) for part in (call.get("id") or "", name, sent)))
+            read.append(tuple(str(part) for part in (call.get("id") or "", name, sent)))
     return tuple((call_id, name, sent) for call_id, name, sent in read)
 
 

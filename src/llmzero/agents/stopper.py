@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 
 from llmzero.core.settings import setting
-from llmzero.core.stage import ValidationPoint
-from llmzero.evidence.diagnosis import slope
 from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.outlook import Outlook, outlook, trajectory
 from llmzero.evidence.proposal import StopDecision
 
 
@@ -40,17 +39,19 @@ class CurveStopperSettings(StopperSettings):
     """`stopper=curve`."""
 
     min_points: int = setting(3, "points needed, the start among them", low=2)
-    lookahead: float = setting(
-        0.0, "stage lengths beyond the end of this one in which its children may still catch up", low=0
+    z: float = setting(0.0, "standard errors of optimism in what the rest of the stage gains", low=0)
+    level_z: float = setting(
+        1.0, "standard errors below the best path at its depth that a stage is level with it", low=0
     )
-    z: float = setting(1.0, "standard errors of optimism in level and slope", low=0)
 
 
 class CurveStopper:
-    """Stops a stage whose validation curve has no realistic chance of passing the best score of the search.
+    """Stops a stage whose path has no realistic chance of passing the best score of the search.
 
-    A line through the stage's points, its start included, is carried on at its *optimistic* slope to the end
-    of the stage; score curves bend down, so a line is generous.
+    What the rest of the stage brings is weighed from the line through its points and from what stages of this
+    search gain, see `Outlook`. From its end the path goes on for the levels and stages that are left, with
+    the gains that the search's own model expects. A stage that is level with the best path's stage of the
+    same depth is never stopped, and exploration gets half of its stage.
     """
 
     def __init__(self, settings: CurveStopperSettings) -> None:
@@ -58,41 +59,51 @@ class CurveStopper:
         self.interval_s = settings.interval_s
 
     def decide(self, evidence: Evidence) -> StopDecision:
-        """Judge by the validation trajectory alone."""
-        points = _trajectory(evidence)
+        """Judge by validation trajectories alone."""
+        points = trajectory(evidence)
         if (
             len(points) < self.settings.min_points
             or points[-1].step < self.settings.min_step
             or evidence.incumbent_score is None
         ):
             return StopDecision(False, "too early to tell")
-        rate, error = slope(points)
-        horizon = evidence.steps * (1 + self.settings.lookahead) - points[-1].step
-        level = sum(p.score for p in points) / len(points) + rate * (points[-1].step - points[0].step) / 2
-        reach = (
-            max(level, points[-1].score)
-            + self.settings.z * points[-1].stderr
-            + max(0.0, rate + self.settings.z * error) * horizon
-        )
-        details = {
-            "level": level,
-            "slope": rate,
-            "slope_stderr": error,
-            "reach": reach,
-            "incumbent": evidence.incumbent_score,
-        }
-        hopeless = reach < evidence.incumbent_score
-        verdict = "cannot reach" if hopeless else "may still reach"
-        return StopDecision(
-            hopeless,
-            f"at best {reach:.3f} within {horizon:.0f} steps: {verdict} {evidence.incumbent_score:.3f}",
-            details,
-        )
+        seen = outlook(evidence, self.settings.z)
+        details = {name: value for name, value in asdict(seen).items() if value is not None}
+        reason = f"at best {seen.reach:.3f} at its end"
+        if seen.ahead:
+            reason += f" and {seen.path:.3f} on its path ({seen.ahead} more stages)"
+        if seen.path >= seen.incumbent:
+            return StopDecision(False, f"{reason}: may still reach {seen.incumbent:.3f}", details)
+        reason += f": cannot reach {seen.incumbent:.3f}"
+        spared = self._spared(evidence, seen)
+        return StopDecision(not spared, f"{reason}, but {spared}" if spared else reason, details)
+
+    def _spared(self, evidence: Evidence, seen: Outlook) -> str:
+        """Return why a stage goes on all the same; nothing where it does not."""
+        if seen.lead is not None and seen.lead >= -self.settings.level_z * seen.noise:
+            return f"level with the best path at depth {evidence.stage.depth} ({seen.lead:+.3f})"
+        if seen.share >= 0.5:
+            return ""
+        if raised := explored(evidence):
+            return f"{raised} was raised, and exploration gets half a stage"
+        return "it recovers from a dip, and gets half a stage" if _recovers(evidence) else ""
 
 
-def _trajectory(evidence: Evidence) -> list[ValidationPoint]:
-    """Return the stage's validation points after its start, which gets the first point's error."""
-    points = list(evidence.validation)
-    if points and evidence.start_score is not None:
-        points.insert(0, replace(points[0], step=0, score=evidence.start_score))
-    return points
+def explored(evidence: Evidence) -> str:
+    """Return the names of the exploration parameters that the stage's proposal raised."""
+    raised = [
+        name
+        for name, value in evidence.stage.changes.items()
+        if name in evidence.catalogue
+        and evidence.catalogue[name].explores
+        and len(evidence.path) > 1
+        and value > evidence.path[-2].hparams[name]
+    ]
+    return ", ".join(raised)
+
+
+def _recovers(evidence: Evidence) -> bool:
+    """Whether the score fell after the start of the stage and has turned up since."""
+    scores = [point.score for point in trajectory(evidence)]
+    lowest = scores.index(min(scores))
+    return 0 < lowest < len(scores) - 1 and scores[-1] > scores[-2]

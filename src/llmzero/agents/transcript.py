@@ -25,6 +25,7 @@ from llmzero.core.files import (
     too_deep,
     write_jsonl,
 )
+from llmzero.core.redaction import redacted, redacted_data
 from llmzero.core.shapes import NOTHING, NUMBER, Shape, require
 
 SAID_KEPT = 8000  # characters of what the model says
@@ -131,7 +132,7 @@ class Transcript:
     def hear(self, reply: Reply) -> None:
         """Add a reply; its calls are pending from now on."""
         calls = tool_calls(reply, self.turns + 1)
-        text = clean(reply.text, SAID_KEPT)
+        text = clean(redacted(reply.text), SAID_KEPT)
         message: Message = {"role": "assistant", "content": text}
         if calls and calls[0].native:
             message["tool_calls"] = [_wire(call) for call in calls]
@@ -212,8 +213,9 @@ def tool_calls(reply: Reply, turn: int) -> list[Call]:
     Names, ids and arguments are made such that every endpoint takes them back: some want ids of nine letters,
     some read arguments.
     """
-    native: list[tuple[Any, Any]] = [(name, arguments) for _, name, arguments in reply.tool_calls]
+    native: list[tuple[Any, Any]] = [(redacted(name), arguments) for _, name, arguments in reply.tool_calls]
     written = json_object(reply.text, "tool") or json_object(reply.text, "arguments") if not native else None
+    written = redacted_data(written)
     made = native or (
         [(written.get("tool", written.get("name")), written.get("arguments", {}))] if written else []
     )
@@ -238,9 +240,9 @@ def _arguments(sent: Any) -> tuple[str, str]:
         value = json.loads(sent or "{}") if isinstance(sent, str) else sent
         if too_deep(value):
             return "{}", "The arguments are nested too deeply."
-        text = json.dumps(finite(value))
+        text = json.dumps(finite(redacted_data(value)))
     except (ValueError, RecursionError):
-        return "{}", f"The arguments are not JSON: {one_line(sent, 120)}"
+        return "{}", f"The arguments are not JSON: {one_line(redacted(str(sent)), 120)}"
     if not isinstance(value, dict):
         return "{}", f"The arguments must be a JSON object, not {one_line(text, 120)}"
     if len(text) > ARGUMENTS_KEPT:

@@ -23,7 +23,12 @@ LARGEST = 1e15  # of bounds and values: whatever is computed with them stays fin
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tunable: a `float` or `int` with `low` and `high`, or any of them with ordered `choices`."""
+    """One tunable: a `float` or `int` with `low` and `high`, or any of them with ordered `choices`.
+
+    Attributes:
+        explores: whether a larger value has the policy explore more, so that scores may fall before they
+            rise.
+    """
 
     name: str
     group: Group
@@ -35,6 +40,7 @@ class Parameter:
     scale: Scale = "linear"
     choices: tuple[Value, ...] | None = None
     unit: str | None = None
+    explores: bool = False
 
     @property
     def allowed(self) -> str:
@@ -234,6 +240,8 @@ def _check_types(where: str, values: Mapping[str, Any]) -> None:
     for field in ("description", "unit"):
         if not isinstance(values.get(field, ""), str):
             raise UserError(f"{where}.{field}={values[field]!r:.100}: must be a text")
+    if not isinstance(values.get("explores", False), bool):
+        raise UserError(f"{where}.explores={values['explores']!r:.100}: must be true or false")
     for bound in ("low", "high"):
         if bound in values and not _is_finite(values[bound]):
             raise UserError(f"{where}.{bound}={values[bound]!r:.100}: must be a number")

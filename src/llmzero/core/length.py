@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+LENGTHS = (0.5, 2.0)  # of a stage that an agent sizes, in multiples of the usual one of its search
 
 
 def flops_text(flops: float | None) -> str:
@@ -27,6 +30,18 @@ class Length:
 
     def __str__(self) -> str:
         return f"{self.steps} steps" if self.flops is None else flops_text(self.flops)
+
+    def times(self, factor: float) -> Length:
+        """Return it a number of times, of steps one at least."""
+        if self.steps is not None:
+            return Length(max(1, round(self.steps * factor)) if self.steps else 0)
+        return Length(flops=(self.flops or 0.0) * factor)
+
+    def is_about(self, other: Length) -> bool:
+        """Return whether it is the same, but for what rounding makes of FLOPs."""
+        if self.flops is None or other.flops is None:
+            return self == other
+        return math.isclose(self.flops, other.flops, rel_tol=1e-6)
 
     def expected_steps(self, step: int, flops: float | None) -> int:
         """Return how many steps it is, of FLOPs after what its steps have cost; the arguments are those of

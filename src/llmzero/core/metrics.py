@@ -14,7 +14,8 @@ from llmzero.core.errors import UserError
 
 CATALOGUE_FILE = Path(__file__).resolve().parents[3] / "conf" / "metrics.yaml"
 REQUIRED_FIELDS = {"unit", "meaning", "unhealthy", "healthy"}
-FLAGS = ("table", "plot", "report", "title", "observable")
+# In the order of the versions that they came with.
+FLAGS = (("table", "plot", "report", "title", "observable"), ("level", "healthy_ratio", "depends_on"))
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Metric:
 
     Attributes:
         healthy: (low, high), None where there is no bound.
-        table, report, observable: positions in these lists; None where the metric is not in them.
+        healthy_ratio: likewise of the level over a stage's last third, as a multiple of that over its first.
+        depends_on: hyperparameters on which the value depends by definition, whatever the policy does.
+        table, report, observable, level: positions in these lists; None where the metric is not in them.
         plot: panel, and how the line is drawn; None where it is not plotted.
         title: what a page calls it; None is its name.
     """
@@ -38,6 +41,15 @@ class Metric:
     report: int | None = None
     title: str | None = None
     observable: int | None = None
+    level: int | None = None
+    healthy_ratio: tuple[float | None, float | None] = (None, None)
+    depends_on: tuple[str, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the catalogue puts it nowhere and calls no value healthy: agents need its level alone."""
+        flags = (self.table, self.plot, self.report, self.observable, self.level)
+        return flags == (None,) * 5 and self.healthy == self.healthy_ratio == (None, None)
 
 
 def metric_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
@@ -58,17 +70,21 @@ def metric_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Metr
 
 
 def with_flags(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return a catalogue's entries, those of one without any flag with the flags of `conf/metrics.yaml`.
+    """Return a catalogue's entries, with the flags of `conf/metrics.yaml` that came with a later version.
 
-    Catalogues in the search directories of earlier versions have none.
+    Those are the ones of which no entry has any: catalogues in the search directories of earlier versions.
     """
-    if any(flag in entry for entry in entries.values() for flag in FLAGS):
-        return {name: dict(entry) for name, entry in entries.items()}
+    missing = [
+        flag
+        for flags in FLAGS
+        if not any(flag in entry for entry in entries.values() for flag in flags)
+        for flag in flags
+    ]
     usual = usual_entries()
-    flags = {
-        name: {flag: usual[name][flag] for flag in FLAGS if flag in usual.get(name, {})} for name in entries
+    return {
+        name: {**entry, **{flag: usual[name][flag] for flag in missing if flag in usual.get(name, {})}}
+        for name, entry in entries.items()
     }
-    return {name: {**entry, **flags[name]} for name, entry in entries.items()}
 
 
 @cache
@@ -78,7 +94,7 @@ def usual_entries() -> dict[str, dict[str, Any]]:
     return entries
 
 
-def listed(metrics: Iterable[Metric], flag: Literal["table", "report", "observable"]) -> list[str]:
+def listed(metrics: Iterable[Metric], flag: Literal["table", "report", "observable", "level"]) -> list[str]:
     """Return the names of the metrics of one of the lists, in its order."""
     positions = {
         metric.name: position for metric in metrics if (position := getattr(metric, flag)) is not None

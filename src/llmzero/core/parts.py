@@ -53,6 +53,24 @@ def make(group: Mapping[str, Any], where: str, **offered: Any) -> Any:
     return target(**values, **context)
 
 
+def about(group: Mapping[str, Any]) -> str:
+    """Return what a part says of itself in words, for agents; empty where it says nothing.
+
+    That is `about` of its settings, or where these have none of the class or function itself. The part is not
+    made, but its module is imported.
+    """
+    if not group.get("_target_"):
+        return ""
+    try:
+        target = _target("", str(group["_target_"]))
+        kind = settings_type(target)
+        described = read(kind, group, "") if kind is not None else target
+    except UserError:  # whoever makes the part says what is wrong
+        return ""
+    text = getattr(described, "about", None) or getattr(target, "about", None)
+    return text if isinstance(text, str) else ""
+
+
 def settings_type(target: Callable[..., Any]) -> type[Any] | None:
     """Return the dataclass that annotates a constructor's parameter `settings`; None where there is none."""
     parameter = inspect.signature(target).parameters.get("settings")

@@ -35,7 +35,7 @@ from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shap
 
 T = TypeVar("T")
 FinalState = Literal["completed", "stopped", "failed"]
-State = Literal["proposing", "queued", "running", "completed", "stopped", "failed"]
+State = Literal["proposing", "withdrawn", "queued", "running", "completed", "stopped", "failed"]
 FINAL_STATES = ("completed", "stopped", "failed")
 
 DISK_FULL = "disk full"  # the phase of a stage that has left for want of room, to go on when there is some
@@ -357,6 +357,13 @@ class StageDir:
         """Return the validation points so far."""
         return self._records(self.validation_file, ValidationPoint.from_dict)
 
+    def subtasks(self) -> list[tuple[int, dict[str, list[float]]]]:
+        """Return the validations so far that tell of subtasks: step, and score, standard error and number of
+        examples by the subtask's name.
+        """
+        found = self._records(self.validation_file, _subtasks)
+        return [(step, subtasks) for step, subtasks in found if subtasks]
+
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of the steps so far."""
         return self._records(self.metrics_file, _metrics)
@@ -462,6 +469,14 @@ def _metrics(record: dict[str, Any]) -> dict[str, Any]:
 def _rollout(record: dict[str, Any]) -> dict[str, Any]:
     require(record, {"step": int, "prompt": str, "completion": str, "reward": NUMBER_OR_NOTHING})
     return record
+
+
+def _subtasks(record: dict[str, Any]) -> tuple[int, dict[str, list[float]]]:
+    require(record, {"step": int, "subtasks?": (NOTHING, {str: [NUMBER]})})
+    subtasks = record.get("subtasks") or {}
+    if any(len(figures) != 3 for figures in subtasks.values()):
+        raise ValueError("subtasks: each must have a score, a standard error and a number of examples")
+    return record["step"], subtasks
 
 
 def best_point(points: Sequence[ValidationPoint]) -> ValidationPoint | None:

@@ -6,7 +6,7 @@ Numbers have three significant digits, steps count from the start of the stage.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, linear_regression
 from typing import Any, TypeGuard, TypeVar
@@ -17,6 +17,7 @@ from llmzero.evidence.diagnosis import slope
 from llmzero.evidence.evidence import Evidence
 
 Points = list[tuple[int, float]]  # step and value
+Range = tuple[float | None, float | None]  # None is no bound
 Squares = Callable[[int, int], float]  # of the values from one index to before another
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ RESIDUAL_FLOOR = 1e-12  # mean square, of a range of 1: far below any noise, abo
 HEADER = (
     "first -> last value; means of the first and last third where noisy; relative change of these; "
     "slope a step ± standard error; extremes; levels between change points; last values; three digits each; "
-    "UNHEALTHY is what is so over the last third"
+    "UNHEALTHY is what is so over the last third; a bound may be a share of the level at the path's start"
 )
 
 
@@ -63,6 +64,11 @@ def series(evidence: Evidence, metric: str) -> Points:
     return [(step, value) for step, value in points if value is not None]
 
 
+def column(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+    """Return the finite values of a metric in rows, in the metric's unit."""
+    return [value for row in rows if (value := _value(row, metric)) is not None]
+
+
 def numbered_rows(evidence: Evidence) -> list[tuple[int, dict[str, Any]]]:
     """Return the rows of metrics with their steps, counted where a row has none."""
     steps = [_value(row, "step") for row in evidence.metrics]
@@ -88,7 +94,7 @@ def number(value: float) -> str:
     return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e6 else text
 
 
-def range_text(healthy: tuple[float | None, float | None]) -> str:
+def range_text(healthy: Range) -> str:
     """Return a range in words: `0 to 0.05`, `at least 0.05`, `at most 10`; empty where there is no bound."""
     low, high = healthy
     if low is None:
@@ -98,7 +104,7 @@ def range_text(healthy: tuple[float | None, float | None]) -> str:
     return number(low) if low == high else f"{number(low)} to {number(high)}"
 
 
-def _value(row: dict[str, Any], name: str) -> float | None:
+def _value(row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
     return float(value) if _is_number(value) and abs(value) <= LARGEST else None
 
@@ -111,7 +117,7 @@ def _signed(value: float) -> str:
     return f"+{number(value)}" if value >= 0 else number(value)
 
 
-def _thirds(values: Sequence[float]) -> tuple[float, float]:
+def thirds(values: Sequence[float]) -> tuple[float, float]:
     """Return the means of the first and the last third."""
     size = max(1, len(values) // 3)
     return fmean(values[:size]), fmean(values[-size:])
@@ -136,7 +142,27 @@ def _validation(evidence: Evidence, rows: int) -> str:
         for point in thinned(points, rows)
     ]
     summary = f"{_validation_slope(points)}best {number(best.score)} at step {best.step}"
-    return "\n".join([f"Validation score ± standard error (n examples){began}:", *lines, summary])
+    header = f"Validation score ± standard error (n examples){began}:"
+    return "\n".join([header, *lines, summary, *_greedy_gap(evidence)])
+
+
+def _greedy_gap(evidence: Evidence) -> list[str]:
+    """Return how far greedy validation lies above what training samples, where both are known."""
+    sampled = [value for _, value in series(evidence, "train_score")]
+    if evidence.validation_temperature != 0 or not sampled:
+        return []
+    greedy, score = evidence.validation[-1].score, thirds(sampled)[1]
+    at = evidence.stage.hparams.get("temperature")
+    temperature = f" at temperature {number(at)}" if at is not None else ""
+    said = (
+        f"Validation is greedy, training samples{temperature}: {number(greedy)} greedy against "
+        f"{number(score)} sampled over the last third, a gap of {_signed(greedy - score)}"
+    )
+    share = evidence.stage.hparams.get("easiest", 1)  # is not in every catalogue
+    easier = (
+        f", of which much is due to the problems: training has the easiest {number(share)}, validation all"
+    )
+    return [said + (easier if share < 1 else "")]
 
 
 def _validation_slope(points: Sequence[ValidationPoint]) -> str:
@@ -150,17 +176,27 @@ def _validation_slope(points: Sequence[ValidationPoint]) -> str:
 
 
 def _metrics(evidence: Evidence) -> str:
-    """Return a line for each recorded metric, the timing ones together in one."""
+    """Return a line for each recorded metric; those of which less is to be said share some."""
     names = _recorded(evidence)
     if not names:
         return ""
-    timings = [name for name in names if _is_timing(name)]
-    lines = []
-    for name in names:
-        if name not in timings:
-            lines.append(_line(evidence, name))
-        elif name == timings[0]:
-            lines.append(_timing_line(evidence, timings))
+    timings = [name for name in names if is_timing(name)]
+    constant = [name for name in names if name not in timings and _is_constant(evidence, name)]
+    twins = _twins(evidence, [name for name in names if name not in (*timings, *constant)])
+    plain = [
+        name for name in names if name not in (*timings, *constant, *twins) and _is_plain(evidence, name)
+    ]
+    shared = {*timings, *constant, *twins, *plain}
+    lines = [_line(evidence, name) for name in names if name not in shared]
+    if twins:
+        lines.append(f"the same values: {', '.join(f'{name} as {first}' for name, first in twins.items())}")
+    if constant:
+        lines.append(f"constant: {', '.join(_constant(evidence, name) for name in constant)}")
+    if plain:
+        late = {name: thirds([value for _, value in series(evidence, name)])[1] for name in plain}
+        lines.append(f"over the last third: {', '.join(f'{name} {number(late[name])}' for name in plain)}")
+    if timings:
+        lines.append(_timing_line(evidence, timings))
     steps = [step for step, _ in numbered_rows(evidence)]
     extent = f"steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"step {steps[0]}"
     planned = f" of {evidence.steps} planned" if evidence.steps else ""
@@ -176,7 +212,38 @@ def _recorded(evidence: Evidence) -> list[str]:
     return [name for name in dict.fromkeys([*first, *recorded]) if name not in POSITIONS]
 
 
-def _is_timing(name: str) -> bool:
+def _is_constant(evidence: Evidence, name: str) -> bool:
+    """Whether all that is to be said of a metric is its value."""
+    points, metric = series(evidence, name), evidence.metric_catalogue.get(name)
+    still = len(points) > 1 and is_still([value for _, value in points])
+    return still and not _gaps(evidence, points) and not (metric and _mark(evidence, points, metric))
+
+
+def _twins(evidence: Evidence, names: Sequence[str]) -> dict[str, str]:
+    """Return the metrics that have the values of an earlier one at every step, with that one."""
+    first: dict[tuple[tuple[int, float], ...], str] = {}
+    for name in names:
+        first.setdefault(tuple(series(evidence, name)), name)
+    found = {name: first[tuple(series(evidence, name))] for name in names}
+    return {name: earlier for name, earlier in found.items() if earlier != name}
+
+
+def _is_plain(evidence: Evidence, name: str) -> bool:
+    """Whether a metric's level is enough: the catalogue thinks little of it, and no value is missing."""
+    metric, points = evidence.metric_catalogue.get(name), series(evidence, name)
+    return metric is not None and metric.is_plain and bool(points) and not _gaps(evidence, points)
+
+
+def _constant(evidence: Evidence, name: str) -> str:
+    metric, values = evidence.metric_catalogue.get(name), [value for _, value in series(evidence, name)]
+    unit = f" {metric.unit}" if metric and metric.unit else ""
+    peak = max(map(abs, values))
+    small = 0 < peak < NEGLIGIBLE
+    return f"{name} at most {number(peak)}{unit}" if small else f"{name} {number(values[0])}{unit}"
+
+
+def is_timing(name: str) -> bool:
+    """Whether a metric tells where the time went."""
     return name.startswith("seconds_") or name in ("step_seconds", TOTAL_SECONDS)
 
 
@@ -198,7 +265,9 @@ def _timing_line(evidence: Evidence, names: Sequence[str]) -> str:
 def _line(evidence: Evidence, name: str) -> str:
     metric, points = evidence.metric_catalogue.get(name), series(evidence, name)
     label = f"{name} [{metric.unit}]" if metric and metric.unit else name
-    parts = [_course(points), _gaps(evidence, points), _mark(points, metric) if metric else ""]
+    parts = [_course(points), _gaps(evidence, points)]
+    if metric:
+        parts += [_mark(evidence, points, metric), _moved_by_itself(evidence, metric)]
     return f"{label}: {'; '.join(filter(None, parts))}"
 
 
@@ -209,19 +278,14 @@ def _course(points: Points) -> str:
         return "no finite value"
     if len(values) == 1:
         return f"{number(values[0])} at step {points[0][0]} alone"
-    if _is_still(values):
-        peak = max(map(abs, values))
-        return (
-            f"at most {number(peak)} throughout"
-            if 0 < peak < NEGLIGIBLE
-            else f"{number(values[0])} throughout"
-        )
+    if is_still(values):
+        return f"{number(values[0])} throughout"
     last = f"last {', '.join(map(number, values[-3:]))}"
     parts = [_ends(values), _slope(points), _extremes(points), _levels(points), last]
     return "; ".join(filter(None, parts))
 
 
-def _is_still(values: Sequence[float]) -> bool:
+def is_still(values: Sequence[float]) -> bool:
     """Whether three digits show no change, or nothing but rounding errors."""
     return len({number(value) for value in values}) < 2 or max(map(abs, values)) < NEGLIGIBLE
 
@@ -230,7 +294,7 @@ def _ends(values: Sequence[float]) -> str:
     start, end = values[0], values[-1]
     text = f"{number(start)} -> {number(end)}"
     if _is_noisy(values):
-        start, end = _thirds(values)
+        start, end = thirds(values)
         text += f", thirds {number(start)} -> {number(end)}"
     return f"{text} ({_signed(100 * (end - start) / abs(start))}%)" if abs(start) > NEGLIGIBLE else text
 
@@ -278,19 +342,57 @@ def _gaps(evidence: Evidence, points: Points) -> str:
     )
 
 
-def _mark(points: Points, metric: Metric) -> str:
+def _moved_by_itself(evidence: Evidence, metric: Metric) -> str:
+    """Return which changes of this stage move a metric by themselves, whatever the policy does."""
+    changed = [name for name in metric.depends_on if name in evidence.stage.changes]
+    return (
+        f"not comparable with the stage before: {', '.join(changed)} changed, on which it depends by itself"
+        if changed
+        else ""
+    )
+
+
+def healthy_range(evidence: Evidence, metric: Metric) -> Range:
+    """Return the healthy range of a metric in this stage, its relative bounds as values."""
+    low, high = metric.healthy
+    least, most = metric.healthy_ratio
+    if least is None and most is None:
+        return low, high
+    level = _level_at_start(evidence, metric)
+    lows = [bound for bound in (low, None if least is None else least * level) if bound is not None]
+    highs = [bound for bound in (high, None if most is None else most * level) if bound is not None]
+    return max(lows, default=None), min(highs, default=None)
+
+
+def _level_at_start(evidence: Evidence, metric: Metric) -> float:
+    """Return the level of a metric at the start of the path, or of the part of it over which nothing moved
+    the metric by itself.
+    """
+    level = thirds([value for _, value in series(evidence, metric.name)])[0]
+    now = [evidence.stage.hparams.get(name) for name in metric.depends_on]
+    for view in reversed(evidence.path[:-1]):
+        if [view.hparams.get(name) for name in metric.depends_on] != now:
+            break
+        level = view.levels.get(metric.name, (level, level))[0]
+    return level
+
+
+def _mark(evidence: Evidence, points: Points, metric: Metric) -> str:
     """Return whether a metric lies outside its healthy range over the last third, or did so at some step."""
-    outside = [step for step, value in points if not _is_healthy(value, metric)]
+    if not points:
+        return ""
+    bounds = healthy_range(evidence, metric)
+    outside = [step for step, value in points if not _is_healthy(value, bounds)]
     if not outside:
         return ""
-    count, healthy = f"at {len(outside)} of {len(points)} steps", f"(healthy: {range_text(metric.healthy)})"
-    if _is_healthy(_thirds([value for _, value in points])[1], metric):
+    count, healthy = f"at {len(outside)} of {len(points)} steps", f"(healthy: {range_text(bounds)})"
+    if _is_healthy(thirds([value for _, value in points])[1], bounds):
         return f"unhealthy {count}, last at step {outside[-1]} {healthy}"
     return f"UNHEALTHY {healthy} {count}"
 
 
-def _is_healthy(value: float, metric: Metric) -> bool:
-    low, high = metric.healthy
+def _is_healthy(value: float, bounds: Range) -> bool:
+    low, high = bounds
     above = low is None or value >= low - BOUND_TOLERANCE * abs(low)
     return above and (high is None or value <= high + BOUND_TOLERANCE * abs(high))
 
@@ -304,15 +406,32 @@ def _table(evidence: Evidence, rows: int) -> str:
         name: [value for _, value in series(evidence, name)]
         for name in listed(evidence.metric_catalogue.values(), "table")
     }
-    names = [name for name, values in columns.items() if len(values) > 1 and not _is_still(values)]
+    names = [name for name, values in columns.items() if len(values) > 1 and not is_still(values)]
+    twins = _twins(evidence, names)
+    names = [name for name in names if name not in twins]
     if not names:
         return ""
-    lines = [f"step | {' | '.join(names)}"]
-    for step, row in thinned(numbered_rows(evidence), rows):
+    numbered = numbered_rows(evidence)
+    shown = thinned(numbered, rows)
+    lines = [_left_out([step for step, _ in numbered], [step for step, _ in shown])]
+    lines = [*filter(None, lines), f"step | {' | '.join(names)}"]
+    for step, row in shown:
         values = [_value(row, name) for name in names]
         cells = ["-" if value is None else number(value) for value in values]
         lines.append(" | ".join([str(step), *cells]))
     return "\n".join(lines)
+
+
+def _left_out(steps: Sequence[int], shown: Sequence[int]) -> str:
+    """Return which steps a table leaves out, runs of them as `2 to 4`; empty where it has all."""
+    runs: list[list[int]] = [[]]
+    for step in steps:
+        if step in shown:
+            runs.append([])
+        else:
+            runs[-1].append(step)
+    told = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs if run]
+    return f"The table leaves out the steps {', '.join(told)}." if told else ""
 
 
 # --- change points ---

@@ -14,8 +14,28 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from llmzero.evidence.diagnosis import GRADIENT_SPIKE_RATIO
-from llmzero.evidence.dynamics import NEGLIGIBLE, number, numbered_rows, range_text, series
+from llmzero.evidence.dynamics import (
+    NEGLIGIBLE,
+    Range,
+    healthy_range,
+    is_still,
+    number,
+    numbered_rows,
+    range_text,
+    series,
+)
 from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.path_plot import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    Trail,
+    draw_trails,
+    level_trails,
+    score_trails,
+    tells_of_others,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,22 +46,16 @@ TEXT, TITLE, HEADLINE = 12.0, 14.0, 16.0  # points of 1.39 pixels; capitals are 
 LEGEND_LINE = 17.5  # points
 LEGEND_LETTERS = 22  # of labels that fit side by side
 EDGE = 0.09  # inches around each panel
-BLUE, ORANGE, GREEN, PURPLE = (
-    "#0072B2",
-    "#D55E00",
-    "#007A5E",
-    "#AA4499",
-)  # the colour-blind see them as different, too
 LINES = {"solid": (BLUE, "-"), "dashed": (ORANGE, "--")}
 CROWD = 60  # points from which on single ones get no marker
 SMALL_KL_NATS = 1e-3  # below it the axis is linear, as divergences begin at 0
 FLAT = 0.04  # of its level: what a curve varies by at least on its axis
 ROOM = 0.08  # above and below the curves, of the axis
 STEP_ROOM = 0.03  # likewise left and right
+SCORE_TITLE = "Validation score"
+PATH_PANEL = "entropy"  # the panel whose metrics are drawn along the path, too
 
 DRAWING = Lock()  # the library draws in one thread at a time
-
-Range = tuple[float | None, float | None]
 
 LEGEND: dict[str, Any] = {
     "loc": "lower left",
@@ -101,12 +115,16 @@ class Panel:
         ]
 
     def recorded(self, evidence: Evidence) -> bool:
-        """Whether there is something to show."""
-        return bool(self.curves(evidence) if self.name else evidence.validation)
+        """Whether there is something to show: a curve that changes, or has one value."""
+        if not self.name:
+            return bool(evidence.validation)
+        columns = [[value for _, value in series(evidence, curve.metric)] for curve in self.curves(evidence)]
+        return any(len(values) < 2 or not is_still(values) for values in columns)
 
 
 def draw_plots(evidence: Evidence) -> list[Plot]:
-    """Return the images `progress` and `stability` of a stage, unless nothing in them was recorded.
+    """Return the images `progress`, `stability` and `path` of a stage, unless nothing in them was recorded;
+    panels whose curves do not change are left out.
 
     The same evidence gives the same bytes.
     """
@@ -120,7 +138,47 @@ def draw_plots(evidence: Evidence) -> list[Plot]:
             caption = f"{name.capitalize()} of stage {evidence.stage.node_id} over its steps: {titles}."
             with DRAWING:
                 plots.append(Plot(name, caption, _png(draw_figure(name, panels, evidence))))
+    if tells_of_others(evidence):
+        with DRAWING:
+            plots.append(_path_plot(evidence))
     return plots
+
+
+def _path_plot(evidence: Evidence) -> Plot:
+    """Return scores and levels along the path beside those of other stages."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    trails = path_panels(evidence)
+    name = evidence.stage.node_id
+    figure = Figure(
+        figsize=INCHES, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(h_pad=EDGE, w_pad=EDGE)
+    )
+    figure.suptitle(f"The path to {name}, and others", fontsize=HEADLINE, fontweight="bold")
+    steps = [step for panel in trails.values() for trail in panel for step, _ in trail.points]
+    margin = max(0.5, STEP_ROOM * (max(steps) - min(steps)))
+    for axes, (title, panel) in zip(
+        figure.subplots(len(trails), 1, squeeze=False)[:, 0], trails.items(), strict=True
+    ):
+        axes.margins(y=ROOM)
+        draw_trails(axes, panel)
+        axes.set_xlim(min(steps) - margin, max(steps) + margin)
+        _set_ticks(axes, "step since the base model")
+        _set_title(axes, title)
+    caption = (
+        f"Path to stage {name} since the base model, beside the best path, stages beside it and from it: "
+    )
+    return Plot("path", f"{caption}{'; '.join(trails)}.", _png(figure))
+
+
+def path_panels(evidence: Evidence) -> dict[str, list[Trail]]:
+    """Return what is drawn along a path, by the title of the panel."""
+    panels = {SCORE_TITLE: score_trails(evidence)}
+    for metric in evidence.metric_catalogue.values():
+        if metric.level is not None and metric.plot is not None and metric.plot[0] == PATH_PANEL:
+            unit = f" [{metric.unit}]" if metric.unit else ""
+            panels[f"{metric.name}{unit}, levels over thirds of stages"] = level_trails(evidence, metric.name)
+    return {title: trails for title, trails in panels.items() if trails}
 
 
 def draw_figure(name: str, panels: Sequence[Panel], evidence: Evidence) -> Figure:
@@ -160,7 +218,10 @@ def _png(figure: Figure) -> bytes:
 
 def _draw(axes: Axes, panel: Panel, evidence: Evidence) -> None:
     """Draw a panel. A healthy range that all curves share is shaded; others stand in the curves' labels."""
-    ranges = {curve: evidence.metric_catalogue[curve.metric].healthy for curve in panel.curves(evidence)}
+    ranges = {
+        curve: healthy_range(evidence, evidence.metric_catalogue[curve.metric])
+        for curve in panel.curves(evidence)
+    }
     shared = next(iter(ranges.values())) if len(set(ranges.values())) == 1 else None
     axes.margins(y=ROOM)
     for curve, healthy in ranges.items():
@@ -221,14 +282,14 @@ def _set_limits(axes: Axes, panel: Panel, evidence: Evidence) -> None:
     axes.set_ylim(*axes.get_ylim())
 
 
-def _set_ticks(axes: Axes) -> None:
+def _set_ticks(axes: Axes, counted: str = "step of the stage") -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value + 0.0:.5g}")  # adding 0.0 makes -0.0 a 0.0
     axes.tick_params(labelsize=TEXT)
     axes.grid(color="#dddddd", linewidth=0.8)
-    axes.set_xlabel("step of the stage", fontsize=TEXT)
+    axes.set_xlabel(counted, fontsize=TEXT)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -291,7 +352,7 @@ def _gradient_scale(axes: Axes, evidence: Evidence) -> None:
 LEAST_SHARES = (0.0, 0.01)
 IMAGES = {
     "progress": (
-        Panel("Validation score (± 1 standard error)", extra=_validation),
+        Panel(f"{SCORE_TITLE} (± 1 standard error)", extra=_validation),
         Panel("Training reward and score", "reward"),
         Panel("Completion length [tokens]", "length", extra=_length_limit),
         Panel("Truncated completions, quiet groups [share]", "shares", LEAST_SHARES),

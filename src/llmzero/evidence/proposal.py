@@ -34,8 +34,9 @@ class Expected:
     """What a proposal is expected to do, to be compared with what happens.
 
     Attributes:
-        score: the best validation score of the stage.
+        score: the best validation score of the stage; `low` and `high`: its 80 % interval.
         probability: that this passes the score the stage starts from.
+        probability_best: that it passes the search's best score of that time, `incumbent`.
         metrics: `up` or `down` by metric name, against the parent's level.
         effect: the same in words.
     """
@@ -44,6 +45,20 @@ class Expected:
     probability: float | None = None
     metrics: dict[str, str] = field(default_factory=dict)
     effect: str = ""
+    low: float | None = None
+    high: float | None = None
+    probability_best: float | None = None
+    incumbent: float | None = None
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What else a proposer would have done: the fields are those of `Proposal`."""
+
+    changes: HParams
+    resume: Resume
+    reasons: dict[str, str]
+    expected: Expected
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,12 @@ class Proposal:
         expected: what it is expected to do.
         notes: what was done to the agent's answer: values clamped or left out, or who answered in its place.
         calls, tokens, dollars: what the proposal cost.
+        action: `change`; `continue`, which trains on unchanged; or `close`: there is to be no such stage, and
+            the parent gets no more children, for the reason in `rationale`.
+        parent: the stage that is continued in place of the one that was asked about; None is that one.
+        length: of the stage, as a multiple of the usual one.
+        alternative: for the next child of the same parent.
+        alternative_of: the stage whose proposal had this one as its alternative.
     """
 
     agent: str
@@ -75,6 +96,11 @@ class Proposal:
     calls: int = 0
     tokens: int = 0
     dollars: float = 0.0
+    action: str = "change"
+    parent: str | None = None
+    length: float = 1.0
+    alternative: Alternative | None = None
+    alternative_of: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `proposal.json`."""

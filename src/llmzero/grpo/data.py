@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from llmzero.core.errors import UserError
 from llmzero.tasks.base import Example
@@ -19,7 +20,7 @@ def easiest(examples: Sequence[Example], share: float) -> Sequence[Example]:
     """
     if share == 1:
         return examples
-    if not all(_is_number(example.meta.get("difficulty")) for example in examples):
+    if not all(is_number(example.meta.get("difficulty")) for example in examples):
         raise UserError(
             f"easiest={share:g}: the task's problems do not all have a number `difficulty`; leave it at 1, "
             "or take hparams=grpo"
@@ -28,7 +29,8 @@ def easiest(examples: Sequence[Example], share: float) -> Sequence[Example]:
     return ordered[: max(1, round(share * len(examples)))]
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 

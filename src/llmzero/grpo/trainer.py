@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from transformers import set_seed
 
+from llmzero.core.balance import HALF_RIGHT, balanced
 from llmzero.core.decay import decayed
 from llmzero.core.files import append_jsonl
 from llmzero.core.seeds import seed_of
@@ -214,7 +215,9 @@ class Trainer:
         self.points.append(point)
         if self.world.leads:
             where = {"step": self.step, "global_step": self.position.global_step}
-            rollouts = [{**where, **row} for row in evaluation.rows[:STORED_ROLLOUTS]]
+            right = [row["score"] >= HALF_RIGHT for row in evaluation.rows]
+            shown = balanced(evaluation.rows, right, STORED_ROLLOUTS)
+            rollouts = [{**where, **row} for row in shown]
             append_jsonl(self.stage.rollouts_file, rollouts)
             details: dict[str, Any] = {"pass_at": evaluation.pass_at, "subtasks": evaluation.subtasks}
             record = asdict(point) | {name: value for name, value in details.items() if value}

@@ -44,7 +44,7 @@ class Display:
     def live(self, store: EventStore) -> Iterator[None]:
         """Show the search while it runs."""
         self._seen = len(store.tree)
-        self._open = {node.node_id: node.state for node in store.tree if not node.final}
+        self._open = {node.node_id: node.state for node in store.tree if node.under_way}
         with self._view.shown():
             yield
 
@@ -79,7 +79,7 @@ class Display:
                 self._open[node.node_id] = node.state
                 now = time.strftime("%H:%M:%S")
                 print(f"[{now}] {node_text(node, tree)}", file=self.console.file, flush=True)
-            if node.final:
+            if not node.under_way:
                 self._open.pop(node.node_id, None)
 
     def _running_view(

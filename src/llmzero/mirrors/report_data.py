@@ -144,6 +144,8 @@ def _node(
         "config": [_clipped(node.hparams.get(name), detail.text) for name in catalogue],
         "proposal": _clipped(node.proposal, detail.text),
         "stop": _clipped(node.stop, detail.text),
+        "withdrawn": _clip(node.withdrawn, detail.text),
+        "closed": _clip(node.closed, detail.text),
         "validation": points,
         "curves": _curves(stage, curves, detail.points),
         "rollouts": _rollouts(stage, detail),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
-from llmzero.core.stage import ValidationPoint
+from llmzero.core.stage import ValidationPoint, best_point
 from llmzero.tree.tree import Node, Tree
 
 FOLLOWING = ("seconds_validation", "seconds_checkpoint")
@@ -21,7 +21,7 @@ def stopping_record(tree: Tree, metrics: Callable[[str], Steps]) -> dict[str, An
 
     `saved_gpu_seconds` is what the steps that stopped stages did not take would have cost. Audited stages
     were judged hopeless too and ran on: `false_kills` counts those that passed the best score of the time of
-    the decision.
+    the decision, `clear_false_kills` those that did so by more than the standard error of their own score.
 
     Args:
         tree: the stages.
@@ -36,8 +36,18 @@ def stopping_record(tree: Tree, metrics: Callable[[str], Steps]) -> dict[str, An
         "stopped": len(stopped),
         "saved_gpu_seconds": round(sum(_saved(node, metrics(node.node_id)) for node in stopped), 3),
         "audited": len(audited),
-        "false_kills": sum((node.score or 0.0) > node.stop["incumbent"] for node in audited if node.stop),
+        "false_kills": sum(excess > 0 for excess in _excesses(audited, 0)),
+        "clear_false_kills": sum(excess > 0 for excess in _excesses(audited, 1)),
     }
+
+
+def _excesses(audited: Sequence[Node], errors: float) -> Iterator[float]:
+    """Yield by how much each stage passed the best score of the time, and so many of its standard errors."""
+    for node in audited:
+        point = best_point(node.result.validation) if node.result else None
+        if node.score is not None and node.stop:
+            stderr = point.stderr if point is not None else 0.0
+            yield node.score - node.stop["incumbent"] - errors * stderr
 
 
 def _saved(node: Node, taken: Steps) -> float:

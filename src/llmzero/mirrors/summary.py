@@ -29,7 +29,8 @@ def summary_of(
         "state": state,
         "base_score": root.score if root else None,
         "validation_max_tokens": StageDir(workspace.nodes / ROOT).validation_limit(),
-        "nodes": {"total": len(tree)} | {name: states[name] for name in ("completed", "stopped", "failed")},
+        "nodes": {"total": len(tree) - states["withdrawn"]}
+        | {name: states[name] for name in ("completed", "stopped", "failed", "withdrawn")},
         "best": best
         and {
             "node_id": best.node_id,

@@ -20,6 +20,7 @@ from llmzero.tree.tree import Node, Tree
 
 STATE_STYLES = {
     "proposing": "dim",
+    "withdrawn": "dim",
     "queued": "dim",
     "running": "cyan",
     "completed": "green",
@@ -84,10 +85,13 @@ def node_text(node: Node, tree: Tree) -> str:
         return visible_line(
             f"{node.node_id} {score} proposing: the agent is asked what to change in {node.parent_id}"
         )
+    if node.state == "withdrawn":
+        return visible_line(f"{node.node_id} {score} withdrawn: {node.withdrawn}")
     unchanged = "practitioner's configuration" if node.hparams == tree.root.hparams else "unchanged"
     changes = ", ".join(f"{name}={value}" for name, value in changed(node, tree).items()) or unchanged
     diagnosis = "+".join(map(str, node.proposal.get("diagnosis", ())))
     error = f" ({node.result.error})" if node.result and node.result.error else ""
+    error += f"; closed: {node.closed}" if node.closed else ""
     told = f"{node.node_id} {score} {node.state}: {diagnosis + ' -> ' if diagnosis else ''}{changes}{error}"
     return visible_line(told)
 
@@ -141,10 +145,10 @@ def result_view(summary: dict[str, Any]) -> Group:
     selected = {"base": summary["base_score"], "best": best and best["score"]}
     for name, label in COMPARED.items():
         entry = test.get(name)
-        if entry is None and name == "constant":
+        if entry is None and name == "constant" and name not in test.get("failed", {}):
             continue
         value = selected.get(name, (entry or {}).get("validation"))
-        measured, spent = "-", ["-"] * 3
+        measured, spent = "failed" if name in test.get("failed", {}) else "-", ["-"] * 3
         if entry:
             measured = f"{entry['score']:.3f} ± {entry['stderr']:.3f}"
             flops = entry.get("flops")
@@ -158,6 +162,7 @@ def result_view(summary: dict[str, Any]) -> Group:
     ]
     if constant := test.get("constant"):
         lines.insert(2, f"best constant: the best of {constant['arms']} fixed schedules: {constant['about']}")
+    lines += failure_lines(test)
     title = visible_line(f"search {summary['search_id']}: {summary['state']}")
     told = [Text(visible_line(line), style="dim") for line in lines if line]
     return Group(Text(title, style="italic"), table, *told)
@@ -176,6 +181,15 @@ def compute_line(test: Mapping[str, Any]) -> str:
         return "at equal steps; what they cost in compute is unknown, as earlier versions did not count it"
     most = max(abs(entry["flops"] / best["flops"] - 1) for entry in others)
     return f"at equal compute, within {math.ceil(100 * most)} %"
+
+
+def failure_lines(test: Mapping[str, Any]) -> list[str]:
+    """Return a line for each baseline of a final test that failed, and why."""
+    return [
+        visible_line(f"{COMPARED[name]} failed: {reason}; the same command tries it again")
+        for name, reason in test.get("failed", {}).items()
+        if name in COMPARED
+    ]
 
 
 def limit_line(limit: int | None) -> str:
@@ -201,13 +215,17 @@ def confirmation_line(summary: dict[str, Any]) -> str:
         "base": confirmation["base"],
     }
     scores = ", ".join(
-        f"{name} {part['mean']:.3f}" + (f" ± {part['stderr']:.3f}" if part["stderr"] is not None else "")
+        f"{name} failed"
+        if part["mean"] is None
+        else f"{name} {part['mean']:.3f}" + (f" ± {part['stderr']:.3f}" if part["stderr"] is not None else "")
         for name, part in parts.items()
     )
+    seeds, failed = len(confirmation["seeds"]), confirmation["practitioner"]["incomplete"]
     grown = summary["nodes"]["total"] - 1 - confirmation["stages"]
     later = f"; {grown} stages later the search is not confirmed" if grown else ""
     return visible_line(
-        f"test on {len(confirmation['seeds'])} fresh seeds: {scores}"
+        f"test on {seeds} fresh seeds: {scores}"
+        + (f"; the practitioner's training failed on {failed} of {seeds}, left out" if failed else "")
         + (f"; against practitioner p = {p:.2g}" if p is not None else "")
         + later
     )

@@ -37,12 +37,16 @@ class StageRunner(ABC):
         trains: whether stages are trained, so that there has to be a task and a model.
         repeatable: whether a lost stage costs nothing to make again, so that the search's log need not wait
             for the disk.
+        any_length: whether stages of a path may differ in length from what the search is set to.
         processes_per_node: processes of a stage on one machine.
+        exact: whether a stage of any length ends within half a step of it.
     """
 
     trains: bool = True
     repeatable: bool = False
+    any_length: bool = True
     processes_per_node: int = 1
+    exact: bool = True
 
     def warm_up(self, stage_config: Mapping[str, Any]) -> None:  # noqa: B027 - most need not
         """Get ready for stages in the background, as a search begins that will need them.

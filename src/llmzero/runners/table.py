@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
@@ -22,16 +23,18 @@ class TableRunnerSettings:
     """`runner=table`."""
 
     table: str = setting(REQUIRED, "a tree of benchmarks/tables as NAME or NAME-SEED, or a file")
-    seed: int = setting(0, "the search's; table=NAME means the tree of that seed")
 
 
 class TableRunner(ClockedRunner):
     """Runs stages of a table on a simulated clock: they take the device seconds that they took in reality."""
 
+    any_length = False  # paths end where those of the table do
+    exact = False  # a stage ends with the validation nearest to its length
+
     def __init__(self, settings: TableRunnerSettings) -> None:
         super().__init__()
         self.settings = settings
-        self._tables: dict[int, Table] = {}
+        self._tables: dict[Path, Table] = {}
 
     def table(self, seed: int) -> Table:
         """Return the tree of a seed.
@@ -39,19 +42,20 @@ class TableRunner(ClockedRunner):
         Raises:
             UserError: there is none.
         """
-        if seed not in self._tables:
-            name, own = self.settings.table, self.settings.seed
-            file = table_file(name, seed)
-            if seed != own and file == table_file(name, own):
-                raise UserError(
-                    f"table={name}: is one tree, and has no stages of a fresh seed {seed}; set "
-                    f"search.confirm_seeds=0, or name another table: {known_tables()}"
-                )
-            self._tables[seed] = read_table(file)
-        return self._tables[seed]
+        file = table_file(self.settings.table, seed)
+        if file not in self._tables:
+            self._tables[file] = read_table(file)
+        return self._tables[file]
 
     def check(self, seeds: Sequence[int], catalogue: Catalogue, length: Length, depth: int) -> None:
-        """Refuse a search that asks for what a table has not."""
+        """Refuse a search that asks for what a table has not; its own seed comes first, then fresh ones."""
+        wanted = self.settings.table
+        for seed in seeds[1:]:
+            if table_file(wanted, seed) == table_file(wanted, seeds[0]):
+                raise UserError(
+                    f"table={wanted}: is one tree, and has no stages of a fresh seed {seed}; set "
+                    f"search.confirm_seeds=0, or name another table: {known_tables()}"
+                )
         for table in map(self.table, seeds):
             name, own = table.file.name, table.length
             if catalogue.keys() != table.catalogue.keys():

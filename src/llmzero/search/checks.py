@@ -62,7 +62,7 @@ def check_stages(store: EventStore, catalogue: Catalogue, budget: Budget) -> Non
             "version, or its runner, did not count it; give budget.flops=null and another limit"
         )
     for node in store.tree:
-        if node.state == "proposing":
+        if node.state in ("proposing", "withdrawn"):
             continue
         if problems := catalogue.problems(node.hparams):
             raise DamagedFileError(store.path, f"stage {node.node_id}: {problems[0]}", RESTORE)
@@ -80,6 +80,8 @@ def check_parts(config: SearchConfig, runner: StageRunner, models: Sequence[Asks
             raise UserError(
                 f"{group}=none: {name} trains, so it needs a {group}; name one, or use runner=simulated"
             )
+    if config.table is not None and (config.task or {}).get("_target_") is not None:
+        raise UserError("task: runner=table has the task of its table; leave task out")
     if config.stages == 0:
         raise UserError(
             f"budget.flops={config.budget.flops:g}: less than half of search.stage_flops="

@@ -7,6 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from statistics import fmean, stdev
 from typing import Any
 
@@ -80,7 +81,8 @@ class Confirmation:
     def rounds(self) -> Rounds[None]:
         """Write `confirmation.json`; nothing where no stage of the search could be trained.
 
-        As many replays as the search has workers run side by side.
+        As many replays as the search has workers run side by side. One in which a stage failed is run again
+        by the next command.
 
         Raises:
             UserError: a replay failed; the others are there for the next attempt.
@@ -136,7 +138,7 @@ class Confirmation:
         """Return the summary of a candidate's replay, run where needed; its cost is charged to no budget."""
         directory = self.workspace.confirm / candidate.name / f"seed-{seed}"
         summary = read_summary(directory)
-        if summary is None or summary["state"] != "finished":
+        if summary is None or summary["state"] != "finished" or _fell_short(candidate, summary):
             tracking = {"_target_": "llmzero.mirrors.tracking.NoTracking"}
             alone = replace(self.config, seed=seed, search_dir=str(directory), tracking=tracking)
             config = replay_config(alone, candidate.stages, candidate.lengths)
@@ -178,23 +180,22 @@ def compared(
     """Return what `confirmation.json` says of each candidate and of the base model.
 
     The winner is the strategy with the best mean validation score over the fresh seeds: test scores select
-        nothing.
+    nothing. Replays in which the practitioner's training failed are left out of all that it is compared with.
     """
-    entries = {
-        candidate.name: _scores(candidate, runs[candidate.name]) for candidate in (*strategies, practitioner)
-    }
+    entries = {strategy.name: _scores(strategy, runs[strategy.name]) for strategy in strategies}
+    trained = [not _fell_short(practitioner, summary) for summary in runs[practitioner.name]]
+    theirs = _scores(practitioner, list(compress(runs[practitioner.name], trained)))
+    theirs["incomplete"] = trained.count(False)
     base = [summary["test"]["base"]["score"] for summary in runs[practitioner.name]]
-    for strategy in strategies:
-        test = entries[strategy.name]["test"]
-        entries[strategy.name]["against"] = {
-            "practitioner": difference(test, entries[practitioner.name]["test"]),
-            "base": difference(test, base),
+    for entry in entries.values():
+        entry["against"] = {
+            "practitioner": difference(list(compress(entry["test"], trained)), theirs["test"]),
+            "base": difference(entry["test"], base),
         }
-    names = [strategy.name for strategy in strategies]
     return {
-        "winner": max(names, key=lambda name: entries[name]["validation_mean"]),
-        "strategies": {name: entries[name] for name in names},
-        "practitioner": entries[practitioner.name],
+        "winner": max(entries, key=lambda name: entries[name]["validation_mean"]),
+        "strategies": entries,
+        "practitioner": theirs,
         "base": {"test": base, **_mean(base)},
     }
 
@@ -202,27 +203,31 @@ def compared(
 def _scores(candidate: Candidate, summaries: Sequence[Summary]) -> dict[str, Any]:
     """Return a candidate's entry in `confirmation.json`.
 
-    `incomplete` counts replays in which a stage failed; they are judged by the stages before it.
+    `incomplete` counts replays in which a stage failed; strategies are judged by the stages before it.
     """
     validation = [summary["best"]["score"] for summary in summaries]
     test = [summary["test"]["best"]["score"] for summary in summaries]
     flops = [summary["test"]["best"].get("flops") for summary in summaries]
-    completed = [summary["nodes"]["completed"] for summary in summaries]  # the base model counts as one
     return {
         **({"node_id": candidate.node_id} if candidate.node_id else {}),
         "steps": candidate.steps,
-        "flops": None if None in flops else fmean(flops),
+        "flops": None if None in flops or not flops else fmean(flops),
         "validation": validation,
-        "validation_mean": fmean(validation),
-        "incomplete": sum(count <= len(candidate.stages) for count in completed),
+        "validation_mean": fmean(validation) if validation else None,
+        "incomplete": sum(_fell_short(candidate, summary) for summary in summaries),
         "test": test,
         **_mean(test),
     }
 
 
+def _fell_short(candidate: Candidate, summary: Summary) -> bool:
+    """Whether a stage of a candidate's replay was not trained to its end."""
+    return bool(summary["nodes"]["completed"] <= len(candidate.stages))  # the base model counts as one
+
+
 def _mean(scores: Sequence[float]) -> dict[str, float | None]:
     return {
-        "mean": fmean(scores),
+        "mean": fmean(scores) if scores else None,
         "stderr": stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None,
     }
 
@@ -231,7 +236,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> dict[str, float | None
     """Return the mean difference of scores of the same seeds, with two-sided p-values.
 
     They are those of Student's paired test and of Welch's test; None where there are no two seeds, or all
-    scores are equal.
+    scores are equal. Without scores all are None.
     """
     from scipy.stats import ttest_ind, ttest_rel
 
@@ -241,4 +246,5 @@ def difference(a: Sequence[float], b: Sequence[float]) -> dict[str, float | None
             paired = float(ttest_rel(a, b).pvalue)
         if len(set(a)) > 1 or len(set(b)) > 1:
             welch = float(ttest_ind(a, b, equal_var=False).pvalue)
-    return {"difference": fmean(a) - fmean(b), "p_paired": paired, "p_welch": welch}
+    apart = fmean(a) - fmean(b) if a and b else None
+    return {"difference": apart, "p_paired": paired, "p_welch": welch}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from llmzero.core.locations import stored
 from llmzero.core.stage import StageDir, StageSpec, StageStatus, State
 from llmzero.core.text import visible_line
 from llmzero.evidence.builder import EvidenceBuilder
+from llmzero.evidence.evidence import Choice
 from llmzero.evidence.proposal import Proposal, Resume, StopDecision
 from llmzero.runners.base import StageHandle, StageRunner
 from llmzero.search.judgements import Judgements
-from llmzero.search.methods.base import Expansion, SearchMethod, ThinkingMethod, WatchingMethod
+from llmzero.search.methods.base import Expansion, FreeMethod, SearchMethod, ThinkingMethod, WatchingMethod
 from llmzero.search.rounds import POLL_S, Rounds
 from llmzero.search.thinking import Prefetches, Think, in_background
 from llmzero.tree.budget import Budget
@@ -82,6 +84,7 @@ class Plan:
         audit_fraction: share of the stages that the early stopper would end, but which run on.
         prefetch_depth: stages below this depth have their likely child proposed before they end.
         path_stages: how many stages `lr_schedule` spans; None where each stage has its own.
+        retries_failed: whether stages that failed under an earlier driver are tried again.
     """
 
     length: Length
@@ -91,6 +94,7 @@ class Plan:
     audit_fraction: float = 0.0
     prefetch_depth: int = 0
     path_stages: int | None = None
+    retries_failed: bool = False
 
     def schedule(self, depth: int) -> tuple[float, float]:
         """Return the shares of `lr_schedule` at which a stage at this depth begins and ends."""
@@ -137,6 +141,7 @@ class Driver:
         self.budget, self.plan, self.root_hparams = budget, plan, root_hparams
         self._watcher = method if isinstance(method, WatchingMethod) else None
         self._thinker = method if isinstance(method, ThinkingMethod) else None
+        self._free = method if isinstance(method, FreeMethod) else None
         self.on_change, self.settle = on_change, settle
         self._think = think
         self._proposals: dict[str, Future[Proposal]] = {}  # of nodes that are being proposed
@@ -189,7 +194,7 @@ class Driver:
                     self._create(
                         expansion.parent_id,
                         expansion.hparams,
-                        expansion.proposal,
+                        self._within_bounds(expansion.proposal, self.store.tree.planned),
                         length=expansion.length,
                         memo=expansion.memo,
                         schedule=expansion.schedule,
@@ -207,7 +212,11 @@ class Driver:
         tree = self.store.tree
         node_id, parent = tree.next_id(), tree[expansion.parent_id]
         prefetched = self._prefetches.take(parent.node_id)
-        question = prefetched.result if prefetched else self._think(self.store, parent.node_id, None)
+        question = (
+            prefetched.result
+            if prefetched
+            else self._think(self.store, parent.node_id, None, expansion.choice)
+        )
         self._record(
             "proposing",
             node_id=node_id,
@@ -216,6 +225,8 @@ class Driver:
             **vars(expansion.length or self.plan.length),
             memo=expansion.memo,
             prefetched=prefetched is not None,
+            why=expansion.why,
+            others=list(expansion.others),
         )
         self._proposals[node_id] = in_background(question)
         self.on_change(self)
@@ -229,7 +240,9 @@ class Driver:
             question = self._prefetches.question(node.parent_id)
         else:
             before = self.store.before("proposing", node.node_id)
-            question = self._think(before, node.parent_id, None)
+            asked = node.asked or {}
+            choice = Choice(asked.get("why", ""), tuple(asked.get("others", ())))
+            question = self._think(before, node.parent_id, None, choice)
         self._proposals[node.node_id] = in_background(question)
 
     def _take_proposals(self) -> bool:
@@ -241,11 +254,59 @@ class Driver:
         if not ready or self._time_is_over():
             return False
         for node_id in ready:
-            proposal, node = self._proposals.pop(node_id).result(), self.store.tree[node_id]
-            assert node.parent_id is not None
-            hparams = {**self.store.tree[node.parent_id].hparams, **proposal.changes}
-            self._start(self._create(node.parent_id, hparams, proposal, node=node))
+            self._answered(self.store.tree[node_id], self._proposals.pop(node_id).result())
         return True
+
+    def _answered(self, node: Node, proposal: Proposal) -> None:
+        """Start the stage that was proposed, or withdraw it.
+
+        It is withdrawn where the agent closes its parent, unless that is the only node left to grow from by
+        now, or where it names another parent that may get no more children by now. The method goes on then.
+        """
+        tree, asked = self.store.tree, node.parent_id
+        assert asked is not None
+        parent_id = proposal.parent or asked
+        may_grow = self._free.open_nodes(tree) if self._free else ()
+        closes = proposal.action == "close"
+        only = closes and not any(each != asked for each in may_grow)
+        if not closes and (parent_id == asked or parent_id in may_grow):
+            proposal = self._within_bounds(proposal, tree.planned - 1.0)
+            hparams = {**tree[parent_id].hparams, **proposal.changes}
+            self._start(self._create(parent_id, hparams, proposal, node=node))
+            return
+        reason = proposal.rationale if closes else f"it was to continue {parent_id}, which is closed by now"
+        if only:
+            reason = f"the agent would close {asked}, the only stage that can be continued now: {reason}"
+        self._record(
+            "withdrawn",
+            node_id=node.node_id,
+            reason=reason,
+            closes=closes and not only,
+            proposal=proposal.to_dict(),
+        )
+        self._fill()  # before the next answer is taken: a driver that begins here decides alike
+
+    def _within_bounds(self, proposal: Proposal, others: float) -> Proposal:
+        """Return a proposal whose stage is no longer than what is left, unless that is less than usual, and
+        not beyond the lengths of the search.
+
+        `others` is the length of all other stages, in usual ones.
+        """
+        if proposal.length == 1.0:
+            return proposal
+        least, most = self.evidence.lengths
+        left = math.inf if self.budget.stages is None else self.budget.stages - others
+        if self.budget.flops is not None:
+            flops = self.budget.flops - (self.store.ledger.flops or 0.0) - self._flops_under_way()
+            usual = self._usual_flops()
+            left = min(left, flops / usual if usual else math.inf)
+        most = min(most, max(1.0, float(f"{left:.3g}")))
+        length = min(max(proposal.length, least), most)
+        if length == proposal.length:
+            return proposal
+        why = "as no more is left of the budget" if most < self.evidence.lengths[1] else "a bound of lengths"
+        note = f"length={proposal.length:g}: taken for {length:g}, {why}."
+        return replace(proposal, length=length, notes=(*proposal.notes, note))
 
     def _time_is_over(self) -> bool:
         return any(name in TIME_LIMITS for name in self.spent_limits())
@@ -267,7 +328,7 @@ class Driver:
         self.store.ledger.seconds = self.elapsed
         limits = self.store.ledger.spent_limits(
             self.budget,
-            planned_stages=len(self.store.tree) - 1,
+            planned_stages=self.store.tree.planned,
             running_gpu_seconds=sum(r.status.gpu_seconds for r in self.running.values())
             + self.store.uncharged_idle(self.idle()),
             planned_flops=self._planned_flops() if self.budget.flops is not None else 0.0,
@@ -275,16 +336,22 @@ class Driver:
         return [*limits, "stop"] if self.workspace.stop_file.exists() else limits
 
     def _planned_flops(self) -> float:
-        """Return the compute that stages under way will have cost, and half of that of the next one.
+        """Return the compute that stages under way will have cost, and half of that of the next one."""
+        return self._flops_under_way() + self._usual_flops() / 2
 
-        Of a length in steps that is what stages have cost so far, on average.
-        """
-        ledger, tree = self.store.ledger, self.store.tree
-        usual = (ledger.flops or 0.0) / max(1, ledger.stages)
-        under_way = [tree[node_id] for node_id in (*self.running, *self._proposals)]
-        lengths = [node.length for node in under_way if node.parent_id is not None]
-        costs = [usual if length.flops is None else length.flops for length in (*lengths, self.plan.length)]
-        return sum(costs) - costs[-1] / 2
+    def _flops_under_way(self) -> float:
+        """Return the compute that stages under way will have cost: of one in steps, as others did so far."""
+        usual = self._usual_flops()
+        under_way = [self.store.tree[node_id] for node_id in (*self.running, *self._proposals)]
+        stages = [node for node in under_way if node.parent_id is not None]
+        return sum(usual * node.multiple if node.flops is None else node.flops for node in stages)
+
+    def _usual_flops(self) -> float:
+        """Return the compute of a stage of the usual length: of one in steps, what it was on average."""
+        ledger = self.store.ledger
+        if self.plan.length.flops is not None:
+            return self.plan.length.flops
+        return (ledger.flops or 0.0) / max(1.0, ledger.lengths)
 
     def _create(
         self,
@@ -302,7 +369,7 @@ class Driver:
         node_id = node.node_id if node else tree.next_id()
         parent = tree[parent_id] if parent_id else None
         resume_from = self._checkpoint(parent, proposal.resume) if parent else None
-        length = node.length if node else length or self.plan.length
+        length = (node.length if node else length or self.plan.length).times(proposal.length)
         depth = parent.depth + 1 if parent else 0
         self._record(
             "created",
@@ -365,16 +432,19 @@ class Driver:
     def _adopt(self) -> None:
         """Attach to stages of an earlier driver that run or have ended, and restart the others.
 
-        A base model that failed is tried again: without it there is no search.
+        A base model that failed is tried again, as without it there is no search, and other stages where the
+        plan says so.
         """
-        root = self.store.tree.root
-        if root.final and not root.usable:
-            StageDir(self.workspace.nodes / ROOT).result_file.unlink(missing_ok=True)
-            self._start(root)
+        tried = self.store.tree if self.plan.retries_failed else [self.store.tree.root]
+        failed = [node for node in tried if node.final and not node.usable]
+        for node in failed:
+            StageDir(self.workspace.nodes / node.node_id).result_file.unlink(missing_ok=True)
+            self._start(node)
+        if self.store.tree.root in failed:
             return
         over = self._time_is_over()
         self._prefetches.take_up(over)
-        for node in [node for node in self.store.tree if not node.final]:
+        for node in [node for node in self.store.tree if node.under_way and node.node_id not in self.running]:
             if node.state == "proposing":
                 if not over:
                     self._propose_again(node)
@@ -410,7 +480,11 @@ class Driver:
         if self._stands_still():
             return True
         self.settle()
-        changed = self._take_proposals()
+        changed = False
+        while self._take_proposals():
+            changed = True
+            if self._stands_still():  # for the question that follows a stage that was withdrawn
+                return True
         self._take_verdicts()
         for node_id, running in self.running.items():
             status = running.handle.poll()

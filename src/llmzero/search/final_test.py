@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from llmzero.core.compute import summed
 from llmzero.core.errors import UserError
 from llmzero.core.files import write_json
 from llmzero.core.hparams import HParams
-from llmzero.core.length import Length
+from llmzero.core.length import Length, flops_text
 from llmzero.core.stage import StageDir, StageResult, StageSpec, best_point
 from llmzero.core.text import visible_line
 from llmzero.runners.base import StageRunner
@@ -29,7 +30,8 @@ from llmzero.tree.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-Score = dict[str, Any]
+Score = dict[str, Any]  # of `test.json`; `FAILED` holds what went wrong with a baseline
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Trained:
         return cls(max(ends, default=0), spent, sum(result.gpu_seconds for result in results))
 
 
+# Name, checkpoint, its hyperparameters, what is behind it, and its validation score.
+Measure = Callable[[str, Path, HParams, Trained, float | None], Rounds[Score]]
+
+
 class FinalTest:
     """Measures base, practitioner and best on the test split; resumable, and paid once."""
 
@@ -80,20 +86,21 @@ class FinalTest:
         workers: int,
         *,
         practitioner: bool = True,
-        constant: Callable[[Trained, int], Rounds[Score]] | None = None,
+        constant: Callable[[Trained, int, Measure], Rounds[Score]] | None = None,
         incumbents: bool = False,
     ) -> Rounds[None]:
         """Write `test.json`: score, stderr and n, with the steps, compute and device seconds behind each.
 
-        The practitioner's entry is null where it is not wanted, or could not be trained, for want of memory
-        for example. `workers` stages run side by side, the practitioner's training, the longest, among the
-        first.
+        The practitioner's entry is null where it is not wanted, or was not trained as long as it should,
+        for want of memory for example. `failed` says what went wrong, by baseline; the next run of the same
+        command tries it again. `workers` stages run side by side, the practitioner's training, the longest,
+        among the first.
 
         Args:
             workers: how many.
             practitioner: whether its configuration is trained as long as the best path.
-            constant: tunes and tests fixed schedules of the length of the best path, given what is behind it
-                and its number of stages; None leaves `constant` out of the file.
+            constant: tunes and tests fixed schedules of the length of the best path, given what is behind it,
+                its number of stages, and what measures a checkpoint; None leaves `constant` out of the file.
             incumbents: whether every node that ever was the best by validation is measured too, for
                 `trajectory`.
 
@@ -110,14 +117,19 @@ class FinalTest:
         for node in (tree.root, best, *(incumbent.node for incumbent in reached)):
             works.setdefault(node.node_id, self._node(node))
         scores = yield from side_by_side(works, workers)
+        baselines: dict[str, Score] = {"practitioner": scores.get("practitioner", {})}
+        if constant is not None:
+            tuning = constant(self._behind(best), best.depth, self._measured) if best.depth else None
+            baselines["constant"] = (yield from tuning) if tuning is not None else {}
+        failed = {name: entry.pop(FAILED) for name, entry in baselines.items() if FAILED in entry}
         report: dict[str, Any] = {
             "base": scores[ROOT],
-            "practitioner": scores.get("practitioner") or None,
             "best": {**scores[best.node_id], "node_id": best.node_id},
+            **{name: entry or None for name, entry in baselines.items()},
+            **({FAILED: failed} if failed else {}),
         }
-        if constant is not None:
-            tuned = (yield from constant(self._behind(best), best.depth)) if best.depth else {}
-            report["constant"] = tuned or None
+        for name, reason in failed.items():
+            log.warning("%s: %s; the next run of the same command tries again", name, reason)
         if incumbents:
             report["trajectory"] = [
                 {
@@ -142,27 +154,32 @@ class FinalTest:
         return Trained.by([stage.result for stage in path if stage.result])
 
     def _practitioner(self, wanted: Trained) -> Rounds[Score]:
-        """Train the practitioner's configuration as long as `wanted`, and measure it; nothing where that
-        failed.
+        """Train the practitioner's configuration as long as `wanted`, and measure it; where it was not
+        trained so long, return why.
         """
         name = f"practitioner-{wanted.steps if wanted.flops is None else format(wanted.flops, '.0f')}"
-        score, checkpoint, behind = yield from self._train_practitioner(name, wanted)
-        if checkpoint is None:
-            log.warning(
-                "the practitioner's configuration could not be trained, so there is no test score of it"
-            )
-            return {}
+        first, remaining = self._beginning(wanted)
+        assert first.result is not None
+        behind = self._behind(first)
+        candidates = [(first.score or 0.0, _checkpoint(first))] if first.parent_id or not wanted.steps else []
+        if remaining.left(0, 0.0) > 0:
+            spec = self._attempt(f"{name}-training", remaining, first.result.last_checkpoint)
+            result = yield from self._ended(spec)
+            self.store.charge_setup(spec.node_id, result.gpu_seconds, result.flops)
+            if trouble := shortfall(result, remaining, self.runner.exact):
+                return {FAILED: trouble}
+            assert result.checkpoint is not None
+            candidates.append((result.best_score or 0.0, result.checkpoint))
+            behind = Trained.by([*([first.result] if first.parent_id else []), result])
+        score, checkpoint = max(candidates, key=lambda pair: pair[0])
         return (yield from self._measured(name, checkpoint, self.defaults, behind, score))
 
-    def _train_practitioner(
-        self, name: str, wanted: Trained
-    ) -> Rounds[tuple[float | None, Path | None, Trained]]:
-        """Train the practitioner's configuration for the compute that is wanted, or for as many steps where
-        that is unknown; return the validation score of its best checkpoint, that, and what is behind it all.
+    def _beginning(self, wanted: Trained) -> tuple[Node, Length]:
+        """Return the stage that the practitioner's training goes on from, and for how long: for the compute
+        that is wanted, or as many steps where that is unknown.
 
-        It goes on from the search's first stage that has that configuration, unless that was longer, and its
-        checkpoint is selected on validation as the search's is. Checkpoints before a failure count; None
-        where there is none.
+        It is the search's first stage that has that configuration, unless that was longer; else the base
+        model.
         """
         first = self.store.tree.practitioner() or self.store.tree.root
         if self.defaults.get("lr_schedule", "constant") != "constant":
@@ -171,24 +188,26 @@ class FinalTest:
         if remaining is None:
             first = self.store.tree.root
             remaining = _remaining(self._behind(first), wanted)
-        assert first.result is not None and remaining is not None
-        behind = self._behind(first)
-        candidates = [(first.score or 0.0, _checkpoint(first))] if first.parent_id or not wanted.steps else []
-        if remaining.left(0, 0.0) > 0:
+        assert remaining is not None
+        return first, remaining
+
+    def _attempt(self, name: str, length: Length, checkpoint: Path | None) -> StageSpec:
+        """Return the attempt at the practitioner's training that is under way, or has come to its end; a new
+        one, in a directory of its own, where all have failed.
+        """
+        for number in count(1):
             spec = self._spec(
-                f"{name}-training",
-                **vars(remaining),
-                resume_from=first.result.last_checkpoint,
+                name if number == 1 else f"{name}-{number}",
+                **vars(length),
+                resume_from=checkpoint,
                 hparams=self.defaults,
                 config=self.config,
             )
-            result = yield from self._ended(spec)
-            self.store.charge_setup(spec.node_id, result.gpu_seconds, result.flops)
-            candidates += [(result.best_score or 0.0, result.checkpoint)] if result.checkpoint else []
-            behind = Trained.by([*([first.result] if first.parent_id else []), result])
-        if not candidates:
-            return None, None, behind
-        return (*max(candidates, key=lambda pair: pair[0]), behind)
+            earlier = StageDir(spec.directory).result()
+            if earlier is None or not shortfall(earlier, length, self.runner.exact):
+                break
+            self.store.charge_setup(spec.node_id, earlier.gpu_seconds, earlier.flops)
+        return spec
 
     def _measured(
         self, name: str, checkpoint: Path, hparams: HParams, behind: Trained, validation: float | None
@@ -245,6 +264,23 @@ class FinalTest:
             yield len(status.validation) > seen
             seen = len(status.validation)
         return handle.result()
+
+
+def shortfall(result: StageResult, length: Length, exact: bool) -> str | None:
+    """Return why a training is none of a length, in a line; None where it is.
+
+    Args:
+        result: how it ended.
+        length: that it was asked for.
+        exact: whether it was to end within half a step of that.
+    """
+    if result.state != "completed" or not result.validation or result.checkpoint is None:
+        error = f": {result.error}" if result.error else ""
+        return visible_line(f"its training {result.state}{error}")
+    steps, unknown = result.validation[-1].step, length.flops is not None and result.flops is None
+    if exact and not unknown and not length.ends(steps, result.flops):
+        return f"its training ended after {steps} steps ({flops_text(result.flops)}), short of {length}"
+    return None
 
 
 def incumbents_of(tree: Tree) -> list[Incumbent]:

@@ -12,10 +12,11 @@ from llmzero.agents.base import AsksModel, EarlyStopper, Proposer
 from llmzero.agents.journal import CallJournal
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
+from llmzero.core.length import LENGTHS
 from llmzero.core.parts import make
 from llmzero.core.stage import StageDir, StageSpec
 from llmzero.evidence.builder import EvidenceBuilder
-from llmzero.evidence.evidence import Evidence
+from llmzero.evidence.evidence import UNTOLD, Choice, Evidence
 from llmzero.evidence.proposal import Proposal
 from llmzero.mirrors.display import Display
 from llmzero.mirrors.replays import ReplayDisplay
@@ -80,29 +81,40 @@ class Session:
         """
         catalogue, metrics = config.catalogue, config.metric_catalogue
         workspace = Workspace(Path(config.search_dir).absolute())
+        runner = runner or make(
+            config.runner,
+            "runner",
+            workers=config.search.workers,
+            catalogue=catalogue,
+            secrets=secrets_of(config),
+            directory=workspace.path,
+        )
+        proposer = make(
+            config.agent,
+            "agent",
+            name=None,
+            llm=config.llm,
+            catalogue=catalogue,
+            metric_catalogue=metrics,
+        )
         session = cls(
             config=config,
             workspace=workspace,
             catalogue=catalogue,
-            evidence=EvidenceBuilder(workspace.nodes, catalogue, metrics, config.seed, briefing(config)),
-            runner=runner
-            or make(
-                config.runner,
-                "runner",
-                workers=config.search.workers,
-                catalogue=catalogue,
-                secrets=secrets_of(config),
-                directory=workspace.path,
+            evidence=EvidenceBuilder(
+                workspace.nodes,
+                catalogue,
+                metrics,
+                config.seed,
+                briefing(config, asks_model=isinstance(proposer, AsksModel)),
+                max_depth=config.search.max_depth,
+                stages=config.stages,
+                lengths=LENGTHS if getattr(runner, "any_length", True) else (1.0, 1.0),
+                validation_temperature=(config.trainer or {}).get("validation_temperature"),
             ),
+            runner=runner,
             stopper=make(config.stopper, "stopper", llm=config.llm, audit_fraction=None),
-            proposer=make(
-                config.agent,
-                "agent",
-                name=None,
-                llm=config.llm,
-                catalogue=catalogue,
-                metric_catalogue=metrics,
-            ),
+            proposer=proposer,
             tracking=make(config.tracking, "tracking", secrets=secrets_of(config)),
             shown=shown,
         )
@@ -229,7 +241,8 @@ class Session:
         incumbents = self.config.search.test_incumbents
         wanted = {"trajectory": incumbents, "constant": constant}
         tested = read_test(self.workspace.path)
-        if store.ended and tested and all(name in tested for name, asked in wanted.items() if asked):
+        complete = tested and all(name in tested for name, asked in wanted.items() if asked)
+        if store.ended and tested and complete and not tested.get("failed"):
             return
         outputs.refresh(store)
         compared = "base and best" if self.shown else "base, practitioner and best"
@@ -237,7 +250,7 @@ class Session:
         groups, defaults = self.stage_groups, self.catalogue.defaults()
         test = FinalTest(self.workspace, store, self.runner, groups, defaults, self.config.seed)
         workers = self.config.search.workers
-        tuning = Tuning(self.workspace, store, self.config, self._replay)
+        tuning = Tuning(self.workspace, store, self.config, self._replay, self.runner.exact)
         yield from test.rounds(
             workers,
             practitioner=self.shown is None,
@@ -250,11 +263,11 @@ class Session:
         """Make the search method; evidence for the agent that it asks includes what is left of the budget."""
         config = self.config
 
-        def evidence_of(tree: Tree, node_id: str) -> Evidence:
-            return self.evidence.for_proposal(tree, node_id, self._ledger.left(config.budget))
+        def evidence_of(tree: Tree, node_id: str, choice: Choice = UNTOLD) -> Evidence:
+            return self.evidence.for_proposal(tree, node_id, self._ledger.left(config.budget), choice=choice)
 
-        def propose(tree: Tree, node_id: str) -> Proposal:
-            return self.proposer.propose(evidence_of(tree, node_id))
+        def propose(tree: Tree, node_id: str, choice: Choice) -> Proposal:
+            return self._proposed(evidence_of(tree, node_id, choice))
 
         context = MethodContext(
             catalogue=self.catalogue,
@@ -267,17 +280,37 @@ class Session:
             stages=config.stages,
             workers=config.search.workers,
             thinks=self._thinks,
+            lengths=self.evidence.lengths,
         )
         method: SearchMethod = make(config.search.method, "search.method", context=context)
         return method
 
+    def _proposed(self, evidence: Evidence) -> Proposal:
+        """Return what the agent proposes.
+
+        Raises:
+            UserError: an agent from outside closes its parent, or names another, where that was not offered.
+        """
+        proposal, standing = self.proposer.propose(evidence), evidence.standing
+        others = [view.node_id for view in standing.others] if standing else []
+        own = evidence.stage.node_id
+        if (proposal.action == "close" and not others) or proposal.parent not in (None, own, *others):
+            raise UserError(
+                f"agent={self.config.agent['name']}: proposed action={proposal.action}, "
+                f"parent={proposal.parent} below {own}, where evidence.standing.others is {others}: it may "
+                "close a stage where there are others, and name one of these alone"
+            )
+        return proposal
+
     def _driver(self, store: EventStore, display: Display | ReplayDisplay, bill: Bill) -> Driver:
         config = self.config
 
-        def think(known: EventStore, node_id: str, until: int | None) -> Callable[[], Proposal]:
+        def think(
+            known: EventStore, node_id: str, until: int | None, choice: Choice
+        ) -> Callable[[], Proposal]:
             left = known.ledger.left(config.budget)
-            evidence = self.evidence.for_proposal(known.tree, node_id, left, until=until)
-            return partial(self.proposer.propose, evidence)
+            evidence = self.evidence.for_proposal(known.tree, node_id, left, choice=choice, until=until)
+            return partial(self._proposed, evidence)
 
         def on_change(driver: Driver) -> None:
             statuses = {node_id: running.status for node_id, running in driver.running.items()}
@@ -290,6 +323,7 @@ class Session:
             stage_config=self.stage_groups,
             audit_fraction=config.stopper.get("audit_fraction") or 0.0,
             path_stages=config.search.max_depth if (config.trainer or {}).get("lr_over") == "path" else None,
+            retries_failed=self.shown is not None,
             prefetch_depth=config.search.max_depth if config.search.prefetch and self._thinks else 0,
         )
         return Driver(

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 from llmzero.core.stage import best_point
+from llmzero.evidence.evidence import Choice
 from llmzero.evidence.proposal import Proposal
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from llmzero.search.methods.base import Expansion
 
 T = TypeVar("T")
-# Prepares the question for a child of a stage of a search, on what that tells up to a step (None: all of it);
-# what is returned asks it, in any thread.
-Think = Callable[[EventStore, str, int | None], Callable[[], Proposal]]
+# Prepares the question for a child of a stage of a search, on what that tells up to a step (None: all of it),
+# with why the method chose it; what is returned asks it, in any thread.
+Think = Callable[[EventStore, str, int | None, Choice], Callable[[], Proposal]]
+AHEAD = Choice("It is about to end, and its path is likely to go on.")
 
 
 def in_background(work: Callable[[], T]) -> Future[T]:
@@ -86,7 +88,7 @@ class Prefetches:
     def begin(self, node_id: str, step: int) -> None:
         """Have the child of a running stage proposed, on what is known at a step."""
         assert self._think is not None
-        question = self._think(self._store, node_id, step)
+        question = self._think(self._store, node_id, step, AHEAD)
         self._record("prefetching", node_id=node_id, step=step)
         self.under_way[node_id] = in_background(question)
 
@@ -95,7 +97,7 @@ class Prefetches:
         prefetch = self._store.tree[node_id].prefetch
         assert self._think is not None
         assert prefetch is not None
-        return self._think(self._store.before("prefetching", node_id), node_id, prefetch["step"])
+        return self._think(self._store.before("prefetching", node_id), node_id, prefetch["step"], AHEAD)
 
     def take_up(self, over: bool) -> None:
         """Ask again what an earlier driver asked and has not used; not where the search is `over`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ from llmzero.core.compute import summed
 from llmzero.core.text import visible_line
 from llmzero.mirrors.replays import ReplaysDisplay
 from llmzero.search.confirm import RunSearch
-from llmzero.search.final_test import Score, Trained
+from llmzero.search.final_test import FAILED, Measure, Score, Trained, shortfall
 from llmzero.search.methods.fixed import FixedSettings
 from llmzero.search.rounds import Rounds
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.budget import Budget
 from llmzero.tree.store import EventStore
+from llmzero.tree.tree import ROOT, Node, Tree
 from llmzero.tree.workspace import Workspace
 
 NAME = "fixed schedules"
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,25 @@ class Tuning:
     Attributes:
         config: the search's configuration.
         run: runs the search that a configuration describes, to its final test, and returns its summary.
+        exact: whether its stages are as long as was asked for, see `StageRunner`.
     """
 
     workspace: Workspace
     store: EventStore
     config: SearchConfig
     run: RunSearch
+    exact: bool
 
-    def rounds(self, path: Trained, depth: int) -> Rounds[Score]:
-        """Return the entry of `test.json` on the best arm, whose training was charged to no budget; nothing
-        where every arm failed, the base model's where none has passed its validation score.
+    def rounds(self, path: Trained, depth: int, measure: Measure) -> Rounds[Score]:
+        """Return the entry of `test.json` on the best arm, whose training was charged to no budget: the base
+        model's where none has passed its validation score, and what failed of the arms.
+
+        An arm that did not run to its end is not chosen, whatever it reached; the next run tries it again.
 
         Args:
             path: what is behind the end of the best path.
             depth: its number of stages, and the number of stages of each arm.
+            measure: tests a checkpoint.
 
         Raises:
             UserError: the search failed; the next attempt goes on with it.
@@ -62,21 +67,32 @@ class Tuning:
             summed((spent["flops"], spent["setup_flops"])),
         )
         inner = EventStore(Workspace(Path(config.search_dir)).tree_file, repair=False).tree
-        if not any(node.score is not None for node in inner.stages()):
-            log.warning("all fixed schedules failed, so there is no test score of one: %s", config.search_dir)
-            return {}
-        node = inner[summary["test"]["best"]["node_id"]]
+        arms = [_arm(inner, first) for first in inner.children(ROOT)]
+        troubles = {arm[-1].node_id: trouble for arm in arms if (trouble := _trouble(arm, depth, self.exact))}
+        whole = [arm for arm in arms if arm[-1].node_id not in troubles]
+        failed = f"{len(troubles)} of {len(arms)} fixed schedules failed: {'; '.join(troubles.values())}"
+        told = {FAILED: visible_line(failed)} if troubles else {}
+        if not whole:
+            return told
+        node = inner.best([inner.root, *(stage for arm in whole for stage in arm)])
+        assert node is not None
+        given = _given(next((arm for arm in whole if node in arm), []))
+        tested = summary["test"]["best"]
+        if node.node_id != tested["node_id"]:  # which is of an arm that failed
+            assert node.result is not None
+            assert node.result.checkpoint is not None
+            name = f"constant-{node.node_id}"
+            tested = yield from measure(name, node.result.checkpoint, node.hparams, given, node.score)
         about = str(node.proposal.get("rationale")).partition(": ")[2] or "The base model."
-        while node.parent_id and node.children:  # what the arm was given, whichever checkpoint is the best
-            node = inner[node.children[-1]]
-        given = Trained.by([stage.result for stage in inner.path(node.node_id)[1:] if stage.result])
         return {
-            **summary["test"]["best"],
+            **tested,
+            "node_id": node.node_id,
             **vars(given),
             "gpu_seconds": round(given.gpu_seconds, 1),
             "about": visible_line(about),
-            "arms": len(inner.root.children),
+            "arms": len(arms),
             "tuning_flops": spent["flops"],
+            **told,
         }
 
     def fixed_config(self, path: Trained, depth: int) -> SearchConfig:
@@ -111,3 +127,26 @@ class Tuning:
                 method=method,
             ),
         )
+
+
+def _arm(tree: Tree, first: Node) -> list[Node]:
+    """Return the stages of an arm, by the first of them."""
+    arm = [first]
+    while arm[-1].children:
+        arm.append(tree[arm[-1].children[-1]])
+    return arm
+
+
+def _trouble(arm: Sequence[Node], depth: int, exact: bool) -> str | None:
+    """Return why an arm did not run to its end; None where it did."""
+    for node in arm:
+        assert node.result is not None
+        if trouble := shortfall(node.result, node.length, exact):
+            about = str(node.proposal.get("rationale")).partition(": ")[2]
+            return f"{about} Stage {node.depth} of {depth}: {trouble}"
+    return None if len(arm) == depth else f"it ended after {len(arm)} of {depth} stages"
+
+
+def _given(arm: Sequence[Node]) -> Trained:
+    """Return what the stages of an arm were given, whichever of its checkpoints is the best."""
+    return Trained.by([stage.result for stage in arm if stage.result])

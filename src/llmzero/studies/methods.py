@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmzero.core.errors import UserError
+from llmzero.search.final_test import FAILED
 from llmzero.studies.runs import Run, Runs, finished_runs
 from llmzero.studies.statistics import (
     Array,
@@ -57,7 +58,9 @@ def check_budgets(study: Study) -> None:
 def compared(study: Study) -> dict[str, Any]:
     """Return all numbers of a comparison."""
     runs = Runs(finished_runs(study), _stage_budgets(study))
-    return comparison(runs, study.rows, study.tasks, study.seeds, [str(cell) for cell in study.unfinished])
+    unfinished = [str(cell) for cell in study.unfinished]
+    numbers = comparison(runs, study.rows, study.tasks, study.seeds, unfinished)
+    return {**numbers, FAILED: study.failed}
 
 
 def comparison(

@@ -45,7 +45,7 @@ class Job(Protocol):
 
 
 def run_study(study: Study, config: StudyConfig) -> list[str]:
-    """Run the cells that have not finished; return which failed, and why.
+    """Run the cells that have not finished, and those of a failed baseline; return which failed, and why.
 
     A failure leaves the others alone.
     """
@@ -53,7 +53,7 @@ def run_study(study: Study, config: StudyConfig) -> list[str]:
     remove_temporary(study.directory)
     for pair in study.pairs:
         pair.claim()
-    unfinished = study.unfinished
+    still_open = study.open
     resources = {**(config.search_job or {}), **(config.slurm or {})}
     executor = (
         job_array(run_cell, study.directory, config.cluster, config.at_once, resources)
@@ -70,10 +70,10 @@ def run_study(study: Study, config: StudyConfig) -> list[str]:
     )
     failed: list[str] = []
     with Progress(*columns, console=Terminal()) as progress, executor as submit:
-        done = len(study.cells) - len(unfinished)
+        done = len(study.cells) - len(still_open)
         bar = progress.add_task("cells", total=len(study.cells), completed=done)
-        jobs = submit([cell.config for cell in unfinished])
-        for cell, error in _ended(dict(zip(unfinished, jobs, strict=True))):
+        jobs = submit([cell.config for cell in still_open])
+        for cell, error in _ended(dict(zip(still_open, jobs, strict=True))):
             progress.advance(bar)
             if error is not None:
                 failed.append(f"{cell}: {error}")

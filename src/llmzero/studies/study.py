@@ -16,6 +16,7 @@ from llmzero.config import StudyConfig
 from llmzero.core.documents import dump_yaml, is_whole
 from llmzero.core.errors import UserError
 from llmzero.core.files import remove_temporary, write_atomic
+from llmzero.search.final_test import FAILED
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.outcomes import read_summary
@@ -39,9 +40,12 @@ class Pair:
         """Return the search of a seed."""
         return Cell(self, seed)
 
-    def check(self, seed: int) -> None:
+    def check(self, seeds: Sequence[int]) -> None:
         """Raise `UserError` where its cells cannot work, or the folder holds other searches."""
-        session = Session.from_config(self.cell(seed).config)
+        session = Session.from_config(self.cell(seeds[0]).config)
+        search = self.config.search
+        for seed in seeds[1:]:
+            session.runner.check([seed], session.catalogue, search.length, search.max_depth)
         session.check_sources()
         session.check_models()
         if self._config_file.exists() and (
@@ -88,6 +92,11 @@ class Cell:
         summary = read_summary(self.directory)
         return summary if summary and summary["state"] == "finished" else None
 
+    def failed(self) -> dict[str, str]:
+        """Return which baselines of its final test failed, and why."""
+        failed: dict[str, str] = ((self.summary() or {}).get("test") or {}).get(FAILED, {})
+        return failed
+
 
 @dataclass(frozen=True)
 class Study:
@@ -106,6 +115,16 @@ class Study:
     def unfinished(self) -> list[Cell]:
         """The searches that have not finished."""
         return [cell for cell in self.cells if cell.summary() is None]
+
+    @property
+    def failed(self) -> list[str]:
+        """The searches of which a baseline failed: which, and why."""
+        return [f"{cell}: {name}: {why}" for cell in self.cells for name, why in cell.failed().items()]
+
+    @property
+    def open(self) -> list[Cell]:
+        """The searches that the next run carries on: unfinished ones, and those of a failed baseline."""
+        return [cell for cell in self.cells if cell.summary() is None or cell.failed()]
 
     @property
     def rows(self) -> list[str]:
@@ -149,7 +168,7 @@ def study_of(config: StudyConfig, group: str, compose_row: Compose) -> Study:
         for row in rows
     ]
     for pair in pairs:
-        _checked(f"{group}.{pair.row} on tasks.{pair.task}", pair.check, seeds[0])
+        _checked(f"{group}.{pair.row} on tasks.{pair.task}", pair.check, seeds)
     return Study(directory, pairs, seeds)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from llmzero.core.text import visible_line
+from llmzero.search.final_test import FAILED
 
 Entry = dict[str, Any]
 NOTES = """\
@@ -46,7 +47,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
             f"## {task}\n\nUp to {comparison['budget_stages'][task]} stages a search.\n",
             _methods(comparison["per_task"][task], first),
         ]
-    return "\n".join([*parts, *_unfinished(comparison)])
+    return "\n".join([*parts, *_left_out(comparison)])
 
 
 def _methods(entries: dict[str, Entry], first: str) -> str:
@@ -81,17 +82,24 @@ def transfer_table(transfer: dict[str, Any]) -> str:
         for name in transfer["strategies"]
     ]
     table = markdown(["strategy", *transfer["tasks"]], rows)
-    return "\n".join([TRANSFER, table, *_unfinished(transfer)])
+    return "\n".join([TRANSFER, table, *_left_out(transfer)])
 
 
-def _unfinished(summary: dict[str, Any]) -> list[str]:
-    cells = "".join(f"- {cell}\n" for cell in summary["unfinished"])
-    return ["## Left out, as they have not finished\n", cells] if cells else []
+def _left_out(summary: dict[str, Any]) -> list[str]:
+    titles = {
+        "unfinished": "Left out, as they have not finished",
+        FAILED: "Baselines that failed: left out, and tried again by the next run of the same command",
+    }
+    parts = []
+    for key, title in titles.items():
+        if summary.get(key):
+            parts += [f"## {title}\n", "".join(f"- {visible_line(line)}\n" for line in summary[key])]
+    return parts
 
 
 def _gain(gain: Entry) -> str:
     if gain["mean"] is None:
-        return "-"
+        return FAILED if gain.get(FAILED) else "-"
     error = f" ± {gain['stderr']:.3f}" if gain["stderr"] is not None else ""
     return f"{gain['mean']:+.3f}{error}" + (f" (p = {gain['p']:.2g})" if gain["p"] is not None else "")
 

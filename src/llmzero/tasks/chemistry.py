@@ -8,7 +8,7 @@ from llmzero.core.settings import setting
 from llmzero.tasks.base import Task
 from llmzero.tasks.generated import generated_sizes
 from llmzero.tasks.packages import require
-from llmzero.tasks.settings import GeneratedTaskSettings, unverified
+from llmzero.tasks.settings import FORMED, GeneratedTaskSettings, unverified
 
 
 @dataclass
@@ -24,6 +24,15 @@ class ChemistrySettings(GeneratedTaskSettings):
         None, "a copy of the published data set, a directory that `datasets` loads; null is the hub"
     )
     unverified: str = unverified("skip")
+
+    @property
+    def about(self) -> str:
+        """Rules and reward in words."""
+        if self.difficulty == "nano":
+            asked = "Prompts such as `CCO-O+F:` ask for a SMILES: with a group changed, or an isomer (`~`)."
+        else:
+            asked = "Questions in words about molecules: understanding, editing, optimisation, reactions."
+        return f"{asked} {FORMED}"
 
 
 def chemistry(settings: ChemistrySettings) -> Task:

@@ -14,7 +14,7 @@ from llmzero.tasks import answers
 from llmzero.tasks.base import Example, Reward, weighted
 from llmzero.tasks.expressions import evaluate
 from llmzero.tasks.generated import DEFAULT_SIZES, Generated, generated_sizes
-from llmzero.tasks.settings import GeneratedTaskSettings
+from llmzero.tasks.settings import FORMED, GeneratedTaskSettings
 from llmzero.tasks.splits import content_id
 from llmzero.tasks.template import prompt_template
 
@@ -60,6 +60,17 @@ class CountdownSettings(GeneratedTaskSettings):
     train_size: int = setting(DEFAULT_SIZES["train"], "training examples", low=1)
     val_size: int = setting(DEFAULT_SIZES["val"], "validation examples", low=2)
     test_size: int = setting(DEFAULT_SIZES["test"], "test examples", low=2)
+
+    @property
+    def about(self) -> str:
+        """Rules and reward in words."""
+        if self.difficulty == "nano":
+            asked = "Prompts such as `3,5,9=11:` ask for an expression"
+        else:
+            asked = "Questions in words ask for an expression in <answer> tags, after reasoning,"
+        symbols = " ".join(DIFFICULTIES[self.difficulty].operators)
+        rule = f"with {symbols} over given numbers, each used at most once, that equals a target."
+        return f"{asked} {rule} {FORMED}"
 
 
 class Countdown(Generated):

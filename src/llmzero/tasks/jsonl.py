@@ -32,6 +32,14 @@ class JsonLinesSettings(CheckedTaskSettings):
     answer_field: str = setting("answer", "the key of a line's answer")
     unverified: str = unverified("refuse")
 
+    @property
+    def about(self) -> str:
+        """Rules and reward in words."""
+        return (
+            "Problems of a file; the stated answer is compared with the right one by the verifier"
+            f" {self.verifier}. Reward and score: what that gives, 1 at the most."
+        )
+
 
 class JsonLines(ReadProblems, Verified):
     """A file with a problem a line: an object with a prompt, an answer, and whatever else the template uses.

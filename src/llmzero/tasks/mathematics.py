@@ -10,7 +10,7 @@ from llmzero.tasks.generated import generated_sizes
 from llmzero.tasks.math_fractions import Fractions
 from llmzero.tasks.math_published import DATA_SETS, PublishedMathematics
 from llmzero.tasks.math_questions import WordProblems
-from llmzero.tasks.settings import GeneratedTaskSettings, unverified
+from llmzero.tasks.settings import FORMED, GeneratedTaskSettings, unverified
 
 
 @dataclass
@@ -30,6 +30,16 @@ class MathSettings(GeneratedTaskSettings):
     )
     workers: int = setting(1, "processes that check answers", low=1)
     unverified: str = unverified("skip")
+
+    @property
+    def about(self) -> str:
+        """Rules and reward in words."""
+        if self.difficulty == "nano":
+            asked = "Prompts such as `3/7:` ask for an equal fraction, enlarged by less than 10."
+        else:
+            kind = "generated grade-school" if self.source == "generated" else self.source
+            asked = f"Mathematical problems in words ({kind}), with an answer that is stated after reasoning."
+        return f"{asked} {FORMED}"
 
 
 def mathematics(settings: MathSettings) -> Task:

@@ -57,6 +57,17 @@ class MetroSettings:
     rechecks: int = setting(2, "looks again at a stop at most", low=0)
     concise_share: float = setting(0.1, "share of writings without any look again", low=0, high=1)
 
+    @property
+    def about(self) -> str:
+        """Rules and reward in words."""
+        return (
+            f"Prompts such as `k5:` ask for the 5th stop after k on a ring line of {self.stops} "
+            "stops, which has to be known by heart. An answer names stop by stop with the stops "
+            "that are left; looking again at a stop (`?`) is idle and takes tokens. Reward: 1, "
+            "the most, where it ends at the right stop with 0 left, else 0; the score is the "
+            "share of right answers."
+        )
+
 
 class Metro(Generated):
     """Trips on a ring line whose order is knowledge, not in the prompt.

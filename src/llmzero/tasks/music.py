@@ -8,7 +8,7 @@ from llmzero.core.settings import setting
 from llmzero.tasks.base import Task
 from llmzero.tasks.generated import generated_sizes
 from llmzero.tasks.packages import require
-from llmzero.tasks.settings import GeneratedTaskSettings, unverified
+from llmzero.tasks.settings import FORMED, GeneratedTaskSettings, unverified
 
 
 @dataclass
@@ -25,6 +25,15 @@ class SheetMusicSettings(GeneratedTaskSettings):
     )
     subset: str | None = setting(None, "a configuration of the published data set; null is its only one")
     unverified: str = unverified("skip")
+
+    @property
+    def about(self) -> str:
+        """Rules and reward in words."""
+        if self.difficulty == "nano":
+            asked = "Short prompts in ABC notation ask for notes: of a rhythm, chord, interval or scale."
+        else:
+            asked = "Questions in words about sheet music in ABC notation, with answers in <answer> tags."
+        return f"{asked} {FORMED}"
 
 
 def sheet_music(settings: SheetMusicSettings) -> Task:

@@ -9,6 +9,10 @@ from llmzero.core.errors import UserError
 from llmzero.core.settings import setting
 from llmzero.tasks.generated import DEFAULT_SIZES
 
+FORMED = (
+    "Reward: 0.1 for an answer in the form that is asked for, 1 for a right one, which is the most; "
+    "the score is the share of right answers."
+)
 TIMEOUT_S = 5.0  # for checking one answer
 
 

@@ -46,6 +46,17 @@ class TowerSettings:
                     f"character each, of which there are {there_are}; lower it, or task.floors"
                 )
 
+    @property
+    def about(self) -> str:
+        """Rules and reward in words."""
+        return (
+            "Prompts such as `k035:` ask for the room that is reached from room k through the "
+            f"doors 0, 3 and 5, on up to {self.floors} floors whose doors have to be known by "
+            "heart. An answer names the rooms, floor by floor. Reward: 1, the most, where there "
+            "are as many as doors and the last one is right, else 0; the score is the share of "
+            "right answers."
+        )
+
 
 class Tower(Generated):
     """Ways up a tower whose doors are knowledge, not in the prompt.

@@ -18,7 +18,9 @@ from llmzero.core.settings import setting
 class Budget:
     """Limits of a search; None is no limit, and whichever comes first ends it."""
 
-    stages: int | None = setting(16, "stages of the tree, the base model not counted", low=1)
+    stages: int | None = setting(
+        16, "stages of the tree of the usual length, the base model not counted", low=1
+    )
     seconds: float | None = setting(None, "wall time of the driver", low=0)
     gpu_seconds: float | None = setting(None, "devices times seconds; a CPU counts as one device", low=0)
     flops: float | None = setting(
@@ -63,7 +65,8 @@ class Budget:
 
 @dataclass
 class Ledger:
-    """What was spent. `stages` counts finished ones; stopped and failed stages are charged what they used.
+    """What was spent. `stages` counts finished ones, `longer` says by how many usual lengths they were longer
+    than so many usual ones; stopped and failed stages are charged what they used.
 
     `flops` is their compute; None is unknown, as of stages of earlier versions. The base model's own stage
     and the final test are no stages of the search: their cost is in `setup_gpu_seconds` and `setup_flops`.
@@ -86,17 +89,23 @@ class Ledger:
     prefetches_wasted: int = 0
     flops: float | None = 0.0
     setup_flops: float | None = 0.0
+    longer: float = 0.0
+
+    @property
+    def lengths(self) -> float:
+        """Finished stages, in usual lengths."""
+        return self.stages + self.longer
 
     def spent_limits(
-        self, budget: Budget, *, planned_stages: int, running_gpu_seconds: float, planned_flops: float = 0.0
+        self, budget: Budget, *, planned_stages: float, running_gpu_seconds: float, planned_flops: float = 0.0
     ) -> list[str]:
         """Return the names of the limits that are reached; compute that is unknown has reached any.
 
-        `planned_stages` counts all created ones, so that parallel workers do not overshoot, as
-        `planned_flops` is what those under way will cost, and half of the next one.
+        `planned_stages` is the length of all created ones, in usual ones, so that parallel workers do not
+        overshoot, as `planned_flops` is what those under way will cost, and half of the next one.
         """
         spent = {
-            "stages": float(planned_stages),
+            "stages": planned_stages + 0.5,  # half of the next one
             "seconds": self.seconds,
             "gpu_seconds": self.gpu_seconds + self.idle_gpu_seconds + running_gpu_seconds,
             "flops": math.inf if self.flops is None else self.flops + planned_flops,
@@ -115,6 +124,7 @@ class Ledger:
     def left(self, budget: Budget) -> dict[str, float]:
         """Return what remains of every limited resource; of a deadline, the seconds until then."""
         spent: dict[str, float] = {**vars(self), "deadline": time.time()}
+        spent["stages"] = self.lengths
         spent["gpu_seconds"] += self.idle_gpu_seconds
         spent["flops"] = math.inf if self.flops is None else self.flops
         return {name: limit - spent[name] for name, limit in budget.limits.items()}

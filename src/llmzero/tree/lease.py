@@ -38,10 +38,14 @@ class Lease:
     """The file that names the driver of a search.
 
     Clocks of machines are not compared: a lease is alive while its content changes.
+
+    Args:
+        file: in the directory that is to be one driver's.
+        key: of the configuration, that names the directory.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, key: str = "search_dir") -> None:
+        self.file, self.key = file, key
         self._claim = {"token": uuid.uuid4().hex, **_self()}
         self._renewals = 0
         self._released = threading.Event()
@@ -71,13 +75,13 @@ class Lease:
         if is_alive(self.file):
             where = f"process {other.get('pid')} on {other.get('host')}"
             raise UserError(
-                f"search_dir={self.file.parent}: another driver is running this search ({where}); "
+                f"{self.key}={self.file.parent}: another process is at work there ({where}); "
                 "wait for it or end it"
             )
         self._write()
         time.sleep(SETTLING_S)
         if not self._is_ours():
-            raise UserError(f"search_dir={self.file.parent}: another driver has just taken this search up")
+            raise UserError(f"{self.key}={self.file.parent}: another process has just taken it up")
 
     def _create(self) -> bool:
         """Make the file, whole at once; return whether there was none."""

@@ -29,6 +29,7 @@ TEST: Shape = {
     "practitioner": (NOTHING, _MEASURED),
     "constant?": (NOTHING, _CONSTANT),
     "best": {**_MEASURED, "node_id": str},  # type: ignore[dict-item]
+    "failed?": {str: str},
     "trajectory?": [
         {
             "stages": int,
@@ -50,8 +51,13 @@ _REPLAYED: dict[str, Shape] = {
     "incomplete": int,
     "node_id?": str,
 }
+_PRACTITIONER: dict[str, Shape] = {
+    **_REPLAYED,
+    "mean": NUMBER_OR_NOTHING,  # none where its training failed on all seeds
+    "validation_mean": NUMBER_OR_NOTHING,
+}
 _DIFFERENCE: Shape = {
-    "difference": NUMBER,
+    "difference": NUMBER_OR_NOTHING,
     "p_paired": NUMBER_OR_NOTHING,
     "p_welch": NUMBER_OR_NOTHING,
 }
@@ -60,7 +66,7 @@ CONFIRMATION: Shape = {
     "seeds": [int],
     "winner": str,
     "strategies": {str: {**_REPLAYED, "against": {"practitioner": _DIFFERENCE, "base": _DIFFERENCE}}},
-    "practitioner": _REPLAYED,
+    "practitioner": _PRACTITIONER,
     "base": _MEAN,
 }
 SUMMARY: Shape = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmzero.core.errors import DamagedFileError
 from llmzero.core.files import parsed, read_bytes, read_json
-from llmzero.core.length import Length
+from llmzero.core.length import LENGTHS, Length
 from llmzero.core.locations import stored
 from llmzero.core.shapes import NUMBER, require
 from llmzero.core.stage import StageDir
@@ -28,8 +28,8 @@ def repair(workspace: Workspace) -> list[str]:
     A damaged line was the creation of a stage, which its `stage.json` and `proposal.json` tell; that it was
     being proposed, which its calls may tell (else it is, from the base model); its start, or its end, which
     its `result.json` tells, or the cost of a final test; or something that a restarted driver finds out by
-    itself: a stop, the cost of a call. Where the end of the log was lost, or all of it, what the files tell
-    is added.
+    itself: a stop, that a stage was withdrawn, the cost of a call. Where the end of the log was lost, or all
+    of it, what the files tell is added.
     """
     file = workspace.tree_file
     again = workspace.path / f".{file.name}.repaired.tmp"
@@ -101,7 +101,7 @@ def _lost_events(
         stage = StageDir(workspace.nodes / node_id)
         if ("created", node_id) not in recorded and stage.has_spec():
             yield {"event": "created", **_creation(stage)}
-    begun = [node for node in store.tree if not node.final and node.state != "proposing"]
+    begun = [node for node in store.tree if node.under_way and node.state != "proposing"]
     waiting = [node.node_id for node in begun if ("started", node.node_id) not in recorded]
     for node_id in waiting:
         if not store.tree[node_id].attempts and StageDir(workspace.nodes / node_id).has_spec():
@@ -141,7 +141,7 @@ def _decision(workspace: Workspace, tree: Tree) -> dict[str, Any]:
     named = (stage.read_spec().parent_id or ROOT) if stage.has_spec() else named
     parent = tree[named] if named in tree.nodes and tree[named].final else tree.root
     specs = [StageDir(path) for path in sorted(workspace.nodes.iterdir()) if path.name.isdigit()]
-    lengths = [spec.read_spec().length for spec in (stage, *specs) if spec.has_spec()]
+    lengths = [_usual_length(spec) for spec in (stage, *specs) if spec.has_spec()]
     length = next((length for length in lengths if length.left(0, 0.0)), Length(1))
     return {
         "node_id": node_id,
@@ -149,6 +149,15 @@ def _decision(workspace: Workspace, tree: Tree) -> dict[str, Any]:
         "depth": parent.depth + 1,
         **asdict(length),
     }
+
+
+def _usual_length(stage: StageDir) -> Length:
+    """Return the length of a stage before an agent made it longer or shorter."""
+    multiple = (read_json(stage.proposal_file) or {}).get("length", 1.0)
+    require(multiple, NUMBER, "length")
+    if not LENGTHS[0] <= multiple <= LENGTHS[1]:
+        raise DamagedFileError(stage.proposal_file, f"length={multiple}: is none", "restore it from a copy")
+    return stage.read_spec().length.times(1 / multiple)
 
 
 def _creation(stage: StageDir) -> dict[str, Any]:

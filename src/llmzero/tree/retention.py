@@ -71,9 +71,12 @@ class Retention:
 def alive(tree: Tree) -> set[str]:
     """Return the ids of stages that have not ended, their ancestors, the best path, the practitioner's stage.
 
-    After the search the practitioner's configuration is trained on from that stage.
+    After the search the practitioner's configuration is trained on from that stage. Stages that an agent may
+    name as the parent, while it is asked, are alive as well.
     """
-    tips = [node for node in tree if not node.final] + [
+    begun = [node for node in tree if node.under_way]
+    offered = {other for node in begun if not node.hparams for other in (node.asked or {}).get("others", ())}
+    tips = [*begun, *map(tree.__getitem__, offered)] + [
         node for node in (tree.best(), tree.practitioner()) if node
     ]
     return {node.node_id for tip in tips for node in tree.path(tip.node_id)}

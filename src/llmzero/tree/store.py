@@ -18,7 +18,7 @@ from llmzero.core.compute import summed
 from llmzero.core.decay import WHOLE
 from llmzero.core.errors import DamagedFileError
 from llmzero.core.files import append_jsonl, parsed, read_bytes, reading, write_atomic
-from llmzero.core.length import Length
+from llmzero.core.length import LENGTHS, Length
 from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shape, require
 from llmzero.core.stage import StageResult, covered
 from llmzero.tree.budget import Ledger
@@ -44,6 +44,7 @@ EVENTS: dict[str, dict[str, Shape]] = {
         "proposal": dict,
         "schedule?": [NUMBER],
     },
+    "withdrawn": {"node_id": str, "reason": str, "closes": bool},
     "started": {"node_id": str},
     "died": {"node_id": str},
     "stop_requested": {"node_id": str, "reason": str},
@@ -63,12 +64,21 @@ FACTS: Shape = {  # what else is read of events, where it is there
     "step?": (NOTHING, int),
     "incumbent?": NUMBER_OR_NOTHING,
     "prefetched?": bool,
+    "why?": str,
+    "others?": [str],
     "flops?": NUMBER_OR_NOTHING,
 }
 EXPECTED: Shape = {
-    **dict.fromkeys(("score?", "probability?"), NUMBER_OR_NOTHING),
+    **dict.fromkeys(("score?", "low?", "high?"), NUMBER_OR_NOTHING),
+    **dict.fromkeys(("probability?", "probability_best?", "incumbent?"), NUMBER_OR_NOTHING),
     "metrics?": {str: str},
     "effect?": str,
+}
+ALTERNATIVE: Shape = {
+    "changes": {str: SCALAR},
+    "resume": (str, int),
+    "reasons": {str: str},
+    "expected": EXPECTED,
 }
 PROPOSAL: Shape = {
     **dict.fromkeys(("agent?", "rationale?"), str),
@@ -79,6 +89,10 @@ PROPOSAL: Shape = {
     "resume?": (str, int),
     "expected?": (NOTHING, EXPECTED),
     "dollars?": NUMBER,
+    "action?": str,
+    "length?": NUMBER,
+    "alternative?": (NOTHING, ALTERNATIVE),
+    **dict.fromkeys(("alternative_of?", "parent?"), (NOTHING, str)),
 }
 CHECKPOINT = re.compile(r"(?:^|(?:^|/)(?P<node>\d{4,})/)checkpoints/(?P<step>step_\d{5,})$")
 REPAIR_ALL = "`python launchers/repair.py SEARCH_DIR` makes it again of the files of the stages"
@@ -94,11 +108,13 @@ class EventStore:
 
     Events, each with `event` and `elapsed` (the driver's wall seconds, all its runs together):
     `proposing` a node was decided on, and a language model is asked what it changes; `created` so was one of
-    which that is known, or the answer is there; `started` an attempt of it begins; `died` its process ended
-    without a result; `prefetching` its likely child's proposal is asked for, `prefetch_wasted` why it is not
-    used; `stop_requested` with the reason, or `audited` where the stage runs on all the same; `finished`
-    with its result; `dropped` with the files that made room on the disk; `llm_call` with its name and cost;
-    `setup` with the cost of something outside the search; `idle` with what a pilot has held without a stage;
+    which that is known, or the answer is there; `withdrawn` there is none, as the answer was that its parent
+    should get no more children (`closes`), or came too late; `started` an attempt of it begins; `died` its
+    process ended without a result; `prefetching` its likely child's proposal is asked for, `prefetch_wasted`
+    why it is not used; `stop_requested` with the reason, or `audited` where the stage runs on all the same;
+    `finished` with its result; `dropped` with the files that made room on the disk; `llm_call` with its name
+    and cost; `setup` with the cost of something outside the search; `idle` with what a pilot has held without
+    a stage;
     `ended` the search is over.
     """
 
@@ -152,26 +168,33 @@ class EventStore:
             raise ValueError(f"event={name}: there is no such event")
         require(event, EVENTS[name])
         require(event, FACTS)
+        if name == "withdrawn":
+            require(event, {"proposal?": PROPOSAL})
         if name in ("proposing", "created"):
             self._check_creation(event)
         elif "node_id" in EVENTS[name]:
-            self._check_order(name, self._node(event["node_id"]))
+            self._check_order(name, self._node(event["node_id"]), event)
 
-    def _check_order(self, name: str, node: Node) -> None:
-        """Refuse a second end, and a start after it: but the base model is tried again where it failed."""
-        again = name == "started" and node.parent_id is None and not node.usable
-        if node.state == "proposing":
+    def _check_order(self, name: str, node: Node, event: Mapping[str, Any]) -> None:
+        """Refuse a second end, and a start after it: but a stage that failed may be tried again."""
+        failed = node.final and not node.usable and not node.children
+        again = name == "started" and failed and event.get("attempt") == node.attempts + 1
+        if node.state == "withdrawn":
+            raise ValueError(f"{name}: stage {node.node_id} was withdrawn before")
+        if name == "withdrawn" and node.state != "proposing":
+            raise ValueError(f"{name}: stage {node.node_id} is not being proposed")
+        if node.state == "proposing" and name != "withdrawn":
             raise ValueError(f"{name}: stage {node.node_id} was not proposed before")
         if node.final and name in ("started", "died", "finished") and not again:
             raise ValueError(f"{name}: stage {node.node_id} has ended before")
 
     def _check_creation(self, event: dict[str, Any]) -> None:
         nodes = self.tree.nodes
+        if event["event"] == "created":
+            require(event, {"proposal": PROPOSAL})
         proposed = nodes.get(event["node_id"]) if event["event"] == "created" else None
         if proposed is not None and proposed.state == "proposing":
-            decided = (proposed.parent_id, proposed.steps, proposed.flops)
-            if (event["parent_id"], event["steps"], event.get("flops")) != decided:
-                raise ValueError(f"created: parent or length of {proposed.node_id} are not those decided on")
+            _check_answer(event, proposed)
         elif event["node_id"] != self.tree.next_id():
             raise ValueError(f"node_id={event['node_id']}: must be {self.tree.next_id()}, the next one")
         parent = self._node(event["parent_id"]) if nodes or event["event"] == "proposing" else None
@@ -183,10 +206,13 @@ class EventStore:
                 f"depth={event['depth']}: is not that of its parent {event['parent_id']}, and one"
             )
         if event["event"] == "proposing":
+            unknown = [other for other in event.get("others", ()) if other not in nodes]
+            if unknown:
+                raise ValueError(f"others: stage {unknown[0]}: was not created before")
             return
         if parent and event["hparams"].keys() != self.tree.root.hparams.keys():
             raise ValueError("hparams: are not those of the base model's stage")
-        require(event, {"hparams": {str: SCALAR}, "proposal": PROPOSAL})
+        require(event, {"hparams": {str: SCALAR}})
         resume = event["proposal"].get("resume", "best")
         if isinstance(resume, str) and resume not in ("best", "last"):
             raise ValueError(f"proposal.resume={resume}: must be best, last or a step")
@@ -203,6 +229,7 @@ class EventStore:
             "prefetching": self._prefetching,
             "prefetch_wasted": self._prefetch_wasted,
             "created": self._created,
+            "withdrawn": self._withdrawn,
             "started": self._started,
             "stop_requested": self._stop_decided,
             "audited": self._stop_decided,
@@ -262,16 +289,36 @@ class EventStore:
         schedule = covered(event.get("schedule", WHOLE))
         if event["node_id"] in self.tree.nodes:
             node = self.tree[event["node_id"]]
-            node.hparams, node.proposal = event["hparams"], event["proposal"]
+            self.tree.planned -= node.multiple
+            self.tree.move(node, event["parent_id"])
+            for name in ("depth", "hparams", "steps", "flops", "proposal"):
+                setattr(node, name, fields[name])
             node.resume_from, node.schedule, node.state = resume_from, schedule, "queued"
+            self.tree.planned += node.multiple
             return
         memo = event.get("memo") or {}
         self.tree.add(Node(**fields, resume_from=resume_from, memo=memo, schedule=schedule))
 
+    def _withdrawn(self, event: dict[str, Any]) -> None:
+        self.tree[event["node_id"]].proposal = event.get("proposal") or {}
+        self.tree.withdraw(event["node_id"], event["reason"], closes=event["closes"])
+
     def _started(self, event: dict[str, Any]) -> None:
         node = self.tree[event["node_id"]]
+        if node.final:
+            self._reopen(node)
         node.state = "running"
         node.attempts += 1
+
+    def _reopen(self, node: Node) -> None:
+        """Take back the end of a stage that failed; what it has cost stays charged."""
+        self.ended = False
+        if node.parent_id is not None:
+            ends = [stage.node_id for stage in self.tree.finished if stage.parent_id is not None]
+            del self.trajectory[ends.index(node.node_id)]
+            self.ledger.stages -= 1
+            self.ledger.longer -= node.multiple - 1.0
+        self.tree.reopen(node.node_id)
 
     def _stop_decided(self, event: dict[str, Any]) -> None:
         self.tree[event["node_id"]].stop = event
@@ -292,6 +339,7 @@ class EventStore:
             self._charge("base model", result.gpu_seconds, result.flops)
             return
         self.ledger.stages += 1
+        self.ledger.longer += self.tree[node_id].multiple - 1.0
         self.ledger.gpu_seconds += result.gpu_seconds
         self.ledger.flops = summed((self.ledger.flops, result.flops))
         best = self.tree.best()
@@ -308,8 +356,9 @@ class EventStore:
         return StageResult.from_dict(event["result"], locate)
 
     def charge_setup(self, name: str, gpu_seconds: float, flops: float | None) -> None:
-        """Charge something outside the search, once for each name."""
-        if not self.is_charged(name):
+        """Charge something outside the search, by its name: all that it has cost so far."""
+        before, _ = self._charged.get(name, (-1.0, None))
+        if gpu_seconds > before:
             self.append("setup", name=name, gpu_seconds=gpu_seconds, flops=flops)
 
     def is_charged(self, name: str) -> bool:
@@ -341,9 +390,20 @@ class EventStore:
         self.ledger.setup_flops = summed(flops for _, flops in self._charged.values())
 
 
+def _check_answer(event: dict[str, Any], proposed: Node) -> None:
+    """Refuse a stage that was proposed below none of the stages to choose from, or of another length."""
+    multiple = event["proposal"].get("length", 1.0)
+    if not LENGTHS[0] <= multiple <= LENGTHS[1]:
+        raise ValueError(f"proposal.length={multiple}: must be from {LENGTHS[0]:g} to {LENGTHS[1]:g}")
+    allowed = (proposed.parent_id, *(proposed.asked or {}).get("others", ()))
+    length = Length(event["steps"], event.get("flops"))
+    if event["parent_id"] not in allowed or not length.is_about(proposed.length.times(multiple)):
+        raise ValueError(f"created: parent or length of {proposed.node_id} are not those decided on")
+
+
 def _check_child(event: dict[str, Any], parent: Node, length: Length) -> None:
     """Refuse a stage below one that has not come so far, or of no length."""
-    if parent.state == "proposing" or (event["event"] == "proposing" and not parent.final):
+    if parent.state in ("proposing", "withdrawn") or (event["event"] == "proposing" and not parent.final):
         raise ValueError(f"parent_id={parent.node_id}: that stage had not ended before")
     if length.left(0, 0.0) <= 0:
         raise ValueError(f"steps={length.steps}, flops={length.flops}: must be more than 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from bisect import insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,8 @@ class Node:
     """One stage of the tree.
 
     Attributes:
-        hparams: a value for every name of the catalogue; empty while the stage is being proposed.
+        hparams: a value for every name of the catalogue; empty while the stage is being proposed, or where it
+            was withdrawn.
         steps, flops: its length; one of them is None.
         proposal: who proposed it and why: `agent`, `diagnosis`, `rationale`, `changes`; empty until then.
         memo: what the search method needs to know about it after a restart.
@@ -34,6 +36,10 @@ class Node:
         attempts: how often the stage was started; deaths: how often its process ended without a result.
         schedule: the shares of `lr_schedule` at which it begins and ends, see `StageSpec`.
         finished_order: 0 for the first stage to end, and so on; None while it has not.
+        children: by id; a stage that an agent had grow elsewhere is among those of its new parent.
+        expansions: how many stages were decided on below it, wherever they grow.
+        withdrawn: why there is no such stage although it was to be proposed; empty where there is one.
+        closed: why it gets no more children, in the agent's words; empty where it may.
     """
 
     node_id: str
@@ -56,6 +62,9 @@ class Node:
     finished_order: int | None = None
     children: list[str] = field(default_factory=list)
     flops: float | None = None
+    expansions: int = 0
+    withdrawn: str = ""
+    closed: str = ""
 
     @property
     def length(self) -> Length:
@@ -66,6 +75,21 @@ class Node:
     def final(self) -> bool:
         """Whether the stage has ended."""
         return self.state in FINAL_STATES
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the stage has still to end; a withdrawn one never begins."""
+        return not self.final and self.state != "withdrawn"
+
+    @property
+    def asked_below(self) -> str | None:
+        """The stage that it was to continue when its proposal was asked for: an agent may name another."""
+        return self.asked["parent_id"] if self.asked else self.parent_id
+
+    @property
+    def multiple(self) -> float:
+        """Its length in usual ones of the search."""
+        return float(self.proposal.get("length", 1.0))
 
     @property
     def score(self) -> float | None:
@@ -87,11 +111,15 @@ class Tree:
 
     Attributes:
         finished: the stages that have ended, in that order.
+        closed: the stages that get no more children as agents said so, in that order.
+        planned: the lengths of all stages that were not withdrawn, in usual ones of the search.
     """
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
         self.finished: list[Node] = []
+        self.closed: list[str] = []
+        self.planned = 0.0
         self._best: Node | None = None
 
     def __len__(self) -> int:
@@ -112,7 +140,26 @@ class Tree:
         """Add a node below its parent."""
         self.nodes[node.node_id] = node
         if node.parent_id is not None:
-            self.nodes[node.parent_id].children.append(node.node_id)
+            parent = self.nodes[node.parent_id]
+            parent.children.append(node.node_id)
+            parent.expansions += 1
+            self.planned += node.multiple
+
+    def move(self, node: Node, parent_id: str) -> None:
+        """Put a node below another parent, among whose children the order of creation is kept."""
+        if node.parent_id is not None and node.parent_id != parent_id:
+            self.nodes[node.parent_id].children.remove(node.node_id)
+            insort(self.nodes[parent_id].children, node.node_id, key=int)
+            node.parent_id = parent_id
+
+    def withdraw(self, node_id: str, reason: str, *, closes: bool) -> None:
+        """Record that there is no such stage; with `closes`, its parent gets no more children either."""
+        node = self.nodes[node_id]
+        node.state, node.withdrawn = "withdrawn", reason
+        self.planned -= 1.0
+        if closes and node.parent_id is not None:
+            self.nodes[node.parent_id].closed = reason or "No reason was given."
+            self.closed.append(node.parent_id)
 
     def finish(self, node_id: str, result: StageResult) -> None:
         """Record how a stage ended."""
@@ -120,6 +167,15 @@ class Tree:
         node.state, node.result, node.finished_order = result.state, result, len(self.finished)
         self.finished.append(node)
         self._best = better(self._best, node)
+
+    def reopen(self, node_id: str) -> None:
+        """Take back the end of a failed stage, which is tried again; stages that ended later move up."""
+        node = self.nodes[node_id]
+        assert node.finished_order is not None
+        del self.finished[node.finished_order]
+        node.result, node.finished_order = None, None
+        for order, later in enumerate(self.finished):
+            later.finished_order = order
 
     def children(self, node_id: str) -> list[Node]:
         """Return a node's children, in order of creation."""
@@ -141,7 +197,7 @@ class Tree:
         return next((point.flops for point in points if name == f"step_{point.step:05d}"), None)
 
     def stages(self) -> list[Node]:
-        """Return all nodes but the root: the stages that were trained."""
+        """Return all nodes but the root: the stages that were trained, or are to be, and withdrawn ones."""
         return [node for node in self if node.parent_id is not None]
 
     def best(self, nodes: Iterable[Node] | None = None) -> Node | None:

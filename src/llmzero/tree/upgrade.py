@@ -28,6 +28,9 @@ LATER: Mapping[tuple[str, ...], Mapping[str, Any]] = {
     ("trainer",): {"lr_over": "stage"},
     ("model", "recipe"): {"initializer_std": 0.02, "writings": 1},
 }
+CURVE = "llmzero.agents.stopper.CurveStopper"
+CURVE_BEFORE = {"z": 1.0}  # what it had by default while it looked at stages alone, and had `lookahead`
+CURVE_NOW = {"z": 0.0, "level_z": 1.0}
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +40,10 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
         holder = reduce(lambda holder, key: holder.get(key) or {}, above, new)
         if isinstance(holder, dict) and isinstance(holder.get(group), dict):
             holder[group] = {**settings, **holder[group]}
+    stopper = new.get("stopper") or {}
+    if stopper.get("_target_") == CURVE and "lookahead" in stopper:
+        kept = {key: value for key, value in stopper.items() if CURVE_BEFORE.get(key) != value}
+        new["stopper"] = {**CURVE_NOW, **{key: value for key, value in kept.items() if key != "lookahead"}}
     metrics, usual = with_flags((new.get("metrics") or {}).get("metrics") or {}), usual_entries()
     if metrics and metrics == {name: usual.get(name) for name in metrics}:
         # our own catalogue, from before its metrics said where they are shown, or before there were some

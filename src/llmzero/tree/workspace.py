@@ -156,7 +156,8 @@ def differences(
     """Return the first keys, with their values, that differ and may not; nothing where there are none.
 
     A group that the stored configuration lacks altogether is of a later version than it, and no difference;
-    so is a metric. Secrets are none either: files do not keep them.
+    so is a metric, and what the catalogue tells of exploration. Secrets are none either: files do not keep
+    them.
     """
     there = _flat(without_secrets(stored), changeable)
     present = {key: value for key, value in wanted.items() if key in stored}
@@ -167,6 +168,7 @@ def differences(
         for key in sorted(there.keys() | here.keys())
         if there.get(key) != here.get(key)
         and (not key.startswith("metrics.metrics.") or key.split(".")[2] in recorded)
+        and not (key.startswith("hparams.parameters.") and key.endswith(".explores"))
     ]
     return "; ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in different[:5])
 

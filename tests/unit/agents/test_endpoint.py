@@ -551,6 +551,37 @@ def test_the_line_end_of_a_key_is_no_part_of_it(
         endpoint("http://127.0.0.1:9/v1", tmp_path, api_key_env="MY_KEY").check()
 
 
+@pytest.mark.parametrize("key", ["x", "EMPTY", "1234567"])
+def test_a_key_too_short_to_be_redacted_is_refused_with_length_and_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    told = rf"MY_KEY: .* has {len(key)} characters; one of fewer than 8 .*llm\.api_key_env=null"
+    with pytest.raises(UserError, match=told):
+        endpoint("http://127.0.0.1:9/v1", tmp_path, api_key_env="MY_KEY")
+    cassette = {"cassette": "replay", "cassette_dir": str(tmp_path)}
+    assert endpoint("http://127.0.0.1:9/v1", tmp_path, api_key_env="MY_KEY", **cassette).replays
+    monkeypatch.setenv("MY_KEY", "12345678")
+    with LLMServer(good, api_key="12345678") as server:
+        endpoint(server.url, tmp_path, api_key_env="MY_KEY").check()
+
+
+def test_a_reply_is_read_as_it_came_and_stored_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that is a piece of JSON would take the answer with it, were it taken out before."""
+    key = '"changes":'
+    monkeypatch.setenv("MY_KEY", key)
+    text = json.dumps({"changes": [1]})
+    with LLMServer(script([Answer(content=text)]), api_key=key) as server:
+        made = endpoint(server.url, tmp_path, api_key_env="MY_KEY")
+        assert ask(made).text == text
+        again = endpoint(server.url, tmp_path, api_key_env="MY_KEY")
+        assert ask(again).text == "{[key] [1]}"
+        assert len(server.requests) == 1
+    assert key not in (tmp_path / "0003/calls/proposal-0001-1.json").read_text()
+
+
 @pytest.mark.parametrize("bad", ["\r\n", "\x01", " ", "\x7f", "é", "\u2028", "\x1b[2J"])
 def test_a_key_that_cannot_be_sent_is_refused_by_its_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str

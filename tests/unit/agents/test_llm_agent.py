@@ -13,15 +13,18 @@ from llmzero.agents.endpoint import LlmSettings
 from llmzero.agents.journal import CallJournal
 from llmzero.agents.llm import LlmAgent, LlmAgentSettings
 from llmzero.agents.llm_stopper import LlmStopper, LlmStopperSettings
+from llmzero.core import redaction
+from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
-from llmzero.evidence.evidence import Evidence
-from tests.llm_server import Answer, LLMServer, script
+from llmzero.evidence.evidence import Evidence, Standing
+from tests.llm_server import Answer, LLMServer, asked_schema, script
 from tests.unit.agents.test_answer import reply
 from tests.unit.agents.test_rules import evidence
 
 LLM = LlmSettings(model="m", api_key_env=None, retries=0, timeout_s=5.0)
 SOUND = reply(("group_size", 16))
 CLAMPABLE = reply(("learning_rate", 5.0), ("luck", 1))
+KEY = "sk-secret-of-the-test-0123456789"
 USELESS = reply(("luck", 1))
 
 
@@ -30,8 +33,8 @@ def facts(catalogue: Catalogue, metrics: Any) -> Evidence:
     return replace(evidence(catalogue, [0.3, 0.31, 0.3, 0.31]), metric_catalogue=metrics, node_id="0002")
 
 
-def agent(server: LLMServer, nodes: Path, **settings: Any) -> LlmAgent:
-    made = LlmAgent(LlmAgentSettings(**settings), replace(LLM, base_url=server.url))
+def agent(server: LLMServer, nodes: Path, *, llm: dict[str, Any] | None = None, **settings: Any) -> LlmAgent:
+    made = LlmAgent(LlmAgentSettings(**settings), replace(LLM, base_url=server.url, **(llm or {})))
     made.endpoint.connect(CallJournal(nodes, lambda *_: None, (), lambda: None))
     return made
 
@@ -161,6 +164,55 @@ def test_nobody_is_asked_before_step_ten_or_without_a_score_to_pass(
         assert not stopper.decide(early).stop
         assert not stopper.decide(replace(evidence(catalogue, [0.3, 0.3, 0.3]), incumbent_score=None)).stop
         assert server.requests == []
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_other_parents_are_offered_to_agents_that_know_them_alone(
+    facts: Evidence, tmp_path: Path, history: bool
+) -> None:
+    other = replace(facts.stage, node_id="0000", depth=0, hparams={**facts.stage.hparams, "group_size": 4})
+    free = replace(facts, standing=Standing(others=(other,)))
+    with LLMServer(script([{**SOUND, "parent": "0000"}])) as server:
+        proposal = agent(server, tmp_path, history=history, repairs=0).propose(free)
+        properties = asked_schema(server.requests[0])["properties"]
+        told = "in place of 0001" in server.requests[0].last_user
+    assert (proposal.parent, proposal.changes) == ("0000" if history else None, {"group_size": 16})
+    assert ("parent" in properties, "close" in properties["action"]["enum"], told) == (history,) * 3
+
+
+# --- secrets ---
+
+
+def test_secrets_leave_the_words_of_an_answer_and_never_its_structure(
+    facts: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_kept", set())
+    monkeypatch.setenv("MY_KEY", KEY)
+    words = {"rationale": f"I was called with {KEY}.", "diagnosis": [KEY], "observations": [f"<{KEY}>"]}
+    answer = Answer(content=f"{KEY} {json.dumps({**SOUND, **words})}")
+    with LLMServer(script([answer]), api_key=KEY) as server:
+        proposal = agent(server, tmp_path, llm={"api_key_env": "MY_KEY"}).propose(facts)
+        again = agent(server, tmp_path, llm={"api_key_env": "MY_KEY"}).propose(facts)
+        assert len(server.requests) == 1, "a restarted driver reads what is stored"
+    assert (proposal.rationale, proposal.diagnosis, proposal.observations) == (
+        "I was called with [key].",
+        ("[key]",),
+        ("<[key]>",),
+    )
+    assert proposal == again
+    assert KEY not in json.dumps(proposal.to_dict())
+
+
+def test_a_secret_that_is_a_word_of_answers_is_refused_at_the_start(
+    facts: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_kept", set())
+    with LLMServer(script([SOUND])) as server:
+        made = agent(server, tmp_path)
+        made.check(facts)
+        monkeypatch.setenv("SOME_TOKEN", "expected")
+        with pytest.raises(UserError, match=r'token or password in the environment is a word.*"\[key\]'):
+            made.check(facts)
 
 
 # --- replies as strangers send them ---

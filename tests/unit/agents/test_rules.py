@@ -269,7 +269,7 @@ def test_the_stopper_judges_by_the_rate_of_improvement(catalogue: Catalogue) -> 
     flat, steep = [0.3, 0.3, 0.3], [0.36, 0.43, 0.5]
     assert stopper.decide(running(catalogue, flat, 0.6)).stop
     assert not stopper.decide(running(catalogue, steep, 0.6)).stop
-    assert not stopper.decide(running(catalogue, flat, 0.31)).stop
+    assert not stopper.decide(running(catalogue, flat, 0.305)).stop
     assert stopper.decide(running(catalogue, flat[:2], 0.6)).stop, "the score it began with is a point"
     assert not stopper.decide(running(catalogue, flat[:1], 0.9)).stop, (
         "before step 8 and three points nothing is judged"

@@ -40,6 +40,16 @@ def test_what_false_kills_would_have_cost(real: Path, tables: Tables) -> None:
     record = stopping_record(tree, lambda node_id: StageDir(real / "rules/seed-1/nodes" / node_id).metrics())
     audited = [node for node in tree.stages() if node.stop and node.stop["event"] == "audited"]
     lost = [max(0.0, (node.score or 0.0) - node.stop["incumbent"]) for node in audited if node.stop]
+    clear = [
+        node
+        for node in audited
+        if node.stop and node.result
+        for point in node.result.validation
+        if point.score == node.score and point.score - point.stderr > node.stop["incumbent"]
+    ]
     rows = [row for row in stopping(tables) if "deceptive" in row["task"]]
+    assert (
+        rows[0]["clear_false_kills"] == len({node.node_id for node in clear}) == record["clear_false_kills"]
+    )
     assert [(row["audited"], row["false_kills"]) for row in rows] == [(len(audited), record["false_kills"])]
     assert len(audited) > 0 and rows[0]["lost"] == pytest.approx(np.mean(lost))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llmzero.core.errors import UserError
-from llmzero.core.parts import make
+from llmzero.core.parts import about, make
 from llmzero.core.settings import setting
 
 HERE = "tests.unit.core.test_parts"
@@ -108,3 +108,40 @@ def test_a_key_may_be_called_settings() -> None:
 def test_what_cannot_be_made_is_refused(group: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make(group, "part")
+
+
+class Described:
+    """A part that says what it is; it cannot be made."""
+
+    about = "A task of mine. Reward: 1 at the most."
+
+    def __init__(self, needed: int) -> None:
+        raise AssertionError("it is not to be made")
+
+
+@pytest.mark.parametrize(
+    ("group", "told"),
+    [
+        ({"_target_": f"{HERE}.Described"}, "A task of mine. Reward: 1 at the most."),
+        ({"_target_": "llmzero.tasks.metro.Metro", "stops": 30}, "on a ring line of 30 stops, "),
+        ({"_target_": "llmzero.tasks.mathematics.mathematics"}, "`3/7:` ask for an equal fraction"),
+        ({"_target_": "llmzero.tasks.metro.Metro", "stops": "many"}, ""),
+        ({"_target_": "os.getcwd"}, ""),
+        ({"_target_": "no.such.module"}, ""),
+        ({"_target_": None}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_part_is_told_in_its_own_words_without_being_made(group: dict[str, Any], told: str) -> None:
+    said = about(group)
+    assert told in said and bool(said) == bool(told)
+
+
+@pytest.mark.parametrize("difficulty", ["nano", "full"])
+@pytest.mark.parametrize(
+    "target",
+    ["countdown.Countdown", "mathematics.mathematics", "chemistry.chemistry", "music.sheet_music"],
+)
+def test_every_task_tells_rules_reward_and_maximum(target: str, difficulty: str) -> None:
+    said = about({"_target_": f"llmzero.tasks.{target}", "difficulty": difficulty})
+    assert "Reward: 0.1 for" in said and "1 for a right one, which is the most; the score is" in said

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean, pvariance
 from types import MappingProxyType
@@ -116,7 +117,39 @@ def test_thinning_is_even_and_keeps_both_ends(most: int, items: list[int]) -> No
     assert thinned(range(10), most) == items
 
 
+def test_greedy_and_sampled_scores_are_set_against_each_other(build: Build) -> None:
+    """Training samples: of six steps, the last two scored 0.1 and 0.14 on average."""
+    facts = build([0.5, 0.625], columns={"train_score": [0.3, 0.3, 0.2, 0.2, 0.1, 0.14]})
+    gap = "0.625 greedy against 0.12 sampled over the last third, a gap of +0.505"
+    greedy = replace(facts, validation_temperature=0.0)
+    assert f"Validation is greedy, training samples at temperature 1: {gap}" in dynamics_text(greedy)
+    for unknown in (facts, replace(facts, validation_temperature=0.7), replace(greedy, metrics=[])):
+        assert "greedy" not in dynamics_text(unknown)
+    easy = replace(greedy.stage, hparams={**greedy.stage.hparams, "easiest": 0.25})
+    share = ", of which much is due to the problems: training has the easiest 0.25, validation all"
+    assert gap + share in dynamics_text(replace(greedy, stage=easy))
+    assert "easiest" not in dynamics_text(greedy)
+
+
 # --- metrics ---
+
+
+def test_what_little_is_to_be_said_of_shares_a_line(build: Build) -> None:
+    """Metrics with the values of another, and those whose level is enough, unless values are missing."""
+    rewards = [0.1, 0.3, 0.2, 0.4, 0.3, 0.5]
+    columns = {
+        "reward_mean": rewards,
+        "train_score": rewards,
+        "reward_correct": rewards,
+        "loss": [0.0, 0.1, 0.2, 0.3, 0.5, 0.7],
+        "tokens": [10.0, 20.0, 30.0, 40.0, 50.0, 60.0],
+    }
+    said = dynamics_text(build(columns=columns))
+    assert "\nthe same values: train_score as reward_mean, reward_correct as reward_mean\n" in said
+    assert "\nover the last third: loss 0.6, tokens 55\n" in said
+    assert "\nstep | reward_mean\n1 | 0.1\n" in said, "nor does the table say it twice"
+    broken = dynamics_text(build(columns={**columns, "loss": [0.0, 0.1, 0.2, 0.3, 0.5, float("nan")]}))
+    assert line(broken, "loss").endswith("missing or not finite at 1 of 6 steps, first at step 6")
 
 
 def test_a_metric_is_described_by_the_numbers_that_matter(build: Build) -> None:
@@ -151,9 +184,9 @@ def test_what_stands_still_gets_few_words(build: Build) -> None:
         "offpolicy_kl": [1e-13, 3e-13] * 2 + [2e-13],
     }
     text = dynamics_text(build(columns=columns))
-    assert "clip_fraction_high [share]: 0 throughout" in text.splitlines()
-    assert line(text, "mismatch_ratio_max") == "1 throughout"
-    assert line(text, "offpolicy_kl") == "at most 3e-13 throughout"
+    assert text.splitlines()[1:] == [
+        "constant: offpolicy_kl at most 3e-13 nats, mismatch_ratio_max 1, clip_fraction_high 0 share"
+    ]
 
 
 def test_units_and_order_are_the_catalogues_and_strangers_come_last(build: Build) -> None:
@@ -162,13 +195,13 @@ def test_units_and_order_are_the_catalogues_and_strangers_come_last(build: Build
         "global_step": [7, 8],
         "kl": [0.1, 0.2],
         "entropy": [0.5, 0.4],
-        "loss": [0.0, 0.1],
+        "grad_norm": [0.0, 0.1],
     }
     lines = dynamics_text(build(columns=columns)).splitlines()
     assert [line.split(":")[0] for line in lines[1:5]] == [
         "entropy [nats]",
         "kl [nats]",
-        "loss",
+        "grad_norm",
         "reward_poetry",
     ]
     assert "global_step" not in "".join(lines)
@@ -194,6 +227,36 @@ def test_what_is_unhealthy_is_marked_and_loudly_where_it_is_so_of_late(
 ) -> None:
     shown = line(dynamics_text(build(columns={"truncated_fraction": values})), "truncated_fraction")
     assert shown.endswith(f"; {mark}") if mark else "healthy" not in shown.lower()
+
+
+def test_a_fall_is_unhealthy_however_far_the_bound_below_it(build: Build) -> None:
+    """Entropy falls fivefold and stays above 0.05: 0.4 of the level at the start of the path is the least."""
+    fallen = build(columns={"entropy": [1.0, 1.0, 0.6, 0.4, 0.2, 0.2]})
+    mark = "UNHEALTHY (healthy: at least 0.4) at 2 of 6 steps"
+    assert line(dynamics_text(fallen), "entropy").endswith(mark)
+    before = replace(fallen.stage, levels={"entropy": (2.0, 1.0)})
+    along = replace(fallen, path=[before, fallen.stage])
+    assert "(healthy: at least 0.8) at 4 of 6" in line(dynamics_text(along), "entropy")
+    warmer = replace(before, hparams={**before.hparams, "temperature": 1.4})
+    along = replace(fallen, path=[warmer, fallen.stage])
+    assert line(dynamics_text(along), "entropy").endswith(mark), "another temperature is no measure"
+
+
+def test_what_a_change_moves_by_itself_is_said(build: Build) -> None:
+    facts = build(columns={"entropy": [0.5, 0.4], "kl": [0.1, 0.2]})
+    changed = replace(facts, stage=replace(facts.stage, changes={"temperature": 1.2, "learning_rate": 1e-5}))
+    said = "not comparable with the stage before: temperature changed, on which it depends by itself"
+    assert line(dynamics_text(changed), "entropy").endswith(f"; {said}")
+    assert "not comparable" not in line(dynamics_text(changed), "kl")
+    assert "not comparable" not in dynamics_text(facts)
+
+
+def test_the_table_says_which_steps_it_leaves_out(build: Build) -> None:
+    facts = build(columns={"kl": [i / 100 for i in range(1, 11)]})
+    text = dynamics_text(facts, rows=4)
+    assert "The table leaves out the steps 2 to 3, 5 to 6, 8 to 9." in text.splitlines()
+    assert [row[0] for row in table(text)] == ["step", "1", "4", "7", "10"]
+    assert "leaves out" not in dynamics_text(facts, rows=10)
 
 
 def test_a_lower_bound_alone_is_watched_too(build: Build) -> None:

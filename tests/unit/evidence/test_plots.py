@@ -20,8 +20,10 @@ from PIL import Image
 
 from llmzero.core.hparams import Catalogue
 from llmzero.core.metrics import Metric, metric_catalogue, usual_entries
-from llmzero.evidence.evidence import Evidence
-from llmzero.evidence.plots import BLUE, GREEN, IMAGES, ORANGE, PURPLE, draw_figure, draw_plots
+from llmzero.core.stage import ValidationPoint
+from llmzero.evidence.evidence import Evidence, StageView
+from llmzero.evidence.path_plot import BLUE, GREEN, ORANGE, PURPLE
+from llmzero.evidence.plots import IMAGES, draw_figure, draw_plots, path_panels
 from tests.conftest import METRICS
 from tests.unit.evidence.test_dynamics import staged
 
@@ -217,13 +219,94 @@ def test_a_shared_healthy_range_is_shaded_as_far_as_the_axis_shows_it(evidence: 
     assert calm.patches[0].get_y() + calm.patches[0].get_height() == pytest.approx(calm.get_ylim()[1])
 
 
-def test_a_lower_bound_is_shaded_upwards_and_an_unhealthy_axis_not_at_all(evidence: Evidence) -> None:
+def test_a_lower_bound_is_shaded_upwards_and_an_unhealthy_axis_not_at_all(
+    evidence: Evidence, metrics: dict[str, Metric]
+) -> None:
+    absolute = {**metrics, "entropy": replace(metrics["entropy"], healthy_ratio=(None, None))}
+    evidence = replace(evidence, metric_catalogue=absolute)
     axes = axes_of(drawn("stability", column(evidence, entropy=0.01)), "Entropy")
     assert labels(axes) == ["entropy", "healthy: at least 0.05"]
     (span,) = axes.patches
     assert (span.get_y(), span.get_y() + span.get_height()) == pytest.approx((0.05, axes.get_ylim()[1]))
     cold = replace(evidence, metrics=[{"step": 1, "entropy": 0.01}, {"step": 2, "entropy": 0.02}])
     assert axes_of(drawn("stability", cold), "Entropy").patches[0].get_height() == 0
+
+
+def test_a_fivefold_fall_is_not_painted_healthy(evidence: Evidence) -> None:
+    fallen = replace(evidence, metrics=[{"step": i, "entropy": 2.0 / i} for i in (1, 2, 10)])
+    axes = axes_of(drawn("stability", fallen), "Entropy")
+    assert labels(axes) == ["entropy", "healthy: at least 0.8"]
+    assert axes.patches[0].get_y() == pytest.approx(0.8)
+
+
+# --- along the path ---
+
+
+def stage(node_id: str, parent: str | None, begun: int, scores: list[float], **fields: Any) -> StageView:
+    """Return a stage of 10 steps with two validations, that began at a step since the base model."""
+    points = [ValidationPoint(5 * i, begun + 5 * i, s, 0.01, 100, 0.1) for i, s in enumerate(scores, 1)]
+    values = {"score": max(scores), "parent_id": parent, "steps": 10, "points": points, **fields}
+    return StageView(node_id, 1, "completed", {}, {}, **values)
+
+
+@pytest.fixture
+def branched(evidence: Evidence) -> Evidence:
+    """The path 0001, 0003 (from step 5 of it), a best path 0001, 0002, and 0004 tried from 0003."""
+    base = StageView("0000", 0, "completed", {}, {}, score=0.1)
+    first = stage("0001", "0000", 0, [0.2, 0.15], levels={"entropy": (0.9, 0.6)})
+    best = stage("0002", "0001", 5, [0.3, 0.5], levels={"entropy": (0.8, 0.7)})
+    own = stage("0003", "0001", 5, [0.25, 0.3], levels={"entropy": (0.6, 0.2)})
+    tried = stage("0004", "0003", 15, [0.26, 0.24])
+    return replace(
+        evidence,
+        stage=own,
+        path=[base, first, own],
+        best_path=[base, first, best],
+        children=[tried],
+        history=[first, best, own, tried],
+    )
+
+
+def test_the_path_is_drawn_beside_the_best_one_its_siblings_and_what_was_tried_from_it(
+    branched: Evidence,
+) -> None:
+    """Each stage as far as the next one went on from it, over steps since the base model."""
+    panels = path_panels(branched)
+    assert list(panels) == ["Validation score", "entropy [nats], levels over thirds of stages"]
+    scores, levels = ({trail.label: trail.points for trail in panel} for panel in panels.values())
+    assert scores == {
+        "beside 0003": [(10, 0.3), (15, 0.5)],
+        "tried from 0003": [(20, 0.26), (25, 0.24)],
+        "best path": [(0, 0.1), (5, 0.2), (10, 0.3), (15, 0.5)],
+        "path to 0003": [(0, 0.1), (5, 0.2), (10, 0.25), (15, 0.3)],
+    }
+    assert levels["path to 0003"] == [(2, 0.9), (7, 0.6), (13, 0.2)]
+    assert "tried from 0003" not in levels
+
+
+def test_the_best_path_is_not_drawn_beneath_the_path_that_it_is(branched: Evidence) -> None:
+    """Views of a stage differ, as of some more is known: it is the stages that count."""
+    again = [replace(view, children=9) for view in branched.path]
+    labels = [trail.label for trail in path_panels(replace(branched, best_path=again))["Validation score"]]
+    assert labels == ["beside 0003", "tried from 0003", "path to 0003"]
+
+
+def test_an_image_of_the_path_comes_where_it_tells_of_other_stages(branched: Evidence) -> None:
+    *_, plot = draw_plots(branched)
+    assert plot.name == "path"
+    assert struct.unpack(">II", plot.png[16:24]) == (1024, 768)
+    assert shows(plot.png, ORANGE) and shows(plot.png, PURPLE) and shows(plot.png, BLUE)
+    assert draw_plots(branched)[-1] == plot
+    alone = replace(branched, path=[branched.stage], best_path=[branched.stage], children=[], history=[])
+    assert [plot.name for plot in draw_plots(alone)] == ["progress", "stability"]
+
+
+def test_curves_that_do_not_change_get_no_panel(evidence: Evidence) -> None:
+    rows = [{"step": i, "entropy": 0.5, "kl": 0.1 * i} for i in range(1, 6)]
+    (plot,) = draw_plots(replace(evidence, metrics=rows, validation=[]))
+    assert plot.caption.endswith("KL divergence [nats].")
+    still = [{"step": i, "entropy": 0.5} for i in range(1, 6)]
+    assert draw_plots(replace(evidence, metrics=still, validation=[])) == []
 
 
 def test_healthy_ranges_that_differ_are_named_with_their_curves(evidence: Evidence) -> None:
@@ -259,7 +342,8 @@ def test_a_metric_is_drawn_where_its_catalogue_says(evidence: Evidence, metrics:
 def test_without_healthy_ranges_nothing_is_called_healthy(
     evidence: Evidence, metrics: dict[str, Metric]
 ) -> None:
-    bare = {name: replace(metric, healthy=(None, None)) for name, metric in metrics.items()}
+    none = (None, None)
+    bare = {name: replace(metric, healthy=none, healthy_ratio=none) for name, metric in metrics.items()}
     plots = draw_plots(replace(evidence, metric_catalogue=bare))
     assert [plot.caption for plot in plots] == [plot.caption for plot in draw_plots(evidence)]
     for axes in drawn("stability", replace(evidence, metric_catalogue=bare)).axes:
@@ -294,7 +378,7 @@ def test_a_single_step_is_visible(evidence: Evidence) -> None:
 
 
 def test_all_panels_share_their_steps_and_flat_metrics_are_not_magnified(evidence: Evidence) -> None:
-    rows = [{"step": i, "entropy": 0.5 + 1e-9 * i, "kl": 0.1} for i in range(3, 8)]
+    rows = [{"step": i, "entropy": 0.5 + 1e-3 * i, "kl": 0.1 + 1e-3 * i} for i in range(3, 8)]
     figure = drawn("stability", replace(evidence, metrics=rows))
     for axes in figure.axes:
         assert axes.get_xlim() == pytest.approx((3 - 0.03 * 22, 25 + 0.03 * 22))

@@ -14,6 +14,7 @@ from llmzero.grpo.evaluation import (
     Evaluation,
     by_subtask,
     evaluate,
+    kinds_of,
     mean_and_stderr,
     pass_at_k,
     score_completions,
@@ -115,6 +116,7 @@ def test_the_score_is_the_mean_over_examples_of_the_mean_over_their_samples() ->
     ]
     assert found.rows[0]["reward"] == 1.0
     assert found.rows[2]["parts"] == {"correct": 0.5}
+    assert [row["score"] for row in found.rows[:4]] == [1.0, 1.0, 0.5, 0.0]
 
 
 def test_pass_at_counts_completions_that_are_entirely_right() -> None:
@@ -162,3 +164,17 @@ def test_several_completions_in_a_row_answer_the_same_example() -> None:
 def test_scores_of_subtasks_are_means_over_their_examples() -> None:
     scored = [("chord", [1.0, 0.0]), (None, [1.0, 1.0]), ("chord", [1.0, 1.0]), ("scale", [0.0, 0.0])]
     assert by_subtask(scored) == {"chord": (0.75, 0.25, 2), "scale": (0.0, 0.0, 1)}
+
+
+def test_examples_without_subtasks_are_told_apart_by_difficulty() -> None:
+    def kinds(*levels: Any, **meta: Any) -> list[str | None]:
+        told = [{"difficulty": level, **meta} for level in levels]
+        return kinds_of([Example(str(i), "", "", each) for i, each in enumerate(told)])
+
+    assert kinds(3, 1, 2.5) == ["difficulty 3", "difficulty 1", "difficulty 2.5"]
+    pairs = [f"difficulty {low} to {low + 1}" for low in range(1, 11, 2)]
+    assert kinds(*range(1, 11)) == [pair for pair in pairs for _ in range(2)], "five ranges of as many"
+    assert kinds(*[1] * 90, *range(2, 12))[89:91] == ["difficulty 1", "difficulty 2 to 11"]
+    assert kinds(1, 2, subtask="chord") == ["chord", "chord"]
+    assert kinds(1, None) == kinds(1, "hard") == kinds(2, 2) == [None, None], "tells nothing, or not of all"
+    assert kinds() == []

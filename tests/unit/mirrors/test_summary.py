@@ -34,7 +34,8 @@ def test_what_is_saved_is_what_running_on_would_have_cost(
 ) -> None:
     overrides = ["experiment=simulated", f"runner.landscape={landscape}", "budget.stages=12"]
     overrides += [f"search.stage_steps={steps}", f"trainer.validation_every={every}"]
-    overrides += [f"search.workers={workers}", "stopper.z=0.5", f"search_dir={tmp_path}/s"]
+    overrides += [f"search.workers={workers}", "stopper.min_step=4", "stopper.min_points=2"]
+    overrides += ["stopper.level_z=0", f"search_dir={tmp_path}/s"]
     config = cli.composed("search", SearchConfig, overrides)
     summary = Session.from_config(config).run()
     stages = [node for node in EventStore(tmp_path / "s/tree.jsonl").tree.stages() if node.state == "stopped"]

@@ -138,7 +138,7 @@ def test_a_confirmation_is_told_in_a_line() -> None:
         "stages": 3,
         "winner": "strategy-0003",
         "strategies": {"strategy-0003": {"mean": 0.55, "stderr": 0.012, "against": against}},
-        "practitioner": {"mean": 0.45, "stderr": 0.011},
+        "practitioner": {"mean": 0.45, "stderr": 0.011, "incomplete": 0},
         "base": {"mean": 0.3, "stderr": None},
     }
     line = "test on 3 fresh seeds: strategy-0003 0.550 ± 0.012, practitioner 0.450 ± 0.011, base 0.300"
@@ -148,6 +148,11 @@ def test_a_confirmation_is_told_in_a_line() -> None:
     assert later == f"{said}; 2 stages later the search is not confirmed"
     against["practitioner"]["p_welch"] = None  # type: ignore[assignment]
     assert confirmation_line({"confirmation": confirmation, "nodes": {"total": 4}}) == line
+    confirmation["practitioner"] = {"mean": None, "stderr": None, "incomplete": 3}
+    assert confirmation_line({"confirmation": confirmation, "nodes": {"total": 4}}) == (
+        "test on 3 fresh seeds: strategy-0003 0.550 ± 0.012, practitioner failed, base 0.300; "
+        "the practitioner's training failed on 3 of 3, left out"
+    )
 
 
 def test_a_search_keeps_its_group_when_it_moves_once_it_was_mirrored(tmp_path: Path) -> None:

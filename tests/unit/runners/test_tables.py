@@ -7,6 +7,7 @@ import lzma
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from llmzero.runners.tables.walk import Place, walk
 from llmzero.search.briefing import briefing
 from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
+from llmzero.studies.study import Pair
 from llmzero.tree.store import EventStore
 from tests.conftest import REPOSITORY
 from tests.integration.damages import WHOLE, field_damages
@@ -71,8 +73,8 @@ def _split(lines: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, 
 def test_plain_python_reads_a_table_as_the_docs_say(file: Path, tmp_path: Path) -> None:
     docs = (REPOSITORY / "docs/tables.md").read_text()
     example = docs.split("```python\n")[1].split("```")[0]
-    assert "metro_small-0.jsonl.xz" in example
-    code = example.replace("benchmarks/tables/metro_small-0.jsonl.xz", str(file))
+    assert "metro-0.jsonl.xz" in example
+    code = example.replace("benchmarks/tables/metro-0.jsonl.xz", str(file))
     ended = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert f"{score((5, 5, 5), STEPS) - 0.02:.3f}" in ended.stdout
 
@@ -230,8 +232,8 @@ def test_beyond_the_tree_a_stage_is_refused(table: Table) -> None:
 # --- stages ---
 
 
-def runner_of(file: Path, seed: int = 0) -> TableRunner:
-    return TableRunner(TableRunnerSettings(str(file), seed))
+def runner_of(file: Path) -> TableRunner:
+    return TableRunner(TableRunnerSettings(str(file)))
 
 
 def spec(
@@ -361,6 +363,17 @@ def test_every_method_gets_the_scores_of_the_table(
     assert summary["test"]["best"]["score"] == pytest.approx(summary["best"]["score"] - 0.02)
 
 
+def test_one_tree_is_searched_with_any_seed_as_studies_do(file: Path, tmp_path: Path) -> None:
+    config = search(file, tmp_path / "s", "agent=random", "budget.stages=6")
+    paths = set()
+    for seed in (0, 7):
+        own = replace(config, seed=seed, search_dir=str(tmp_path / str(seed)))
+        assert Session.from_config(own).run()["state"] == "finished"
+        stages = EventStore(tmp_path / str(seed) / "tree.jsonl").tree.stages()
+        paths.add(tuple(tuple(node.hparams.values()) for node in stages))
+    assert len(paths) == 2, "each seed makes its own choices"
+
+
 def test_the_catalogue_depth_and_length_are_the_tables(file: Path, tmp_path: Path) -> None:
     config = search(file, tmp_path / "s")
     assert {name: list(each.choices or ()) for name, each in config.catalogue.items()} == {
@@ -371,6 +384,7 @@ def test_the_catalogue_depth_and_length_are_the_tables(file: Path, tmp_path: Pat
     assert config.stage_groups["trainer"]["validation_max_tokens"] == 40
     assert config.task == {"_target_": None}, "a table names no code"
     assert briefing(config)["task"] == "getcwd name=made", "agents know what was learnt"
+    assert "rules and reward" not in briefing(config, asks_model=True), "nor is a stranger's code imported"
 
 
 @pytest.mark.parametrize(
@@ -378,6 +392,7 @@ def test_the_catalogue_depth_and_length_are_the_tables(file: Path, tmp_path: Pat
     [
         ("search.max_depth=4", "search.max_depth=4: made-0.jsonl.xz has paths of 3 stages of 4 steps"),
         ("search.stage_steps=8", "and 3 of 8 steps were asked for"),
+        ("task=tower", "task: runner=table has the task of its table"),
         ("search.confirm_seeds=2", "has no stages of a fresh seed 1000; set search.confirm_seeds=0"),
         (
             "+model.hparams={max_completion_length: {choices: [16, 64]}}",
@@ -412,6 +427,18 @@ def test_fresh_seeds_are_confirmed_where_their_trees_are(
     assert winner["incomplete"] == 0 and len(set(winner["test"])) == 1
 
 
+def test_a_study_of_seeds_without_trees_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "TABLES", tmp_path)
+    for seed in (0, 1):
+        made_table(tmp_path, f"made-{seed}", seed=seed)
+    config = replace(search(Path("made"), tmp_path / "s"), seed=0)
+    Pair("greedy", "made", config, tmp_path / "study").check([0, 1])
+    with pytest.raises(UserError, match=r"made.*seed 2"):
+        Pair("greedy", "made", config, tmp_path / "study").check([0, 1, 2])
+
+
 def test_a_strategy_is_replayed_on_the_tree_of_another_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,10 +461,49 @@ def test_in_the_committed_recipes_the_practitioner_has_the_defaults_of_task_and_
     assert all({*plan.fixed, *configuration} == set(whole) for configuration in plan.configurations)
 
 
-def test_a_recipe_with_a_choice_that_is_not_allowed_is_refused_before_anything_is_trained(
-    tmp_path: Path,
+@pytest.mark.parametrize("name", sorted(each.name.split(".")[0] for each in tables.TABLES.glob("*.xz")))
+def test_a_committed_table_is_the_whole_tree_of_its_recipe(name: str) -> None:
+    table = read_table(tables.table_file(name, 0))
+    plan = Plan.of(name.rpartition("-")[0], int(name.rpartition("-")[2]))
+    assert (table.header["name"], table.header["seed"]) == (plan.name, plan.seed)
+    assert (table.depth, table.length, table.header["fixed"]) == (plan.recipe.depth, plan.length, plan.fixed)
+    assert table.configurations == plan.configurations
+    assert len(table.stages) == plan.subtree(()) and not any(each.error for each in table.stages.values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("0.155, 0.33, 1.0", "0.001, 1.0", r"parameters: .*easiest.*0.001"),
+        ("0.155, 0.33, 1.0", "a, 1.0", r"easiest"),
+        ("choices: [0.155, 0.33, 1.0]", "choices: 0.3", r"parameters.easiest: must be \{choices"),
+        ("0.155, 0.33, 1.0", "1.0, 0.33, 1.0", r"parameters.easiest.choices: has a value twice"),
+        (
+            "easiest: {choices: [0.155, 0.33, 1.0], default: 1.0}",
+            "easiest: 8",
+            r"parameters.easiest: must be",
+        ),
+        ("default: 1.0", "default: 0.5", r"easiest"),
+        ("easiest:", "easyest:", r"parameters.easyest: is none of the catalogue"),
+        ("kl_coef: 0.0", "learning_rate: 1.0e-3", r"values.learning_rate: is one of parameters"),
+        ("kl_coef: 0.0", "kl: 0.0", r"\bkl\b"),
+        ("kl_coef: 0.0", "kl_coef: much", r"kl_coef"),
+        ("task=tower", "task=tower, seed=7", r"overrides: seed: is not the recipe's to set"),
+        ("task=tower", "task=tower, flops=1e9", r"overrides: flops: is not"),
+        ("depth: 4", "depth: 16", r"depth=16: with 6 configurations; a tree may be 16 deep and have 100000"),
+        ("depth: 4", "depth: 0", r"depth"),
+        ("flops: 3.75e+9", "flops: 0", r"flops: must be above 0"),
+        ("flops: 3.75e+9", "flops: 3.75e+9\nsteps: 3", r"steps"),
+        ("flops: 3.75e+9", "", r"steps"),
+        ("depth: 4", "depth: [", r"odd.yaml"),
+    ],
+)
+def test_a_recipe_that_cannot_be_grown_is_refused_by_file_and_key(
+    tmp_path: Path, old: str, new: str, said: str
 ) -> None:
     whole = (tables.TABLES / "tower.yaml").read_text()
-    (tmp_path / "odd.yaml").write_text(whole.replace("0.155", "0.001"))
-    with pytest.raises(UserError, match=r"odd.yaml: parameters: .*easiest.*0.001"):
+    assert old in whole
+    (tmp_path / "odd.yaml").write_text(whole.replace(old, new, 1))
+    with pytest.raises(UserError, match=said) as error:
         Plan.of("odd", 0, tmp_path)
+    assert str(tmp_path / "odd.yaml") in str(error.value)

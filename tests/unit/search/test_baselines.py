@@ -17,6 +17,7 @@ import pytest
 from llmzero.core.errors import UserError
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult, ValidationPoint
+from llmzero.evidence.evidence import Choice
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.agent_chain import AgentChain
 from llmzero.search.methods.asha import Asha, AshaSettings, rung_depths
@@ -69,7 +70,7 @@ METHODS: dict[str, Callable[[MethodContext], SearchMethod]] = {
 def context(
     catalogue: Catalogue = WIDE, max_depth: int = 4, stages: int | None = 24, workers: int = 1
 ) -> MethodContext:
-    def propose(tree: Tree, node_id: str) -> Proposal:
+    def propose(tree: Tree, node_id: str, choice: Choice) -> Proposal:
         rng, parent = random.Random(len(tree)), tree[node_id].hparams
         name = rng.choice(list(catalogue))
         return Proposal(

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from llmzero.core.shapes import require
 from llmzero.core.stage import StageResult
 from llmzero.mirrors.views import confirmation_line
 from llmzero.search.confirm import Candidate, best_paths, compared, difference
 from llmzero.strategies.schedule import StrategyStage
+from llmzero.tree.outcomes import CONFIRMATION
 from llmzero.tree.tree import ROOT, Node, Tree
 
 
@@ -125,3 +127,34 @@ def test_the_winner_is_chosen_by_validation_and_what_failed_is_counted() -> None
         "; 2 stages later the search is not confirmed"
     )
     assert confirmation_line({**report, "confirmation": None}).startswith("one seed; not confirmed")
+
+
+def test_a_seed_on_which_the_practitioners_training_failed_is_compared_with_nothing() -> None:
+    stages = [StrategyStage(4, {})]
+    practitioner, strategy = (
+        Candidate(name, None, stages, "steps") for name in ("practitioner-4", "strategy-1")
+    )
+    runs = {
+        "strategy-1": [summary(0.6, score, 0.1) for score in (0.3, 0.32, 0.9)],
+        "practitioner-4": [
+            *(summary(0.4, score, 0.1) for score in (0.2, 0.24)),
+            summary(0.1, 0.1, 0.1, completed=1),
+        ],
+    }
+    confirmation = compared([strategy], practitioner, runs)
+    theirs, ours = confirmation["practitioner"], confirmation["strategies"]["strategy-1"]
+    assert (theirs["test"], theirs["mean"], theirs["incomplete"]) == ([0.2, 0.24], pytest.approx(0.22), 1)
+    assert ours["against"]["practitioner"] == difference([0.3, 0.32], [0.2, 0.24])
+    assert ours["mean"] == pytest.approx((0.3 + 0.32 + 0.9) / 3)
+    assert confirmation["base"]["test"] == [0.1] * 3
+    runs["practitioner-4"] = [summary(0.1, 0.1, 0.1, completed=1)] * 3
+    confirmation = compared([strategy], practitioner, runs)
+    theirs, ours = confirmation["practitioner"], confirmation["strategies"]["strategy-1"]
+    assert (theirs["test"], theirs["mean"], theirs["validation_mean"], theirs["incomplete"]) == (
+        [],
+        None,
+        None,
+        3,
+    )
+    assert set(ours["against"]["practitioner"].values()) == {None}
+    require({"stages": 1, "seeds": [1, 2, 3], **confirmation}, CONFIRMATION)

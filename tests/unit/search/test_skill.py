@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext, StopRequest
 from llmzero.search.methods.skill import Skill, SkillSettings
 from llmzero.search.methods.skill_tools import Tools, read_skills
-from llmzero.tree.tree import Tree
+from llmzero.tree.tree import Node, Tree
 from tests.llm_server import Answer, Hostile, LLMServer, junk, script
 from tests.unit.search.test_tree_search import grow
 
@@ -52,16 +53,19 @@ def tools(catalogue: Catalogue, metrics: Any, tree: Tree, tmp_path: Path) -> Too
 def fuzzed(rng: random.Random, tools: Tools, tree: Tree) -> tuple[str, dict[str, Any]]:
     """A call that is right in most of its parts."""
     schema = rng.choice(tools.schemas)["function"]
+    catalogue = tools.context.catalogue
+    present, sampled = catalogue.defaults(), {name: p.sample(rng) for name, p in catalogue.items()}
     sound: dict[str, Any] = {
         "stage": rng.choice(list(tree.nodes)),
         "parent": rng.choice(list(tree.nodes)),
         "checkpoint": rng.choice(["best", "last", 4, "4"]),
-        "changes": {name: p.sample(rng) for name, p in tools.context.catalogue.items() if rng.random() < 0.2},
+        "changes": {n: v for n, v in catalogue.changes(present, sampled).items() if rng.random() < 0.2},
         "reason": "because",
         "name": rng.choice(list(tools.skills)),
         "until": "end",
         "summary": "done",
         "diagnosis": "plateau",
+        "length": rng.choice([0.5, 1, 1.5, 2]),
     }
     arguments = {name: sound[name] for name in schema["parameters"]["properties"]}
     for name in list(arguments):
@@ -91,8 +95,47 @@ def test_five_thousand_fuzzed_calls_start_nothing_out_of_bounds(
             assert set(outcome.expansion.hparams) == set(catalogue)
             assert outcome.expansion.parent_id in tree.nodes
             assert outcome.expansion.proposal.resume in ("best", "last", 4)
+            assert 0.5 <= outcome.expansion.proposal.length <= 2
     assert min(started, refused) > 100
     assert set(tree.nodes) == {"0000", "0001", "0002"}
+
+
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [
+        (2, "0003 starts now from 0000, checkpoint best, with nothing changed, 2 times the usual length."),
+        (None, "0003 starts now from 0000, checkpoint best, with nothing changed."),
+        (3, "Nothing was done. length=3: must be a number from 0.5 to 2."),
+        (0, "Nothing was done. length=0: must be a number from 0.5 to 2."),
+        ("twice", "Nothing was done. length='twice': must be a number from 0.5 to 2."),
+        ([float("nan")], "Nothing was done. length=[nan]: must be a number from 0.5 to 2."),
+    ],
+)
+def test_a_session_sizes_its_stages(tools: Tools, tree: Tree, length: Any, said: str) -> None:
+    for node in tree:
+        node.hparams |= {"learning_rate": 3e-6} if node.node_id == "0001" else {}
+    arguments = {"parent": "0000", "checkpoint": "best", "changes": {}, "reason": "r", "length": length}
+    outcome = tools.run("start_stage", arguments, tree, {})
+    assert outcome is not None and outcome.text == said
+    assert (outcome.expansion is None) == said.startswith("Nothing")
+    if outcome.expansion is not None and outcome.expansion.proposal is not None:
+        assert outcome.expansion.proposal.length == (length or 1)
+
+
+def test_a_session_is_told_what_longer_stages_leave_of_the_budget(tools: Tools, tree: Tree) -> None:
+    running = Node("0003", "0002", 3, dict(tree["0002"].hparams), 25, None, {"length": 2.0}, state="running")
+    tree.add(running)
+    outcome = tools.run("list_runs", {}, tree, {})
+    assert outcome is not None
+    assert "Left of the budget: stages 1; 1 running." in outcome.text
+
+
+def test_where_stages_have_one_length_no_session_sizes_them(tools: Tools, tree: Tree) -> None:
+    fixed = Tools(replace(tools.context, lengths=(1.0, 1.0)), tools.evidence, "m", tools.skills)
+    arguments = {"parent": "0002", "checkpoint": "best", "changes": {}, "reason": "r"}
+    outcome = fixed.run("start_stage", {**arguments, "length": 2}, tree, {})
+    assert outcome is not None
+    assert outcome.text.startswith("Nothing was done. length is no argument; there are parent, checkpoint")
 
 
 def test_a_transcript_survives_any_reply_and_is_the_same_when_read_again(tmp_path: Path) -> None:

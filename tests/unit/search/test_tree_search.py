@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -12,10 +14,11 @@ import pytest
 
 from llmzero.core.hparams import Catalogue
 from llmzero.core.stage import StageResult, ValidationPoint
+from llmzero.evidence.evidence import Choice
+from llmzero.evidence.gain_model import Curve
 from llmzero.evidence.proposal import Proposal
 from llmzero.search.methods.base import Expansion, MethodContext
 from llmzero.search.methods.forecast import Forecast
-from llmzero.search.methods.gain_model import Curve
 from llmzero.search.methods.tree_search import TreeSearch, TreeSearchSettings
 from llmzero.search.methods.uct import Uct, uct
 from llmzero.tree.tree import Node, Tree
@@ -35,7 +38,7 @@ PLAIN = {
 
 def method(max_depth: int = 6, **settings: Any) -> TreeSearch:
     context = MethodContext(
-        CATALOGUE, lambda tree, node: Proposal("test", (), "", {"rate": 0.1}), max_depth=max_depth, seed=0
+        CATALOGUE, lambda *_: Proposal("test", (), "", {"rate": 0.1}), max_depth=max_depth, seed=0
     )
     return TreeSearch(TreeSearchSettings(**{**PLAIN, **settings}), context)
 
@@ -66,6 +69,37 @@ def grow(*shape: tuple[str | None, float | None]) -> Tree:
 
 # Node 0001 is looked at.
 SCALE: list[tuple[str | None, float | None]] = [(None, 0.0), ("0000", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "promise"),
+    [("forecast", "the best score that its path is forecast to reach"), ("uct", "its score")],
+)
+def test_an_agent_that_thinks_hears_why_a_stage_is_continued_and_which_others_could_be(
+    rule: str, promise: str
+) -> None:
+    """Up to five of those that are open, the most promising first; a restarted method says the same."""
+    tree = grow((None, 0.1), *[("0000", 0.2 + i / 100) for i in range(9)])
+    full = add(tree, "0009", 0.9)  # at the greatest depth: not open
+    for descent, why in (
+        (0.0, "The search chose it among 9 that may be continued."),
+        (1.0, "It ended last"),
+    ):
+        search = method(2, selection=rule, descent_fraction=descent)
+        search.context = replace(search.context, thinks=True)
+        if descent:
+            add(tree, "0000", 0.15)
+        expansion = search.ask(tree)
+        assert expansion is not None and expansion.proposal is None
+        assert expansion.why.startswith(why)
+        promises = re.findall(r"(\d{4}) (\d\.\d{3})", expansion.why.partition(f"Of each, {promise}")[2])
+        assert {name for name, _ in promises} - {expansion.parent_id} == set(expansion.others)
+        told = [float(score) for name, score in promises if name != expansion.parent_id]
+        assert len(told) == 5 and told == sorted(told, reverse=True)
+        assert full.node_id not in expansion.others
+        again = method(2, selection=rule, descent_fraction=descent)
+        again.context = search.context
+        assert again.ask(tree) == expansion
 
 
 def below_half(children: list[tuple[float, int]]) -> Tree:
@@ -323,6 +357,12 @@ def test_a_node_has_one_child_that_trains_on_unchanged() -> None:
     assert all(e.hparams != tree[e.parent_id].hparams for e in again if e.parent_id in ("0000", "0001"))
 
 
+def test_a_language_model_says_itself_when_to_train_on_unchanged() -> None:
+    search, tree = method(unchanged_fraction=1.0, descent_fraction=1.0), grow((None, 0.0), ("0000", 0.3))
+    search.context = replace(search.context, thinks=True)
+    assert asked(search, tree).proposal is None, "the driver asks it"
+
+
 @pytest.mark.parametrize("rule", ["uct", "forecast"])
 def test_every_configuration_of_a_small_catalogue_is_tried_once_below_every_node_and_then_the_search_is_over(
     rule: str,
@@ -331,7 +371,7 @@ def test_every_configuration_of_a_small_catalogue_is_tried_once_below_every_node
         {"kind": {"group": "capacity", "kind": "choice", "choices": ["a", "b", "c"], "default": "a"}}
     )
 
-    def propose(tree: Tree, node_id: str) -> Proposal:
+    def propose(tree: Tree, node_id: str, choice: Choice) -> Proposal:
         tried = {child.hparams["kind"] for child in tree.children(node_id)} | {tree[node_id].hparams["kind"]}
         return Proposal("test", (), "", {"kind": min(set("abc") - tried)})
 

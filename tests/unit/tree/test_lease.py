@@ -30,7 +30,7 @@ def test_a_lease_is_held_once_and_given_back(tmp_path: Path) -> None:
     file = tmp_path / "driver.json"
     with Lease(file).held():
         assert is_alive(file)
-        with pytest.raises(UserError, match="another driver is running this search"), Lease(file).held():
+        with pytest.raises(UserError, match="another process is at work there"), Lease(file).held():
             pass
         assert is_alive(file), "a refusal leaves it alone"
     assert list(tmp_path.iterdir()) == []

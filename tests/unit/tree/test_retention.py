@@ -59,6 +59,15 @@ def test_running_stages_their_ancestors_the_best_path_and_the_practitioners_stag
     assert alive(tree) == {"0000", "0001", "0003", "0004", "0006", "0008"}
 
 
+def test_stages_that_an_agent_may_name_as_the_parent_are_alive_while_it_is_asked(tree: Tree) -> None:
+    asked = Node("0009", "0001", 2, {}, 4, None, {}, state="proposing")
+    asked.asked = {"parent_id": "0001", "others": ["0002", "0007"]}
+    tree.add(asked)
+    assert alive(tree) == {"0000", "0001", "0003", "0004", "0006", "0008", "0009", "0002", "0007"}
+    asked.hparams, asked.state = {"learning_rate": 1e-3}, "running"
+    assert alive(tree) == {"0000", "0001", "0003", "0004", "0006", "0008", "0009"}
+
+
 def test_optimizer_states_of_dead_branches_go_worst_first_and_no_more_than_needed(
     tree: Tree, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -196,6 +196,8 @@ def test_a_stage_is_in_the_tree_while_it_is_proposed(tmp_path: Path) -> None:
         ("created", {"parent_id": "0002", "depth": 2}, "parent_id=0002: that stage had not ended before"),
         ("proposing", {"parent_id": "0003", "depth": 2}, "parent_id=0003: that stage had not ended before"),
         ("proposing", {"parent_id": "0004"}, "stage 0004: was not created before"),
+        ("proposing", {"others": ["0001", "0099"]}, "others: stage 0099: was not created before"),
+        ("proposing", {"why": 3}, "why"),
         ("proposing", {"steps": 0}, "steps=0, flops=None: must be more than 0"),
         ("created", {"steps": -1}, "steps=-1, flops=None: must be more than 0"),
     ],
@@ -215,6 +217,76 @@ def test_a_stage_that_cannot_follow_is_refused(
     assert store.path.read_bytes() == log
 
 
+def test_a_stage_has_the_length_of_its_proposal_and_a_parent_of_those_to_choose_from(
+    tmp_path: Path,
+) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 3)
+    asked = proposing(store, others=["0002", "0001"])
+    assert store.tree.planned == 4
+    longer = {**asked, "steps": 38, "proposal": {"agent": "m", "length": 1.5}}
+    log = store.path.read_bytes()
+    for wrong, problem in (
+        ({"steps": 37}, "parent or length of 0004 are not those decided on"),
+        ({"steps": 75, "proposal": {"length": 3.0}}, "proposal.length=3.0: must be from 0.5 to 2"),
+        ({"proposal": {"length": "long"}}, "length"),
+        ({"proposal": {"length": float("nan")}}, "length"),
+        ({"parent_id": "0003", "depth": 2}, "parent or length of 0004 are not those decided on"),
+        ({"parent_id": "0002", "depth": 1}, "depth=1: is not that of its parent"),
+        ({"proposal": {"length": 1.5, "alternative": {"changes": 3}}}, "alternative"),
+        ({"proposal": {"length": 1.5, "expected": {"low": "x"}}}, "low"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            store.append("created", elapsed=1.0, **{**longer, **wrong})
+    assert store.path.read_bytes() == log
+    store.append("created", elapsed=1.0, **{**longer, "parent_id": "0002", "depth": 2})
+    for tree in (store.tree, EventStore(store.path).tree):
+        node = tree["0004"]
+        assert (node.parent_id, node.asked_below, node.depth, node.steps) == ("0002", "0000", 2, 38)
+        assert (tree.root.children, tree["0002"].children) == (["0001", "0002", "0003"], ["0004"])
+        assert (tree.root.expansions, tree["0002"].expansions) == (4, 0)
+        assert tree.planned == 4.5
+
+
+def test_a_withdrawn_stage_keeps_its_number_and_may_close_its_parent(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 1)
+    asked, late = proposing(store), proposing(store)
+    said = {"agent": "m", "action": "close", "calls": 1}
+    store.append("withdrawn", elapsed=1.0, node_id="0002", reason="It fell.", closes=True, proposal=said)
+    store.append("withdrawn", elapsed=1.0, node_id="0003", reason="too late", closes=False)
+    for tree in (store.tree, EventStore(store.path).tree):
+        assert [node.state for node in tree] == ["completed", "completed", "withdrawn", "withdrawn"]
+        assert (tree.root.closed, tree.closed, tree.planned, tree.next_id()) == (
+            "It fell.",
+            ["0000"],
+            1,
+            "0004",
+        )
+        assert (tree["0002"].withdrawn, tree["0002"].proposal, tree["0003"].proposal) == (
+            "It fell.",
+            said,
+            {},
+        )
+        assert not any(node.under_way or node.usable for node in tree.stages()[1:])
+        assert len(tree.finished) == 2
+    log = store.path.read_bytes()
+    below = {"node_id": "0004", "parent_id": late["node_id"], "depth": 2, "steps": 9}
+    for event, fields, problem in (
+        ("created", {**asked, "proposal": {}}, "node_id=0002: must be 0004"),
+        ("started", {"node_id": "0002"}, "stage 0002 was withdrawn before"),
+        ("withdrawn", {"node_id": "0003", "reason": "", "closes": True}, "stage 0003 was withdrawn before"),
+        ("withdrawn", {"node_id": "0001", "reason": "", "closes": True}, "0001 is not being proposed"),
+        ("proposing", below, "had not ended"),
+        ("withdrawn", {"node_id": "0003", "reason": 3, "closes": True}, "reason"),
+        ("withdrawn", {"node_id": "0003", "reason": "", "closes": "yes"}, "closes"),
+        ("withdrawn", {"node_id": "0003", "reason": "", "closes": True, "proposal": {"calls": "a"}}, "calls"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            store.append(event, elapsed=1.0, **fields)
+    assert store.path.read_bytes() == log
+
+
 def test_what_is_asked_ahead_is_counted(tmp_path: Path) -> None:
     store = EventStore(tmp_path / "tree.jsonl")
     fill(store, 2)
@@ -228,3 +300,38 @@ def test_what_is_asked_ahead_is_counted(tmp_path: Path) -> None:
     ledger = EventStore(tmp_path / "tree.jsonl").ledger
     assert (ledger.prefetched, ledger.prefetches_used, ledger.prefetches_wasted) == (2, 1, 1)
     assert not any(node.prefetch_open for node in store.tree)
+
+
+def test_a_stage_that_failed_may_be_tried_again_and_one_that_ended_well_may_not(tmp_path: Path) -> None:
+    store = EventStore(tmp_path / "tree.jsonl")
+    fill(store, 1)
+    created = {"parent_id": "0000", "depth": 1, "steps": 25, "hparams": {"a": 7}, "resume_from": None}
+
+    def end(node_id: str, state: Literal["completed", "failed"]) -> None:
+        stage = StageDir(tmp_path / "nodes" / node_id)
+        checkpoint = stage.checkpoint(25) if state == "completed" else None
+        point = ValidationPoint(25, 25, 0.5, 0.01, 100, 0.1)
+        result = StageResult(state, [point], 25, 0.5, checkpoint, 3.0, 6.0)
+        store.append("finished", elapsed=9.0, node_id=node_id, result=result.to_dict(stage.path))
+
+    for node_id, state in (("0002", "failed"), ("0003", "completed")):
+        proposal = {"agent": "m", "length": 2.0 if state == "failed" else 0.5}
+        store.append("created", elapsed=1.0, node_id=node_id, proposal=proposal, **created)
+        store.append("started", elapsed=1.0, node_id=node_id, attempt=1)
+        end(node_id, state)  # type: ignore[arg-type]
+    assert store.ledger.lengths == 1 + 2 + 0.5
+    store.append("ended", elapsed=9.0)
+    spent, points = store.ledger.gpu_seconds, list(store.trajectory)
+    with pytest.raises(ValueError, match="stage 0003 has ended before"):
+        store.append("started", elapsed=9.0, node_id="0003", attempt=2)
+    store.append("started", elapsed=9.0, node_id="0002", attempt=2)
+    assert not store.ended
+    assert [node.node_id for node in store.tree.finished] == ["0000", "0001", "0003"]
+    assert (store.tree["0003"].finished_order, store.tree["0002"].finished_order) == (2, None)
+    assert store.trajectory == [points[0], points[2]]
+    assert store.ledger.lengths == 1 + 0.5
+    end("0002", "completed")
+    assert (store.ledger.stages, store.ledger.lengths) == (3, 1 + 2 + 0.5)
+    assert store.ledger.gpu_seconds == spent + 6.0, "the failure was charged, too"
+    again = EventStore(store.path)
+    assert (again.tree.nodes, again.trajectory) == (store.tree.nodes, store.trajectory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -97,6 +98,29 @@ def test_a_search_without_a_language_model_needs_none() -> None:
     assert asdict(read(SearchConfig, upgraded(old), "")) == new
 
 
+def test_a_search_that_looked_at_stages_alone_goes_on_with_the_stopper_of_today() -> None:
+    new = compose_search("agent=rules", "stopper=curve", "stopper.min_step=5")
+    old = {key: value for key, value in new["stopper"].items() if key != "level_z"}
+    stored = {**new, "stopper": {**old, "z": 1.0, "lookahead": 0.0}}
+    assert upgraded(stored)["stopper"] == new["stopper"]
+    hasty = {**stored, "stopper": {**stored["stopper"], "z": 0.25}}
+    assert upgraded(hasty)["stopper"]["z"] == 0.25, "that was asked for"
+    assert upgraded(new)["stopper"] == new["stopper"]
+
+
+def test_a_catalogue_from_before_it_told_what_explores_is_no_other_one() -> None:
+    new = compose_search("agent=rules", "stopper=curve")
+    parameters = new["hparams"]["parameters"]
+    assert parameters["temperature"]["explores"]
+    before = {
+        name: {key: value for key, value in entry.items() if key != "explores"}
+        for name, entry in parameters.items()
+    }
+    assert differences({**new, "hparams": {"parameters": before}}, new) == ""
+    other = {**before, "temperature": {**before["temperature"], "default": 1.1}}
+    assert "temperature.default" in differences({**new, "hparams": {"parameters": other}}, new)
+
+
 def test_classes_that_moved_have_their_new_names_and_no_other_is_touched() -> None:
     old = {
         "tracking": {
@@ -133,11 +157,13 @@ def test_settings_and_metrics_that_have_come_since_are_as_earlier_versions_did()
     assert upgraded({"model": "text", "trainer": 5}) == {"model": "text", "trainer": 5}
 
 
-def test_a_catalogue_of_metrics_from_before_its_flags_is_the_one_of_today() -> None:
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_a_catalogue_of_metrics_from_before_its_flags_is_the_one_of_today(lacking: int) -> None:
+    """From before any of them, or before the later ones."""
     new = compose_search("agent=rules")
     old = deepcopy(new)
     for entry in old["metrics"]["metrics"].values():
-        for flag in FLAGS:
+        for flag in chain.from_iterable(FLAGS[-lacking:]):
             entry.pop(flag, None)
     before = deepcopy(old)
     assert differences(old, new), "they differ until the old one is upgraded"

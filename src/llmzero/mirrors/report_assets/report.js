@@ -1,11 +1,12 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const STATES = ["completed", "stopped", "failed", "running", "queued", "proposing"];
-  const SHAPES = { completed: "circle", stopped: "rect", failed: "triangle", running: "diamond", queued: "circle", proposing: "circle" };
+  const STATES = ["completed", "stopped", "failed", "running", "queued", "proposing", "withdrawn"];
+  const SHAPES = { completed: "circle", stopped: "rect", failed: "triangle", running: "diamond", queued: "circle", proposing: "circle", withdrawn: "pin" };
   const GLYPHS = {
     completed: "M6 1a5 5 0 1 0 0 10a5 5 0 1 0 0-10z", stopped: "M1.5 1.5h9v9h-9z", failed: "M6 1l5.5 10h-11z",
     running: "M6 0l6 6l-6 6l-6-6z", proposing: "M0.5 4.7h2.6v2.6h-2.6zM4.7 4.7h2.6v2.6h-2.6zM8.9 4.7h2.6v2.6h-2.6z",
+    withdrawn: "M1.5 0l4.5 4.5l4.5-4.5l1.5 1.5l-4.5 4.5l4.5 4.5l-1.5 1.5l-4.5-4.5l-4.5 4.5l-1.5-1.5l4.5-4.5l-4.5-4.5z",
     queued: "M6 1a5 5 0 1 0 0 10a5 5 0 1 0 0-10zM6 2.6a3.4 3.4 0 1 1 0 6.8a3.4 3.4 0 1 1 0-6.8z",
   };
   const GROUPS = ["capacity", "regularization", "optimization"];
@@ -89,7 +90,7 @@
   /** List the parameters that differ from the parent's: [parameter, before, after]. */
   function changes(node) {
     const parent = nodes.get(node.parent);
-    if (!parent || node.state === "proposing") return [];
+    if (!parent || node.state === "proposing" || node.state === "withdrawn") return [];
     const differs = (_, i) => JSON.stringify(node.config[i]) !== JSON.stringify(parent.config[i]);
     return data.parameters.map((parameter, i) => [parameter, parent.config[i], node.config[i]]).filter(([parameter], i) => differs(parameter, i));
   }
@@ -216,7 +217,9 @@
   function testTile() {
     const names = { base: "base", practitioner: "practitioner", constant: "best constant", best: "best strategy" };
     const row = (label, cells, kind = "td") => el("tr", {}, el("th", { scope: "row" }, label), cells.map((cell, i) => el(kind, { class: i ? "stderr" : "" }, cell)));
-    const rows = Object.keys(names).filter((name) => data.test[name]).map((name) => {
+    const failed = data.test.failed ?? {};
+    const rows = Object.keys(names).filter((name) => data.test[name] || failed[name]).map((name) => {
+      if (!data.test[name]) return row(names[name], ["failed", "", "", ""]);
       const { score: value, stderr, flops: spent, gpu_seconds: seconds } = data.test[name];
       const error = stderr === null || stderr === undefined ? "" : `\u00b1 ${stderr.toFixed(3)}`;
       return row(names[name], [score(value), error, spent === null || spent === undefined ? "?" : spent.toPrecision(3), duration(seconds)]);
@@ -224,7 +227,8 @@
     const head = row("", ["test", "", "FLOPs", "GPU time"], "th");
     const { constant } = data.test;
     const note = [
-      constant ? `best constant: best of ${constant.arms}: ${constant.about}` : null, data.course ? `${data.course}.` : null, data.confirmation ? null : "one seed; not confirmed",
+      constant ? `best constant: best of ${constant.arms}: ${constant.about}` : null, data.course ? `${data.course}.` : null,
+      ...Object.keys(names).filter((name) => failed[name]).map((name) => `${names[name]} failed: ${failed[name]}.`), data.confirmation ? null : "one seed; not confirmed",
     ].filter(Boolean).join(" ");
     const title = data.test.practitioner && (data.test.best.flops ?? null) !== null ? "Test score at equal compute" : "Test score";
     return tile(title, el("table", { class: "tests", id: "test-scores" }, el("thead", {}, head), el("tbody", {}, rows)), note || null, "broad");
@@ -238,11 +242,12 @@
     const parts = [...names.map((name) => [name, strategies[name]]), ["practitioner", practitioner], ["base", base]];
     const rows = parts.map(([name, { mean, stderr, against }]) => {
       const error = stderr === null ? "" : `\u00b1 ${stderr.toFixed(3)}`;
-      const cells = [el("td", {}, score(mean)), el("td", { class: "stderr" }, error), el("td", { class: "stderr" }, p(against))];
+      const cells = [el("td", {}, mean === null ? "failed" : score(mean)), el("td", { class: "stderr" }, error), el("td", { class: "stderr" }, p(against))];
       return el("tr", {}, el("th", { scope: "row" }, name.replace("-", " ")), cells);
     });
     const grown = [...nodes.values()].length - 1 - stages;
-    const note = `p: Welch's test against practitioner${grown > 0 ? `; before the last ${grown} stages` : ""}`;
+    const left = practitioner.incomplete ? `; its training failed on ${practitioner.incomplete} of ${seeds.length} seeds, left out` : "";
+    const note = `p: Welch's test against practitioner${left}${grown > 0 ? `; before the last ${grown} stages` : ""}`;
     return tile(`Test score on ${seeds.length} fresh seeds`, el("table", { class: "tests", id: "confirmation" }, el("tbody", {}, rows)), note, "compared");
   }
 
@@ -320,7 +325,7 @@
       symbolSize: selected ? symbolSize + 7 : path ? symbolSize + 2 : symbolSize,
       itemStyle: {
         color: scoreColor(node.score), borderColor: selected ? colors.ink : border, borderWidth: selected ? 3 : path ? 2 : 1.2, opacity,
-        borderType: node.state === "queued" || node.state === "proposing" ? "dashed" : "solid",
+        borderType: ["queued", "proposing", "withdrawn"].includes(node.state) ? "dashed" : "solid",
       },
       lineStyle: { color: path ? colors.path : colors.faint, width: path ? 3 : radial ? 0.8 : 1.2, opacity: path ? 1 : (radial ? 0.45 : 0.65) * opacity },
       label: treeLabel(node),
@@ -447,12 +452,15 @@
 
   /** What the agent expected of a stage beside what came. */
   function panelExpected(node) {
-    const { score: expected, probability, effect } = node.proposal.expected;
+    const { score: expected, low, high, probability, probability_best: best, incumbent, effect } = node.proposal.expected;
     const parent = nodes.get(node.parent);
     const improved = gain(node) === null ? null : gain(node) > 0 ? "it did" : "it did not";
+    const interval = low == null || high == null ? "" : ` (${score(low)} to ${score(high)})`;
+    const passed = node.score === null || incumbent == null ? "" : node.score > incumbent ? ", it did" : ", it did not";
     return [
-      expected === null ? null : fact("expected score", `${score(expected)}, came ${score(node.score)}`),
+      expected === null ? null : fact("expected score", `${score(expected)}${interval}, came ${score(node.score)}`),
       probability === null ? null : fact(`chance to pass ${parent?.id}`, `${Math.round(100 * probability)} %${improved ? `, ${improved}` : ""}`),
+      best == null ? null : fact("chance to pass the best of that time", `${Math.round(100 * best)} %${passed}`),
       effect ? fact("expected effect", effect) : null,
     ].filter(Boolean);
   }
@@ -477,7 +485,9 @@
     const audited = node.stop?.event === "audited" ? ", not carried out: an audit" : "";
     const stop = node.stop ? section(`Early stop${audited}`, el("div", { class: "notice" }, text(node.stop.reason), details ? el("p", { class: "byline" }, details) : null)) : [];
     const error = node.error ? section("Error", el("div", { class: "notice error" }, el("pre", {}, node.error))) : [];
-    return [...error, ...stop];
+    const withdrawn = node.withdrawn ? section("Withdrawn: there is no such stage", el("div", { class: "notice" }, node.withdrawn)) : [];
+    const closed = node.closed ? section("Closed: it gets no more children", el("div", { class: "notice" }, node.closed)) : [];
+    return [...error, ...stop, ...withdrawn, ...closed];
   }
 
   function configTable(node) {
@@ -557,10 +567,11 @@
     }
     const curves = panelCurves(node);
     const asked = node.state === "proposing"; // nothing is known of it yet
+    const never = asked || node.state === "withdrawn";
     const proposal = node.parent === null ? [] : section("Proposal", ...(asked ? [none(`The agent is asked what to change in ${node.parent}.`)] : panelProposal(node)));
     const parts = [
       ...panelHead(node), panelFacts(node), ...panelNotices(node), ...proposal,
-      ...(asked ? [] : [...section(node.parent === null ? "Configuration" : "Configuration and changes", configTable(node)), ...curves.content, ...panelRollouts(node)]),
+      ...(never ? [] : [...section(node.parent === null ? "Configuration" : "Configuration and changes", configTable(node)), ...curves.content, ...panelRollouts(node)]),
     ];
     panel.replaceChildren(...parts.filter(Boolean));
     panel.scrollTop = 0;

@@ -20,6 +20,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.files import parsed, read_bytes, reading, write_atomic
 from llmzero.core.hparams import Catalogue, HParams
 from llmzero.core.length import Length
+from llmzero.core.parts import about
 from llmzero.core.shapes import NOTHING, NUMBER, NUMBER_OR_NOTHING, SCALAR, Shape, require
 
 TABLES = Path(__file__).resolve().parents[4] / "benchmarks" / "tables"
@@ -268,7 +269,8 @@ def settings_of_table(name: str | None, seed: int, key: str) -> Any:
     Args:
         name: of the table.
         seed: of the search.
-        key: `hparams`, `task` in words, `depth`, `steps`, `flops`, or one of its trainer's settings.
+        key: `hparams`, `task` in words, `about` (what a task of ours says of itself), `depth`, `steps`,
+            `flops`, or one of its trainer's settings.
 
     Raises:
         UserError: no table is named, or there is none of that name.
@@ -282,6 +284,9 @@ def settings_of_table(name: str | None, seed: int, key: str) -> Any:
         kind = str(header["task"].get("_target_", header["name"])).rsplit(".", 1)[-1]
         values = {name: value for name, value in header["task"].items() if name != "_target_"}
         return " ".join([kind, *(f"{name}={value}" for name, value in values.items() if value is not None)])
+    if key == "about":
+        ours = str(header["task"].get("_target_")).startswith("llmzero.tasks.")
+        return about(header["task"]) if ours else ""
     return {**header["trainer"], **header["stage"], "depth": header["depth"]}[key]
 
 

@@ -18,11 +18,15 @@ class AgentChain(Chains):
         """Return the first stage of a chain; None where a small catalogue is used up."""
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
-        return None if exhausted(self.context, tree.root) else expand(self.context, tree, ROOT)
+        return (
+            None
+            if exhausted(self.context, tree.root)
+            else expand(self.context, tree, ROOT, "A new path begins at the base model.")
+        )
 
     def next_stage(self, tree: Tree, node: Node) -> Expansion:
         """Return the stage that the agent proposes."""
-        return expand(self.context, tree, node.node_id)
+        return expand(self.context, tree, node.node_id, "Its path goes on: this search never branches.")
 
     def chain_ended(self, tree: Tree, node: Node) -> None:
         """Continue from the parent of a stage that failed, unless a small catalogue is used up there."""

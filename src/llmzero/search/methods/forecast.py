@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from llmzero.tree.tree import Node, Tree
 
 if TYPE_CHECKING:
-    from llmzero.search.methods.gain_model import GainModel
+    from llmzero.evidence.gain_model import GainModel
 
 CANDIDATES = 64  # at each depth, those with the best scores
 
@@ -31,6 +32,8 @@ class Forecast:
             children of a node have failed.
     """
 
+    promise = "the best score that its path is forecast to reach (choices are drawn around forecasts)"
+
     def __init__(
         self, max_depth: int, exploration: float, failure_penalty: float, failures_tolerated: int
     ) -> None:
@@ -45,7 +48,7 @@ class Forecast:
     @cached_property
     def model(self) -> GainModel:
         """What the tree tells of gains. Numpy is imported with it, when the first stage has ended."""
-        from llmzero.search.methods.gain_model import GainModel
+        from llmzero.evidence.gain_model import GainModel
 
         return GainModel()
 
@@ -73,8 +76,28 @@ class Forecast:
 
     def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
         """Return the open node with the best forecast; None where none is open."""
+        forecast = self._forecast(tree, rng, stages_left, self.exploration)
+        return max(self._candidates(), key=forecast, default=None)
+
+    def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
+        """Return the score that each path is expected to reach, without anything drawn at random."""
+        forecast = self._forecast(tree, random.Random(0), stages_left, 0.0)
+        base, spread = tree.root.score or 0.0, _spread(tree)
+        expected = ((base + spread * forecast(node_id), node_id) for node_id in self._candidates())
+        return sorted(expected, key=lambda entry: (-entry[0], entry[1]))
+
+    def _candidates(self) -> Iterator[str]:
+        """Yield at each depth the open nodes with the best scores."""
+        return (node_id for entries in self._open for _, node_id in islice(entries, CANDIDATES))
+
+    def _forecast(
+        self, tree: Tree, rng: random.Random, stages_left: int | None, exploration: float
+    ) -> Callable[[str], float]:
+        """Return a function of a node: the best score on its path along a drawn curve, in units of the spread
+        above the base model.
+        """
         spread = _spread(tree)
-        curve = self.model.draw(spread, rng, self.exploration)
+        curve = self.model.draw(spread, rng, exploration)
 
         def forecast(node_id: str) -> float:
             node = tree[node_id]
@@ -83,8 +106,7 @@ class Forecast:
             best = curve.best_ahead(_height(tree, node) / spread, _momentum(tree, node) / spread, ahead, rng)
             return best - self.failure_penalty * failed
 
-        candidates = chain.from_iterable(islice(entries, CANDIDATES) for entries in self._open)
-        return max((node_id for _, node_id in candidates), key=forecast, default=None)
+        return forecast
 
 
 def _entry(node: Node) -> tuple[float, str]:

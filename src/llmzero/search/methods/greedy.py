@@ -44,5 +44,6 @@ class Greedy(IncrementalMethod):
             del self._open[0]
         for _, _, node_id in self._open:
             if not self._running[node_id] and not exhausted(self.context, tree[node_id]):
-                return expand(self.context, tree, node_id)
+                why = "It has the best score of the stages that may be continued and wait for no child."
+                return expand(self.context, tree, node_id, why)
         return None

@@ -14,4 +14,4 @@ class RuledChain(SingleChain):
         """Return the next stage."""
         if node.depth == 0:
             return practitioner_stage(self.context, node)
-        return expand(self.context, tree, node.node_id)
+        return expand(self.context, tree, node.node_id, "The one path of this search goes on.")

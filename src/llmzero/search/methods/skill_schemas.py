@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmzero.agents.answer import MOST, value_schema
+from llmzero.agents.answer import length_schema, value_schema
+from llmzero.agents.changes import MOST
 from llmzero.agents.text import one_line
 from llmzero.core.hparams import Catalogue
 from llmzero.evidence.proposal import PATHOLOGIES
@@ -42,8 +43,11 @@ def _wrong(name: str, value: Any, schema: Mapping[str, Any]) -> str:
     return ""
 
 
-def tool_schemas(catalogue: Catalogue) -> list[dict[str, Any]]:
-    """Return the tools in the words of the protocol, with the catalogue's names and bounds."""
+def tool_schemas(catalogue: Catalogue, lengths: tuple[float, float]) -> list[dict[str, Any]]:
+    """Return the tools in the words of the protocol, with the catalogue's names and bounds.
+
+    `lengths` are the least and the greatest of a stage, in multiples of the usual one.
+    """
     stage = {"stage": {"type": "string", "description": "its id, as in 0003"}}
     reason = {"reason": {"type": "string"}}
     start = {
@@ -81,7 +85,7 @@ def tool_schemas(catalogue: Catalogue) -> list[dict[str, Any]]:
             "Start a stage from a parent's checkpoint, as soon as a worker is free; what is not in changes "
             "stays as in the parent.",
             start,
-            diagnosis,
+            {**diagnosis, **({"length": length_schema(*lengths)} if lengths[0] < lengths[1] else {})},
         ),
         _tool(
             "stop_stage",

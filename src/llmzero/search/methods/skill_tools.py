@@ -7,11 +7,20 @@ Tools read skills and the directories of stages alone, so that no test score is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmzero.agents.answer import MOST, PARAGRAPH, PHRASE, SENTENCE, checkpoint_of, review
+from llmzero.agents.answer import PARAGRAPH, length_of
+from llmzero.agents.changes import (
+    MOST,
+    PHRASE,
+    SENTENCE,
+    Remarks,
+    checkpoint_of,
+    usable_changes,
+    useless,
+)
 from llmzero.agents.prompt import Portion, Shown, texts
 from llmzero.agents.text import clean, fenced, one_line, value_text
 from llmzero.core.errors import UserError
@@ -85,7 +94,7 @@ class Tools:
         skills: Mapping[str, str],
     ) -> None:
         self.context, self.evidence, self.model, self.skills = context, evidence, model, skills
-        self.schemas = tool_schemas(context.catalogue)
+        self.schemas = tool_schemas(context.catalogue, context.lengths)
         self._parameters = {
             schema["function"]["name"]: schema["function"]["parameters"] for schema in self.schemas
         }
@@ -149,14 +158,15 @@ class Tools:
         ]
         hidden = len(tree.stages()) - len(listed)
         best, left = tree.best(), self.evidence(tree, ROOT).budget_left
-        running = sum(not node.final for node in tree.stages())
-        left |= {"stages": left["stages"] - running} if "stages" in left else {}
+        running = [node for node in tree.stages() if not node.final]
+        begun = sum(node.multiple for node in running)
+        left |= {"stages": left["stages"] - begun} if "stages" in left else {}
         budget = ", ".join(f"{name} {value:g}" for name, value in left.items())
         parts = [
             *lines,
             f"{hidden} older stages with lower scores are not listed." if hidden else "",
             f"Best so far: {best.node_id}, score {best.score:.3f}." if best else "",
-            f"Left of the budget: {budget or 'it has no limit'}; {running} running.",
+            f"Left of the budget: {budget or 'it has no limit'}; {len(running)} running.",
             f"Paths may have {self.context.max_depth} stages.",
         ]
         return Outcome("\n".join(filter(None, parts)))
@@ -237,9 +247,10 @@ class Tools:
         proposal = self._proposal(self.evidence(tree, parent.node_id), arguments)
         stage = tree.next_id()
         changes = ", ".join(f"{name}={value_text(value)}" for name, value in proposal.changes.items())
+        sized = f", {proposal.length:g} times the usual length" if proposal.length != 1 else ""
         text = (
             f"{stage} starts now from {parent.node_id}, checkpoint {proposal.resume}, "
-            f"with {changes or 'nothing changed'}."
+            f"with {changes or 'nothing changed'}{sized}."
         )
         return Outcome(
             text,
@@ -252,23 +263,17 @@ class Tools:
         changes, parent = arguments["changes"], evidence.stage
         resume = _checkpoint(arguments["checkpoint"], evidence)
         diagnosis = (one_line(arguments["diagnosis"], PHRASE),) if "diagnosis" in arguments else ()
-        if not changes:
-            if nearly_equal(evidence, parent.hparams):
-                raise RefusedError(f"{parent.node_id} was trained on with nearly the same values already.")
-            return Proposal(self.model, diagnosis, clean(arguments["reason"], PARAGRAPH), {}, resume)
-        if len(changes) > MOST:
-            raise RefusedError(f"{len(changes)} changes are too many: {MOST} at most.")
+        if not changes and nearly_equal(evidence, parent.hparams):
+            raise RefusedError(f"{parent.node_id} was trained on with nearly the same values already.")
+        remarks = Remarks()
+        length = length_of(arguments.get("length"), evidence, remarks)
         entries = [{"name": name, "value": value} for name, value in changes.items()]
-        value = {
-            "changes": entries,
-            "rationale": arguments["reason"],
-            "diagnosis": "not named",
-            "resume_from": resume,
-        }
-        reviewed = review(value, evidence, self.model)
-        if reviewed.complaints or reviewed.proposal is None:
-            raise RefusedError(" ".join(reviewed.complaints))
-        return replace(reviewed.proposal, diagnosis=diagnosis)
+        usable, _ = usable_changes(entries, evidence, remarks, MOST)
+        blocked = useless(usable, resume, evidence) if changes else None
+        if remarks.complaints or blocked:
+            raise RefusedError(" ".join([*remarks.complaints, *([blocked] if blocked else [])]))
+        reason = clean(arguments["reason"], PARAGRAPH)
+        return Proposal(self.model, diagnosis, reason, usable, resume, length=length)
 
     def _stop_stage(self, tree: Tree, reported: Mapping[str, int], arguments: Mapping[str, Any]) -> Outcome:
         node = _node(tree, arguments["stage"])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from llmzero.core.settings import setting
@@ -12,7 +16,9 @@ from llmzero.search.methods.base import Expansion, MethodContext, expand, practi
 from llmzero.search.methods.forecast import Forecast
 from llmzero.search.methods.incremental import IncrementalMethod
 from llmzero.search.methods.uct import Uct
-from llmzero.tree.tree import ROOT, Node, Tree
+from llmzero.tree.tree import Node, Tree
+
+OTHERS = 5  # open nodes that an agent is told of beside the one that is continued
 
 
 @dataclass
@@ -35,7 +41,10 @@ class TreeSearchSettings:
         1.0, "chance that the path of the stage that ended last goes on, wherever it stands", low=0, high=1
     )
     unchanged_fraction: float = setting(
-        0.1, "chance that a child trains on unchanged, where no sibling does yet", low=0, high=1
+        0.1,
+        "chance that a child trains on unchanged, where no sibling does yet; a language model decides itself",
+        low=0,
+        high=1,
     )
     exploration: float = setting(
         0.5, "of forecast: how widely it draws around the most likely outcome; 0 believes in it", low=0
@@ -58,7 +67,12 @@ class SelectionRule(Protocol):
     """Chooses among open nodes, which may get a child.
 
     It gets every event once, so that a choice needs no walk over the tree.
+
+    Attributes:
+        promise: what the scores of `ranked` are, in words.
     """
+
+    promise: str
 
     def created(self, tree: Tree, node: Node) -> None:
         """Record a stage that was decided on."""
@@ -80,6 +94,10 @@ class SelectionRule(Protocol):
         """Return the open node to branch from; None where none is open."""
         ...
 
+    def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
+        """Return open nodes with the scores that they promise, the most promising first."""
+        ...
+
 
 class TreeSearch(IncrementalMethod):
     """The practitioner's configuration first; then stages below whichever node a rule chooses."""
@@ -91,6 +109,8 @@ class TreeSearch(IncrementalMethod):
         self._configurations = context.catalogue.size
         self._open: set[str] = set()
         self._continued: set[str] = set()  # nodes with a child that trains on unchanged
+        self._joined: Counter[str] = Counter()  # stages that agents had grow below a node and that have ended
+        self._closed = 0  # of the nodes that agents closed, those that were taken note of
 
     def ask(self, tree: Tree) -> Expansion | None:
         """Return the next stage; None where every branch waits for a running stage or is closed."""
@@ -98,28 +118,44 @@ class TreeSearch(IncrementalMethod):
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
         rng = random.Random(f"{self.context.seed}/{len(tree)}")  # a restarted search decides alike
-        node_id = self._parent(tree, rng)
-        return self._child(tree, tree[node_id], rng) if node_id is not None else None
+        parent = self._parent(tree, rng)
+        return self._child(tree, *parent, rng) if parent is not None else None
+
+    def open_nodes(self, tree: Tree) -> Collection[str]:
+        """Return the nodes that may get a child now."""
+        self.catch_up(tree)
+        return self._open
+
+    def catch_up(self, tree: Tree) -> None:
+        """Process what has happened, also which nodes agents have closed."""
+        super().catch_up(tree)
+        for node_id in tree.closed[self._closed :]:
+            self._closed += 1
+            self._close_where_full(tree, tree[node_id])
 
     def created(self, tree: Tree, node: Node) -> None:
         """Tell the rule, and close a parent that may get no more children."""
         self.rule.created(tree, node)
-        if node.parent_id is None:
+        if node.asked_below is None:
             return
-        self._child_known(tree, node, tree[node.parent_id])
-
-    def _child_known(self, tree: Tree, node: Node, parent: Node) -> None:
-        """Take note of a child, of one that was proposed in the background again when it has ended."""
-        if node.hparams == parent.hparams and (node.final or node.asked is None):
+        parent = tree[node.asked_below]
+        if node.asked is None and node.hparams == parent.hparams:
             self._continued.add(parent.node_id)
-        if parent.node_id in self._open and not self._branches(parent):
-            self._open.remove(parent.node_id)
-            self.rule.closed(tree, parent)
+        self._close_where_full(tree, parent)
+
+    def _close_where_full(self, tree: Tree, node: Node) -> None:
+        if node.node_id in self._open and not self._branches(node):
+            self._open.remove(node.node_id)
+            self.rule.closed(tree, node)
 
     def ended(self, tree: Tree, node: Node) -> None:
         """Tell the rule, and open a node that may get children."""
         if node.parent_id is not None and node.asked is not None:
-            self._child_known(tree, node, tree[node.parent_id])
+            parent = tree[node.parent_id]
+            if node.hparams == parent.hparams:
+                self._continued.add(parent.node_id)
+            self._joined[parent.node_id] += node.asked_below != parent.node_id
+            self._close_where_full(tree, parent)
         self.rule.ended(tree, node)
         if self._branches(node):
             self._open.add(node.node_id)
@@ -129,20 +165,23 @@ class TreeSearch(IncrementalMethod):
         """Whether a node may get a child."""
         return (
             node.usable
+            and not node.closed
             and node.depth < self.context.max_depth
-            and len(node.children) < self.settings.k_max
+            and node.expansions + self._joined[node.node_id] < self.settings.k_max
             and any(self._choices(node))
         )
 
     def _choices(self, node: Node) -> tuple[bool, bool]:
         """Return whether a child can have a new configuration, and whether one can train on unchanged."""
         unchanged = node.node_id in self._continued
-        changed = len(node.children) - unchanged
+        changed = node.expansions + self._joined[node.node_id] - unchanged
         return self._configurations is None or changed < self._configurations - 1, not unchanged
 
-    def _parent(self, tree: Tree, rng: random.Random) -> str | None:
-        if rng.random() < self.settings.fresh_start_fraction and any(self._choices(tree.root)):
-            return ROOT
+    def _parent(self, tree: Tree, rng: random.Random) -> tuple[Node, str] | None:
+        """Return the node to branch from, and why."""
+        fresh = not tree.root.closed and any(self._choices(tree.root))
+        if rng.random() < self.settings.fresh_start_fraction and fresh:
+            return tree.root, "A share of all stages begins anew, at the base model."
         last = tree.finished[-1]
         if (
             rng.random() < self.settings.descent_fraction
@@ -150,17 +189,31 @@ class TreeSearch(IncrementalMethod):
             and not last.children
             and last.node_id in self._open
         ):
-            return last.node_id
-        left = self.context.stages - len(tree) + 1 if self.context.stages is not None else None
-        return self.rule.choose(tree, rng, left)
+            return last, "It ended last, and its path goes on."
+        node_id = self.rule.choose(tree, rng, self._stages_left(tree))
+        if node_id is None:
+            return None
+        return tree[node_id], f"The search chose it among {len(self._open)} that may be continued."
 
-    def _child(self, tree: Tree, node: Node, rng: random.Random) -> Expansion:
+    def _stages_left(self, tree: Tree) -> int | None:
+        return None if self.context.stages is None else math.ceil(self.context.stages - tree.planned)
+
+    def _child(self, tree: Tree, node: Node, why: str, rng: random.Random) -> Expansion:
         may_change, may_continue = self._choices(node)
-        if may_continue and (not may_change or rng.random() < self.settings.unchanged_fraction):
+        drawn = rng.random() < self.settings.unchanged_fraction and not self.context.thinks
+        if may_continue and (not may_change or drawn):
             return Expansion(
                 node.node_id, node.hparams, Proposal("search", (), "The path trains on unchanged.", {})
             )
-        return expand(self.context, tree, node.node_id)
+        if not self.context.thinks:  # nobody reads what others promise
+            return expand(self.context, tree, node.node_id, why)
+        ranked = self.rule.ranked(tree, self._stages_left(tree))
+        promises = {node_id: f"{node_id} {score:.3f}" for score, node_id in ranked}
+        others = tuple(islice((node_id for node_id in promises if node_id != node.node_id), OTHERS))
+        told = [promises[name] for name in (node.node_id, *others) if name in promises]
+        if told:
+            why += f" Of each, {self.rule.promise}: {', '.join(told)}."
+        return expand(self.context, tree, node.node_id, why, others)
 
 
 def _rule(settings: TreeSearchSettings, max_depth: int) -> SelectionRule:

@@ -49,6 +49,8 @@ class Uct:
             failed.
     """
 
+    promise = "its score"
+
     def __init__(self, c_uct: float, backup: str, failure_penalty: float, failures_tolerated: int) -> None:
         self.c_uct = c_uct
         self.backup = backup
@@ -59,13 +61,20 @@ class Uct:
         self._low, self._high = math.inf, -math.inf  # scores of the tree
 
     def created(self, tree: Tree, node: Node) -> None:
-        """Count a visit of a node and of all above it."""
-        self._stats[node.node_id] = SubtreeStats()
-        for stats in self._path(tree, node):
-            stats.visits += 1
+        """Count a visit of a node and of all above it: where it was asked for, until it ends elsewhere."""
+        self._stats[node.node_id] = SubtreeStats(visits=1)
+        if node.asked_below is not None:
+            self._visit(tree, node.asked_below, 1)
+
+    def _visit(self, tree: Tree, node_id: str, times: int) -> None:
+        for stats in self._path(tree, tree[node_id]):
+            stats.visits += times
 
     def ended(self, tree: Tree, node: Node) -> None:
         """Back a score or a failure up to the root."""
+        if node.asked_below is not None and node.parent_id is not None and node.asked_below != node.parent_id:
+            self._visit(tree, node.asked_below, -1)
+            self._visit(tree, node.parent_id, 1)
         for stats in self._path(tree, node):
             stats.failures += node.state == "failed"
             if node.score is not None:
@@ -103,6 +112,11 @@ class Uct:
                 return node_id
             node_id = best_child
         return None
+
+    def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
+        """Return the open nodes with their scores."""
+        scores = ((tree[node_id].score or 0.0, node_id) for node_id in self._open)
+        return sorted(scores, key=lambda entry: (-entry[0], entry[1]))
 
     def _best(self, children: Iterable[str], log_visits: float) -> tuple[float, float, str]:
         """Return UCT, value and id of the best child that is open or has open nodes below it.

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 import numpy as np
 import pytest
 
-from llmzero.search.methods.gain_model import (
+from llmzero.evidence.gain_model import (
     PRIOR_ERROR,
     PRIOR_ERROR_STRENGTH,
     PRIOR_STRENGTHS,
