@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,7 @@ class ClaimPart:
         says: the part of the claim in words.
         words: the measure in words.
         measure: of each parameter on a path.
+        tells: how much it tells of a parameter that changed so often, in comparison to other numbers.
         nulls: what the part has to beat, by name: a null and the measure that is tested against it.
     """
 
@@ -63,6 +64,7 @@ class ClaimPart:
     says: str
     words: str
     measure: Measure
+    tells: Callable[[Array], Array]
     nulls: dict[str, tuple[Null, Measure]]
 
 
@@ -72,6 +74,7 @@ CLAIM = (
         "capacity grows",
         "share that only grew",
         only_grew,
+        lambda changes: 1 - 0.5 ** (changes - 1),  # the probability that coins turn it
         {
             "direction": (flip_searches, direction),
             "chance": (flip_stages, only_grew),
@@ -83,6 +86,7 @@ CLAIM = (
         "regularization oscillates",
         "turns, as a share of the possible ones",
         turning_share,
+        lambda changes: changes - 1.0,  # its possible turns
         {"order": (reorder_stages, turning_share), "random": (redraw_values, turning_share)},
     ),
 )
@@ -124,8 +128,9 @@ def part_verdict(
     if small_priors:
         return (
             "too little data",
-            f"with {', '.join(small_priors)} too little is comparable: of both sets at least {MIN_SEARCHES} "
-            f"searches have to change the same {part.group} parameters {MIN_CHANGES} times",
+            f"{changed}, but with {', '.join(small_priors)} too little is comparable: of both sets at least "
+            f"{MIN_SEARCHES} searches have to change one of the same {part.group} parameters {MIN_CHANGES} "
+            "times within as many stages",
         )
     beaten = ", ".join(f"{test.null} (p = {test.p:.2g})" for test in tests)
     return "supported", f"{changed}, and it beats {beaten}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.claim import (
     CLAIM,
+    MIN_SEARCHES,
     ClaimPart,
     claim_verdict,
     monotone,
@@ -24,7 +25,7 @@ from analysis.load import load_ended
 from analysis.nulls import DRAWS, Measure, NullSamples, mean_of_testable
 from analysis.paths import SHAPES, Array, Paths
 from analysis.priors import match, permutation_test
-from analysis.tables import Tables
+from analysis.tables import Tables, copies
 from llmzero.cli import run_command
 from llmzero.core.settings import path_argument
 from llmzero.studies.statistics import holm, mean_interval, wilcoxon
@@ -44,8 +45,9 @@ What the claim is measured against (nulls):
   both:
     random     each new value is drawn evenly from the catalogue
     prior      searches given with --null, one null for each proposer: of one that sees nothing
-               (agent=openai_blind), or of one that draws at random (agent=random); compared are equally
-               many first changes of equally many parameters of each search
+               (agent=openai_blind), or of one that draws at random (agent=random); there may be more or
+               fewer of them, and with longer or shorter paths: compared are the first stages of each
+               path, and of these the first changes of equally many parameters
 
 A part of the claim is supported where it beats every null with p <= 0.05; the claim, where both parts are.
 """
@@ -59,12 +61,19 @@ examples:
 def analyse(tables: Tables, nulls: Tables | None = None, draws: int = DRAWS) -> dict[str, Any]:
     """Return the content of `dynamics.json`: tests and verdicts of the claim, and the shapes of all paths.
 
+    The test against a proposer's prior is the one of `["parts"][GROUP]["tests"]` whose `null` is
+    "prior: PROPOSER". Where too little can be compared there is none, and `["not_comparable"]` of the part
+    names the proposer.
+
     Args:
-        tables: the searches in question.
-        nulls: searches of proposers whose habits the claim has to beat, each proposer a null of its own.
-        draws: random versions of each path.
+        tables: the searches in question. Searches that are equal in every stage count as one.
+        nulls: searches of proposers whose habits the claim has to beat, each proposer a null of its own. They
+            may be more or fewer, with longer or shorter paths.
+        draws: random versions of each path, and how often searches are exchanged with those of a prior.
     """
-    paths, priors = Paths.of(tables), _paths_by_proposer(nulls)
+    repeated, repeated_nulls = copies(tables), copies(nulls, tables) if nulls else set()
+    tables = tables.of(set(tables.searches["search"]) - repeated)
+    paths, priors = Paths.of(tables), _paths_by_proposer(nulls, repeated_nulls) if nulls else {}
     samples = {part.group: null_samples(part, paths, draws) for part in CLAIM}
     results = {
         part.group: judge_part(part, samples[part.group], paths, priors, len(tables.searches), draws)
@@ -75,6 +84,7 @@ def analyse(tables: Tables, nulls: Tables | None = None, draws: int = DRAWS) -> 
     stages = [len(path.signs) for path in paths.best]
     return {
         "searches": len(tables.searches),
+        "copies": len(repeated) + len(repeated_nulls),
         "proposers": tables.searches["proposer"].value_counts().to_dict(),
         "prior_searches": {name: len(prior.best) for name, prior in priors.items()},
         "stages_on_best_paths": float(np.mean(stages)) if stages else 0.0,
@@ -89,13 +99,11 @@ def analyse(tables: Tables, nulls: Tables | None = None, draws: int = DRAWS) -> 
     }
 
 
-def _paths_by_proposer(tables: Tables | None) -> dict[str, Paths]:
-    """Return the paths of the searches of each proposer."""
-    if tables is None:
-        return {}
-    proposers = tables.searches["proposer"].fillna("unknown")
+def _paths_by_proposer(tables: Tables, left_out: Collection[str]) -> dict[str, Paths]:
+    """Return the paths of the searches of each proposer, also where all of its searches are left out."""
+    searches, proposers = tables.searches["search"], tables.searches["proposer"].fillna("unknown")
     return {
-        str(name): Paths.of(tables.of(tables.searches["search"][proposers == name]))
+        str(name): Paths.of(tables.of(set(searches[proposers == name]).difference(left_out)))
         for name in proposers.unique()
     }
 
@@ -131,10 +139,12 @@ def judge_part(
         draws: how often searches are exchanged with those of a prior.
     """
     values = values_by_search(paths, part.group, part.measure)
-    matches = {name: match(paths, prior, part.group, part.measure) for name, prior in priors.items()}
+    matches = {name: match(paths, prior, part) for name, prior in priors.items()}
     small = [name for name, matched in matches.items() if matched is None]
     comparable = {name: matched for name, matched in matches.items() if matched is not None}
-    tests = [outcome for each in samples if (outcome := each.outcome())]
+    tests = []
+    if len(values) >= MIN_SEARCHES:
+        tests = [outcome for each in samples if (outcome := each.outcome())]
     tests += [permutation_test(f"prior: {name}", matched, draws) for name, matched in comparable.items()]
     verdict, why = part_verdict(part, tests, len(values), searches, small)
     return {
@@ -146,11 +156,13 @@ def judge_part(
         "above_priors": {
             name: {
                 **asdict(mean_interval([matched.ours], [matched.theirs])),
+                "stages": matched.stages,
                 "changes": matched.changes,
                 "parameters": matched.parameters,
             }
             for name, matched in comparable.items()
         },
+        "not_comparable": small,
         "verdict": verdict,
         "why": why,
     }
@@ -173,18 +185,22 @@ def values_by_search(paths: Paths, group: str, measure: Measure) -> Array:
 def _test_parameters(
     part: ClaimPart, samples: Sequence[NullSamples], paths: Paths
 ) -> Iterator[dict[str, Any]]:
-    """Yield the tests of each parameter: p is the largest against any null, as the claim has to beat each."""
+    """Yield the tests of each parameter: p is the largest against any null, as the claim has to beat each.
+
+    There is none of a parameter that fewer than `MIN_SEARCHES` searches changed often enough.
+    """
     for i, column in enumerate(paths.columns(part.group)):
         outcomes = [outcome for each in samples if (outcome := each.outcome(i))]
         judged = [path.counts for path in paths.best if path.counts.testable[column]]
         values = [float(part.measure(counts)[column]) for counts in judged]
+        p = max(outcome.p for outcome in outcomes) if len(values) >= MIN_SEARCHES else None
         yield {
             "parameter": paths.parameters[column],
             "group": part.group,
             "searches_judged": len(values),
             "observed": float(np.mean(values)) if values else None,
             "expected": {outcome.null: outcome.expected for outcome in outcomes},
-            "p": max(outcome.p for outcome in outcomes) if outcomes else None,
+            "p": p,
         }
 
 
@@ -216,12 +232,14 @@ def _shapes(paths: Paths) -> list[dict[str, Any]]:
 def _contrast(paths: Paths) -> dict[str, Any] | None:
     """Return by how much more of capacity than of regularization is monotone, where both are testable.
 
+    None where fewer than `MIN_SEARCHES` searches have both.
+
     What changes seldom is monotone by chance, so the difference is also computed, and tested, beyond what
     coins would do.
     """
     columns = [paths.columns(part.group) for part in CLAIM]
     counts = [path.counts for path in paths.best if all(path.counts.testable[c].any() for c in columns)]
-    if not counts:
+    if len(counts) < MIN_SEARCHES:
         return None
     plain, beyond = (
         [

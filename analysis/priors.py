@@ -1,10 +1,10 @@
 """The test against a proposer's prior: searches that see results against searches of the same habits.
 
-How often a parameter only grew, or turned, depends on how often it changed, and so on the lengths of paths.
-So the sets are compared at one number of changes: of each parameter its first changes alone are looked at.
-And of each search equally many parameters are looked at, as a mean over fewer varies more. Both numbers are
-chosen by how often parameters change, never by where they go. Searches of one habit are then exchangeable,
-however long their paths are, and however many parameters they change.
+How often a parameter only grew, or turned, depends on how often it changed, and so on the lengths of paths;
+and habits may change from stage to stage. So the sets are compared at equal numbers: the first stages of each
+path, and of these the first changes of equally many parameters of each search, as a mean over fewer varies
+more. The numbers are chosen by how often parameters change, never by where they go. Searches of one proposer
+are then exchangeable, however many they are, however long their paths, and however often they change what.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.claim import MIN_SEARCHES
-from analysis.nulls import SEED, Measure, Outcome, mean_of_testable
+from analysis.claim import MIN_SEARCHES, ClaimPart
+from analysis.nulls import SEED, Outcome, mean_of_testable
 from analysis.paths import MIN_CHANGES, Array, Counts, Paths, Signs
 
-REACHING = 0.8  # share of the searches that can be judged which have to be left
 NO_VARIANCE = 1e-12  # added to variances: without any, sets are told apart by their difference alone
 
 
@@ -30,7 +29,8 @@ class Matched:
     """A measure on two sets of searches, of equally many changes of equally many parameters in each search.
 
     Attributes:
-        changes: how many changes of each parameter are looked at.
+        stages: how many stages of each path are looked at; shorter paths are left out.
+        changes: how many changes of each parameter there.
         parameters: how many parameters of each search.
         ours: the measure of each search, the mean over its parameters, each of them relative to its own mean
             over both sets; the mean of these is added again. So parameters with habits of their own do not
@@ -38,66 +38,81 @@ class Matched:
         theirs: of each search of the prior.
     """
 
+    stages: int
     changes: int
     parameters: int
     ours: Array
     theirs: Array
 
 
-def match(ours: Paths, theirs: Paths, group: str, measure: Measure) -> Matched | None:
-    """Return a measure of a group's parameters on the best paths of two sets, at equal numbers of changes.
+def match(ours: Paths, theirs: Paths, part: ClaimPart) -> Matched | None:
+    """Return a part's measure on the best paths of two sets, at equal numbers of stages and changes.
 
-    Of each search those parameters are taken that first made so many changes. The numbers are those with the
-    most possible turns among all that leave enough searches of both sets: `MIN_SEARCHES`, and a share of
-    `REACHING` of those where a parameter changed `MIN_CHANGES` times. None where no numbers leave enough.
-    Parameters count where a search of each set changed them so often.
+    Of each search those parameters are taken that first made so many changes. Parameters count where a search
+    of each set changed them so often. The numbers are those that tell most among all that leave
+    `MIN_SEARCHES` of both sets; None where no numbers do.
     """
-    names = [name for name in np.array(ours.parameters)[ours.columns(group)] if name in theirs.parameters]
-    if not names or min(len(ours.best), len(theirs.best)) < MIN_SEARCHES:
+    group = [ours.parameters[column] for column in ours.columns(part.group)]
+    names = [name for name in group if name in theirs.parameters]
+    longest = min(max((len(path.signs) for path in of.best), default=0) for of in (ours, theirs))
+    changes = np.arange(MIN_CHANGES, longest + 1)
+    if not names or not len(changes):
         return None
-    signs = [_stacked(of, names) for of in (ours, theirs)]
-    counts = [(each != 0).sum(axis=1) for each in signs]
-    changes, parameters = _most_turns(counts)
+    signs = [_stacked(of, names, longest) for of in (ours, theirs)]
+    lengths = [np.array([len(path.signs) for path in of.best]) for of in (ours, theirs)]
+    reached = _reached(signs, lengths, changes)
+    stages, often, parameters = _most_telling(reached, part.tells(changes.astype(float)))
     if not parameters:
         return None
+    first = [each[:, :stages] for each in signs]
     used = [
-        _first_to_reach(each, reached, changes, parameters)
-        for each, reached in zip(signs, _reached(counts, changes), strict=True)
+        _first_to_reach(each, reach[:, stages - 1, often], changes[often], parameters)
+        for each, reach in zip(first, reached, strict=True)
     ]
-    values = [measure(Counts.of(first_changes(each, changes))) for each in signs]
-    return Matched(changes, parameters, *_adjusted(values, used))
+    values = [part.measure(Counts.of(first_changes(each, changes[often]))) for each in first]
+    return Matched(stages, int(changes[often]), parameters, *_adjusted(values, used))
 
 
-def _stacked(paths: Paths, names: Sequence[str]) -> Signs:
+def _stacked(paths: Paths, names: Sequence[str], stages: int) -> Signs:
     """Return the directions of some parameters on the best paths, of shape (searches, stages, parameters)."""
     columns = [paths.parameters.index(name) for name in names]
-    stacked = np.zeros((len(paths.best), max(len(path.signs) for path in paths.best), len(names)), np.int8)
+    stacked = np.zeros((len(paths.best), stages, len(names)), np.int8)
     for signs, path in zip(stacked, paths.best, strict=True):
-        signs[: len(path.signs)] = path.signs[:, columns]
+        signs[: len(path.signs)] = path.signs[:stages, columns]
     return stacked
 
 
-def _reached(counts: Sequence[NDArray[np.int64]], changes: int) -> list[NDArray[np.bool_]]:
-    """Return, of each set, which parameters of which search changed so often, if in some search of each set.
+def _reached(
+    signs: Sequence[Signs], lengths: Sequence[NDArray[np.int64]], changes: NDArray[np.int64]
+) -> list[NDArray[np.bool_]]:
+    """Return, of each set, which parameters changed so often within so many stages, of paths that long.
 
-    All arrays have the shape (searches, parameters).
+    A parameter that no search of the other set changed so often counts in neither. The shape is (searches,
+    stages, changes, parameters).
     """
-    reached = [each >= changes for each in counts]
+    reached = []
+    for each, length in zip(signs, lengths, strict=True):
+        long_enough = length[:, None] > np.arange(each.shape[1])
+        often = (each != 0).cumsum(axis=1)[:, :, None, :] >= changes[:, None]
+        reached.append(often & long_enough[:, :, None, None])
     in_both = reached[0].any(axis=0) & reached[1].any(axis=0)
     return [each & in_both for each in reached]
 
 
-def _most_turns(counts: Sequence[NDArray[np.int64]]) -> tuple[int, int]:
-    """Return the numbers of changes and of parameters to compare; no parameters where too few reach any."""
-    needed = [max(MIN_SEARCHES, REACHING * each.any(axis=1).sum()) for each in _reached(counts, MIN_CHANGES)]
-    best = (MIN_CHANGES, 0)
-    for changes in range(MIN_CHANGES, int(max(each.max() for each in counts)) + 1):
-        reaching = [each.sum(axis=1) for each in _reached(counts, changes)]
-        parameters = 0
-        while all((n > parameters).sum() >= least for n, least in zip(reaching, needed, strict=True)):
-            parameters += 1
-        best = max(best, (changes, parameters), key=lambda pair: ((pair[0] - 1) * pair[1], pair[0]))
-    return best
+def _most_telling(reached: Sequence[NDArray[np.bool_]], tells: Array) -> tuple[int, int, int]:
+    """Return the number of stages, the index of the number of changes, and that of parameters to compare.
+
+    What they tell is what a parameter tells, times the parameters, over the variance of the difference of
+    means of so many searches. Without parameters where no numbers leave enough searches.
+    """
+    numbers = np.arange(1, reached[0].shape[-1] + 1)
+    left = [(each.sum(axis=-1)[..., None] >= numbers).sum(axis=0) for each in reached]
+    searches = 1 / sum(1 / np.maximum(each, 1) for each in left)
+    worth = np.where(np.minimum(*left) >= MIN_SEARCHES, searches * tells[:, None] * numbers, 0.0).round(9)
+    if not worth.any():
+        return 0, 0, 0
+    stage, often, parameter = np.unravel_index(worth.argmax(), worth.shape)
+    return int(stage) + 1, int(often), int(numbers[parameter])
 
 
 def _first_to_reach(

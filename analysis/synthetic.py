@@ -158,7 +158,7 @@ def unequal_rejections(
         ours, theirs = sizes[0].paths(world, first), sizes[1].paths(prior, first + 50)
         supported = 0
         for part in CLAIM:
-            matched = match(ours, theirs, part.group, part.measure)
+            matched = match(ours, theirs, part)
             if matched is None or permutation_test("prior", matched, DRAWS).p > ALPHA:
                 continue
             counts[part.says, PRIOR] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -90,6 +91,31 @@ class Tables:
                 for name in COLUMNS
             }
         )
+
+
+def copies(tables: Tables, *others: Tables) -> set[str]:
+    """Return the searches that are equal in every stage to an earlier one, or to one of other tables.
+
+    Their scores and changes are, whatever the searches are called.
+    """
+    seen = {contents for other in others for contents in _contents(other).values()}
+    found = set()
+    for search, contents in _contents(tables).items():
+        if contents in seen:
+            found.add(search)
+        seen.add(contents)
+    return found
+
+
+def _contents(tables: Tables) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Return the stages of each search and what they changed, in words."""
+    columns = {"stages": ("node", "parent", "score"), "changes": ("node", "parameter", "after")}
+    contents: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for name, used in columns.items():
+        table = getattr(tables, name)
+        for search, *row in zip(table["search"], *(table[each].astype(str) for each in used), strict=True):
+            contents[search].append((name, *row))
+    return {search: tuple(rows) for search, rows in contents.items()}
 
 
 @dataclass(frozen=True)

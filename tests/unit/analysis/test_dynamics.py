@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from analysis.dynamics import analyse
 from analysis.dynamics_text import as_markdown
@@ -60,6 +63,65 @@ def first_changes(changes: pd.DataFrame, group: str, most: int) -> pd.DataFrame:
         changes[changes["on_best_path"]].groupby(["search", "parameter"]).cumcount().reindex(changes.index)
     )
     return changes[(changes["group"] != group) | (number < most)]
+
+
+def renamed(tables: Tables, name: str, column: str = "search") -> Tables:
+    """Write something before the names of all searches, or of all parameters."""
+    return Tables(
+        **{
+            key: table.assign(**{column: name + table[column]}) if column in table else table
+            for key, table in tables.items()
+        }
+    )
+
+
+def copied(tables: Tables, times: int) -> Tables:
+    return Tables.concatenated(renamed(tables, f"{i}/") for i in range(times))
+
+
+PRIOR = World("coin", "coin", "blind")
+TOO_LITTLE: dict[str, Callable[[], Tables]] = {
+    "one search": lambda: tables_of(PRIOR, range(1)),
+    "four searches": lambda: tables_of(PRIOR, range(4)),
+    "copies of one search": lambda: copied(tables_of(PRIOR, range(1)), 12),
+    "paths of one stage": lambda: tables_of(replace(PRIOR, depths=(1,)), range(12)),
+    "no common parameter": lambda: renamed(tables_of(PRIOR, range(12)), "other_", "parameter"),
+    "the searches in question": lambda: tables_of(PLANTED, range(12)),
+    "copies of those in question": lambda: copied(tables_of(PLANTED, range(12)), 1),
+}
+
+
+@pytest.mark.parametrize("given", TOO_LITTLE)
+def test_a_prior_that_tells_nothing_is_too_little_data(given: str) -> None:
+    report = analyse(tables_of(PLANTED, range(12)), TOO_LITTLE[given](), draws=200)
+    assert report["prior_measured"]
+    [proposer] = report["prior_searches"]
+    for part in report["parts"].values():
+        assert (part["verdict"], part["not_comparable"]) == ("too little data", [proposer])
+        assert f"with {proposer} too little is comparable" in part["why"]
+        assert not [test for test in part["tests"] if test["null"].startswith("prior")]
+    assert as_markdown(report).count(f"prior: {proposer} |  |  | too little data") == 2
+
+
+@pytest.mark.parametrize(
+    "given", ["one search", "four searches", "copies of one search", "paths of one stage"]
+)
+def test_searches_that_tell_nothing_are_too_little_data(given: str) -> None:
+    report = analyse(TOO_LITTLE[given](), tables_of(PRIOR, range(20, 32)), draws=200)
+    assert report["verdict"] == "too little data"
+    assert {part["verdict"] for part in report["parts"].values()} == {"too little data"}
+    assert not [test for part in report["parts"].values() for test in part["tests"]]
+    assert {row["p"] for row in report["parameters"]} <= {None}
+    assert report["contrast"] is None
+    assert as_markdown(report)
+
+
+def test_copies_of_searches_count_as_one() -> None:
+    plain, prior = tables_of(PLANTED, range(8)), tables_of(PRIOR, range(8))
+    thrice = analyse(copied(plain, 3), copied(prior, 2), draws=200)
+    once = analyse(copied(plain, 1), prior, draws=200)
+    assert (once.pop("copies"), thrice.pop("copies")) == (0, 16 + 8)
+    assert thrice == once
 
 
 def test_error_rates_of_a_few_studies() -> None:

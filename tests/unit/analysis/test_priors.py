@@ -8,24 +8,33 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.claim import CLAIM, only_grew, turning_share
+from analysis.claim import CLAIM, ClaimPart
 from analysis.dynamics import judge_part
 from analysis.paths import Paths, SearchPath, Signs
 from analysis.priors import Matched, first_changes, match, permutation_test, welch
 from analysis.synthetic import PRIOR, PROPOSERS, SUPPORTED, Sample, unequal_rejections
 from analysis.synthetic_searches import PLANTED
 
-GROWS, OSCILLATES = (part.says for part in CLAIM)
+CAPACITY, REGULARIZATION = CLAIM
+GROWS, OSCILLATES = CAPACITY.says, REGULARIZATION.says
 
 
-def paths_with(*searches: Sequence[Sequence[int]], names: Sequence[str] = ("a", "b")) -> Paths:
-    """Return paths of capacity parameters; of each search the directions of each parameter."""
-    paths = Paths(list(names), np.array(["capacity"] * len(names)))
+def paths_with(
+    *searches: Sequence[Sequence[int]], names: Sequence[str] = ("a", "b"), part: ClaimPart = CAPACITY
+) -> Paths:
+    """Return paths of a part's parameters; of each search the directions of each parameter."""
+    paths = Paths(list(names), np.array([part.group] * len(names)))
     for number, columns in enumerate(searches):
         signs: Signs = np.array(columns, np.int8).T
         start = np.full(len(names), 0.5)
         paths.best.append(SearchPath(str(number), "e", signs, start, np.full(len(names), np.nan)))
     return paths
+
+
+def numbers(matched: Matched | None) -> tuple[int, int, int, int, int]:
+    """Return the stages, changes and parameters that are compared, and of how many searches of both sets."""
+    assert matched is not None
+    return matched.stages, matched.changes, matched.parameters, len(matched.ours), len(matched.theirs)
 
 
 def test_only_the_first_changes_are_left() -> None:
@@ -36,53 +45,71 @@ def test_only_the_first_changes_are_left() -> None:
 def test_sets_are_compared_after_as_many_changes_as_both_made() -> None:
     """Ours turn at their third and fourth change, when the others had stopped to change anything."""
     ours = paths_with(*[[[1, 1, -1, 1], [0, 1, 1, -1]]] * 6)
-    theirs = paths_with(*[[[1, 0, 1], [0, -1, 0]]] * 6)
-    matched = match(ours, theirs, "capacity", only_grew)
+    theirs = paths_with(*[[[1, 0, 1, 0], [0, -1, 0, 0]]] * 6)
+    matched = match(ours, theirs, CAPACITY)
+    assert numbers(matched) == (3, 2, 1, 6, 6)
     assert matched is not None
-    assert (matched.changes, matched.parameters) == (2, 1)
     assert (matched.ours.tolist(), matched.theirs.tolist()) == ([1.0] * 6, [1.0] * 6)
 
 
-def test_the_numbers_compared_are_those_with_the_most_possible_turns() -> None:
+def test_habits_that_fade_do_not_tell_short_paths_from_long_ones() -> None:
+    """Up until the third stage, then down: half of the searches change at every stage, half at some."""
+    soon, late = [[1, 1, 1, -1, -1, -1]], [[1, 0, 0, -1, -1, 0]]
+    theirs = paths_with(*[soon] * 6, *[late] * 6, names="a")
+    ours = paths_with(*([[line[:3] for line in each] for each in [soon] * 6 + [late] * 6]), names="a")
+    matched = match(ours, theirs, CAPACITY)
+    assert numbers(matched) == (3, 3, 1, 6, 6)
+    assert matched is not None
+    assert (matched.ours.tolist(), matched.theirs.tolist()) == ([1.0] * 6, [1.0] * 6)
+
+
+def test_the_numbers_compared_are_those_that_tell_most() -> None:
     """Three changes of both parameters leave four possible turns, two leave two, four of one leave three."""
     longer, shorter = [[1, -1, 1, 1], [1, 1, -1, 0]], [[1, 1, 1, -1], [1, 1, -1, 0]]
-    matched = match(paths_with(*[longer] * 5), paths_with(*[shorter] * 5), "capacity", turning_share)
+    ours, theirs = (paths_with(*[each] * 5, part=REGULARIZATION) for each in (longer, shorter))
+    matched = match(ours, theirs, REGULARIZATION)
+    assert numbers(matched) == (3, 3, 2, 5, 5)
     assert matched is not None
-    assert (matched.changes, matched.parameters) == (3, 2)
     assert matched.ours == pytest.approx([(1 + 0.5) / 2] * 5)
     assert matched.theirs == pytest.approx([(0 + 0.5) / 2] * 5)
 
 
 def test_of_each_search_those_parameters_count_that_were_first() -> None:
-    """One of six searches of the prior changes one parameter; so one counts, that which was first."""
+    """The searches of the prior change one parameter each; so one counts, that which was first."""
     ours = paths_with(*[[[0, -1, -1], [1, 1, 0]]] * 6)
-    theirs = paths_with(*[[[-1, -1], [0, 0]]] * 2, *[[[0, 0], [1, 1]]] * 4)
-    matched = match(ours, theirs, "capacity", only_grew)
+    theirs = paths_with(*[[[-1, -1, 0], [0, 0, 0]]] * 2, *[[[0, 0, 0], [1, 1, 0]]] * 4)
+    matched = match(ours, theirs, CAPACITY)
+    assert numbers(matched) == (3, 2, 1, 6, 6)
     assert matched is not None
-    assert (matched.changes, matched.parameters) == (2, 1)
     # Parameter b grew in all searches that count it, so none differs from its mean; the level is the mean of
     # the means of a (0) and b (1).
     assert (matched.ours.tolist(), matched.theirs.tolist()) == ([0.5] * 6, [0.5] * 6)
 
 
-def test_a_fifth_of_the_searches_may_change_less() -> None:
+def test_fewer_searches_count_where_each_tells_more() -> None:
+    """Two possible turns of six searches each are more than one of ten; but five of a set have to be left."""
     often, seldom = [[1, -1, 1]], [[1, -1, 0]]
-    sets = [paths_with(*[often] * n, *[seldom] * (10 - n), names="a") for n in (8, 7)]
-    few = match(sets[0], sets[1], "capacity", turning_share)
-    assert few is not None
-    assert (few.changes, len(few.ours), len(few.theirs)) == (2, 10, 10)
-    enough = match(sets[0], sets[0], "capacity", turning_share)
-    assert enough is not None
-    assert (enough.changes, len(enough.ours), len(enough.theirs)) == (3, 8, 8)
+    six, four = (
+        paths_with(*[often] * n, *[seldom] * (10 - n), names="a", part=REGULARIZATION) for n in (6, 4)
+    )
+    assert numbers(match(six, six, REGULARIZATION)) == (3, 3, 1, 6, 6)
+    assert numbers(match(six, four, REGULARIZATION)) == (2, 2, 1, 10, 10)
+
+
+def test_short_paths_are_left_out_where_the_others_tell_more() -> None:
+    long, short = [[1, -1, 1, -1, 1]], [[1, -1]]
+    mixed, few = (paths_with(*[long] * n, *[short] * 4, names="a", part=REGULARIZATION) for n in (6, 4))
+    assert numbers(match(mixed, mixed, REGULARIZATION)) == (5, 5, 1, 6, 6)
+    assert numbers(match(mixed, few, REGULARIZATION)) == (2, 2, 1, 10, 8)
 
 
 def test_fewer_than_five_comparable_searches_are_too_little_data() -> None:
     ours = paths_with(*[[[1, 1, 1], [1, 1, 1]]] * 8)
     few = paths_with(*[[[1, -1, 1], [1, 1, 1]]] * 4)
     other = paths_with(*[[[1, -1, 1], [1, 1, 1]]] * 8, names=("c", "d"))
-    assert match(ours, few, "capacity", only_grew) is None
-    assert match(ours, other, "capacity", only_grew) is None
-    judged = judge_part(CLAIM[0], [], ours, {"blind": other}, 8, 100)
+    short = paths_with(*[[[1], [1]]] * 8)
+    assert [match(ours, theirs, CAPACITY) for theirs in (few, other, short, paths_with())] == [None] * 4
+    judged = judge_part(CAPACITY, [], ours, {"blind": other}, 8, 100)
     assert judged["verdict"] == "too little data"
     assert "with blind too little is comparable: of both sets at least 5 searches" in judged["why"]
 
@@ -101,13 +128,13 @@ def test_welch_by_hand() -> None:
 
 def test_p_is_exact_where_few_exchanges_are_possible() -> None:
     ones, zeros = np.ones(5), np.zeros(5)
-    best = permutation_test("p", Matched(2, 1, ones, zeros), 2000)
+    best = permutation_test("p", Matched(2, 2, 1, ones, zeros), 2000)
     assert (best.p, best.floor) == pytest.approx((1 / 252, 1 / 252))
-    assert permutation_test("p", Matched(2, 1, zeros, ones), 2000).p == 1
-    assert permutation_test("p", Matched(2, 1, ones, ones), 2000).p == 1
+    assert permutation_test("p", Matched(2, 2, 1, zeros, ones), 2000).p == 1
+    assert permutation_test("p", Matched(2, 2, 1, ones, ones), 2000).p == 1
     # One of five zeros among nine ones: it is theirs in half of all exchanges.
-    assert permutation_test("p", Matched(2, 1, ones, np.array([0.0, 1, 1, 1, 1])), 2000).p == 0.5
-    drawn = permutation_test("p", Matched(2, 1, np.ones(20), np.zeros(20)), 99)
+    assert permutation_test("p", Matched(2, 2, 1, ones, np.array([0.0, 1, 1, 1, 1])), 2000).p == 0.5
+    drawn = permutation_test("p", Matched(2, 2, 1, np.ones(20), np.zeros(20)), 99)
     assert (drawn.p, drawn.floor) == (0.01, 0.01)
 
 
