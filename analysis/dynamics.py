@@ -91,7 +91,7 @@ def analyse(tables: Tables, nulls: Tables | None = None, draws: int = DRAWS) -> 
         "parts": results,
         "verdict": claim_verdict([result["verdict"] for result in results.values()]),
         "prior_measured": bool(priors),
-        "contrast": _contrast(paths),
+        "contrast": contrast(paths),
         "shapes": _shapes(paths),
         "parameters": [
             {**row, "p_holm": None if row["p"] is None else next(corrected)} for row in parameters
@@ -229,7 +229,7 @@ def _shapes(paths: Paths) -> list[dict[str, Any]]:
     return rows
 
 
-def _contrast(paths: Paths) -> dict[str, Any] | None:
+def contrast(paths: Paths) -> dict[str, Any] | None:
     """Return by how much more of capacity than of regularization is monotone, where both are testable.
 
     None where fewer than `MIN_SEARCHES` searches have both.

@@ -81,7 +81,7 @@ def nodes_of(world: World, seed: int) -> Iterator[tuple[Node, StageResult]]:
 
     They are a best path, and beside each of its stages one that is no better than the base model.
     """
-    rng = random.Random(f"{world}/{seed}/aside")
+    rng = random.Random(f"{world!r}/{seed}/aside")
     before, *line = best_path(world, seed)
     yield _stage(0, None, 0, before, 0.2)
     parent = ROOT
@@ -94,7 +94,7 @@ def nodes_of(world: World, seed: int) -> Iterator[tuple[Node, StageResult]]:
 
 def best_path(world: World, seed: int) -> list[HParams]:
     """Return the hyperparameters of the base model and of each stage of a search's best path."""
-    rng = random.Random(f"{world}/{seed}")
+    rng = random.Random(f"{world!r}/{seed}")
     line: list[HParams] = [dict.fromkeys(PARAMETERS, START)]
     directions: dict[str, int] = {}
     trend = rng.choice((-1, 1))

@@ -12,7 +12,7 @@ from analysis.claim import CLAIM, ClaimPart
 from analysis.dynamics import judge_part
 from analysis.paths import Paths, SearchPath, Signs
 from analysis.priors import Matched, first_changes, match, permutation_test, welch
-from analysis.synthetic import PRIOR, PROPOSERS, SUPPORTED, Sample, unequal_rejections
+from analysis.synthetic import BUILT_IN, NONE, PRIOR, PROPOSERS, WITH, Sample, rejections
 from analysis.synthetic_searches import PLANTED
 
 CAPACITY, REGULARIZATION = CLAIM
@@ -141,21 +141,21 @@ def test_p_is_exact_where_few_exchanges_are_possible() -> None:
 @pytest.mark.parametrize(
     ("proposer", "ours", "theirs"),
     [
-        ("drawn", Sample(30, 8), Sample(8, 3)),
-        ("drawn", Sample(8, 3), Sample(30, 8)),
-        ("leans: 75 % of the changes go up, or turn", Sample(40, 4), Sample(30, 12)),
-        ("habits", Sample(20, 8, (0.9, 0.3)), Sample(8, 8, (0.3, 0.9))),
+        ("drawn", Sample(30, (8,)), Sample(8, (3,))),
+        ("drawn", Sample(8, (3,)), Sample(30, (8,))),
+        ("leans", Sample(40, (4,)), Sample(30, (12,))),
+        ("habits", Sample(20, (8,), (0.9, 0.3)), Sample(8, (8,), (0.3, 0.9))),
     ],
 )
 def test_one_proposer_is_seldom_told_from_itself(proposer: str, ours: Sample, theirs: Sample) -> None:
     """The bound is passed by chance once in ten thousand; `analysis.synthetic` makes more studies."""
     studies, world = 80, PROPOSERS[proposer]
-    counts = unequal_rejections(world, world, (ours, theirs), range(studies))
+    counts = rejections(world, world, (ours, theirs), range(studies), NONE)
     bound = stats.binom.isf(1e-4, studies, 0.05)
-    assert all(counts[part, what] <= bound for part in (GROWS, OSCILLATES) for what in (PRIOR, SUPPORTED))
+    assert all(counts[part, what] <= bound for part in (GROWS, OSCILLATES) for what in (PRIOR, WITH))
 
 
 def test_planted_truth_is_told_from_a_drawing_proposer_of_other_lengths() -> None:
-    world = PROPOSERS["drawn"]
-    counts = unequal_rejections(PLANTED, world, (Sample(12, 8), Sample(8, 5)), range(5))
-    assert counts["claim", SUPPORTED] >= 4
+    sizes = Sample(12, (8,)), Sample(8, (5,))
+    counts = rejections(PLANTED, PROPOSERS["drawn"], sizes, range(5), BUILT_IN)
+    assert counts["claim", WITH] >= 4
