@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.claim import CLAIM, ClaimPart
 from analysis.dynamics import judge_part
-from analysis.paths import Paths, SearchPath, Signs
-from analysis.priors import Matched, first_changes, match, permutation_test, welch
+from analysis.paths import Array, Paths, SearchPath, Signs
+from analysis.priors import Choices, Matched, first_changes, match, permutation_test
 from analysis.synthetic import BUILT_IN, NONE, PRIOR, PROPOSERS, WITH, Sample, rejections
 from analysis.synthetic_searches import PLANTED
 
@@ -45,7 +46,7 @@ def test_only_the_first_changes_are_left() -> None:
 def test_sets_are_compared_after_as_many_changes_as_both_made() -> None:
     """Ours turn at their third and fourth change, when the others had stopped to change anything."""
     ours = paths_with(*[[[1, 1, -1, 1], [0, 1, 1, -1]]] * 6)
-    theirs = paths_with(*[[[1, 0, 1, 0], [0, -1, 0, 0]]] * 6)
+    theirs = paths_with(*[[[1, 0, 1], [0, -1, 0]]] * 6)
     matched = match(ours, theirs, CAPACITY)
     assert numbers(matched) == (3, 2, 1, 6, 6)
     assert matched is not None
@@ -68,7 +69,7 @@ def test_the_numbers_compared_are_those_that_tell_most() -> None:
     longer, shorter = [[1, -1, 1, 1], [1, 1, -1, 0]], [[1, 1, 1, -1], [1, 1, -1, 0]]
     ours, theirs = (paths_with(*[each] * 5, part=REGULARIZATION) for each in (longer, shorter))
     matched = match(ours, theirs, REGULARIZATION)
-    assert numbers(matched) == (3, 3, 2, 5, 5)
+    assert numbers(matched) == (4, 3, 2, 5, 5)
     assert matched is not None
     assert matched.ours == pytest.approx([(1 + 0.5) / 2] * 5)
     assert matched.theirs == pytest.approx([(0 + 0.5) / 2] * 5)
@@ -93,7 +94,7 @@ def test_fewer_searches_count_where_each_tells_more() -> None:
         paths_with(*[often] * n, *[seldom] * (10 - n), names="a", part=REGULARIZATION) for n in (6, 4)
     )
     assert numbers(match(six, six, REGULARIZATION)) == (3, 3, 1, 6, 6)
-    assert numbers(match(six, four, REGULARIZATION)) == (2, 2, 1, 10, 10)
+    assert numbers(match(six, four, REGULARIZATION)) == (3, 2, 1, 10, 10)
 
 
 def test_short_paths_are_left_out_where_the_others_tell_more() -> None:
@@ -114,28 +115,62 @@ def test_fewer_than_five_comparable_searches_are_too_little_data() -> None:
     assert "with blind too little is comparable: of both sets at least 5 searches" in judged["why"]
 
 
-def test_welch_by_hand() -> None:
-    """Means 2/3 and 0, variance 1/3 of three: t = (2/3) / sqrt(1/9)."""
-    zeros, ones = np.zeros(3), np.ones(4)
-    assert welch(np.array([1.0, 1.0, 0.0]), zeros) == pytest.approx(2.0, abs=1e-4)
-    assert welch(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0])) == pytest.approx(
-        1 / np.sqrt(4 / 3), abs=1e-4
+def divided(ours: Array, theirs: Array, missing: int = 0) -> Matched:
+    """Return a comparison at one number of changes, which `missing` more of the prior did not reach."""
+    values = np.concatenate([ours, theirs, np.zeros(missing)])[:, None]
+    counted = np.arange(len(values))[:, None] < len(values) - missing
+    one = np.ones(1, np.int64)
+    choices = Choices(2 * one, one, np.ones(1), counted, values, np.zeros(1))
+    return Matched(2, 2, 1, ours, theirs, choices, len(ours))
+
+
+def first(count: int, of: int) -> NDArray[np.bool_]:
+    return np.arange(of)[None] < count
+
+
+def test_the_statistic_is_welchs() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(6), 3 * rng.random(9)
+    [choice], [t] = divided(ours, theirs).choices.compare(first(6, 15))
+    assert choice == 0
+    assert t == pytest.approx(stats.ttest_ind(ours, theirs, equal_var=False).statistic)
+    # Means 1 and 0, the variance of each mean 0.3 / 6 and 0.
+    ours, theirs = np.array([0.5, 0.5, 1.0, 1.0, 1.5, 1.5]), np.zeros(9)
+    assert divided(ours, theirs).choices.compare(first(6, 15))[1] == pytest.approx(1 / np.sqrt(1 / 30))
+    ones = np.ones(5)
+    assert divided(ones, 0 * ones).choices.compare(first(5, 10))[1] > 1e5
+    assert divided(ones, ones).choices.compare(first(5, 10))[1] == 0
+
+
+def test_each_exchange_is_compared_where_it_tells_most() -> None:
+    """Ten of twelve searches made three changes; the second way leaves four of these in one set."""
+    counted = np.array([[True, number < 10] for number in range(12)])
+    numbers = np.array([2, 3]), np.array([1, 1])
+    choices = Choices(*numbers, np.array([1.0, 2.0]), counted, counted.astype(float), np.zeros(2))
+    ways = np.array(
+        [[n < 5 for n in range(12)], [n < 4 or n > 9 for n in range(12)], [n < 2 for n in range(12)]]
     )
-    assert welch(np.full(3, 0.1), np.full(7, 0.1)) == 0
-    assert welch(ones, zeros) > 1e5
-    assert welch(zeros, ones) < -1e5
+    chosen, t = choices.compare(ways)
+    assert chosen.tolist() == [1, 0, -1]
+    assert np.isnan(t).tolist() == [False, False, True]
 
 
 def test_p_is_exact_where_few_exchanges_are_possible() -> None:
     ones, zeros = np.ones(5), np.zeros(5)
-    best = permutation_test("p", Matched(2, 2, 1, ones, zeros), 2000)
+    best = permutation_test("p", divided(ones, zeros), 2000)
     assert (best.p, best.floor) == pytest.approx((1 / 252, 1 / 252))
-    assert permutation_test("p", Matched(2, 2, 1, zeros, ones), 2000).p == 1
-    assert permutation_test("p", Matched(2, 2, 1, ones, ones), 2000).p == 1
+    assert permutation_test("p", divided(zeros, ones), 2000).p == 1
+    assert permutation_test("p", divided(ones, ones), 2000).p == 1
     # One of five zeros among nine ones: it is theirs in half of all exchanges.
-    assert permutation_test("p", Matched(2, 2, 1, ones, np.array([0.0, 1, 1, 1, 1])), 2000).p == 0.5
-    drawn = permutation_test("p", Matched(2, 2, 1, np.ones(20), np.zeros(20)), 99)
+    assert permutation_test("p", divided(ones, np.array([0.0, 1, 1, 1, 1])), 2000).p == 0.5
+    drawn = permutation_test("p", divided(np.ones(20), np.zeros(20)), 99)
     assert (drawn.p, drawn.floor) == (0.01, 0.01)
+
+
+def test_exchanges_that_leave_too_few_searches_do_not_count() -> None:
+    """Of 462 ways to exchange eleven searches 252 leave the one that tells nothing in the prior."""
+    best = permutation_test("p", divided(np.ones(5), np.zeros(5), missing=1), 2000)
+    assert (best.p, best.floor) == pytest.approx((1 / 252, 1 / 252))
 
 
 @pytest.mark.parametrize(
