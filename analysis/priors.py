@@ -5,9 +5,11 @@ and habits may change from stage to stage. So the sets are compared at equal num
 path, and of these the first changes of equally many parameters of each search, as a mean over fewer varies
 more. The numbers are chosen by lengths and by how often parameters change, never by where they go.
 
-Searches of one proposer are exchangeable then, however many they are, and however long their paths. The
-numbers of changes and parameters are chosen anew for each exchange: searches that change much may move in
-other ways than those that change little, and what is compared decides which of them count.
+Searches of one proposer are exchangeable then, however many they are, and however long their paths. They are
+exchanged twice, and the larger p counts. Once the numbers of changes and parameters are chosen anew for each
+exchange: searches that change much may move in other ways than those that change little, and the numbers
+decide which of them are compared. Once the numbers stay: where one set changes parameters more often than the
+other, mixed sets would be compared at numbers that tell nothing.
 """
 
 from __future__ import annotations
@@ -70,6 +72,18 @@ class Choices:
         none = ~worth.any(axis=1)
         return np.where(none, -1, chosen), np.where(none, np.nan, t[np.arange(len(t)), chosen])
 
+    def at(self, choice: int) -> Choices:
+        """Return one choice, and the searches that are counted there."""
+        counted, one = self.counted[:, choice], slice(choice, choice + 1)
+        return Choices(
+            self.changes[one],
+            self.parameters[one],
+            self.tells[one],
+            self.counted[counted, one],
+            self.values[counted, one],
+            self.level[one],
+        )
+
     def _moments(self, chosen: Array) -> tuple[Array, Array, Array]:
         """Return number, mean and variance of the mean of the chosen searches, each of (ways, choices)."""
         number, total, squares = (
@@ -92,6 +106,7 @@ class Matched:
         ours: the measure of each search that is compared.
         theirs: of each search of the prior.
         choices: all that could be compared, first of our searches, then of those of the prior.
+        choice: the choice that is.
         searches: how many of our searches are in `choices`.
     """
 
@@ -101,6 +116,7 @@ class Matched:
     ours: Array
     theirs: Array
     choices: Choices
+    choice: int
     searches: int
 
 
@@ -128,6 +144,7 @@ def match(ours: Paths, theirs: Paths, part: ClaimPart) -> Matched | None:
         values[counted & is_ours],
         values[counted & ~is_ours],
         choices,
+        choice,
         len(signs[0]),
     )
 
@@ -198,16 +215,23 @@ def permutation_test(name: str, matched: Matched, draws: int) -> Outcome:
     alone. Where there are no more than `draws` ways to exchange the searches, p is exact. Ways that leave too
     few searches to compare do not count.
     """
-    searches = len(matched.choices.counted)
-    observed = np.arange(searches) < matched.searches
-    if comb(searches, matched.searches) <= draws:
-        ways = np.zeros((comb(searches, matched.searches), searches), bool)
-        for way, chosen in zip(ways, combinations(range(searches), matched.searches), strict=True):
+    at_choice = matched.choices.at(matched.choice), len(matched.ours)
+    tests = [_exchange(*each, draws) for each in ((matched.choices, matched.searches), at_choice)]
+    p, floor = (max(each) for each in zip(*tests, strict=True))
+    return Outcome(name, float(matched.ours.mean()), float(matched.theirs.mean()), p, floor)
+
+
+def _exchange(choices: Choices, ours: int, draws: int) -> tuple[float, float]:
+    """Return p of a comparison whose first searches are ours, and the least that is possible."""
+    searches = len(choices.counted)
+    if comb(searches, ours) <= draws:
+        ways = np.zeros((comb(searches, ours), searches), bool)
+        for way, chosen in zip(ways, combinations(range(searches), ours), strict=True):
             way[list(chosen)] = True
     else:
-        drawn = np.random.default_rng(SEED).permuted(np.tile(observed, (draws, 1)), axis=1)
-        ways = np.concatenate([observed[None], drawn])
-    statistics = matched.choices.compare(ways)[1]  # the first way is the one observed
+        observed = np.tile(np.arange(searches) < ours, (draws + 1, 1))
+        ways = np.random.default_rng(SEED).permuted(observed, axis=1)
+        ways[0] = observed[0]
+    statistics = choices.compare(ways)[1]  # the first way is the one observed
     counted = int((~np.isnan(statistics)).sum())
-    p = int((statistics >= statistics[0] - EQUAL).sum()) / counted
-    return Outcome(name, float(matched.ours.mean()), float(matched.theirs.mean()), p, 1 / counted)
+    return int((statistics >= statistics[0] - EQUAL).sum()) / counted, 1 / counted

@@ -121,7 +121,7 @@ def divided(ours: Array, theirs: Array, missing: int = 0) -> Matched:
     counted = np.arange(len(values))[:, None] < len(values) - missing
     one = np.ones(1, np.int64)
     choices = Choices(2 * one, one, np.ones(1), counted, values, np.zeros(1))
-    return Matched(2, 2, 1, ours, theirs, choices, len(ours))
+    return Matched(2, 2, 1, ours, theirs, choices, 0, len(ours))
 
 
 def first(count: int, of: int) -> NDArray[np.bool_]:
@@ -188,6 +188,26 @@ def test_one_proposer_is_seldom_told_from_itself(proposer: str, ours: Sample, th
     counts = rejections(world, world, (ours, theirs), range(studies), NONE)
     bound = stats.binom.isf(1e-4, studies, 0.05)
     assert all(counts[part, what] <= bound for part in (GROWS, OSCILLATES) for what in (PRIOR, WITH))
+
+
+def sometimes_changing(searches: int, probability: float, rng: np.random.Generator) -> Paths:
+    """Return paths of six stages whose parameters go up or down at the first two changes, then down."""
+    directions = []
+    for _ in range(searches):
+        changed = rng.random((3, 6)) < probability
+        coins = rng.choice((-1, 1), changed.shape)
+        directions.append(np.where(changed, np.where(changed.cumsum(axis=1) <= 2, coins, -1), 0).tolist())
+    return paths_with(*directions, names="abc")
+
+
+def test_searches_that_change_more_often_are_seldom_told_from_others_of_the_same_habits() -> None:
+    """After three changes nothing has grown: mixed sets would be compared there, and never differ."""
+    rng, studies, rejected = np.random.default_rng(0), 60, 0
+    for _ in range(studies):
+        matched = match(sometimes_changing(40, 0.9, rng), sometimes_changing(40, 0.3, rng), CAPACITY)
+        assert matched is not None
+        rejected += permutation_test("p", matched, 99).p <= 0.05
+    assert rejected <= stats.binom.isf(1e-4, studies, 0.05)
 
 
 def test_planted_truth_is_told_from_a_drawing_proposer_of_other_lengths() -> None:
