@@ -136,7 +136,7 @@ def _moved(
         if rng.random() >= _between(world.change, place):
             continue
         movement = movements[group]
-        last = directions.get(name, rng.choice((-1, 1)))
+        last = directions.get(name) or rng.choice((-1, 1))
         planted = {
             "grows": 1,
             "trends": trend,
@@ -145,11 +145,11 @@ def _moved(
             "drawn": coin,
             "habits": 1 if group == "capacity" else -last,
         }[movement]
-        faithful = _between(HABITS, place) if movement == "habits" else world.faithful
-        direction = planted if movement == "coin" or rng.random() < faithful else -planted
         if movement == "drawn":
             moved[name] = rng.random()
         else:
+            faithful = _between(HABITS, place) if movement == "habits" else world.faithful
+            direction = planted if movement == "coin" or rng.random() < faithful else -planted
             moved[name] = hparams[name] + rng.uniform(*STEP) * direction
         directions[name] = 1 if moved[name] > hparams[name] else -1
     return moved
