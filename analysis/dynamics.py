@@ -66,7 +66,7 @@ def analyse(tables: Tables, nulls: Tables | None = None, draws: int = DRAWS) -> 
     names the proposer.
 
     Args:
-        tables: the searches in question. Searches that are equal in every stage count as one.
+        tables: the searches in question. Copies of searches count as one.
         nulls: searches of proposers whose habits the claim has to beat, each proposer a null of its own. They
             may be more or fewer, with longer or shorter paths.
         draws: random versions of each path, and how often searches are exchanged with those of a prior.

@@ -94,28 +94,32 @@ class Tables:
 
 
 def copies(tables: Tables, *others: Tables) -> set[str]:
-    """Return the searches that are equal in every stage to an earlier one, or to one of other tables.
+    """Return the searches that are copies of an earlier one, or of one of other tables, whatever their names.
 
-    Their scores and changes are, whatever the searches are called.
+    Copies have the same seed, and in every stage the same score and changes. Where all searches have the same
+    stages, whatever their seeds, all but the first are copies: they say nothing about how searches vary.
     """
     seen = {contents for other in others for contents in _contents(other).values()}
+    contents = _contents(tables)
+    alike = len({stages for _, stages in contents.values()}) == 1
     found = set()
-    for search, contents in _contents(tables).items():
-        if contents in seen:
+    for number, (search, each) in enumerate(contents.items()):
+        if each in seen or (alike and number):
             found.add(search)
-        seen.add(contents)
+        seen.add(each)
     return found
 
 
-def _contents(tables: Tables) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Return the stages of each search and what they changed, in words."""
+def _contents(tables: Tables) -> dict[str, tuple[str, tuple[tuple[str, ...], ...]]]:
+    """Return the seed of each search, and its stages with what they changed, in words."""
     columns = {"stages": ("node", "parent", "score"), "changes": ("node", "parameter", "after")}
-    contents: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    stages: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for name, used in columns.items():
         table = getattr(tables, name)
         for search, *row in zip(table["search"], *(table[each].astype(str) for each in used), strict=True):
-            contents[search].append((name, *row))
-    return {search: tuple(rows) for search, rows in contents.items()}
+            stages[search].append((name, *row))
+    seeds = dict(zip(tables.searches["search"], tables.searches["seed"].astype(str), strict=True))
+    return {search: (seeds[search], tuple(rows)) for search, rows in stages.items()}
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,15 @@ def renamed(tables: Tables, name: str, column: str = "search") -> Tables:
     )
 
 
-def copied(tables: Tables, times: int) -> Tables:
-    return Tables.concatenated(renamed(tables, f"{i}/") for i in range(times))
+def copied(tables: Tables, times: int, *, seeds: bool = False) -> Tables:
+    """Return each search so often, under names of its own; with `seeds` also with seeds of its own."""
+    parts = [renamed(tables, f"{i}/") for i in range(times)]
+    if seeds:
+        parts = [
+            replace(part, searches=part.searches.assign(seed=part.searches["seed"] + 100 * i))
+            for i, part in enumerate(parts)
+        ]
+    return Tables.concatenated(parts)
 
 
 BLIND = World("coin", "coin", "blind")
@@ -85,6 +92,7 @@ TOO_LITTLE: dict[str, Callable[[], Tables]] = {
     "one search": lambda: tables_of(BLIND, range(1)),
     "four searches": lambda: tables_of(BLIND, range(4)),
     "copies of one search": lambda: copied(tables_of(BLIND, range(1)), 12),
+    "equal searches": lambda: copied(tables_of(BLIND, range(1)), 12, seeds=True),
     "paths of one stage": lambda: tables_of(replace(BLIND, depths=(1,)), range(12)),
     "no common parameter": lambda: renamed(tables_of(BLIND, range(12)), "other_", "parameter"),
     "the searches in question": lambda: tables_of(PLANTED, range(12)),
@@ -123,6 +131,8 @@ def test_copies_of_searches_count_as_one() -> None:
     once = analyse(copied(plain, 1), prior, draws=200)
     assert (once.pop("copies"), thrice.pop("copies")) == (0, 16 + 8)
     assert thrice == once
+    other_seeds = analyse(copied(plain, 3, seeds=True), prior, draws=200)
+    assert (other_seeds["copies"], other_seeds["searches"]) == (0, 24)
 
 
 def test_error_rates_of_a_few_studies() -> None:
