@@ -119,7 +119,7 @@ def _contents(tables: Tables) -> dict[str, tuple[str, tuple[tuple[str, ...], ...
         for search, *row in zip(table["search"], *(table[each].astype(str) for each in used), strict=True):
             stages[search].append((name, *row))
     seeds = dict(zip(tables.searches["search"], tables.searches["seed"].astype(str), strict=True))
-    return {search: (seeds[search], tuple(rows)) for search, rows in stages.items()}
+    return {search: (seeds.get(search, ""), tuple(rows)) for search, rows in stages.items()}
 
 
 @dataclass(frozen=True)
