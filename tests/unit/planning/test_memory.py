@@ -591,7 +591,7 @@ def test_a_profile_sets_trainer_and_rollout_and_the_command_line_wins(name: str)
         "activation_checkpointing": True,
     }
     assert config["rollout"]["gpu_memory_utilization"] == profile["gpu_memory_utilization"]
-    assert config["hardware"]["gpus_per_stage"] == 8
+    assert config["hardware"]["gpus_per_stage"] == config["trainer"]["gpus"] == 8
 
 
 @pytest.mark.parametrize("rollout", ["torch", "vllm", "vllm_server"])
