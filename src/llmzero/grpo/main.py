@@ -75,6 +75,7 @@ def run_stage(
     try:
         check_gpus(settings)
     except UserError as error:  # told by each process: without a GPU they cannot meet
+        close(kept)
         return _ended(stage, heartbeat, _failure(stage, heartbeat, phases, spec, error), leads=rank == 0)
     world = join(settings.collective_timeout_s)
     try:

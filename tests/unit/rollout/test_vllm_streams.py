@@ -7,6 +7,7 @@ which NCCL and CUDA graphs get theirs, and the V2 runner's `main_stream`, on whi
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -69,7 +70,10 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 
 
 def stand_in_for_vllm(cuda: Cuda) -> type:
-    """Return a class with the calls of vLLM's that we make, which asks for streams where vLLM does."""
+    """Return a class with the calls of vLLM's that we make, with vLLM's own arguments, which asks for streams
+    where vLLM does.
+    """
+    from vllm import LLM
     from vllm.utils.torch_utils import current_stream
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 
@@ -100,17 +104,22 @@ def stand_in_for_vllm(cuda: Cuda) -> type:
             one = SimpleNamespace(token_ids=[5, 1], logprobs=SimpleNamespace(logprobs=[-0.1, -0.2]))
             return [SimpleNamespace(request_id=self.waiting.pop(0), outputs=[one])]
 
+        def called(self, name: str, *given: Any, **named: Any) -> dict[str, Any]:
+            return inspect.signature(getattr(LLM, name)).bind(self, *given, **named).arguments
+
         def reset_prefix_cache(self) -> None:
+            self.called("reset_prefix_cache")
             self.note("reset")
 
-        def sleep(self, level: int = 1) -> None:
-            self.note(f"sleep {level}")
+        def sleep(self, *given: Any) -> None:
+            self.note(f"sleep {self.called('sleep', *given)['level']}")
 
-        def wake_up(self, tags: list[str] | None = None) -> None:
-            self.note(f"wake {tags}")
+        def wake_up(self, *given: Any) -> None:
+            self.note(f"wake {self.called('wake_up', *given)['tags']}")
 
-        def collective_rpc(self, _: Any, kwargs: dict[str, Any]) -> None:
-            assert list(kwargs["weights_iterator"]) == ["weights"]
+        def collective_rpc(self, *given: Any, **named: Any) -> None:
+            weights = self.called("collective_rpc", *given, **named)["kwargs"]["weights_iterator"]
+            assert list(weights) == ["weights"]
             self.note("load")
 
     return Llm
