@@ -11,7 +11,7 @@ from llmzero.config import LAUNCHERS, changed_settings, register, settings_help
 from llmzero.search.settings import SearchConfig
 
 STAGE = ("algorithm.kl_estimator=k3", "(one of k1, k2, k3)", "trainer.lora.alpha=32.0")
-SEARCH = (*STAGE, "search.workers=2", "stages that run at the same time (from 1 to 1024)", "stopper.z=0.0")
+SEARCH = (*STAGE, "search.workers=2", "stages that run at the same time (from 1 to 1024)", "stopper.z=0.5")
 STUDY = ("at_once=2", "searches that run at the same time (at least 1)", "dry_run=false")
 LINES = {
     **dict.fromkeys(("search", "replay", "propose"), SEARCH),

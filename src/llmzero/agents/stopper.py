@@ -39,7 +39,7 @@ class CurveStopperSettings(StopperSettings):
     """`stopper=curve`."""
 
     min_points: int = setting(3, "points needed, the start among them", low=2)
-    z: float = setting(0.0, "standard errors of optimism in what the rest of the stage gains", low=0)
+    z: float = setting(0.5, "standard errors of optimism in what the rest of the stage gains", low=0)
     level_z: float = setting(
         1.0, "standard errors below the best path at its depth that a stage is level with it", low=0
     )

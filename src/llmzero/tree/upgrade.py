@@ -30,7 +30,7 @@ LATER: Mapping[tuple[str, ...], Mapping[str, Any]] = {
 }
 CURVE = "llmzero.agents.stopper.CurveStopper"
 CURVE_BEFORE = {"z": 1.0}  # what it had by default while it looked at stages alone, and had `lookahead`
-CURVE_NOW = {"z": 0.0, "level_z": 1.0}
+CURVE_NOW = {"z": 0.5, "level_z": 1.0}
 
 TREE_SEARCH = "llmzero.search.methods.tree_search.TreeSearch"
 TREE_SEARCH_BEFORE = {"exploration": 0.5}  # by default, while it had `descent_fraction`
