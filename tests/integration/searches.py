@@ -15,6 +15,11 @@ from tests.conftest import REPOSITORY
 from tests.integration.conftest import MICRO, command, read_lines
 
 SIMULATED = ["experiment=simulated"]
+# Every path goes on, and no new one begins by chance: for tests that have to know which stage comes next.
+FORESEEABLE = [
+    *("search.method.descent_rank=1", "search.method.new_path_weight=0"),
+    *("search.method.subtree_weight=0", "search.method.exploration=0.5"),
+]
 TRAINED = [*MICRO, "tracking=none", "budget.stages=4", "search.stage_steps=6", "trainer.validation_every=3"]
 
 

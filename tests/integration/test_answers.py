@@ -17,7 +17,7 @@ import pytest
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
 from tests.integration.conftest import Run, read_lines
-from tests.integration.searches import SIMULATED, summary
+from tests.integration.searches import FORESEEABLE, SIMULATED, summary
 from tests.integration.test_baselines_killed import composed, events, run, run_killed
 from tests.integration.test_llm import ALWAYS_ASKING, asking, calls_of, tree_of
 from tests.integration.test_thinking import paced
@@ -199,6 +199,7 @@ def test_an_answer_that_comes_when_all_else_is_closed_is_withdrawn(
             *paced(step_s=0.05),
             ALWAYS_ASKING,
             *asking(server),
+            *FORESEEABLE,
             "search.method.k_max=2",
             "search.workers=2",
             "budget.stages=5",
