@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +32,6 @@ def direction(counts: Counts) -> Array:
     return np.asarray(only_grew(counts) - (counts.ups == 0))
 
 
-def only_grew_beyond_chance(counts: Counts) -> Array:
-    """Return `only_grew` less its probability if a coin decided each change."""
-    return np.asarray(only_grew(counts) - 0.5**counts.changes)
-
-
 def monotone(counts: Counts) -> Array:
     """Return 1 for each parameter that never turned, else 0."""
     return np.asarray(counts.turns == 0, float)
@@ -61,7 +56,7 @@ class ClaimPart:
         says: the part of the claim in words.
         words: the measure in words.
         measure: of each parameter on a path.
-        compared: the measure by which searches with paths of other lengths are compared.
+        tells: how much it tells of a parameter that changed so often, in comparison to other numbers.
         nulls: what the part has to beat, by name: a null and the measure that is tested against it.
     """
 
@@ -69,7 +64,7 @@ class ClaimPart:
     says: str
     words: str
     measure: Measure
-    compared: Measure
+    tells: Callable[[Array], Array]
     nulls: dict[str, tuple[Null, Measure]]
 
 
@@ -79,7 +74,7 @@ CLAIM = (
         "capacity grows",
         "share that only grew",
         only_grew,
-        only_grew_beyond_chance,
+        lambda changes: 1 - 0.5 ** (changes - 1),  # the probability that coins turn it
         {
             "direction": (flip_searches, direction),
             "chance": (flip_stages, only_grew),
@@ -91,7 +86,7 @@ CLAIM = (
         "regularization oscillates",
         "turns, as a share of the possible ones",
         turning_share,
-        turning_share,
+        lambda changes: changes - 1.0,  # its possible turns
         {"order": (reorder_stages, turning_share), "random": (redraw_values, turning_share)},
     ),
 )
@@ -107,7 +102,7 @@ def part_verdict(
         tests: its tests against all nulls.
         count: the number of searches with a testable parameter of its group.
         searches: the number of all searches.
-        small_priors: the priors of which fewer than `MIN_SEARCHES` searches have one.
+        small_priors: the priors that too few searches can be compared with.
     """
     changed = (
         f"{count} of {searches} searches changed a {part.group} parameter at least {MIN_CHANGES} times "
@@ -133,8 +128,9 @@ def part_verdict(
     if small_priors:
         return (
             "too little data",
-            f"fewer than {MIN_SEARCHES} searches of {', '.join(small_priors)} changed a {part.group} "
-            "parameter as often",
+            f"{changed}, but with {', '.join(small_priors)} too little is comparable: of both sets at least "
+            f"{MIN_SEARCHES} searches have to change one of the same {part.group} parameters {MIN_CHANGES} "
+            "times within as many stages",
         )
     beaten = ", ".join(f"{test.null} (p = {test.p:.2g})" for test in tests)
     return "supported", f"{changed}, and it beats {beaten}"

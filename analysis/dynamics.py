@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,9 +22,10 @@ from analysis.claim import (
 from analysis.commands import add_null_option, publish, search_parser
 from analysis.dynamics_text import as_markdown
 from analysis.load import load_ended
-from analysis.nulls import DRAWS, Measure, NullSamples, mean_of_testable, permutation_test
-from analysis.paths import SHAPES, Array, Paths, SearchPath
-from analysis.tables import Tables
+from analysis.nulls import DRAWS, Measure, NullSamples, mean_of_testable
+from analysis.paths import SHAPES, Array, Paths
+from analysis.priors import match, permutation_test
+from analysis.tables import Tables, copies
 from llmzero.cli import run_command
 from llmzero.core.settings import path_argument
 from llmzero.studies.statistics import holm, mean_interval, wilcoxon
@@ -44,7 +45,9 @@ What the claim is measured against (nulls):
   both:
     random     each new value is drawn evenly from the catalogue
     prior      searches given with --null, one null for each proposer: of one that sees nothing
-               (agent=openai_blind), or of one that draws at random (agent=random)
+               (agent=openai_blind), or of one that draws at random (agent=random); there may be more or
+               fewer of them, and with longer or shorter paths: compared are the first stages of each
+               path, and of these the first changes of equally many parameters
 
 A part of the claim is supported where it beats every null with p <= 0.05; the claim, where both parts are.
 """
@@ -58,25 +61,37 @@ examples:
 def analyse(tables: Tables, nulls: Tables | None = None, draws: int = DRAWS) -> dict[str, Any]:
     """Return the content of `dynamics.json`: tests and verdicts of the claim, and the shapes of all paths.
 
+    The test against a proposer's prior is the one of `["parts"][GROUP]["tests"]` whose `null` is
+    "prior: PROPOSER". Where too little can be compared there is none, and `["not_comparable"]` of the part
+    names the proposer.
+
     Args:
-        tables: the searches in question.
-        nulls: searches of proposers whose habits the claim has to beat, each proposer a null of its own.
-        draws: random versions of each path.
+        tables: the searches in question. Copies of searches count as one.
+        nulls: searches of proposers whose habits the claim has to beat, each proposer a null of its own. They
+            may be more or fewer, with longer or shorter paths.
+        draws: random versions of each path, and how often searches are exchanged with those of a prior.
     """
-    paths, priors = Paths.of(tables), _paths_by_proposer(nulls)
-    results = {part.group: _test_part(part, paths, priors, len(tables.searches), draws) for part in CLAIM}
-    parameters = [row for result in results.values() for row in result.pop("parameters")]
+    repeated, repeated_nulls = copies(tables), copies(nulls, tables) if nulls else set()
+    tables = tables.of(set(tables.searches["search"]) - repeated)
+    paths, priors = Paths.of(tables), _paths_by_proposer(nulls, repeated_nulls) if nulls else {}
+    samples = {part.group: null_samples(part, paths, draws) for part in CLAIM}
+    results = {
+        part.group: judge_part(part, samples[part.group], paths, priors, len(tables.searches), draws)
+        for part in CLAIM
+    }
+    parameters = [row for part in CLAIM for row in _test_parameters(part, samples[part.group], paths)]
     corrected = iter(holm([row["p"] for row in parameters if row["p"] is not None]))
     stages = [len(path.signs) for path in paths.best]
     return {
         "searches": len(tables.searches),
+        "copies": len(repeated) + len(repeated_nulls),
         "proposers": tables.searches["proposer"].value_counts().to_dict(),
         "prior_searches": {name: len(prior.best) for name, prior in priors.items()},
         "stages_on_best_paths": float(np.mean(stages)) if stages else 0.0,
         "parts": results,
         "verdict": claim_verdict([result["verdict"] for result in results.values()]),
         "prior_measured": bool(priors),
-        "contrast": _contrast(paths),
+        "contrast": contrast(paths),
         "shapes": _shapes(paths),
         "parameters": [
             {**row, "p_holm": None if row["p"] is None else next(corrected)} for row in parameters
@@ -84,13 +99,11 @@ def analyse(tables: Tables, nulls: Tables | None = None, draws: int = DRAWS) -> 
     }
 
 
-def _paths_by_proposer(tables: Tables | None) -> dict[str, Paths]:
-    """Return the paths of the searches of each proposer."""
-    if tables is None:
-        return {}
-    proposers = tables.searches["proposer"].fillna("unknown")
+def _paths_by_proposer(tables: Tables, left_out: Collection[str]) -> dict[str, Paths]:
+    """Return the paths of the searches of each proposer, also where all of its searches are left out."""
+    searches, proposers = tables.searches["search"], tables.searches["proposer"].fillna("unknown")
     return {
-        str(name): Paths.of(tables.of(tables.searches["search"][proposers == name]))
+        str(name): Paths.of(tables.of(set(searches[proposers == name]).difference(left_out)))
         for name in proposers.unique()
     }
 
@@ -98,23 +111,41 @@ def _paths_by_proposer(tables: Tables | None) -> dict[str, Paths]:
 # --- tests of the claim ---
 
 
-def _test_part(
-    part: ClaimPart, paths: Paths, priors: dict[str, Paths], searches: int, draws: int
-) -> dict[str, Any]:
-    """Test a part of the claim against all nulls, and its parameters one by one."""
+def null_samples(part: ClaimPart, paths: Paths, draws: int) -> list[NullSamples]:
+    """Return random versions of the best paths of a part's parameters, under each of its nulls."""
     columns = paths.columns(part.group)
     best = [path.select(columns) for path in paths.best]
-    samples = [
+    return [
         NullSamples.draw(name, null, measure, best, draws) for name, (null, measure) in part.nulls.items()
     ]
+
+
+def judge_part(
+    part: ClaimPart,
+    samples: Sequence[NullSamples],
+    paths: Paths,
+    priors: dict[str, Paths],
+    searches: int,
+    draws: int,
+) -> dict[str, Any]:
+    """Test a part of the claim against all nulls.
+
+    Args:
+        part: the part of the claim.
+        samples: its `null_samples`.
+        paths: those of the searches in question.
+        priors: those of each proposer whose habits the claim has to beat.
+        searches: the number of all searches.
+        draws: how often searches are exchanged with those of a prior.
+    """
     values = values_by_search(paths, part.group, part.measure)
-    prior_values = {name: values_by_search(prior, part.group, part.measure) for name, prior in priors.items()}
-    small = [name for name, theirs in prior_values.items() if len(theirs) < MIN_SEARCHES]
-    large = [name for name in priors if name not in small and len(values)]
-    tests = [outcome for each in samples if (outcome := each.outcome())]
-    for name in large:
-        ours, theirs = (values_by_search(of, part.group, part.compared) for of in (paths, priors[name]))
-        tests.append(permutation_test(f"prior: {name}", ours, theirs, draws))
+    matches = {name: match(paths, prior, part) for name, prior in priors.items()}
+    small = [name for name, matched in matches.items() if matched is None]
+    comparable = {name: matched for name, matched in matches.items() if matched is not None}
+    tests = []
+    if len(values) >= MIN_SEARCHES:
+        tests = [outcome for each in samples if (outcome := each.outcome())]
+    tests += [permutation_test(f"prior: {name}", matched, draws) for name, matched in comparable.items()]
     verdict, why = part_verdict(part, tests, len(values), searches, small)
     return {
         "says": part.says,
@@ -122,13 +153,18 @@ def _test_part(
         "searches_judged": len(values),
         "observed": asdict(mean_interval([values])) if len(values) else None,
         "tests": [asdict(test) for test in tests],
-        "above_priors": {name: asdict(mean_interval([values], [prior_values[name]])) for name in large},
+        "above_priors": {
+            name: {
+                **asdict(mean_interval([matched.ours], [matched.theirs])),
+                "stages": matched.stages,
+                "changes": matched.changes,
+                "parameters": matched.parameters,
+            }
+            for name, matched in comparable.items()
+        },
+        "not_comparable": small,
         "verdict": verdict,
         "why": why,
-        "parameters": [
-            _test_parameter(part, name, best, samples, i)
-            for i, name in enumerate(np.array(paths.parameters)[columns].tolist())
-        ],
     }
 
 
@@ -146,24 +182,26 @@ def values_by_search(paths: Paths, group: str, measure: Measure) -> Array:
     return np.array(means)
 
 
-def _test_parameter(
-    part: ClaimPart,
-    name: str,
-    paths: Sequence[SearchPath],
-    samples: Sequence[NullSamples],
-    column: int,
-) -> dict[str, Any]:
-    """Return the tests of one parameter: p is the largest against any null, as the claim has to beat each."""
-    outcomes = [outcome for each in samples if (outcome := each.outcome(column))]
-    values = [float(part.measure(path.counts)[column]) for path in paths if path.counts.testable[column]]
-    return {
-        "parameter": name,
-        "group": part.group,
-        "searches_judged": len(values),
-        "observed": float(np.mean(values)) if values else None,
-        "expected": {outcome.null: outcome.expected for outcome in outcomes},
-        "p": max(outcome.p for outcome in outcomes) if outcomes else None,
-    }
+def _test_parameters(
+    part: ClaimPart, samples: Sequence[NullSamples], paths: Paths
+) -> Iterator[dict[str, Any]]:
+    """Yield the tests of each parameter: p is the largest against any null, as the claim has to beat each.
+
+    There is none of a parameter that fewer than `MIN_SEARCHES` searches changed often enough.
+    """
+    for i, column in enumerate(paths.columns(part.group)):
+        outcomes = [outcome for each in samples if (outcome := each.outcome(i))]
+        judged = [path.counts for path in paths.best if path.counts.testable[column]]
+        values = [float(part.measure(counts)[column]) for counts in judged]
+        p = max(outcome.p for outcome in outcomes) if len(values) >= MIN_SEARCHES else None
+        yield {
+            "parameter": paths.parameters[column],
+            "group": part.group,
+            "searches_judged": len(values),
+            "observed": float(np.mean(values)) if values else None,
+            "expected": {outcome.null: outcome.expected for outcome in outcomes},
+            "p": p,
+        }
 
 
 # --- descriptions of the paths ---
@@ -191,15 +229,17 @@ def _shapes(paths: Paths) -> list[dict[str, Any]]:
     return rows
 
 
-def _contrast(paths: Paths) -> dict[str, Any] | None:
+def contrast(paths: Paths) -> dict[str, Any] | None:
     """Return by how much more of capacity than of regularization is monotone, where both are testable.
+
+    None where fewer than `MIN_SEARCHES` searches have both.
 
     What changes seldom is monotone by chance, so the difference is also computed, and tested, beyond what
     coins would do.
     """
     columns = [paths.columns(part.group) for part in CLAIM]
     counts = [path.counts for path in paths.best if all(path.counts.testable[c].any() for c in columns)]
-    if not counts:
+    if len(counts) < MIN_SEARCHES:
         return None
     plain, beyond = (
         [

@@ -16,8 +16,9 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 def _headline(report: dict[str, Any]) -> Iterator[str]:
     proposers = ", ".join(f"{name} ({count})" for name, count in report["proposers"].items())
+    copies = f" {report['copies']} copies of searches are left out." if report["copies"] else ""
     length = f"{report['stages_on_best_paths']:.1f} stages on the mean best path"
-    yield f"# Dynamics\n\n{report['searches']} searches of {proposers or 'nobody'}, {length}.\n"
+    yield f"# Dynamics\n\n{report['searches']} searches of {proposers or 'nobody'}, {length}.{copies}\n"
     yield f"**Capacity grows while regularization oscillates: {report['verdict']}.**\n"
     yield "".join(
         f"- {part['says']}: **{part['verdict']}**. {part['why'][:1].upper()}{part['why'][1:]}.\n"
@@ -43,7 +44,8 @@ def _tests(report: dict[str, Any]) -> Iterator[str]:
         "Direction: share that only grew less share that only fell."
     )
     yield (
-        "Against priors growth is what lies above the share that coins would give to so many changes. "
+        "Against priors the first stages of each path count, and of these the first changes of equally "
+        "many parameters of each search. "
         "In brackets 95 % intervals of the mean (Student's t).\n"
     )
     rows = [
@@ -58,12 +60,21 @@ def _tests(report: dict[str, Any]) -> Iterator[str]:
         for part in report["parts"].values()
         for test in part["tests"]
     ]
+    rows += [
+        [part["says"], f"prior: {name}", "", "", "too little data", ""]
+        for part in report["parts"].values()
+        for name in part["not_comparable"]
+    ]
     yield markdown(["part", "null", "observed", "under the null", "p", "least p possible"], rows)
     for part in report["parts"].values():
         if part["observed"]:
             yield f"{part['says']}: {part['measure']}: {_interval(part['observed'])}."
         for proposer, difference in part["above_priors"].items():
-            yield f"{part['says']}: above that of {proposer} by {_interval(difference, '+')}."
+            yield (
+                f"{part['says']}: above that of {proposer} by {_interval(difference, '+')} "
+                f"(of each search the first {difference['changes']} changes of "
+                f"{difference['parameters']} parameters within the first {difference['stages']} stages)."
+            )
     yield ""
 
 

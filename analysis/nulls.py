@@ -14,7 +14,6 @@ from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis.paths import Array, Counts, SearchPath, Signs
 
@@ -144,21 +143,3 @@ FLOORS: dict[Null, Callable[[list[int], Array], float]] = {
     reorder_stages: lambda changes, means: float(np.prod([_alternating_share(n) for n in changes])),
     redraw_values: lambda changes, means: float(np.mean(means >= 1 - ROUNDING)),
 }
-
-
-def permutation_test(name: str, ours: Array, theirs: Array, draws: int) -> Outcome:
-    """Test whether searches have higher values than other searches: labels are exchanged between searches."""
-
-    def difference(a: Array, b: Array, axis: int) -> Array:
-        return np.asarray(a.mean(axis=axis) - b.mean(axis=axis))
-
-    result = stats.permutation_test(
-        (ours, theirs),
-        difference,
-        n_resamples=draws,
-        alternative="greater",
-        vectorized=True,
-        rng=np.random.default_rng(SEED),
-    )
-    floor = 1 / comb(len(ours) + len(theirs), len(ours))
-    return Outcome(name, float(ours.mean()), float(theirs.mean()), float(result.pvalue), floor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -90,6 +91,35 @@ class Tables:
                 for name in COLUMNS
             }
         )
+
+
+def copies(tables: Tables, *others: Tables) -> set[str]:
+    """Return the searches that are copies of an earlier one, or of one of other tables, whatever their names.
+
+    Copies have the same seed, and in every stage the same score and changes. Where all searches have the same
+    stages, whatever their seeds, all but the first are copies: they say nothing about how searches vary.
+    """
+    seen = {contents for other in others for contents in _contents(other).values()}
+    contents = _contents(tables)
+    alike = len({stages for _, stages in contents.values()}) == 1
+    found = set()
+    for number, (search, each) in enumerate(contents.items()):
+        if each in seen or (alike and number):
+            found.add(search)
+        seen.add(each)
+    return found
+
+
+def _contents(tables: Tables) -> dict[str, tuple[str, tuple[tuple[str, ...], ...]]]:
+    """Return the seed of each search, and its stages with what they changed, in words."""
+    columns = {"stages": ("node", "parent", "score"), "changes": ("node", "parameter", "after")}
+    stages: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for name, used in columns.items():
+        table = getattr(tables, name)
+        for search, *row in zip(table["search"], *(table[each].astype(str) for each in used), strict=True):
+            stages[search].append((name, *row))
+    seeds = dict(zip(tables.searches["search"], tables.searches["seed"].astype(str), strict=True))
+    return {search: (seeds.get(search, ""), tuple(rows)) for search, rows in stages.items()}
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from analysis.claim import CLAIM
 from analysis.dynamics import analyse
 from analysis.dynamics_text import as_markdown
 from analysis.load import load
 from analysis.paths import SHAPES
-from analysis.synthetic import rejections
+from analysis.synthetic import BUILT_IN, PRIOR, WITH, WITHOUT, WORLDS, Sample, rejections
 from analysis.synthetic_searches import CHANCE, PLANTED, World, tables_of, write_search
 from analysis.tables import Tables
 from tests.unit.analysis.searches import assert_same_tables, run_python, simulated_search
@@ -62,17 +66,83 @@ def first_changes(changes: pd.DataFrame, group: str, most: int) -> pd.DataFrame:
     return changes[(changes["group"] != group) | (number < most)]
 
 
+def renamed(tables: Tables, name: str, column: str = "search") -> Tables:
+    """Write something before the names of all searches, or of all parameters."""
+    return Tables(
+        **{
+            key: table.assign(**{column: name + table[column]}) if column in table else table
+            for key, table in tables.items()
+        }
+    )
+
+
+def copied(tables: Tables, times: int, *, seeds: bool = False) -> Tables:
+    """Return each search so often, under names of its own; with `seeds` also with seeds of its own."""
+    parts = [renamed(tables, f"{i}/") for i in range(times)]
+    if seeds:
+        parts = [
+            replace(part, searches=part.searches.assign(seed=part.searches["seed"] + 100 * i))
+            for i, part in enumerate(parts)
+        ]
+    return Tables.concatenated(parts)
+
+
+BLIND = World("coin", "coin", "blind")
+TOO_LITTLE: dict[str, Callable[[], Tables]] = {
+    "one search": lambda: tables_of(BLIND, range(1)),
+    "four searches": lambda: tables_of(BLIND, range(4)),
+    "copies of one search": lambda: copied(tables_of(BLIND, range(1)), 12),
+    "equal searches": lambda: copied(tables_of(BLIND, range(1)), 12, seeds=True),
+    "paths of one stage": lambda: tables_of(replace(BLIND, depths=(1,)), range(12)),
+    "no common parameter": lambda: renamed(tables_of(BLIND, range(12)), "other_", "parameter"),
+    "the searches in question": lambda: tables_of(PLANTED, range(12)),
+    "copies of those in question": lambda: copied(tables_of(PLANTED, range(12)), 1),
+}
+
+
+@pytest.mark.parametrize("given", TOO_LITTLE)
+def test_a_prior_that_tells_nothing_is_too_little_data(given: str) -> None:
+    report = analyse(tables_of(PLANTED, range(12)), TOO_LITTLE[given](), draws=200)
+    assert report["prior_measured"]
+    [proposer] = report["prior_searches"]
+    for part in report["parts"].values():
+        assert (part["verdict"], part["not_comparable"]) == ("too little data", [proposer])
+        assert f"with {proposer} too little is comparable" in part["why"]
+        assert not [test for test in part["tests"] if test["null"].startswith("prior")]
+    assert as_markdown(report).count(f"prior: {proposer} |  |  | too little data") == 2
+
+
+@pytest.mark.parametrize(
+    "given", ["one search", "four searches", "copies of one search", "paths of one stage"]
+)
+def test_searches_that_tell_nothing_are_too_little_data(given: str) -> None:
+    report = analyse(TOO_LITTLE[given](), tables_of(BLIND, range(20, 32)), draws=200)
+    assert report["verdict"] == "too little data"
+    assert {part["verdict"] for part in report["parts"].values()} == {"too little data"}
+    assert not [test for part in report["parts"].values() for test in part["tests"]]
+    assert {row["p"] for row in report["parameters"]} <= {None}
+    assert report["contrast"] is None
+    assert as_markdown(report)
+
+
+def test_copies_of_searches_count_as_one() -> None:
+    plain, prior = tables_of(PLANTED, range(8)), tables_of(BLIND, range(8))
+    thrice = analyse(copied(plain, 3), copied(prior, 2), draws=200)
+    once = analyse(copied(plain, 1), prior, draws=200)
+    assert (once.pop("copies"), thrice.pop("copies")) == (0, 16 + 8)
+    assert thrice == once
+    other_seeds = analyse(copied(plain, 3, seeds=True), prior, draws=200)
+    assert (other_seeds["copies"], other_seeds["searches"]) == (0, 24)
+
+
 def test_error_rates_of_a_few_studies() -> None:
     """The whole measurement is `python -m analysis.synthetic`."""
-    false = rejections(CHANCE, World("coin", "coin", "same"), 12, 6)
-    assert false["claim", "all"] == 0
-    assert all(
-        count <= 4
-        for (part, null), count in false.items()
-        if null in ("direction", "chance", "order", "prior: same")
-    )
-    true = rejections(PLANTED, World("coin", "coin", "coins"), 4, 12)
-    assert true["claim", "all but the prior"] >= 3
+    few, many = Sample(6, (5, 6, 7, 8)), Sample(12, (5, 6, 7, 8))
+    false = rejections(CHANCE, CHANCE, (few, few), range(12), WORLDS[CHANCE])
+    assert false["claim", WITH] == 0
+    assert all(false[part.says, null] <= 4 for part in CLAIM for null in (*WORLDS[CHANCE][part.group], PRIOR))
+    true = rejections(PLANTED, CHANCE, (many, many), range(4), BUILT_IN)
+    assert true["claim", WITHOUT] >= true["claim", WITH] >= 3
 
 
 def test_the_command_writes_verdict_tables_and_trajectories(real: Path, tmp_path: Path) -> None:

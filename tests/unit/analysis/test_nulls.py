@@ -7,7 +7,7 @@ import pytest
 
 from analysis.nulls import Null, NullSamples, flip_searches, flip_stages, redraw_values, reorder_stages
 from analysis.paths import SHAPES, Counts, Paths, SearchPath
-from analysis.synthetic_searches import PLANTED, nodes_of, tables_of
+from analysis.synthetic_searches import PLANTED, nodes_of, paths_of, tables_of
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,15 @@ def test_paths_are_those_of_the_trees() -> None:
         node.startswith("0") and leaf
         for node, leaf in zip(tables.stages["node"], tables.stages["leaf"], strict=True)
     )
+
+
+def test_synthetic_paths_are_those_of_their_tables() -> None:
+    made, read = paths_of(PLANTED, range(4)), Paths.of(tables_of(PLANTED, range(4)))
+    columns = [made.parameters.index(name) for name in read.parameters]
+    assert (made.groups[columns] == read.groups).all()
+    for ours, theirs in zip(made.best, read.best, strict=True):
+        assert (ours.search, ours.end) == (theirs.search, theirs.end)
+        same = ours.select(columns)
+        assert (same.signs == theirs.signs).all()
+        assert same.start == pytest.approx(theirs.start)
+        assert np.isnan(theirs.values).all() and np.isnan(ours.values).all()
