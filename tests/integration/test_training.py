@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
 
 from llmzero.grpo.data import DataOrder
 from tests.integration.checkpoints import read_whole
@@ -264,6 +265,16 @@ def test_out_of_memory_is_told_with_its_cause_and_loses_no_checkpoint(
         assert same_bits(last_checkpoint(tmp_path / f"after_{phase}"), last_checkpoint(tmp_path / "whole")), (
             "nothing that follows is different"
         )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_stage_that_is_to_have_a_gpu_does_not_train_on_a_cpu(run_stages: Stages, tmp_path: Path) -> None:
+    run_stages({tmp_path / "stage": {"steps": 1, "trainer": {"gpus": 1}}})
+    found = result(tmp_path / "stage")
+    assert found["state"] == "failed"
+    assert "hardware.gpus_per_stage=1 (trainer.gpus): no GPU can be used" in found["error"]
+    assert json.loads((tmp_path / "stage/status.json").read_text())["state"] == "failed"
+    assert not (tmp_path / "stage/metrics.jsonl").exists()
 
 
 # --- a loss from outside the repository ---

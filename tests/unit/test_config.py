@@ -231,6 +231,7 @@ BOUNDS: Mapping[str, Any] = {  # the lowest and highest values, None where there
     "runner.noise": (0, None),
     "tracking.mode": {"offline", "online"},
     "trainer.dtype": {"float32", "bfloat16"},
+    "trainer.gpus": (0, None),
     "trainer.zero_stage": (0, 3),
     "trainer.micro_batch_tokens": (1, None),
     "trainer.validation_every": (1, None),

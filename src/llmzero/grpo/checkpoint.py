@@ -282,7 +282,7 @@ def restore_optimizer(directory: Path, policy: Policy, world: World, steps: int)
                 if f"{name}.{key}" in names:
                     _set(engine, world, parameter, key, file.get_tensor(f"{name}.{key}"))
             if engine.zero_optimization_stage() == 0:
-                engine.optimizer.state[parameter]["step"] = torch.tensor(float(steps))
+                engine.optimizer.state[parameter]["step"] = _step_count(engine.optimizer, parameter, steps)
 
 
 def _set(engine: Any, world: World, parameter: nn.Parameter, key: str, value: Tensor) -> None:
@@ -304,6 +304,15 @@ def _set(engine: Any, world: World, parameter: nn.Parameter, key: str, value: Te
         deepspeed.utils.safe_set_full_optimizer_state(parameter, value, key)
 
 
+def _step_count(optimizer: torch.optim.Optimizer, parameter: Tensor, steps: int) -> Tensor | int:
+    """Return a step count as the optimizer itself keeps it beside a parameter's moments: torch's fused AdamW
+    where they are, as it refuses another device; DeepSpeed's, for the host, as a number.
+    """
+    if "fused" not in optimizer.defaults:
+        return steps
+    return torch.tensor(float(steps), device=parameter.device)
+
+
 def _partition(value: Tensor, parameter: Any, world: World) -> Tensor:
     """Return this process's part of a tensor, padded with zeros as ZeRO 3 pads."""
     size = parameter.ds_tensor.ds_numel
@@ -323,6 +332,6 @@ def _make_partitioned_state(zero_optimizer: Any, steps: int) -> None:
     )
     for part in flat:
         fresh = {key: torch.zeros_like(part) for key in MOMENTS}
-        inner.state[part] = {"step": torch.tensor(float(steps)), **fresh}
+        inner.state[part] = {"step": _step_count(inner, part, steps), **fresh}
     if not partitioned:
         zero_optimizer._lazy_init_hp_params_optimizer_state()

@@ -65,9 +65,11 @@ def join(timeout_s: float) -> World:
     others.
     """
     rank, size, local_rank = identity()
-    os.environ["LOCAL_RANK"] = str(local_rank)  # DeepSpeed asks for it
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    device = local_rank
+    if torch.cuda.is_available():  # where each process sees its own GPU alone, all of these are the first
+        device %= torch.cuda.device_count()
+        torch.cuda.set_device(device)
+    os.environ["LOCAL_RANK"] = str(device)  # DeepSpeed and vLLM take it for the number of a device
     timeout = timedelta(seconds=timeout_s)
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"

@@ -17,6 +17,16 @@ MEMORY_DRIVERS = {
     "logprobs": ("max_completion_length", "kl_coef"),
     "update": ("max_completion_length", "kl_coef"),
 }
+OUT_OF_MEMORY = re.compile(
+    "can't allocate memory"  # PyTorch on a CPU
+    "|cannot allocate memory"  # the operating system
+    "|out of memory"  # CUDA; "CUDA Error: out of memory at ..." is vLLM's pool
+    "|CUBLAS_STATUS_ALLOC_FAILED"
+    "|Free memory on device .* is less than"  # vLLM, at its start
+    "|No available memory for the cache blocks"  # the same
+    "|larger than the available KV cache memory",  # the same
+    re.IGNORECASE | re.DOTALL,
+)
 REQUESTED = re.compile(r"allocate (?:memory: you tried to allocate )?([\d.]+) (bytes|KiB|MiB|GiB)")
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -52,6 +62,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory has run out; vLLM says it in errors of any kind."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
+
+
 def cause_of(error: BaseException, phase: str, hparams: dict[str, Any]) -> dict[str, Any]:
     """Return the machine-readable cause of a failure.
 
@@ -59,10 +74,11 @@ def cause_of(error: BaseException, phase: str, hparams: dict[str, Any]) -> dict[
     of memory also tells the bytes that were asked for (None where the allocator did not say) and the values
     of the hyperparameters that drive memory there.
     """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+    short = next(filter(_is_out_of_memory, _chain(error)), None)
+    if short is not None:
         drivers = MEMORY_DRIVERS.get(phase, ())
         values = {name: hparams[name] for name in drivers if name in hparams}
-        amount = REQUESTED.search(str(error))
+        amount = REQUESTED.search(str(short))
         return {
             "kind": "out_of_memory",
             "phase": phase,

@@ -17,7 +17,7 @@ from llmzero.core.errors import UserError
 from llmzero.core.files import no_room
 from llmzero.core.kept import Kept
 from llmzero.core.parts import make
-from llmzero.core.processes import interruptible
+from llmzero.core.processes import identity, interruptible
 from llmzero.core.seeds import seed_of
 from llmzero.core.settings import read
 from llmzero.core.stage import DISK_FULL, StageDir, StageResult, StageSpec
@@ -26,6 +26,7 @@ from llmzero.grpo.ahead import prepare_stages, task_of
 from llmzero.grpo.checkpoint import Position
 from llmzero.grpo.distributed import World, join
 from llmzero.grpo.failures import cause_of, file_without_room, is_disk_full
+from llmzero.grpo.gpus import check_gpus, choice_problem
 from llmzero.grpo.head import LogprobModel
 from llmzero.grpo.heartbeat import Heartbeat
 from llmzero.grpo.loss import loss_of
@@ -65,11 +66,18 @@ def run_stage(
     """
     stage = StageDir(Path(directory))
     spec = stage.read_spec()
+    settings = read(TrainerSettings, spec.config["trainer"], "trainer")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    world = join(read(TrainerSettings, spec.config["trainer"], "trainer").collective_timeout_s)
-    heartbeat = Heartbeat(stage, world.size, world.leads, started)
+    rank, size, _ = identity()
+    heartbeat = Heartbeat(stage, size, rank == 0, started)
     heartbeat.beat(phase="starting", progress=0.0)
     phases = Phases()
+    try:
+        check_gpus(settings)
+    except UserError as error:  # told by each process: without a GPU they cannot meet
+        close(kept)
+        return _ended(stage, heartbeat, _failure(stage, heartbeat, phases, spec, error), leads=rank == 0)
+    world = join(settings.collective_timeout_s)
     try:
         listening = nullcontext(interrupted) if interrupted else interruptible()
         with (
@@ -89,15 +97,24 @@ def run_stage(
         if is_disk_full(error):
             leave_for_room(stage, world, heartbeat, error)
         traceback.print_exc()
-        cause = cause_of(error, phases.current, spec.hparams)
-        failure = stage.failure(
-            f"{type(error).__name__}: {error}", heartbeat.seconds, heartbeat.gpu_seconds, cause
-        )
+        failure = _failure(stage, heartbeat, phases, spec, error)
         result = stage.result() or failure  # the process that failed first knows why; the others only miss it
         if not world.leads:
             stage.write_result(result)
             os._exit(1)  # the others wait for us in a collective call
-    if world.leads:
+    return _ended(stage, heartbeat, result, world.leads)
+
+
+def _failure(
+    stage: StageDir, heartbeat: Heartbeat, phases: Phases, spec: StageSpec, error: Exception
+) -> StageResult:
+    cause = cause_of(error, phases.current, spec.hparams)
+    return stage.failure(f"{type(error).__name__}: {error}", heartbeat.seconds, heartbeat.gpu_seconds, cause)
+
+
+def _ended(stage: StageDir, heartbeat: Heartbeat, result: StageResult, leads: bool) -> StageResult:
+    """Leave a stage's result and its last sign of life."""
+    if leads:
         stage.write_result(result)
         heartbeat.beat(result.state, phase="", error=result.error)
     return result
@@ -229,6 +246,8 @@ def _look_ahead(
     model: Any = policy.model.get_base_model() if settings.lora.rank else policy.model
     longest = settings.longest(spec.hparams)
     problems = preflight.foreseen(model, policy.tokenizer, task, _splits(spec, settings), longest)
+    if problem := choice_problem(settings):
+        problems.append(problem)
     if spec.trains or spec.resume_from is None:
         if problem := preflight.generation_problem(model.generation_config):
             problems.append(problem)

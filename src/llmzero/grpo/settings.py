@@ -42,6 +42,9 @@ class LoraSettings:
 class TrainerSettings:
     """`trainer`: how a stage is computed. Nothing here is searched."""
 
+    gpus: int = setting(
+        0, "GPUs that a stage is to have: it fails where there are none; 0 takes a GPU or the CPU", low=0
+    )
     dtype: str = setting("float32", "of weights and activations", choices=tuple(DTYPE_BYTES))
     zero_stage: int = setting(
         0, "what ZeRO spreads over processes; bfloat16 makes it at least 1", low=0, high=3

@@ -8,6 +8,7 @@ from math import ceil
 
 from llmzero.grpo.limits import CHUNK_ELEMENTS
 from llmzero.planning.memory import GIB, MemoryModel, PackShape
+from llmzero.rollout.settings import VllmEngineSettings
 
 # What DeepSpeed sets; a test compares.
 REDUCE_BUCKET = 500_000_000  # gradients that ZeRO reduces at once
@@ -22,8 +23,9 @@ BIAS_MAKING = 10  # bytes of temporaries a number of the bias: distances, and wh
 
 # Assumptions, not measured here.
 CONTEXT = GIB  # CUDA context, cuBLAS workspaces
-NCCL = GIB  # communicators, where there are several processes
-VLLM_OUTSIDE = 3 * GIB // 2  # CUDA graphs and what a sleeping engine keeps
+NCCL = GIB  # buffers of one set of communicators: the trainer's, and those of vLLM's tensor parallel groups
+VLLM_OUTSIDE = GIB // 2  # what an engine holds beside its pool, asleep or not
+VLLM_GRAPHS = GIB  # CUDA graphs: vLLM counts them to its pool, and keeps them when it sleeps
 VLLM_WORKSPACE = 2 * GIB  # of the pool: activations and logits of the engine
 FRAGMENTATION = 0.08  # of what torch's allocator holds
 
@@ -190,8 +192,14 @@ def cached_rows(stage: MemoryModel) -> float | None:
     if stage.vllm is None or stage.gpu_bytes is None:
         return None
     ways = stage.vllm.tensor_parallel
-    room = vllm_pool(stage) - VLLM_WORKSPACE - stage.size * stage.architecture.parameters / ways
+    weights = stage.size * stage.architecture.parameters / ways
+    room = vllm_pool(stage) - VLLM_WORKSPACE - graphs(stage.vllm) - weights
     return max(0.0, room * ways / (stage.architecture.cache_bytes(stage.size) * stage.sampled))
+
+
+def graphs(vllm: VllmEngineSettings) -> float:
+    """Return what CUDA graphs of vLLM take, where it makes them."""
+    return 0.0 if vllm.enforce_eager else VLLM_GRAPHS
 
 
 def sampling(stage: MemoryModel) -> Parts:
@@ -215,11 +223,14 @@ def sampling(stage: MemoryModel) -> Parts:
 
 
 def reserve(stage: MemoryModel, parts: Parts) -> float:
-    """Return what is nobody's tensor: contexts, communicators, fragmentation of torch's allocator (vLLM's
-    pool has its own).
+    """Return what is nobody's tensor: contexts, communicators, graphs of a sleeping engine, fragmentation of
+    torch's allocator (vLLM's pool has its own).
     """
-    fixed = CONTEXT + (NCCL if stage.processes > 1 else 0) + (VLLM_OUTSIDE if stage.vllm else 0)
-    pool = parts.get("KV cache or vLLM pool", 0) if stage.vllm else 0
+    fixed, pool = float(CONTEXT + NCCL * (stage.processes > 1)), 0.0
+    if stage.vllm:
+        pool = parts.get("KV cache or vLLM pool", 0.0)
+        fixed += VLLM_OUTSIDE + NCCL * (stage.vllm.tensor_parallel > 1)
+        fixed += 0 if pool else graphs(stage.vllm)
     return fixed + FRAGMENTATION * (sum(parts.values()) - pool)
 
 

@@ -128,7 +128,8 @@ class SlotCache:
     def _room(self, name: tuple[int, str], like: Tensor) -> Tensor:
         """Return (columns, slots, H, D) of numbers, whichever: a masked NaN would be a NaN still."""
         shape = (self.columns, self.slots, like.shape[1], like.shape[3])
-        if name not in self._storage or self._storage[name].numel() < math.prod(shape):
+        stored = self._storage.get(name)
+        if stored is None or stored.numel() < math.prod(shape) or stored.dtype != like.dtype:
             self._storage[name] = like.new_zeros(math.prod(shape))
         return self._storage[name][: math.prod(shape)].view(shape)
 

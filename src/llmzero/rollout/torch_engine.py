@@ -14,10 +14,11 @@ from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights, prom
 from llmzero.rollout.decoder import Decoder, is_known
 from llmzero.rollout.settings import TorchEngineSettings
 from llmzero.rollout.slots import ATTENTION, NATIVE, SlotCache, Storage, attention_of
+from llmzero.rollout.wide import in_float32
 
 REFILL_AT = 0.25  # share of the slots that are free when waiting prompts are taken in
 NEAR_ONE = 1.0 - 1e-6  # a uniform number below it, times a sum, is below that sum in float32 too
-TOLERANCE = 1e-2  # of log-probs, at the check against the model's own forward pass; bfloat16 has a tenth
+TOLERANCE = 1e-2  # of log-probs, at the check against the model's own forward pass
 
 
 class TorchEngine:
@@ -101,17 +102,17 @@ class TorchEngine:
             self._model.train(was_training)
 
     def _check(self) -> None:
-        """Compare log-probs with those of the model's own forward pass."""
+        """Compare log-probs with those of the model's own forward pass, both in float32."""
         prompt = [1, 2, 3]
-        rollouts = self.generate([prompt, prompt[:1]], Sampling(max_tokens=6, n=4))
+        with in_float32(self._model):
+            rollouts = self.generate([prompt, prompt[:1]], Sampling(max_tokens=6, n=4))
         longest = max(range(4), key=lambda i: len(rollouts.completions[i]))
         completion = rollouts.completions[longest]
-        with torch.no_grad(), attention_of(self._model, NATIVE):
+        with torch.no_grad(), attention_of(self._model, NATIVE), in_float32(self._model):
             ids = torch.tensor([prompt + completion], device=self._model.device)
-            logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+            logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
         expected = torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0].cpu()
-        tolerance = TOLERANCE if self._model.dtype == torch.float32 else 10 * TOLERANCE
-        if not torch.allclose(torch.tensor(rollouts.logprobs[longest]), expected, atol=tolerance):
+        if not torch.allclose(torch.tensor(rollouts.logprobs[longest]), expected, atol=TOLERANCE):
             raise ValueError(
                 f"rollout=torch cannot sample from {type(self._model).__name__}: its attention has "
                 "parts of its own; use rollout=vllm"

@@ -6,19 +6,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import Any
+from queue import Empty
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
 
 from llmzero.core.errors import UserError
 from llmzero.rollout.base import FinishReason, Rollouts, Sampling, Weights, prompt_seeds
+from llmzero.rollout.one_thread import OneThread
 from llmzero.rollout.settings import VllmEngineSettings
 
 # What vLLM reads while it is imported. Its engine runs in our process, where the weights are; it tells nobody
@@ -29,12 +29,17 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 GIB = 2**30
+T = TypeVar("T")
 AUTO = -1  # vLLM's word for the longest sequence that both model and memory allow
 
 
 class VllmEngine:
     """Samples with vLLM in the trainer's own process; weights are handed over layer by layer, without a
     file.
+
+    One thread makes all calls to vLLM from its start to its end, and no other. vLLM moves a thread that asks
+    for its stream to one of its own, and keeps it: for NCCL, for CUDA graphs, for copies of what was sampled.
+    The trainer's thread stays on the stream that it computes on. And a call that hangs can be told.
 
     Raises:
         UserError: vLLM is not installed.
@@ -49,7 +54,7 @@ class VllmEngine:
         self._llm: Any = None
         self._eos_ids: list[int] = []
         self._asleep = False
-        self._stepping: threading.Thread | None = None
+        self._thread: OneThread | None = None
 
     def start(self, weights: Weights) -> None:
         """Build the engine around the architecture in `weights.directory` and hand the current weights over.
@@ -75,10 +80,19 @@ class VllmEngine:
                     "eager"  # one small function is not worth half a minute of a C++ compiler
                 )
             from vllm import LLM
-
-            self._llm = LLM(**self._arguments(weights, size))
-        self._llm.llm_engine.engine_core._finalizer.detach()  # it would destroy the trainer's process group
+        self._thread = OneThread()
+        self._call(self._build, LLM, self._arguments(weights, size))
         self.load_weights(weights)
+
+    def _call(self, function: Callable[..., T], *arguments: Any, timeout_s: float | None = None) -> T:
+        """Call vLLM in its thread."""
+        assert self._thread is not None
+        return self._thread.call(function, *arguments, timeout_s=timeout_s)
+
+    def _build(self, made: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        with _process_kept():
+            self._llm = made(**arguments)
+        self._llm.llm_engine.engine_core._finalizer.detach()  # it would destroy the trainer's process group
 
     def renew(self, weights: Weights) -> None:
         """Get ready to sample for another stage of the same architecture, which spares it a start."""
@@ -154,35 +168,38 @@ class VllmEngine:
             )
 
     def _run(self, requests: Sequence[tuple[list[int], int]], sampling: Sampling) -> list[list[Completion]]:
-        """Return the completions of every request. A thread steps the engine, so that we can tell when a step
-        does not return.
-        """
+        """Return the completions of every request."""
+        self._call(self._submit, requests, sampling)
+        answers: list[list[Completion]] = [[] for _ in requests]
+        while (finished := self._step()) is not None:
+            for output in finished:
+                answers[int(output.request_id)] = [
+                    Completion(list(c.token_ids), list(c.logprobs.logprobs)) for c in output.outputs
+                ]
+        return answers
+
+    def _submit(self, requests: Sequence[tuple[list[int], int]], sampling: Sampling) -> None:
         # What was generated before shall not matter, not even by a rounding error.
         self._llm.reset_prefix_cache()
         for i, (prompt, seed) in enumerate(requests):
             self._llm.llm_engine.add_request(
                 str(i), {"prompt_token_ids": prompt}, self._parameters(sampling, seed)
             )
-        steps: SimpleQueue[Any] = SimpleQueue()
-        leave = threading.Event()
-        arguments = (
-            self._llm.llm_engine,
-            steps,
-            leave,
-            torch.cuda.current_device() if torch.cuda.is_available() else None,
-        )
-        self._stepping = threading.Thread(target=_step, args=arguments, daemon=True)
-        self._stepping.start()
-        answers: list[list[Completion]] = [[] for _ in requests]
+
+    def _step(self) -> list[Any] | None:
+        """Return the requests that the engine's next step has finished; None where none was left."""
+        engine = self._llm.llm_engine
+
+        def step() -> list[Any] | None:
+            return engine.step() if engine.has_unfinished_requests() else None
+
         try:
-            while (step := self._next(steps)) is not None:
-                for output in step:
-                    answers[int(output.request_id)] = [
-                        Completion(list(c.token_ids), list(c.logprobs.logprobs)) for c in output.outputs
-                    ]
-        finally:
-            leave.set()
-        return answers
+            return self._call(step, timeout_s=self.settings.timeout_s)
+        except Empty:
+            raise TimeoutError(
+                f"rollout.timeout_s={self.settings.timeout_s}: a step of vLLM did not end for so long: "
+                "a hang, or not time enough"
+            ) from None
 
     def _parameters(self, sampling: Sampling, seed: int) -> Any:
         from vllm import SamplingParams
@@ -201,44 +218,36 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _next(self, steps: SimpleQueue[Any]) -> list[Any] | None:
-        """Return what the next step finished, None after the last one; raise what the engine raised."""
-        try:
-            step = steps.get(timeout=self.settings.timeout_s)
-        except Empty:
-            raise TimeoutError(
-                f"rollout.timeout_s={self.settings.timeout_s}: a step of vLLM did not end for so long: "
-                "a hang, or not time enough"
-            ) from None
-        if isinstance(step, BaseException):
-            raise step
-        result: list[Any] | None = step
-        return result
-
     def release(self) -> None:
         """Release the GPU memory, weights included: new ones follow. A CPU's vLLM cannot."""
         if torch.cuda.is_available() and not self._asleep:
-            self._llm.sleep(level=2)
+            self._call(self._llm.sleep, 2)
             self._asleep = True
 
     def load_weights(self, weights: Weights) -> None:
         """Load the policy's weights, a layer at a time; the memory of the key-value cache comes back after
         that.
         """
+        self._call(self._load, weights)
+
+    def _load(self, weights: Weights) -> None:
+        _await_the_gpu()  # the update that has made them, on another stream
         if self._asleep:
-            self._llm.wake_up(tags=["weights"])
+            self._llm.wake_up(["weights"])
         self._llm.collective_rpc(reload, kwargs={"weights_iterator": weights.tensors()})
         if self._asleep:
-            self._llm.wake_up(tags=["kv_cache"])
+            self._llm.wake_up(["kv_cache"])
             self._asleep = False
+        _await_the_gpu()  # before others write to what is read here
 
     def close(self) -> None:
         """Free the engine's memory; one that hangs is left alone."""
-        if self._llm is None:
+        if self._thread is None:
             return
-        if self._stepping is None or not self._stepping.is_alive():
-            self._llm.llm_engine.model_executor.shutdown()
-        self._llm = None
+        if self._llm is not None and not self._thread.busy:
+            self._call(self._llm.llm_engine.model_executor.shutdown)
+        self._thread.end()
+        self._thread = self._llm = None
 
 
 @dataclass(frozen=True)
@@ -278,18 +287,10 @@ def rollouts_of(
     )
 
 
-def _step(engine: Any, steps: SimpleQueue[Any], leave: threading.Event, device: int | None) -> None:
-    """Step the engine until all requests are done; put each step's finished requests, then None, or an
-    exception.
-    """
-    if device is not None:
-        torch.cuda.set_device(device)  # every thread has its own
-    try:
-        while engine.has_unfinished_requests() and not leave.is_set():
-            steps.put(engine.step())
-        steps.put(None)
-    except BaseException as error:
-        steps.put(error)
+def _await_the_gpu() -> None:
+    """Wait until all streams of our GPU are done; a CPU has none."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @contextmanager

@@ -73,9 +73,13 @@ class Slots:
 
 
 def _locks(slot: Sequence[str], layer: int) -> list[TextIO]:
-    """Return the locks of all devices of a slot; none where one is taken."""
-    directory = _own_directory()
-    locks = [entry.locked(directory / f"{name.replace('/', '_')}.{layer}") for name in slot]
+    """Return the locks of all devices of a slot; none where one is taken.
+
+    A number is that of a GPU of the SLURM job that we may be in: two jobs of one machine have other ones.
+    """
+    directory, job = _own_directory(), os.environ.get("SLURM_JOB_ID")
+    names = [f"{job}-{name}" if job and name.isdigit() else name.replace("/", "_") for name in slot]
+    locks = [entry.locked(directory / f"{name}.{layer}") for name in names]
     held = [lock for lock in locks if lock is not None]
     if len(held) == len(slot):
         return held

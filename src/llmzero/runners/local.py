@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ from llmzero.runners.devices import VISIBLE, Slots, devices
 from llmzero.runners.directory import DirectoryHandle
 from llmzero.runners.environment import PASS_ENV, of_all_stages, of_stage
 from llmzero.runners.warm import WarmParent, WarmStage, modules_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,7 +67,13 @@ class LocalRunner(StageRunner):
         self._slots = Slots(devices(workers * size), size) if size else None
 
     def warm_up(self, stage_config: Mapping[str, Any]) -> None:
-        """Begin to import what stages need."""
+        """Begin to import what stages need; say so where they will leave GPUs alone."""
+        if self._slots is None and (unused := devices(0)):
+            log.warning(
+                "runner.gpus_per_stage=0: stages train on the CPU, and no GPU of this machine is used (%s); "
+                "hardware=one_80gb, or one like it, trains on them (docs/memory.md)",
+                ", ".join(unused),
+            )
         if self.settings.warm:
             self._parent(stage_config)
 

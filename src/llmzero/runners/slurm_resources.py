@@ -40,7 +40,7 @@ class JobResources:
         "which of timeout_min and mem_gb grow with which hyperparameters, and the values that they are for: "
         "{timeout_min: {max_completion_length: 1024}} asks for twice the minutes at 2048; nothing shrinks",
     )
-    setup: list[str] = setting([], "lines of shell that a job runs first, e.g. [module load cuda/12.8]")
+    setup: list[str] = setting([], "lines of shell that a job runs first, e.g. [module load cuda/13.0]")
     extra: dict[str, Any] = setting({}, "further flags of sbatch, e.g. {nice: 100, exclude: node7}")
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,6 +57,56 @@ def test_a_failed_allocation_on_a_gpu_tells_the_bytes_that_were_asked_for(
         "requested_bytes": requested,
         "hparams": values,
     }
+
+
+IN_OTHER_WORDS = {
+    "vLLM's pool": RuntimeError("CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:146"),
+    "CUDA": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "NCCL": RuntimeError(
+        "NCCL error in: NCCLUtils.cpp:94, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"
+    ),
+    "the system": OSError(12, "Cannot allocate memory"),
+    "an error behind another": ValueError("Engine core initialization failed."),
+}
+IN_OTHER_WORDS["an error behind another"].__cause__ = IN_OTHER_WORDS["vLLM's pool"]
+
+
+@pytest.mark.parametrize("who", IN_OTHER_WORDS)
+def test_out_of_memory_is_known_whoever_says_it(who: str) -> None:
+    assert cause_of(IN_OTHER_WORDS[who], "generation", HPARAMS) == {
+        "kind": "out_of_memory",
+        "phase": "generation",
+        "requested_bytes": None,
+        "hparams": {"max_completion_length": 512, "group_size": 8, "prompts_per_step": 32},
+    }
+
+
+def test_vllm_without_room_at_its_start_is_out_of_memory_in_vllms_own_words() -> None:
+    pytest.importorskip("vllm")
+    from vllm.v1.core.kv_cache_utils import _check_enough_kv_cache_memory
+    from vllm.v1.worker.utils import request_memory
+
+    gib = 2**30
+    device = SimpleNamespace(free_memory=10 * gib, total_memory=80 * gib, device_="cuda:0")
+    settings = SimpleNamespace(gpu_memory_utilization=0.4)
+    asks: dict[str, Any] = {
+        r"^Free memory on device cuda:0 \(10\.0": lambda: request_memory(device, settings),
+        r"^No available memory": lambda: _check_enough_kv_cache_memory(0, lambda: gib, 64, lambda _: 0),
+        r"^To serve at least one request": lambda: _check_enough_kv_cache_memory(
+            gib, lambda: 2 * gib, 64, lambda _: 32
+        ),
+    }
+    for words, ask in asks.items():
+        with pytest.raises(ValueError, match=words) as caught:
+            ask()
+        cause = cause_of(caught.value, "starting", HPARAMS)
+        assert cause == {
+            "kind": "out_of_memory",
+            "phase": "starting",
+            "requested_bytes": None,
+            "hparams": {},
+        }, "no hyperparameter decides how much vLLM takes"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("no memory left")])

@@ -520,6 +520,29 @@ def test_vllm_is_awake_while_it_generates_and_takes_weights() -> None:
     ]
 
 
+def test_graphs_are_in_the_pool_of_an_engine_that_is_awake_and_stay_while_it_sleeps() -> None:
+    def engine(processes: int = 1, **changes: Any) -> MemoryModel:
+        given = {"gpu_memory_utilization": 0.4, "tensor_parallel": 1, "max_model_len": None, **changes}
+        return stage(processes=processes, rollout=given)
+
+    awake = {"KV cache or vLLM pool": 32.0 * GIB}
+    for here, of_awake, of_asleep in (
+        (engine(), 1.5, 2.5),
+        (engine(enforce_eager=True), 1.5, 1.5),
+        (engine(2), 2.5, 3.5),
+        (engine(2, tensor_parallel=2), 3.5, 4.5),
+    ):
+        assert gpu.reserve(here, awake) == of_awake * GIB
+        assert gpu.reserve(here, {}) == of_asleep * GIB
+    for ways in (1, 2):
+        rows = [
+            gpu.cached_rows(engine(2, tensor_parallel=ways, enforce_eager=eager)) for eager in (False, True)
+        ]
+        of_a_row = (32 + 96) * engine().architecture.cache_bytes(4) / ways
+        assert rows[0] and rows[1]
+        assert (rows[1] - rows[0]) * of_a_row == pytest.approx(GIB)
+
+
 def test_servers_elsewhere_take_nothing_here() -> None:
     found = phases(stage(rollout={"urls": ["http://localhost:8000"]}))
     assert "KV cache or vLLM pool" not in found["generation"]
@@ -591,7 +614,7 @@ def test_a_profile_sets_trainer_and_rollout_and_the_command_line_wins(name: str)
         "activation_checkpointing": True,
     }
     assert config["rollout"]["gpu_memory_utilization"] == profile["gpu_memory_utilization"]
-    assert config["hardware"]["gpus_per_stage"] == 8
+    assert config["hardware"]["gpus_per_stage"] == config["trainer"]["gpus"] == 8
 
 
 @pytest.mark.parametrize("rollout", ["torch", "vllm", "vllm_server"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from llmzero.core.errors import UserError
 from llmzero.runners import devices, local
+from llmzero.runners.entry import is_running
 from llmzero.runners.local import LocalHandle, LocalRunner, LocalRunnerSettings
 from tests.unit.runners.test_warm import ENTRY_POINT, ended, stage_in, started, until
 
@@ -63,6 +66,59 @@ def test_stages_side_by_side_see_different_gpus_and_a_free_one_is_taken_again(
     assert seen(tmp_path / "f") == UUIDS[2]
     for name in "adef":
         (tmp_path / name / "go").touch()
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from tests.unit.runners.test_devices import begin, runner
+begin(Path(sys.argv[1]), runner(1))
+time.sleep(1000)
+"""
+
+
+def test_a_driver_that_follows_a_killed_one_takes_what_its_stages_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(UUIDS))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path / "a")])
+    assert seen(tmp_path / "a") == UUIDS[0]
+    driver.kill()
+    driver.wait()
+    after = runner(1)
+    begin(tmp_path / "b", after)
+    assert seen(tmp_path / "b") == UUIDS[1]
+    (tmp_path / "a/go").touch()
+    until(lambda: not is_running(tmp_path / "a"))
+    begin(tmp_path / "c", after)
+    assert seen(tmp_path / "c") == UUIDS[0]
+    for name in "bc":
+        (tmp_path / name / "go").touch()
+
+
+def test_a_number_is_another_gpu_in_another_slurm_job_and_a_uuid_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for devices_of_a_job, told in (("0,1", ["0", "0", "1", "1"]), (",".join(UUIDS[:2]), [*UUIDS[:2]] * 2)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices_of_a_job)
+        directories = [tmp_path / f"{told[0]}{number}" for number in range(4)]
+        for directory, job in zip(directories, (11, 12, 11, 12), strict=True):
+            monkeypatch.setenv("SLURM_JOB_ID", str(job))
+            begin(directory, runner(1))
+        assert [seen(directory) for directory in directories] == told
+        for directory in directories:
+            (directory / "go").touch()
+
+
+def test_gpus_that_no_stage_will_use_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    runner(1, warm=False).warm_up({})
+    assert not caplog.records
+    runner(0, warm=False).warm_up({})
+    assert "no GPU of this machine is used (0, 1); hardware=one_80gb" in caplog.text
 
 
 def test_two_gpus_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
