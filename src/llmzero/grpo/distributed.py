@@ -29,7 +29,6 @@ class World:
 
     rank: int
     size: int
-    local_rank: int
     group: Any
 
     @property
@@ -64,8 +63,7 @@ def join(timeout_s: float) -> World:
     A collective call that waits longer than `timeout_s` raises, so that the death of one process ends the
     others.
     """
-    rank, size, local_rank = identity()
-    device = local_rank
+    rank, size, device = identity()
     if torch.cuda.is_available():  # where each process sees its own GPU alone, all of these are the first
         device %= torch.cuda.device_count()
         torch.cuda.set_device(device)
@@ -82,7 +80,7 @@ def join(timeout_s: float) -> World:
     group = _object_group(dist.group.WORLD) if size > 1 else None
     for each in (dist.group.WORLD, group) if group is not None else ():
         _set_pg_timeout(timeout, each)
-    return World(rank, size, local_rank, group)
+    return World(rank, size, group)
 
 
 @cache

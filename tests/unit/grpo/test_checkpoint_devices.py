@@ -22,7 +22,7 @@ from llmzero.grpo.checkpoint import _make_partitioned_state, restore_optimizer
 from llmzero.grpo.distributed import World
 
 STEPS = 7
-ALONE = World(0, 1, 0, None)
+ALONE = World(0, 1, None)
 
 
 def described(state: dict[str, Any]) -> dict[str, Any]:

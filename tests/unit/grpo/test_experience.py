@@ -75,7 +75,7 @@ def collector(prompts: str, **algorithm: Any) -> Collector:
         task=Marks(),  # type: ignore[arg-type]
         policy=SimpleNamespace(tokenizer=tokenizer, arithmetic=ARITHMETIC),  # type: ignore[arg-type]
         sampler=Scripted(tokenizer, GROUPS),  # type: ignore[arg-type]
-        world=World(0, 1, 0, None),
+        world=World(0, 1, None),
         hparams={
             "prompts_per_step": 2,
             "group_size": GROUP,

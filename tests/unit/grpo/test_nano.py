@@ -125,7 +125,7 @@ def test_a_cache_on_a_full_disk_is_named_and_left_empty(tmp_path: Path) -> None:
     stage = StageDir(tmp_path / "stage")
     stage.path.mkdir()
     with pytest.raises(OSError, match=f"{tmp_path}/nano-"):
-        leave_for_room(stage, World(0, 1, 0, None), Heartbeat(stage), caught.value)
+        leave_for_room(stage, World(0, 1, None), Heartbeat(stage), caught.value)
     with pytest.raises(OSError, match=f"{tmp_path}/nano-"):
         Ended(StageSpec("0001", "0000", 1, stage.path, None, {}, 4, 0)).poll()
 

@@ -39,7 +39,7 @@ from llmzero.tasks.base import Example, Reward, rewards_of
 from tests.tiny_model import write_tiny_model
 
 CONTEXT = 64
-ALONE = World(0, 1, 0, None)
+ALONE = World(0, 1, None)
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_an_update_mixes_no_devices(loss: str, correction: str, catalogue: Catal
     policy: Any = SimpleNamespace(engine=engine, device=torch.device("meta"), model=model)
     reference = LogprobModel(built("Qwen3", "Qwen3Config", {"head_dim": 8}).to("meta"))
     trainer, batch = TrainerSettings(micro_batch_tokens=4), samples()
-    updater = Updater(policy, World(0, 1, 0, None), hparams, algorithm, loss_of(loss), trainer, reference)
+    updater = Updater(policy, World(0, 1, None), hparams, algorithm, loss_of(loss), trainer, reference)
     with OneDevice() as devices:
         updater.fill(batch)
         _, steps = updater.update(batch, 0, 0, 1e-4)
