@@ -40,7 +40,11 @@ def run(config: ProposeConfig) -> None:
         raise UserError(f"search_dir={config.search_dir}: holds no search")
     stored = read_search_config(file)
     stored_config(file)
-    session = Session.from_config(_of_search(config, stored))
+    of_search = _of_search(config, stored)
+    try:
+        session = Session.from_config(of_search)
+    except UserError as error:
+        raise _in_file(file, error) from error
     if session.models:
         _refuse_reaching(config, stored)
     store = EventStore(session.workspace.tree_file, repair=False)
@@ -84,8 +88,11 @@ def _of_search(config: ProposeConfig, stored: Mapping[str, Any]) -> SearchConfig
     try:
         return checked(SearchConfig, merged)
     except UserError as error:
-        file = Workspace(Path(config.search_dir)).config_file
-        raise UserError(f"{file}, with this command's agent: {error}") from error
+        raise _in_file(Workspace(Path(config.search_dir)).config_file, error) from error
+
+
+def _in_file(file: Path, error: UserError) -> UserError:
+    return UserError(f"{file}, with this command's agent: {error}")
 
 
 def _given(config: ProposeConfig) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def stored_config(file: Path) -> SearchConfig:
     config = read_search_config(file)
     try:
         search = read(SearchConfig, config, "")
-        search.catalogue, search.metric_catalogue  # noqa: B018 - what they are made of is checked
+        search.catalogue, search.metric_catalogue, search.budget.limits  # noqa: B018 - these are checked
         return search
     except UserError as error:
         raise DamagedFileError(file, error, RESTORE) from error

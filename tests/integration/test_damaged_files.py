@@ -43,6 +43,7 @@ from llmzero.search.driver import Driver
 from llmzero.tree.lease import Lease
 from tests.integration.conftest import MICRO, Run, last_checkpoint
 from tests.integration.damages import WHOLE, Damage, field_damages
+from tests.integration.searches import FORESEEABLE
 from tests.integration.test_answers import freely, said
 from tests.integration.test_llm import ALWAYS_ASKING, asking
 from tests.integration.test_skill import WHOLE as SESSION
@@ -401,6 +402,10 @@ NEW = re.compile(
 )
 
 
+# A search of which known stages are withdrawn.
+ANSWERED = (*SEARCH, *FORESEEABLE, "budget.stages=6", ALWAYS_ASKING, "stopper=none")
+
+
 def answered(file: Path, *, lacking: bool) -> Iterator[tuple[str, Damage]]:
     """Yield a damage of each field that tells what a model answered beside changes.
 
@@ -416,7 +421,7 @@ def answered(file: Path, *, lacking: bool) -> Iterator[tuple[str, Damage]]:
 @pytest.mark.parametrize("pattern", ["tree.jsonl", "nodes/0002/proposal.json"])
 def test_every_damage_of_what_a_model_answered_beside_changes(tmp_path: Path, pattern: str) -> None:
     with LLMServer(said(freely)) as server:
-        overrides = (*SEARCH, "budget.stages=6", ALWAYS_ASKING, "stopper=none", *asking(server))
+        overrides = (*ANSWERED, *asking(server))
         bench = made(tmp_path / "pristine", overrides, collected=14)
         log = (bench.pristine / "tree.jsonl").read_text()
         assert '"event":"withdrawn"' in log.replace(": ", ":") and '"alternative":{' in log.replace(": ", ":")
@@ -433,7 +438,7 @@ def test_every_damage_of_what_a_model_answered_beside_changes(tmp_path: Path, pa
 def test_a_log_without_a_withdrawn_stage_is_repaired(tmp_path: Path, kind: str) -> None:
     """What the model answered is in the stage's calls: it is not asked again, and nothing else changes."""
     with LLMServer(said(freely)) as server:
-        overrides = (*SEARCH, "budget.stages=6", ALWAYS_ASKING, "stopper=none", *asking(server))
+        overrides = (*ANSWERED, *asking(server))
         bench = made(tmp_path / "pristine", overrides, collected=14)
         bench.restore()
         file = bench.directory / "tree.jsonl"

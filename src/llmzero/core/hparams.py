@@ -217,7 +217,7 @@ def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
         raise UserError(
             f"{where}: unknown field {', '.join(sorted(unknown))}; known: {', '.join(sorted(names))}"
         )
-    if missing := {"group", "kind", "default"} - set(entry):
+    if missing := {"default"} - set(entry) | {key for key in ("group", "kind") if entry.get(key) is None}:
         raise UserError(f"{where}: {', '.join(sorted(missing))} missing")
     values = {
         "description": "",

@@ -11,9 +11,23 @@ from typing import Any, Literal
 import yaml
 
 from llmzero.core.errors import UserError
+from llmzero.core.shapes import NOTHING, NUMBER_OR_NOTHING, Shape, require
 
 CATALOGUE_FILE = Path(__file__).resolve().parents[3] / "conf" / "metrics.yaml"
 REQUIRED_FIELDS = {"unit", "meaning", "unhealthy", "healthy"}
+POSITION: Shape = (int, NOTHING)
+ENTRY: Shape = {
+    "unit": (str, NOTHING),
+    "meaning": str,
+    "unhealthy": str,
+    "healthy": [NUMBER_OR_NOTHING],
+    "title?": (str, NOTHING),
+    "plot?": (NOTHING, [str]),
+    "depends_on?": [str],
+    "healthy_ratio?": [NUMBER_OR_NOTHING],
+    **{f"{flag}?": POSITION for flag in ("table", "report", "observable", "level")},
+}
+PAIRS = ("healthy", "healthy_ratio", "plot")
 # In the order of the versions that they came with.
 FLAGS = (("table", "plot", "report", "title", "observable"), ("level", "healthy_ratio", "depends_on"))
 
@@ -65,8 +79,19 @@ def metric_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Metr
         }
         if unknown := values.keys() - {each.name for each in fields(Metric)}:
             raise UserError(f"metrics.metrics.{name}: unknown field {', '.join(sorted(unknown))}")
+        _check_entry(f"metrics.metrics.{name}", entry)
         metrics[name] = Metric(name, **values)
     return metrics
+
+
+def _check_entry(where: str, entry: Mapping[str, Any]) -> None:
+    try:
+        require(dict(entry), ENTRY, where)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    for key in PAIRS:
+        if entry.get(key) is not None and len(entry[key]) != 2:
+            raise UserError(f"{where}.{key}={entry[key]!r:.100}: must be two values")
 
 
 def with_flags(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

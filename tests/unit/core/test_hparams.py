@@ -159,6 +159,11 @@ def test_a_field_of_an_entry_has_its_type(field: str, value: Any) -> None:
         {"hparams": {"parameters": {}}, "model": "x", "algorithm": None},
         {"hparams": {"parameters": {}}, "model": {"hparams": [1]}, "algorithm": None},
         {"hparams": {"parameters": {"a": {}}}, "model": {"hparams": {"a": 1}}, "algorithm": None},
+        {
+            "hparams": {"parameters": {"a": {"group": None, "kind": "int", "default": 1}}},
+            "model": None,
+            "algorithm": None,
+        },
     ],
 )
 def test_a_configuration_of_other_types_is_refused(config: dict[str, Any]) -> None:

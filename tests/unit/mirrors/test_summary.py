@@ -15,6 +15,7 @@ from llmzero.search.session import Session
 from llmzero.search.settings import SearchConfig
 from llmzero.tree.store import EventStore
 from llmzero.tree.tree import Node, Tree
+from tests.integration.searches import FORESEEABLE
 
 FAMILIES = ("easy", "deceptive", "length_explosion", "noisy")
 
@@ -35,7 +36,7 @@ def test_what_is_saved_is_what_running_on_would_have_cost(
     overrides = ["experiment=simulated", f"runner.landscape={landscape}", "budget.stages=12"]
     overrides += [f"search.stage_steps={steps}", f"trainer.validation_every={every}"]
     overrides += [f"search.workers={workers}", "stopper.min_step=4", "stopper.min_points=2"]
-    overrides += ["stopper.level_z=0", f"search_dir={tmp_path}/s"]
+    overrides += ["stopper.level_z=0", "stopper.z=0", *FORESEEABLE, f"search_dir={tmp_path}/s"]
     config = cli.composed("search", SearchConfig, overrides)
     summary = Session.from_config(config).run()
     stages = [node for node in EventStore(tmp_path / "s/tree.jsonl").tree.stages() if node.state == "stopped"]
