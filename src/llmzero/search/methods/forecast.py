@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from llmzero.search.methods.pace import Pace
 from llmzero.tree.tree import Node, Tree
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Forecast:
         # By depth, sorted: (-score, id) of the open nodes.
         self._open: list[list[tuple[float, str]]] = [[] for _ in range(max_depth)]
         self._failures: dict[str, int] = {}
+        self.pace = Pace(max_depth)
 
     @cached_property
     def model(self) -> GainModel:
@@ -53,10 +55,12 @@ class Forecast:
         return GainModel()
 
     def created(self, tree: Tree, node: Node) -> None:
-        """Do nothing: a running stage has no score yet."""
+        """Count it as under way; it has no score yet."""
+        self.pace.created(node)
 
     def ended(self, tree: Tree, node: Node) -> None:
         """Learn from what a completed stage gained, or count a failure; one stopped early is ignored."""
+        self.pace.ended(node)
         if node.parent_id is None:
             return
         if node.state == "failed":
@@ -75,9 +79,25 @@ class Forecast:
         del entries[bisect_left(entries, _entry(node))]
 
     def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
-        """Return the open node with the best forecast; None where none is open."""
+        """Return the node with the best forecast of those that wait for no stage under way.
+
+        None where there is none, or no further stage is affordable below it now.
+        """
         forecast = self._forecast(tree, rng, stages_left, self.exploration)
-        return max(self._candidates(), key=forecast, default=None)
+        last = self.pace.outranked(tree)
+        ready = (
+            node_id
+            for depth, entries in enumerate(self._open)
+            for rank, (_, node_id) in enumerate(islice(entries, CANDIDATES), start=1)
+            if rank <= last.get(depth, CANDIDATES)
+        )
+        best = max(ready, key=forecast, default=None)
+        return best if best and self.pace.affordable(tree[best].depth, stages_left) else None
+
+    def goes_on(self, tree: Tree, node: Node) -> bool:
+        """Return whether the path of an open node goes on now, rather than wait for a stage under way."""
+        rank = bisect_left(self._open[node.depth], _entry(node)) + 1
+        return rank <= self.pace.outranked(tree).get(node.depth, rank)
 
     def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
         """Return the score that each path is expected to reach, without anything drawn at random."""

@@ -91,7 +91,11 @@ class SelectionRule(Protocol):
         ...
 
     def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
-        """Return the open node to branch from; None where none is open."""
+        """Return the open node to branch from; None where there is none before a running stage ends."""
+        ...
+
+    def goes_on(self, tree: Tree, node: Node) -> bool:
+        """Return whether the path of an open node may go on before running stages end."""
         ...
 
     def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
@@ -110,6 +114,7 @@ class TreeSearch(IncrementalMethod):
         self._open: set[str] = set()
         self._continued: set[str] = set()  # nodes with a child that trains on unchanged
         self._joined: Counter[str] = Counter()  # stages that agents had grow below a node and that have ended
+        self._waits: tuple[float, ...] = ()  # how far the tree was when nothing could be started
         self._closed = 0  # of the nodes that agents closed, those that were taken note of
 
     def ask(self, tree: Tree) -> Expansion | None:
@@ -118,8 +123,12 @@ class TreeSearch(IncrementalMethod):
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
         rng = random.Random(f"{self.context.seed}/{len(tree)}")  # a restarted search decides alike
-        parent = self._parent(tree, rng)
-        return self._child(tree, *parent, rng) if parent is not None else None
+        known = len(tree), len(tree.finished), len(tree.closed), tree.planned
+        parent = self._parent(tree, rng) if known != self._waits else None
+        if parent is None:
+            self._waits = known
+            return None
+        return self._child(tree, *parent, rng)
 
     def open_nodes(self, tree: Tree) -> Collection[str]:
         """Return the nodes that may get a child now."""
@@ -188,6 +197,7 @@ class TreeSearch(IncrementalMethod):
             and last.state == "completed"
             and not last.children
             and last.node_id in self._open
+            and self.rule.goes_on(tree, last)
         ):
             return last, "It ended last, and its path goes on."
         node_id = self.rule.choose(tree, rng, self._stages_left(tree))
