@@ -60,9 +60,7 @@ def step_flops(drive: Drive, length: float) -> float:
     """Return the compute of a step whose completions are so many tokens long."""
     group = Work.of([(PROMPT, [max(1, round(length))] * round(drive.group))])  # all groups are alike
     forward, passes = ARITHMETIC.forward(group), 2 if drive.kl_coef > 0 else 1
-    return float(
-        round(drive.prompts) * (passes * forward + round(drive.epochs) * ARITHMETIC.update(group))
-    )
+    return float(round(drive.prompts) * (passes * forward + round(drive.epochs) * ARITHMETIC.update(group)))
 
 
 def validation_seconds(costs: Costs, examples: int, length: float) -> float:
