@@ -20,7 +20,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, geometric_mean
@@ -76,10 +76,10 @@ def main() -> None:
     outcomes = {
         cell: outcome(searched(arguments.stages, *cell), cell[2]) for cell in track(cells, "searches")
     }
+    command = " ".join(["PYTHONPATH=. TMPDIR=/dev/shm python benchmarks/parallel_search.py", *sys.argv[1:]])
     lines = [
         f"Searches of {arguments.stages} stages, means of {arguments.seeds} seeds; made by "
-        f"`{' '.join(['PYTHONPATH=. TMPDIR=/dev/shm python benchmarks/parallel_search.py', *sys.argv[1:]])}`, "
-        "which explains the columns.",
+        f"`{command}`, which explains the columns.",
         "",
         f"| agent | landscape | workers | best score | of one worker's | times as fast to {NEAR:.0%} "
         "| a worker | bound | busy |",
@@ -174,13 +174,12 @@ def driver_ms(stages: int, workers: int) -> float:
     def timed(driver: Driver) -> Any:
         nonlocal seconds
         began, computed = time.process_time(), stopwatch.seconds
-        for changed in track(rounds(driver), "driver", total=None):
-            yield changed
+        yield from track(rounds(driver), "driver", total=None)
         seconds = time.process_time() - began - (stopwatch.seconds - computed)
 
-    replaced: dict[str, Callable[..., Any]] = {
-        "for_proposal": lambda _builder, tree, node_id, *_rest, **_more: (tree, node_id)
-    }
+    def nothing_but(_builder: EvidenceBuilder, tree: Tree, node_id: str, *_rest: Any, **_more: Any) -> Any:
+        return tree, node_id
+
     with tempfile.TemporaryDirectory() as directory:
         config = configured(directory, stages, workers, ["agent=random", "stopper=none"])
         session = Session.from_config(config)
@@ -193,9 +192,9 @@ def driver_ms(stages: int, workers: int) -> float:
             return Proposal("random", (), "Drawn at random.", catalogue.changes(parent, parent | new))
 
         try:
-            Driver.rounds = timed  # type: ignore[method-assign]
-            EvidenceBuilder.for_proposal = replaced["for_proposal"]  # type: ignore[method-assign]
-            session._proposed = proposed  # type: ignore[method-assign]
+            Driver.rounds = timed  # type: ignore[method-assign,assignment]
+            EvidenceBuilder.for_proposal = nothing_but  # type: ignore[method-assign,assignment]
+            session._proposed = proposed  # type: ignore[method-assign,assignment]
             with contextlib.redirect_stdout(io.StringIO()):
                 session.run()
         finally:
