@@ -41,6 +41,13 @@ def test_it_says_what_there_is(search: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+def test_it_says_when_there_are_more_workers_than_paths(run_here: Run, tmp_path: Path) -> None:
+    common = ["experiment=simulated", "dry_run=true", "budget.stages=30", f"search_dir={tmp_path}/s"]
+    told = "6 are more than 30 stages keep busy: 5 path(s) of 6"
+    assert told in run_here("search", *common, "search.workers=6").stdout
+    assert "keep busy" not in run_here("search", *common, "search.workers=5").stdout
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

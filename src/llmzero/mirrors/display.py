@@ -72,15 +72,15 @@ class Display:
                 self.console.print(f"{what}: {visible_line(path)}")
 
     def _print_news(self, tree: Tree) -> None:
-        new = tree.since(self._seen)
-        self._seen += len(new)
-        for node in [*(tree[node_id] for node_id in self._open), *new]:
-            if self._open.get(node.node_id) != node.state:
-                self._open[node.node_id] = node.state
-                now = time.strftime("%H:%M:%S")
-                print(f"[{now}] {node_text(node, tree)}", file=self.console.file, flush=True)
+        self._open |= {node.node_id: "" for node in tree.since(self._seen)}
+        self._seen = len(tree)
+        changed = [tree[node_id] for node_id, state in self._open.items() if tree[node_id].state != state]
+        for node in changed:
+            self._open[node.node_id] = node.state
+            now = time.strftime("%H:%M:%S")
+            print(f"[{now}] {node_text(node, tree)}", file=self.console.file, flush=True)
             if not node.under_way:
-                self._open.pop(node.node_id, None)
+                del self._open[node.node_id]
 
     def _running_view(
         self, store: EventStore, running: Mapping[str, StageStatus], elapsed: float

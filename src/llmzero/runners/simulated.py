@@ -142,6 +142,7 @@ class SimulatedHandle:
         self._clock, self._training, self._began = clock, training, began
         self._ended: EndedHandle | None = None
         self._stopped = False
+        self._told: StageStatus | None = None  # the last status, while nothing is new
         clock.add(self, began, held=taken_up)
         if training.points:
             self._end_or_prepare()
@@ -156,6 +157,12 @@ class SimulatedHandle:
         """Report; where it is this stage's turn on the clock, go on to its next validation."""
         if self._ended is None and self._clock.turn(self):
             self._go_on()
+            self._told = None
+        if self._told is None:
+            self._told = self._status()
+        return self._told
+
+    def _status(self) -> StageStatus:
         if self._ended is not None:
             return self._ended.poll()
         points, spent = self._training.points, self._training.spent

@@ -309,7 +309,11 @@ class Driver:
         return replace(proposal, length=length, notes=(*proposal.notes, note))
 
     def _time_is_over(self) -> bool:
-        return any(name in TIME_LIMITS for name in self.spent_limits())
+        return bool(self._spent_time())
+
+    def _spent_time(self) -> list[str]:
+        """Return the names of the reached limits that end running stages."""
+        return [name for name in self.spent_limits() if name in TIME_LIMITS]
 
     def _questions(self) -> list[Future[Any]]:
         """Return all that language models are asked now."""
@@ -486,21 +490,31 @@ class Driver:
             if self._stands_still():  # for the question that follows a stage that was withdrawn
                 return True
         self._take_verdicts()
-        for node_id, running in self.running.items():
-            status = running.handle.poll()
-            news = len(status.validation) > len(running.status.validation)
-            running.status = status
-            if not status.final and self.store.tree[node_id].parent_id is not None and not running.stopping:
-                self._judge(node_id, running, news)
-                if news and not running.stopping:
-                    self._prefetch(node_id, running)
-            changed |= news or status.final
+        changed |= self._poll()
         for node_id in self._ended():
             self._end_stage(node_id, self.running[node_id])
             self._fill()
         self._watch_stages()
         self.on_change(self)
         return changed
+
+    def _poll(self) -> bool:
+        """Poll every stage once, then judge them; return whether any was validated or ended."""
+        told = {}
+        for node_id, running in self.running.items():
+            status = running.handle.poll()
+            if status is not running.status:
+                told[node_id] = len(status.validation) > len(running.status.validation)
+                running.status = status
+        spent = self._spent_time()  # once, as that looks at all stages
+        for node_id in self.running if spent else told:
+            running, news = self.running[node_id], told.get(node_id, False)
+            trains = self.store.tree[node_id].parent_id is not None
+            if trains and not running.status.final and not running.stopping:
+                self._judge(node_id, running, news, spent)
+                if news and not running.stopping:
+                    self._prefetch(node_id, running)
+        return any(news or self.running[node_id].status.final for node_id, news in told.items())
 
     def _stands_still(self) -> bool:
         """Whether simulated stages wait for language models, and are not polled in this round."""
@@ -545,14 +559,13 @@ class Driver:
             (node_id for node_id, running in self.running.items() if running.status.final), key=moment
         )
 
-    def _judge(self, node_id: str, running: Running, news: bool) -> None:
+    def _judge(self, node_id: str, running: Running, news: bool, spent: list[str]) -> None:
         """Stop a stage where a time budget is spent, the search is to end, or the stopper decides so."""
         stop = self.store.tree[node_id].stop
         if stop is not None and self._stop_stands(node_id):  # an earlier driver's, or of an earlier attempt
             if running.step >= stop.get("step", 0):
                 self._carry_out_stop(running)
             return
-        spent = [name for name in self.spent_limits() if name in TIME_LIMITS]
         if spent:
             self._stop(node_id, running, TIME_LIMITS[spent[0]])
         elif news and stop is None:

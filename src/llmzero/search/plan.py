@@ -48,6 +48,11 @@ def describe(session: Session) -> str:
         )
     if stages and search.stage_flops:
         lines.append(f"  at most      {stages} stages, about {flops_text(stages * search.stage_flops)}")
+    if stages and search.workers > (paths := max(1, stages // search.max_depth)):
+        lines.append(
+            f"  workers      {search.workers} are more than {stages} stages keep busy: {paths} path(s) of "
+            f"{search.max_depth}, one stage behind the other; some will wait, or paths stay short"
+        )
     if search.confirm_seeds:
         top, seeds = search.confirm_top, search.confirm_seeds
         lines.append(

@@ -58,10 +58,9 @@ def step_seconds(costs: Costs, drive: Drive, length: float) -> StepSeconds:
 
 def step_flops(drive: Drive, length: float) -> float:
     """Return the compute of a step whose completions are so many tokens long."""
-    groups, completions = round(drive.prompts), [max(1, round(length))] * round(drive.group)
-    work = Work.of([(PROMPT, completions)] * groups)
-    forward, passes = ARITHMETIC.forward(work), 2 if drive.kl_coef > 0 else 1
-    return float(passes * forward + round(drive.epochs) * ARITHMETIC.update(work))
+    group = Work.of([(PROMPT, [max(1, round(length))] * round(drive.group))])  # all groups are alike
+    forward, passes = ARITHMETIC.forward(group), 2 if drive.kl_coef > 0 else 1
+    return float(round(drive.prompts) * (passes * forward + round(drive.epochs) * ARITHMETIC.update(group)))
 
 
 def validation_seconds(costs: Costs, examples: int, length: float) -> float:

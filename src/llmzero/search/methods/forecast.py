@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from llmzero.search.methods.pace import Pace
 from llmzero.tree.tree import Node, Tree
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Forecast:
         self._open: list[list[tuple[float, str]]] = [[] for _ in range(max_depth)]
         self._failures: dict[str, int] = {}
         self._reached: dict[str, float] = {}  # the best height below a node
+        self.pace = Pace(max_depth)
 
     @cached_property
     def model(self) -> GainModel:
@@ -64,10 +66,12 @@ class Forecast:
         return GainModel()
 
     def created(self, tree: Tree, node: Node) -> None:
-        """Do nothing: a running stage has no score yet."""
+        """Count it as under way; it has no score yet."""
+        self.pace.created(node)
 
     def ended(self, tree: Tree, node: Node) -> None:
         """Learn from what a completed stage gained, and of any how high it came; or count a failure."""
+        self.pace.ended(node)
         if node.parent_id is None:
             return
         if node.score is not None:
@@ -95,9 +99,26 @@ class Forecast:
         del entries[bisect_left(entries, _entry(node))]
 
     def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
-        """Return the open node with the best forecast; None where none is open."""
+        """Return the node with the best forecast of those that wait for no stage under way.
+
+        None where there is none, or no further stage is affordable below it now.
+        """
         forecast = self._forecast(tree, rng, stages_left, self.exploration)
-        return max(self._candidates(), key=forecast, default=None)
+        last = self.pace.outranked(tree)
+        ready = (
+            node_id
+            for depth, entries in enumerate(self._open)
+            for rank, (_, node_id) in enumerate(islice(entries, CANDIDATES), start=1)
+            if rank <= last.get(depth, CANDIDATES)
+        )
+        best = max(ready, key=forecast, default=None)
+        return best if best and self.pace.affordable(tree[best].depth, stages_left) else None
+
+    def may_begin(self, tree: Tree, node: Node, stages_left: int | None) -> bool:
+        """Return whether a stage below an open node may begin now, rather than wait for those under way."""
+        rank = bisect_left(self._open[node.depth], _entry(node)) + 1
+        outranked = rank > self.pace.outranked(tree).get(node.depth, rank)
+        return not outranked and self.pace.affordable(node.depth, stages_left)
 
     def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
         """Return the score that each path is expected to reach, without anything drawn at random."""

@@ -107,7 +107,11 @@ class SelectionRule(Protocol):
         ...
 
     def choose(self, tree: Tree, rng: random.Random, stages_left: int | None) -> str | None:
-        """Return the open node to branch from; None where none is open."""
+        """Return the open node to branch from; None where there is none before a running stage ends."""
+        ...
+
+    def may_begin(self, tree: Tree, node: Node, stages_left: int | None) -> bool:
+        """Return whether a stage below an open node may begin before running stages end."""
         ...
 
     def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
@@ -127,6 +131,7 @@ class TreeSearch(IncrementalMethod):
         self._continued: set[str] = set()  # nodes with a child that trains on unchanged
         self._joined: Counter[str] = Counter()  # stages that agents had grow below a node and that have ended
         self._scores: defaultdict[int, list[float]] = defaultdict(list)  # sorted, by depth
+        self._waits: tuple[float, ...] = ()  # how far the tree was when nothing could be started
         self._closed = 0  # of the nodes that agents closed, those that were taken note of
 
     def ask(self, tree: Tree) -> Expansion | None:
@@ -135,8 +140,12 @@ class TreeSearch(IncrementalMethod):
         if not tree.root.children:
             return practitioner_stage(self.context, tree.root)
         rng = random.Random(f"{self.context.seed}/{len(tree)}")  # a restarted search decides alike
-        parent = self._parent(tree, rng)
-        return self._child(tree, *parent, rng) if parent is not None else None
+        known = len(tree), len(tree.finished), len(tree.closed), tree.planned
+        parent = self._parent(tree, rng) if known != self._waits else None
+        if parent is None:
+            self._waits = known
+            return None
+        return self._child(tree, *parent, rng)
 
     def open_nodes(self, tree: Tree) -> Collection[str]:
         """Return the nodes that may get a child now."""
@@ -201,13 +210,14 @@ class TreeSearch(IncrementalMethod):
         fresh = not tree.root.closed and any(self._choices(tree.root))
         if rng.random() < self.settings.fresh_start_fraction and fresh:
             return tree.root, "A share of all stages begins anew, at the base model."
-        last = tree.finished[-1]
-        if self._goes_on(last):
+        last, left = tree.finished[-1], self._stages_left(tree)
+        if self._goes_on(last) and self.rule.may_begin(tree, last, left):
             return last, "It ended last, and its path goes on."
         begun, weight = len(tree.root.children), self.settings.new_path_weight
-        if fresh and rng.random() < weight / (weight + begun):
+        begins = fresh and self.rule.may_begin(tree, tree.root, left)
+        if begins and rng.random() < weight / (weight + begun):
             return tree.root, "A path has ended, and few begin at the base model."
-        node_id = self.rule.choose(tree, rng, self._stages_left(tree))
+        node_id = self.rule.choose(tree, rng, left)
         if node_id is None:
             return None
         return tree[node_id], f"The search chose it among {len(self._open)} that may be continued."

@@ -113,6 +113,10 @@ class Uct:
             node_id = best_child
         return None
 
+    def may_begin(self, tree: Tree, node: Node, stages_left: int | None) -> bool:
+        """Return that it does: the paper's rule holds no worker back."""
+        return True
+
     def ranked(self, tree: Tree, stages_left: int | None) -> list[tuple[float, str]]:
         """Return the open nodes with their scores."""
         scores = ((tree[node_id].score or 0.0, node_id) for node_id in self._open)
