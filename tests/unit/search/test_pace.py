@@ -68,7 +68,8 @@ def test_a_stage_that_ended_early_waits_for_its_siblings_until_one_at_most_is_ex
     for number, node in enumerate(siblings, start=1):
         end(tree, node, 0.5 - number / 100)  # each ranks behind those before it
         method.catch_up(tree)
-        waits[number] = [each.node_id for each in siblings[:number] if not method.rule.goes_on(tree, each)]
+        ended = siblings[:number]
+        waits[number] = [each.node_id for each in ended if not method.rule.may_begin(tree, each, None)]
     # Of e that ended with p under way, the r-th goes on where r p <= e + 1.
     assert waits[3] == ["0001", "0002", "0003"], "5 <= 4 does not hold for the first"
     assert waits[4] == ["0002", "0003", "0004"], "4 <= 5 holds for the first, 8 <= 5 not for the second"
