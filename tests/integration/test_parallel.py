@@ -29,9 +29,7 @@ CATALOGUE = Catalogue.from_config(
 
 @dataclass
 class Table:
-    """Stages that end three by three, in an order drawn before; if `late`, three that run together are noticed at
-    once.
-    """
+    """Stages that end three by three, in an order drawn before; if `late`, three are noticed at once."""
 
     late: bool
     running: dict[str, float] = field(default_factory=dict)  # moments of their ends
