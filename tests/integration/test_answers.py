@@ -178,7 +178,7 @@ def test_a_model_that_closes_everything_ends_no_search(launch: Run, tmp_path: Pa
 def test_an_answer_that_comes_when_all_else_is_closed_is_withdrawn(
     run_here: Run, tmp_path: Path, wish: dict[str, str], reason: str
 ) -> None:
-    """Stage 0004 is asked for below 0002; before its answer comes, 0003 and 0001 are closed, 0002 is full."""
+    """Stage 0004 is asked for below 0002; before its answer comes, 0003 and 0002 are closed, 0001 is full."""
     search, late = tmp_path / "s", threading.Event()
 
     def mind(request: Request) -> Answer:
@@ -202,7 +202,8 @@ def test_an_answer_that_comes_when_all_else_is_closed_is_withdrawn(
             *FORESEEABLE,
             "search.method.k_max=2",
             "search.workers=2",
-            "budget.stages=5",
+            "search.max_depth=3",
+            "budget.stages=16",
             f"search_dir={search}",
         )
     tree, log = tree_and_log(search)
@@ -213,8 +214,9 @@ def test_an_answer_that_comes_when_all_else_is_closed_is_withdrawn(
         "0006": True,
     }
     assert gone["0004"]["reason"] == reason
-    assert (tree.closed, tree["0002"].closed) == (["0003", "0001"], "")
-    assert summary(search)["budget"]["stages"] == 5
+    assert (tree.closed, tree["0002"].closed) == (["0003", "0002"], "As 0006 says.")
+    assert tree["0001"].closed == ""
+    assert summary(search)["nodes"]["withdrawn"] == 3
 
 
 def test_a_second_best_proposal_is_the_next_child_without_another_call(run_here: Run, tmp_path: Path) -> None:
