@@ -121,12 +121,32 @@ def test_the_first_method_is_set_against_the_other(compared: Path) -> None:
             for method in comparison["methods"]
         )
         against = comparison["per_task"][task]["practitioner"]["against"]
+        assert against["difference"]["value"] == pytest.approx(np.mean(ours) - np.mean(theirs))
         wins += [(a > b) + (a == b) / 2 for a in ours for b in theirs]
         assert against["improvement"]["value"] == pytest.approx(np.mean(wins[-4:]))
         assert against["p_holm"] == against["p_wilcoxon"]  # there is one other method
         ranks += [1.5 if a == b else 1 if a > b else 2 for a, b in zip(ours, theirs, strict=True)]
     assert comparison["overall"]["paper"]["against"] is None
     assert comparison["overall"]["paper"]["rank"] == pytest.approx(np.mean(ranks))
+
+
+def test_confirmed_scores_are_those_of_the_confirmations(launch: Run, tmp_path: Path) -> None:
+    methods = METHODS.replace("['search=paper']", "['search=paper', 'search.confirm_seeds=2']")
+    study = tmp_path / "study"
+    launch("compare", methods, TASKS, COMMON, "seeds=2", f"study_dir={study}")
+    comparison = read(study / "comparison.json")
+    means = []
+    for seed, summary in enumerate(summaries(study, "easy", "paper")):
+        confirmed = read(study / f"easy/paper/seed-{seed}/confirmation.json")
+        means.append(confirmed["strategies"][confirmed["winner"]]["mean"])
+        assert summary["confirmation"] == confirmed
+    table = comparison["per_task"]["easy"]
+    assert table["paper"]["confirmed"]["value"] == pytest.approx(np.mean(means))
+    assert table["practitioner"]["confirmed"] is None
+    text = (study / "comparison.md").read_text()
+    assert f"| {np.mean(means):.3f} [" in text
+    apart = table["practitioner"]["against"]["difference"]["value"]
+    assert f"| {apart:+.3f} [" in text
 
 
 def test_costs_are_those_of_the_searches(compared: Path) -> None:

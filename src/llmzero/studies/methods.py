@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ LLM = {"calls": "llm_calls", "tokens": "llm_tokens", "dollars": "llm_dollars"}
 STOPPER = ("stopped", "saved_gpu_seconds", "audited", "false_kills")
 
 Value = Callable[[Run], float]
+Scaled = Callable[[Run, float], float]  # a test score of a run, normalised or as it is
 
 
 def check_budgets(study: Study) -> None:
@@ -85,9 +85,9 @@ def comparison(
         "budget_stages": runs.budgets,
         "unfinished": list(unfinished),
         "per_task": {
-            task: _table(runs, [task], methods[task], rows[0], attrgetter("final")) for task in tasks
+            task: _table(runs, [task], methods[task], rows[0], lambda run, score: score) for task in tasks
         },
-        "overall": _table(runs, complete, rows, rows[0], runs.normalised_final) if complete else {},
+        "overall": _table(runs, complete, rows, rows[0], runs.normalised) if complete else {},
         "curves": {task: _curves(runs, task, methods[task]) for task in tasks},
         "runs": [_run_entry(runs, run) for run in runs.runs],
     }
@@ -104,9 +104,13 @@ def _stage_budgets(study: Study) -> dict[str, int]:
 
 
 def _table(
-    runs: Runs, tasks: Sequence[str], methods: Sequence[str], first: str, final: Value
+    runs: Runs, tasks: Sequence[str], methods: Sequence[str], first: str, scaled: Scaled
 ) -> dict[str, Any]:
     """Return the numbers of each method on some tasks; `against` is None where `first` has no runs there."""
+
+    def final(run: Run) -> float:
+        return scaled(run, run.final)
+
     scores = {method: _scores(runs, tasks, method, final) for method in methods}
     rank = _mean_ranks(runs, tasks, methods)
     against = _against(runs, tasks, methods, final) if first in methods else {}
@@ -115,6 +119,7 @@ def _table(
             "runs": sum(map(len, scores[method])),
             "final": asdict(mean_interval(scores[method])),
             "final_iqm": asdict(interval(interquartile_mean, scores[method])),
+            "confirmed": _confirmed(runs, tasks, method, scaled),
             "area": asdict(mean_interval(_scores(runs, tasks, method, runs.area))),
             "rank": rank[method],
             "against": against.get(method),
@@ -128,6 +133,17 @@ def _scores(runs: Runs, tasks: Sequence[str], method: str, value: Value) -> list
     return [np.array([value(run) for run in runs.on(task, method)]) for task in tasks]
 
 
+def _confirmed(runs: Runs, tasks: Sequence[str], method: str, scaled: Scaled) -> dict[str, float] | None:
+    """Return the mean test score of a method's confirmed strategies; None where a run has none."""
+    of_tasks = [[(run, run.confirmed) for run in runs.on(task, method)] for task in tasks]
+    if any(score is None for pairs in of_tasks for _, score in pairs):
+        return None
+    scores = [
+        np.array([scaled(run, score) for run, score in pairs if score is not None]) for pairs in of_tasks
+    ]
+    return asdict(mean_interval(scores))
+
+
 def _mean_ranks(runs: Runs, tasks: Sequence[str], methods: Sequence[str]) -> dict[str, float | None]:
     """Return mean ranks by final test score, over the tasks and seeds that all methods finished."""
     finals = {(run.method, run.task, run.seed): run.final for run in runs.runs}
@@ -139,13 +155,15 @@ def _mean_ranks(runs: Runs, tasks: Sequence[str], methods: Sequence[str]) -> dic
 
 
 def _against(runs: Runs, tasks: Sequence[str], methods: Sequence[str], final: Value) -> dict[str, Any]:
-    """Return, by method, how probably the first improves on it, and the p-values on the same seeds."""
+    """Return, by method, how far and how probably the first is above it, and p-values on the same seeds."""
     first, *others = methods
     ours = _scores(runs, tasks, first, final)
+    theirs = {other: _scores(runs, tasks, other, final) for other in others}
     p_values = [wilcoxon(*_paired(runs, tasks, first, other, final)) for other in others]
     return {
         other: {
-            "improvement": asdict(interval(improvement, ours, _scores(runs, tasks, other, final))),
+            "difference": asdict(mean_interval(ours, theirs[other])),
+            "improvement": asdict(interval(improvement, ours, theirs[other])),
             "p_wilcoxon": p,
             "p_holm": corrected,
         }
@@ -213,6 +231,7 @@ def _run_entry(runs: Runs, run: Run) -> dict[str, Any]:
     return {
         **{name: getattr(run, name) for name in ("method", "task", "seed", "base", "final")},
         "validation": run.summary["best"]["score"],
-        "normalised": runs.normalised_final(run),
+        "normalised": runs.normalised(run, run.final),
+        "confirmed": run.confirmed,
         "area": runs.area(run),
     }

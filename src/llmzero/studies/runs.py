@@ -49,6 +49,13 @@ class Run:
         base, final = (test[name]["score"] for name in ("base", "best"))
         return cls(method, task, seed, stages, times, flops, scores, base, final, summary)
 
+    @property
+    def confirmed(self) -> float | None:
+        """The mean test score over fresh seeds of what won its confirmation; None without one."""
+        confirmation = self.summary["confirmation"]
+        score: float | None = confirmation and confirmation["strategies"][confirmation["winner"]]["mean"]
+        return score
+
     def over_stages(self, budget: int) -> Array:
         """Return the test score that it would have delivered after 1, 2, ... stages."""
         return step_function(self.stages, self.scores, np.arange(1, budget + 1, dtype=float))
@@ -103,6 +110,6 @@ class Runs:
         """Return the mean, over the stages of the budget, of the normalised test score delivered by then."""
         return float(self.scales[run.task, run.seed](run.over_stages(self.budgets[run.task])).mean())
 
-    def normalised_final(self, run: Run) -> float:
-        """Return the normalised test score of what the run delivered."""
-        return float(self.scales[run.task, run.seed](np.array(run.final)))
+    def normalised(self, run: Run, score: float) -> float:
+        """Return a test score of a run on the scale of its task and seed."""
+        return float(self.scales[run.task, run.seed](np.array(score)))

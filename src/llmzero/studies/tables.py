@@ -11,11 +11,13 @@ from llmzero.search.final_test import FAILED
 
 Entry = dict[str, Any]
 NOTES = """\
-Final: test score of the best node by validation, the mean over seeds with its 95 % interval. Area: the mean,
-over the stages of the budget, of the normalised test score that would have been delivered after each (0: the
-base model, 1: the best test score that any method reached on that task and seed). P: the probability that a
-run of {first} ends above one of this method. p: Wilcoxon's signed-rank test on the same seeds, corrected by
-Holm. Saved: the share of device seconds that early stopping saved. docs/comparison.md explains.
+Final: test score of the best node by validation, the mean over seeds with its 95 % interval. Confirmed: that
+of its strategies, trained again on fresh seeds (`search.confirm_seeds`). Area: the mean, over the stages of
+the budget, of the normalised test score that would have been delivered after each (0: the base model, 1: the
+best test score that any method reached on that task and seed). Difference: the final of {first} less that of
+this method, and as a share of the latter. P: the probability that a run of {first} ends above one of this
+method. p: Wilcoxon's signed-rank test on the same seeds, corrected by Holm. Saved: the share of device
+seconds that early stopping saved. docs/comparison.md explains.
 """
 
 
@@ -55,9 +57,11 @@ def _methods(entries: dict[str, Entry], first: str) -> str:
         "method": lambda name, entry: name,
         "runs": lambda name, entry: str(entry["runs"]),
         "final": lambda name, entry: _interval(entry["final"]),
+        "confirmed": lambda name, entry: _interval(entry["confirmed"]) if entry["confirmed"] else "-",
         "IQM": lambda name, entry: _interval(entry["final_iqm"]),
         "area": lambda name, entry: _interval(entry["area"]),
         "rank": lambda name, entry: "-" if entry["rank"] is None else f"{entry['rank']:.2f}",
+        "difference": lambda name, entry: _difference(entry) if entry["against"] else "",
         f"P({first} better)": lambda name, entry: (
             _interval(entry["against"]["improvement"]) if entry["against"] else ""
         ),
@@ -116,6 +120,12 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return re.sub(r"[\\|<]|(?<=])\(", r"\\\g<0>", visible_line(text))
+
+
+def _difference(entry: Entry) -> str:
+    apart, final = entry["against"]["difference"], entry["final"]["value"]
+    share = f" ({apart['value'] / final:+.0%})" if final > 0 else ""
+    return f"{apart['value']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]{share}"
 
 
 def _interval(interval: Entry) -> str:
