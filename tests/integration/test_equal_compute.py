@@ -102,7 +102,7 @@ def test_a_practitioner_whose_first_stage_cost_more_than_the_best_path_begins_an
 
 
 def test_the_best_constant_is_tuned_with_the_compute_of_the_search(tmp_path: Path) -> None:
-    asked = ["search.test_constant=true", "search.workers=2"]
+    asked = ["search.test_constant=true", "search.workers=2", "budget.stages=16"]
     test = search(tmp_path / "s", *asked)
     best, constant = test["best"], test["constant"]
     store = EventStore(tmp_path / "s/tree.jsonl", repair=False)
@@ -222,7 +222,7 @@ def test_a_training_is_as_long_as_was_asked_for_within_half_a_step() -> None:
 
 def test_fixed_schedules_that_fail_are_not_chosen(tmp_path: Path) -> None:
     runner = "runner._target_=tests.integration.odd_runners.FewArmsRunner"
-    asked = ["search.test_constant=true", "search.workers=2"]
+    asked = ["search.test_constant=true", "search.workers=2", "budget.stages=16"]
     constant = search(tmp_path / "s", *asked, runner)["constant"]
     (fixed,) = (tmp_path / "s/fixed").iterdir()
     inner = EventStore(fixed / "tree.jsonl", repair=False).tree

@@ -8,7 +8,7 @@ from analysis.load import load
 from analysis.tables import Tables
 from tests.unit.analysis.searches import simulated_search
 
-AUDITING = ["stopper.audit_fraction=0.5", "stopper.min_step=4", "stopper.min_points=2"]
+AUDITING = ["stopper.audit_fraction=0.5", "stopper.min_step=4", "stopper.min_points=2", "search.stage_steps=32"]
 
 
 @pytest.fixture(scope="session")
