@@ -8,7 +8,8 @@ from analysis.load import load
 from analysis.tables import Tables
 from tests.unit.analysis.searches import simulated_search
 
-AUDITING = ["stopper.audit_fraction=0.5", "stopper.min_step=4", "stopper.min_points=2", "search.stage_steps=32"]
+JUDGED = ["search.stage_steps=32", "stopper.min_step=4", "stopper.min_points=2"]
+AUDITING = [*JUDGED, "stopper.audit_fraction=0.5"]
 
 
 @pytest.fixture(scope="session")
