@@ -15,7 +15,6 @@ from llmzero.core.shapes import NOTHING, NUMBER_OR_NOTHING, Shape, require
 
 CATALOGUE_FILE = Path(__file__).resolve().parents[3] / "conf" / "metrics.yaml"
 REQUIRED_FIELDS = {"unit", "meaning", "unhealthy", "healthy"}
-POSITION: Shape = (int, NOTHING)
 ENTRY: Shape = {
     "unit": (str, NOTHING),
     "meaning": str,
@@ -25,7 +24,7 @@ ENTRY: Shape = {
     "plot?": (NOTHING, [str]),
     "depends_on?": [str],
     "healthy_ratio?": [NUMBER_OR_NOTHING],
-    **{f"{flag}?": POSITION for flag in ("table", "report", "observable", "level")},
+    **{f"{flag}?": (int, NOTHING) for flag in ("table", "report", "observable", "level")},
 }
 PAIRS = ("healthy", "healthy_ratio", "plot")
 # In the order of the versions that they came with.
